@@ -1,0 +1,50 @@
+"""onnxprune: make an ONNX network smaller and faster without training, labels or the framework it came from.
+
+import onnxprune
+result = onnxprune.prune("model.onnx", "photos/", macs=0.5)
+onnx.save(result.model, "smaller.onnx")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxprune.api import analyse, apply, compare, prune
+    from onnxprune.errors import OnnxPruneError
+    from onnxprune.plan import Plan
+    from onnxprune.result import Comparison, Report, Result
+
+__version__ = "0.1.0"
+__all__ = [
+    "Comparison",
+    "OnnxPruneError",
+    "Plan",
+    "Report",
+    "Result",
+    "__version__",
+    "analyse",
+    "apply",
+    "compare",
+    "prune",
+]
+
+_HOMES = {
+    "analyse": "api",
+    "apply": "api",
+    "compare": "api",
+    "prune": "api",
+    "OnnxPruneError": "errors",
+    "Plan": "plan",
+    "Comparison": "result",
+    "Report": "result",
+    "Result": "result",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: `onnxprune --help` must not wait for onnxruntime.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")

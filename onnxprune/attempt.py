@@ -1,0 +1,168 @@
+"""One candidate: a cut, its refit, its drop - and the searches over candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.budget.cost import Cost, macs, parameters, stored_bytes
+from onnxprune.choose import Choices, keep_of, lossless, whole, within
+from onnxprune.errors import BudgetError
+from onnxprune.judge import Judge
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.refit.sequential import refit
+from onnxprune.result import Drop, Refitted, SearchStep
+from onnxprune.runtime.latency import compare_latency
+from onnxprune.study import DEFAULT_MEMORY, Study
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import sweep
+
+Array = np.ndarray
+#: Halvings of the interval of kept MACs in the search for a drop, and corrections in the search for a latency.
+HALVINGS, CORRECTIONS = 5, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """``counts``: units kept per group; ``keep``: per unit; ``model``: cut, refitted, swept."""
+
+    counts: Array
+    keep: Array
+    model: onnx.ModelProto
+    drop: Drop
+    refits: tuple[Refitted, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The candidate that was chosen, and the path of the search."""
+
+    candidate: Candidate
+    steps: tuple[SearchStep, ...]
+
+
+def attempt(
+    work: Study, choices: Choices, counts: Array, judge: Judge, options: Options, progress: Progress
+) -> Candidate:
+    """Cut to ``counts``, refit, and judge.  Cost: see :func:`onnxprune.refit.sequential.refit`."""
+    keep = keep_of(work.coupling, choices.rankings, counts)
+    weights = {}
+    refits: tuple[Refitted, ...] = ()
+    if options.refit == "lstsq" and not keep.all():
+        found = refit(
+            work.coupling,
+            keep,
+            work.layers,
+            choices.grams,
+            work.fit,
+            work.engine,
+            options.memory or DEFAULT_MEMORY,
+            options.seed,
+            progress,
+        )
+        weights, refits = dict(found.weights), found.layers
+    plain = sweep(cut(work.coupling, keep), work.loaded.proto)
+    drop = judge.drop(plain)
+    if not weights:
+        return Candidate(counts, keep, plain, drop, refits)
+    fitted = sweep(cut(work.coupling, keep, weights), work.loaded.proto)
+    fitted_drop = judge.drop(fitted)
+    if drop.value < fitted_drop.value:
+        progress.note("the refit was worse than the plain cut on the holdout, and was left out")
+        return Candidate(counts, keep, plain, drop, ())
+    return Candidate(counts, keep, fitted, fitted_drop, refits)
+
+
+def find(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
+    """The candidate that the budget asks for.
+
+    Raises:
+        BudgetError: where the budget cannot be met.
+    """
+    kind, value = options.budget.kind, options.budget.value
+    if kind == "max_drop":
+        return _by_drop(work, choices, judge, options, progress)
+    if kind == "latency":
+        return _by_latency(work, choices, judge, options, progress)
+    cost, target = cost_of(work, kind, value)
+    candidate = attempt(work, choices, within(work, choices, cost, target), judge, options, progress)
+    return Found(candidate, (_step(work, candidate),))
+
+
+def cost_of(work: Study, kind: str, value: float) -> tuple[Cost, float]:
+    """(cost, target) of a budget in MACs, parameters or bytes."""
+    if kind == "size":
+        cost = stored_bytes(work.coupling, work.loaded.file_bytes)
+    else:
+        cost = macs(work.coupling) if kind == "macs" else parameters(work.coupling)
+    full = cost(whole(work.coupling))
+    target = value if kind == "size" and value > 1 else value * full
+    # Rounding of sums of products must not refuse what is exactly at the target.
+    return cost, target * (1 + 1e-12)
+
+
+def _step(work: Study, candidate: Candidate) -> SearchStep:
+    cost = macs(work.coupling)
+    full = cost(whole(work.coupling))
+    return SearchStep(cost(candidate.counts.astype(np.float64)) / max(full, 1.0), candidate.drop.value)
+
+
+def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
+    """Halve the interval of kept MACs; what costs nothing (dead channels) is tried first and never given up."""
+    cost = macs(work.coupling)
+    full = cost(whole(work.coupling))
+    free = lossless(choices)
+    low = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
+    high = cost(free.astype(np.float64)) / full
+    best = attempt(work, choices, free, judge, options, progress)
+    steps = [_step(work, best)]
+    if best.drop.value > options.budget.value:
+        best = attempt(work, choices, whole(work.coupling).astype(np.int64), judge, options, progress)
+        high = 1.0
+    for _ in range(HALVINGS):
+        middle = (max(low, 0.02) + high) / 2 if best.counts.sum() else high
+        if high - middle < 0.01:
+            break
+        counts = np.minimum(within(work, choices, cost, middle * full), free)
+        candidate = attempt(work, choices, counts, judge, options, progress)
+        steps.append(_step(work, candidate))
+        if candidate.drop.value <= options.budget.value:
+            best, high = candidate, middle
+        else:
+            low = middle
+    if best.keep.all():
+        lowest = min(s.drop for s in steps[1:]) if len(steps) > 1 else 0.0
+        raise BudgetError(
+            f"no cut stays within a drop of {options.budget.value:g}; the smallest seen is {lowest:.4g}: "
+            "allow more with --max-drop, or set a size with --macs"
+        )
+    return Found(best, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+
+
+def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
+    """Correct the target in MACs by what was measured, until the measured ratio holds."""
+    cost = macs(work.coupling)
+    full = cost(whole(work.coupling))
+    feeds = next(work.fit.batches(1))
+    target, wanted = options.budget.value, options.budget.value
+    best: Candidate | None = None
+    steps: list[SearchStep] = []
+    ratio = 1.0
+    for _ in range(CORRECTIONS):
+        counts = within(work, choices, cost, target * full)
+        plain = sweep(cut(work.coupling, keep_of(work.coupling, choices.rankings, counts)), work.loaded.proto)
+        change, _spread = compare_latency(work.loaded.proto, plain, feeds, work.engine)
+        ratio = change.ratio
+        if ratio <= wanted:
+            best = attempt(work, choices, counts, judge, options, progress)
+            steps.append(_step(work, best))
+            break
+        target *= max(0.5, 0.97 * wanted / ratio)
+    if best is None:
+        raise BudgetError(
+            f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
+        )
+    return Found(best, tuple(steps))

@@ -1,0 +1,120 @@
+"""How many units each group keeps: greedy descent on exact cost, paid in estimated damage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.budget.cost import Cost
+from onnxprune.errors import BudgetError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """``damage[k]``: estimated damage with k of the group's units kept, k = 0 … size; falls to 0 at the end.
+
+    ``widths``: the numbers of kept units that may be chosen, ascending, the last one being the whole group.
+    """
+
+    damage: Array
+    widths: Array
+
+
+def allowed_widths(size: int, multiple: int, fixed_beside: int = 0) -> Array:
+    """Widths whose total (with ``fixed_beside`` positions of other units) is a multiple; the whole group too."""
+    every = np.arange(1, size + 1)
+    good = every[(every + fixed_beside) % max(multiple, 1) == 0]
+    return np.unique(np.append(good, size))
+
+
+def allocate(cost: Cost, curves: Sequence[Curve], target: float) -> Array:
+    """Units kept per group so that ``cost`` is at most ``target`` and as near to it as the widths allow.
+
+    From the whole model down, each step takes the narrowing with the least added damage per saved cost (all
+    narrowings of a group are compared, so that a steep start does not hide a cheap stretch behind it); then
+    widths are given back where the target leaves room, most damage saved first.
+
+    Raises:
+        BudgetError: where even the narrowest model costs more than ``target``.
+    """
+    kept = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)
+    least = cost(np.asarray([c.widths[0] for c in curves], dtype=np.float64))
+    if least > target:
+        whole = cost(kept)
+        raise BudgetError(
+            f"the budget cannot be met: at most {1 - least / whole:.1%} can go (keep at least {least / whole:.4f})"
+        )
+    now = cost(kept)
+    while now > target:
+        best: tuple[float, int, float, float] | None = None
+        for g, curve in enumerate(curves):
+            options = curve.widths[curve.widths < kept[g]]
+            if not len(options):
+                continue
+            trial = np.repeat(kept[None], len(options), axis=0)
+            trial[:, g] = options
+            saved = now - cost.many(trial)
+            # A step that overshoots is worth only what was still needed.
+            useful = np.minimum(saved, (now - target) * 1.02)
+            added = np.maximum(curve.damage[options] - curve.damage[int(kept[g])], 0.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                price = np.where(saved > 0, added / useful, np.inf)
+            k = len(price) - 1 - int(np.argmin(price[::-1]))
+            if np.isfinite(price[k]) and (best is None or price[k] < best[0]):
+                best = (float(price[k]), g, float(options[k]), float(saved[k]))
+        if best is None:
+            break
+        _, g, width, saved_cost = best
+        kept[g] = width
+        now -= saved_cost
+    return give_back(cost, curves, kept, target)
+
+
+def give_back(cost: Cost, curves: Sequence[Curve], kept: Array, target: float) -> Array:
+    """Widen groups while the target still holds, most damage saved per cost first."""
+    kept = kept.copy()
+    while True:
+        now = cost(kept)
+        best: tuple[float, int, float] | None = None
+        for g, curve in enumerate(curves):
+            wider = curve.widths[curve.widths > kept[g]]
+            if not len(wider):
+                continue
+            trial = kept.copy()
+            trial[g] = wider[0]
+            price = cost(trial) - now
+            if now + price > target:
+                continue
+            gain = (curve.damage[int(kept[g])] - curve.damage[int(wider[0])] + 1e-15) / max(price, 1e-9)
+            if best is None or gain > best[0]:
+                best = (float(gain), g, float(wider[0]))
+        if best is None:
+            return kept.astype(np.int64)
+        kept[best[1]] = best[2]
+
+
+def uniform(cost: Cost, curves: Sequence[Curve], target: float) -> Array:
+    """The same share of every group (a baseline): the largest share whose cost is at most ``target``."""
+    low, high = 0.0, 1.0
+    sizes = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)
+
+    def at(share: float) -> Array:
+        return np.asarray(
+            [
+                c.widths[max(0, int(np.searchsorted(c.widths, share * n, side="right")) - 1)]
+                for c, n in zip(curves, sizes, strict=True)
+            ],
+            dtype=np.float64,
+        )
+
+    for _ in range(40):
+        middle = (low + high) / 2
+        if cost(at(middle)) > target:
+            high = middle
+        else:
+            low = middle
+    return give_back(cost, curves, at(low), target)

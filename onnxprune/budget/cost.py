@@ -1,0 +1,170 @@
+"""Exact costs of a plan: MACs, parameters, bytes, as products of axis lengths.
+
+A unit of a group stands equally often on each axis that the group runs through, so every axis length is linear in
+the numbers of kept units, and every cost is a sum of products of such lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.coupling.bind import Key
+from onnxprune.coupling.groups import Coupling
+from onnxprune.surgery.cut import constant_of
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Σ_terms factor · Π_axes (base + slope · kept); ``kept`` is the vector of units kept per group.
+
+    ``base`` (terms, axes), ``slope`` (terms, axes, groups), ``factor`` (terms,); unused axes have base 1.
+    ``nodes`` tells which node each term belongs to.
+    """
+
+    factor: Array
+    base: Array
+    slope: Array
+    nodes: tuple[int, ...]
+    fixed: float = 0.0
+
+    def terms(self, kept: Array) -> Array:
+        """Per term; ``kept`` (groups,) or (..., groups)."""
+        lengths = self.base + np.einsum("tag,...g->...ta", self.slope, kept)
+        return np.asarray(self.factor * lengths.prod(axis=-1))
+
+    def __call__(self, kept: Array) -> float:
+        return float(self.terms(kept).sum() + self.fixed)
+
+    def many(self, kept: Array) -> Array:
+        return np.asarray(self.terms(kept).sum(axis=-1) + self.fixed)
+
+
+def sizes(coupling: Coupling) -> Array:
+    """Units per group."""
+    return np.asarray([len(g) for g in coupling.groups], dtype=np.int64)
+
+
+def _build(coupling: Coupling, products: Sequence[tuple[int, float, list[tuple[Key, int]]]], fixed: float) -> Cost:
+    group_of = np.zeros(coupling.unit_count + 1, dtype=np.int64)
+    for group in coupling.groups:
+        group_of[group.units] = group.id
+    per_group = sizes(coupling)
+    width = max((len(axes) for _, _, axes in products), default=1)
+    count = len(coupling.groups)
+    base = np.ones((len(products), width))
+    slope = np.zeros((len(products), width, count))
+    factor = np.asarray([f for _, f, _ in products], dtype=np.float64)
+    for t, (_, _, axes) in enumerate(products):
+        for a, (key, axis) in enumerate(axes):
+            units = coupling.units[key][axis]
+            free = units[units >= 0]
+            base[t, a] = len(units) - len(free)
+            if count:
+                slope[t, a] = np.bincount(group_of[free], minlength=count) / np.maximum(per_group, 1)
+    return Cost(factor, base, slope, tuple(n for n, _, _ in products), fixed)
+
+
+def macs(coupling: Coupling) -> Cost:
+    """Multiply-accumulates of every node whose rule declares them, at the analysed input shapes."""
+    products: list[tuple[int, float, list[tuple[Key, int]]]] = []
+    fixed = 0.0
+    for index, bound in coupling.walked.bounds.items():
+        for wanted in bound.rule.macs:
+            axes = _cover(coupling, index, list(wanted))
+            if axes is None:
+                fixed += math.prod(bound.sizes[f] for f in wanted)
+                continue
+            live = [(k, a) for k, a in axes if k in coupling.units and (coupling.units[k][a] >= 0).any()]
+            rest = math.prod(_length(coupling, k, a) for k, a in axes if (k, a) not in live)
+            products.append((index, float(rest), live))
+    return _build(coupling, products, fixed)
+
+
+def _length(coupling: Coupling, key: Key, axis: int) -> int:
+    return int(coupling.facts.shapes[coupling.value_of(key)][axis])
+
+
+def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key, int]] | None:
+    """Axes whose dims together are exactly the factors ``wanted`` (compounds and weights first)."""
+    bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
+    places: list[tuple[Key, int, tuple[str, ...]]] = []
+    for slot, term in enumerate(bound.inputs):
+        value = node.inputs[slot]
+        if term is None or value is None:
+            continue
+        key: Key = (index, slot) if (index, slot) in coupling.walked.labels else value
+        places += [(key, a, dim) for a, dim in enumerate(term)]
+    for value, term in zip(node.outputs, bound.outputs, strict=True):
+        if term is not None and value is not None:
+            places += [(value, a, dim) for a, dim in enumerate(term)]
+    places.sort(key=lambda p: (not isinstance(p[0], tuple), -len(p[2])))
+    left = [f for f in wanted if bound.sizes.get(f, 1) != 1]
+    found: list[tuple[Key, int]] = []
+    for key, axis, dim in places:
+        need = [f for f in dim if bound.sizes[f] != 1]
+        if need and all(need.count(f) <= left.count(f) for f in need):
+            for f in need:
+                left.remove(f)
+            found.append((key, axis))
+    return None if left else found
+
+
+def parameters(coupling: Coupling) -> Cost:
+    """Elements of all initializers and Constant nodes; each stored array counts once."""
+    return _stored(coupling, per_element=lambda array: 1.0)
+
+
+def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
+    """Size of the file: what its constants take after a cut, plus everything else as it is."""
+    cost = _stored(coupling, per_element=lambda array: float(array.dtype.itemsize))
+    rest = file_bytes - cost(sizes(coupling).astype(np.float64))
+    return Cost(cost.factor, cost.base, cost.slope, cost.nodes, cost.fixed + rest)
+
+
+def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
+    products: list[tuple[int, float, list[tuple[Key, int]]]] = []
+    seen: set[str] = set()
+    for key, lines in coupling.units.items():
+        if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
+            continue
+        value = coupling.value_of(key)
+        if value in seen:
+            continue
+        seen.add(value)
+        array = constant_of(coupling, key)
+        products.append((key[0], per_element(array), [(key, a) for a in range(len(lines))]))
+    fixed = 0.0
+    for name, tensor in coupling.graph.initializers.items():
+        if name not in seen:
+            fixed += math.prod(tensor.dims) * (
+                per_element(coupling.graph.constants[name]) if name in coupling.graph.constants else 1.0
+            )
+    for node in coupling.graph.nodes:
+        out = node.outputs[0] if node.outputs else None
+        if node.op == "Constant" and out is not None and out in coupling.graph.constants and out not in seen:
+            array = coupling.graph.constants[out]
+            fixed += array.size * per_element(array)
+    return _build(coupling, products, fixed)
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """Elements of all initializers and Constant nodes, bodies included."""
+    return sum(math.prod(t.dims) for t in _tensors(model.graph))
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    found = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and node.op_type == "Constant":
+                found.append(attribute.t)
+            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                found += _tensors(body)
+    return found

@@ -1,0 +1,149 @@
+"""One door for every data source: tells what it is and opens it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.calibration.arrays import open_arrays, read_npy, read_npz
+from onnxprune.calibration.dataset import Dataset, InputSpec, is_float, shape_text
+from onnxprune.calibration.feeds import collect, is_iterable, open_feeds, table_images
+from onnxprune.calibration.functions import call, importing, parse_ref
+from onnxprune.calibration.images import SUFFIXES, folder_images, open_images
+from onnxprune.calibration.layout import image_layout
+from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.calibration.request import Request
+from onnxprune.calibration.synthetic import open_synthetic
+from onnxprune.errors import DataError
+
+KINDS = "a folder of images, an .npz or .npy file, FILE.py:FUNCTION, or package.module:FUNCTION"
+
+
+def open_dataset(
+    source: object | None,
+    specs: tuple[InputSpec, ...],
+    preprocess: Preprocess | None,
+    samples: int | None,
+    seed: int,
+) -> Dataset:
+    """Samples for the model with these inputs, from anything a user may give.
+
+    source: None (synthetic), a path or `module:function` as on the command line, a dict of arrays, one array,
+    an iterable of {input name: array}, a table with an image column, or a function returning any of these.
+    preprocess: None picks a usual one, and says so in the notes. samples: how many to use, a seeded choice in
+    ascending order; None for all (256 if synthetic). Raises DataError, here for the first sample, for others
+    when they are fetched. Cost: the first sample is read, and of an iterable without length all that is used.
+    """
+    if not specs:
+        raise DataError("the model has no inputs that could be fed")
+    if samples is not None and samples < 1:
+        raise DataError(f"the number of samples must be at least 1, got {samples}")
+    request = Request(specs, preprocess, samples, seed)
+    if source is None:
+        return open_synthetic(request)
+    dataset = _open(source, request)
+    return replace(dataset, notes=dataset.notes + fed_notes(dataset))
+
+
+def fed_notes(dataset: Dataset) -> tuple[str, ...]:
+    """Range and mean of the first sample as fed, per channel, so that a wrong preset is noticed."""
+    feeds = dataset.fetch([0])
+    numbers = [spec for spec in dataset.specs if feeds[spec.name].dtype.kind not in "USOT"]
+    return tuple(_fed(spec, feeds[spec.name]) for spec in numbers)
+
+
+def _fed(spec: InputSpec, array: NDArray[np.generic]) -> str:
+    head = f"first sample fed to '{spec.name}': {spec.dtype.name} {shape_text(array.shape)}"
+    if not array.size:
+        return f"{head}, empty"
+    values = array.astype(np.float64)
+    layout = image_layout(spec)
+    axis = None if layout is None else layout.channel_axis
+    channels = [values] if axis is None else list(np.moveaxis(values, axis, 0))
+    ranges = ", ".join(f"{part.min():.3g}/{part.mean():.3g}/{part.max():.3g}" for part in channels)
+    flat = values.size > 1 and is_float(spec.dtype) and values.min() == values.max()
+    warning = "; it is constant: check the data and --preprocess" if flat else ""
+    return f"{head}, min/mean/max {'per channel ' if len(channels) > 1 else ''}{ranges}{warning}"
+
+
+def _open(source: object, request: Request) -> Dataset:
+    if isinstance(source, str | os.PathLike):
+        return _open_text(os.fspath(source), request)
+    if callable(source) and not is_iterable(source):
+        return _open_call(source, getattr(source, "__name__", type(source).__name__), request)
+    return _open_value(source, f"the given {type(source).__name__}", request)
+
+
+def _open_text(text: str, request: Request) -> Dataset:
+    path = Path(text).expanduser()
+    suffix = path.suffix.lower()
+    if not path.exists():
+        ref = parse_ref(text)
+        if ref is not None:
+            with importing(ref) as function:
+                return _open_call(function, text, request)
+        raise DataError(f"no such data: {text}; give {KINDS}")
+    if path.is_dir() or suffix in SUFFIXES:
+        return open_images(folder_images(path), request)
+    if suffix == ".npz":
+        return open_arrays(read_npz(path), request, text)
+    if suffix == ".npy":
+        return _open_array(read_npy(path), text, request)
+    if suffix == ".py":
+        raise DataError(f"{text}: which function? give {text}:FUNCTION")
+    raise DataError(f"cannot tell what data {text} holds; give {KINDS}")
+
+
+def _open_call(
+    function: Callable[..., object],
+    name: str,
+    request: Request,
+) -> Dataset:
+    value = call(function, name)
+    if value is None or (callable(value) and not is_iterable(value)):
+        raise DataError(f"{name}() returned {type(value).__name__}; return arrays or dicts of arrays")
+    if isinstance(value, str | os.PathLike):
+        return _open_text(os.fspath(value), request)
+    return _open_value(value, f"{name}()", request)
+
+
+def _open_value(
+    value: object,
+    origin: str,
+    request: Request,
+) -> Dataset:
+    columns = getattr(value, "column_names", None)
+    if columns is not None and isinstance(value, Mapping):
+        raise DataError(f"{origin} holds several tables: {', '.join(map(str, value))}; give one of them")
+    if isinstance(value, Mapping):
+        arrays = {str(key): cast(object, item) for key, item in value.items()}
+        return open_arrays(arrays, request, origin)
+    if columns is not None and not {spec.name for spec in request.specs} <= set(columns):
+        images = table_images(value, columns, origin)
+        if images is None:
+            raise DataError(f"{origin}: no column 'image' nor one per input; it has {', '.join(columns)}")
+        return open_images(images, request)
+    if columns is None and hasattr(value, "__array__") and hasattr(value, "shape"):
+        return _open_array(value, origin, request)
+    if is_iterable(value):
+        return open_feeds(collect(value, request.samples, origin), request)
+    raise DataError(f"{origin} is no data; give {KINDS}, arrays, or an iterable of dicts of arrays")
+
+
+def _open_array(
+    array: object,
+    origin: str,
+    request: Request,
+) -> Dataset:
+    if len(request.specs) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in request.specs)
+        raise DataError(
+            f"{origin} is one array, the model has {len(request.specs)} inputs: {names}; name them in an .npz"
+        )
+    return open_arrays({request.specs[0].name: array}, request, origin)

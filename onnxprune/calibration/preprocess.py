@@ -1,0 +1,164 @@
+"""From bytes 0..255 to what the model was trained on: the presets, and the table that applies one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.calibration.dataset import InputSpec, integer_range, is_float, is_integer
+from onnxprune.calibration.layout import Layout
+from onnxprune.errors import DataError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A normalization, `(x * scale - mean) / std` per channel of x in 0..255, and the picture geometry.
+
+    mean and std hold one value, or one per channel in the order the channels are fed; they are in the
+    preset's own units: 0..255 for `raw` and `caffe` (scale 1), 0..1 for the others (scale 1/255).
+    order: "RGB" or "BGR". resize: length of the shorter side before cropping. crop: (height, width).
+    None for either means: derived from the model (see `images`).
+    """
+
+    name: str
+    order: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    crop: tuple[int, int] | None = None
+
+    @staticmethod
+    def named(
+        name: str,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        resize: int | None = None,
+        crop: int | tuple[int, int] | None = None,
+        bgr: bool | None = None,
+    ) -> Preprocess:
+        """A preset, with parts of it replaced. Raises DataError for an unknown name or senseless numbers.
+
+        Asking for the other channel order reverses the preset's own mean and std with it, so that each
+        colour keeps its own; a mean or std given here is taken in the order fed.
+        """
+        if name not in PRESETS:
+            near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise DataError(f"unknown preset '{name}': {hint}there are {', '.join(PRESETS)}")
+        preset = PRESETS[name]
+        order = preset.order if bgr is None else ("BGR" if bgr else "RGB")
+        turn = slice(None) if order == preset.order else slice(None, None, -1)
+        chosen_mean = preset.mean[turn] if mean is None else _numbers("mean", mean)
+        chosen_std = preset.std[turn] if std is None else _numbers("std", std)
+        if min(chosen_std) <= 0:
+            raise DataError(f"std must be above 0, got {_list(chosen_std)}")
+        size = (crop, crop) if isinstance(crop, int) else crop
+        if resize is not None and resize < 1:
+            raise DataError(f"resize must be at least 1 pixel, got {resize}")
+        if size is not None and min(size) < 1:
+            raise DataError(f"crop must be at least 1 pixel, got {size[0]}×{size[1]}")
+        return Preprocess(name, order, preset.scale, chosen_mean, chosen_std, resize, size)
+
+    @property
+    def plain(self) -> bool:
+        """True when values stay what they are (the order of channels may still change)."""
+        return self.scale == 1 and set(self.mean) == {0.0} and set(self.std) == {1.0}
+
+    def formula(self) -> str:
+        """The normalization as the user would write it, `(x/255 - [..]) / [..], RGB`."""
+        if self.plain:
+            return f"x in 0..255, {self.order}"
+        x = "x" if self.scale == 1 else "x/255"
+        centred = x if set(self.mean) == {0.0} else f"({x} - {_list(self.mean)})"
+        scaled = centred if set(self.std) == {1.0} else f"{centred} / {_list(self.std)}"
+        return f"{scaled}, {self.order}"
+
+
+# ImageNet's channel means and deviations, as nearly every published classifier uses them.
+PRESETS = {
+    "imagenet": Preprocess("imagenet", "RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "unit": Preprocess("unit", "RGB", 1 / 255, (0.0,), (1.0,)),
+    "symmetric": Preprocess("symmetric", "RGB", 1 / 255, (0.5,), (0.5,)),
+    "caffe": Preprocess("caffe", "BGR", 1.0, (103.939, 116.779, 123.68), (1.0,)),
+    "raw": Preprocess("raw", "RGB", 1.0, (0.0,), (1.0,)),
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A preset for one input: 256 table entries per channel, in the input's dtype.
+
+    A table is exact (rounded once, from float64) and needs no float copy of the pixels.
+    """
+
+    table: NDArray[np.generic]
+    order: tuple[int, ...]
+    channel_axis: int | None
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """uint8 pixels to the input's dtype, same shape."""
+        if self.channel_axis is None:
+            return np.take(self.table[0], pixels)
+        source = np.moveaxis(pixels, self.channel_axis, 0)
+        encoded = np.empty(pixels.shape, dtype=self.table.dtype)
+        target = np.moveaxis(encoded, self.channel_axis, 0)
+        for channel, origin in enumerate(self.order):
+            target[channel] = self.table[channel][source[origin]]
+        return encoded
+
+
+def default_preprocess(spec: InputSpec, layout: Layout | None) -> tuple[Preprocess, str | None]:
+    """What to do with bytes when the user said nothing, and the note that tells so, if needed."""
+    if not is_float(spec.dtype):
+        return PRESETS["raw"], None
+    name = "imagenet" if layout is not None and layout.channels == 3 else "unit"
+    preset = PRESETS[name]
+    return preset, (
+        f"no --preprocess given: bytes are fed to '{spec.name}' as '{name}', {preset.formula()}; "
+        f"if the model was trained otherwise, choose among {', '.join(PRESETS)}"
+    )
+
+
+def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: Layout | None) -> Encoder:
+    """The table that applies `preprocess` to this input. Raises DataError where the two do not fit."""
+    if not is_float(spec.dtype):
+        if not is_integer(spec.dtype) or integer_range(spec.dtype)[1] < 255:
+            raise DataError(f"input '{spec.name}' takes {spec.dtype.name}, which cannot hold bytes; give arrays of it")
+        if not preprocess.plain:
+            raise DataError(
+                f"input '{spec.name}' takes {spec.dtype.name}, but preset '{preprocess.name}' makes "
+                f"fractions, {preprocess.formula()}; use --preprocess raw"
+            )
+    channels = 1 if layout is None else layout.channels
+    for what, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (1, channels):
+            raise DataError(
+                f"preset '{preprocess.name}' has {len(values)} values of {what}, but input '{spec.name}' has "
+                f"{channels} channel(s); give --mean and --std, or another preset such as unit"
+            )
+    mean = np.broadcast_to(np.asarray(preprocess.mean, dtype=np.float64), (channels,))
+    std = np.broadcast_to(np.asarray(preprocess.std, dtype=np.float64), (channels,))
+    levels = (np.arange(256, dtype=np.float64) * preprocess.scale - mean[:, None]) / std[:, None]
+    with np.errstate(over="ignore"):
+        table = levels.astype(spec.dtype)
+    if not np.isfinite(table.astype(np.float64)).all():
+        raise DataError(f"preset '{preprocess.name}' overflows {spec.dtype.name} in '{spec.name}'; check --std")
+    swap = preprocess.order == "BGR" and channels >= 3
+    order = (2, 1, 0, *range(3, channels)) if swap else tuple(range(channels))
+    return Encoder(table, order, None if layout is None else layout.channel_axis)
+
+
+def _numbers(what: str, value: float | Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
+    if not numbers or not np.isfinite(numbers).all():
+        raise DataError(f"{what} must hold finite numbers, got {value}")
+    return numbers
+
+
+def _list(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else "[" + ", ".join(f"{v:g}" for v in values) + "]"

@@ -1,0 +1,62 @@
+"""``onnxprune apply``: replay a plan, exactly."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from onnxprune.cli import arguments as shared
+from onnxprune.cli.command import Command
+from onnxprune.cli.finish import SideFiles, finish
+from onnxprune.cli.parser import Parser, UsageError
+from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.streams import stdout_to_stderr
+
+HELP = """\
+onnxprune apply MODEL.onnx PLAN.json -o FILE [options]    replay a plan, exactly
+
+The plan comes from 'prune --plan', or is written by hand: groups, and the
+channels that stay. Fine-tuned weights keep a plan valid.
+
+  -o, --output FILE   default: MODEL.pruned.onnx beside the model
+  --report FILE.html  write the report
+  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --providers LIST (cpu)   --threads N (all)   --memory BYTES
+  --json              one JSON document on stdout, nothing else
+  -q, --quiet  only the verdict     -v, --verbose  everything     -h, --help
+
+examples
+  onnxprune net.onnx --macs 0.5 --plan plan.json
+  onnxprune apply net.onnx plan.json -o small.onnx
+"""
+
+
+def parser() -> Parser:
+    made = Parser("apply", HELP)
+    made.add_argument("MODEL")
+    made.add_argument("PLAN", type=Path)
+    made.add_argument("-o", "--output", type=Path)
+    made.add_argument("--report", type=Path)
+    shared.add_engine(made)
+    shared.add_json(made)
+    shared.add_common(made)
+    return made
+
+
+def run(arguments: argparse.Namespace, line: str) -> int:
+    options = shared.options_from(arguments)
+    source: Path = arguments.PLAN
+    side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report)
+    side.check()
+    if source.resolve() in {side.output.resolve(), side.report.resolve() if side.report else None}:
+        raise UsageError(f"{source} is the plan itself; choose another file with -o or --report")
+    told = Told()
+    with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.api import apply_file
+
+        report = apply_file(side.model, source, side.output, options, progress)
+    finish(report, source.read_text(encoding="utf-8"), side, arguments, line, tuple(told.notes))
+    return 0
+
+
+COMMAND = Command("apply", parser, run)

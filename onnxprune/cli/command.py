@@ -1,0 +1,36 @@
+"""What a command is, and what they all do at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from onnxprune.report.terminal import View
+
+
+@dataclass(frozen=True)
+class Command:
+    """``run(arguments, line)``: ``line`` is the command as the user wrote it; returns the exit code."""
+
+    name: str
+    parser: Callable[[], Parser]
+    run: Callable[[argparse.Namespace, str], int]
+
+
+def view_of(arguments: argparse.Namespace, told: tuple[str, ...] = ()) -> View:
+    """How much the terminal shows: everything with ``-v``."""
+    from onnxprune.report.terminal import View
+
+    return View(None, None, told) if arguments.verbose else View(told=told)
+
+
+def print_json(document: dict[str, object]) -> None:
+    from onnxprune.report.document import to_text
+
+    sys.stdout.write(to_text(document))

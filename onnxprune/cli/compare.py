@@ -1,0 +1,65 @@
+"""``onnxprune compare``: two models side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from onnxprune.cli import arguments as shared
+from onnxprune.cli.command import Command, print_json
+from onnxprune.cli.parser import Parser
+from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.streams import stdout_to_stderr
+
+HELP = """\
+onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
+                                           accuracy where the data has labels
+
+  --data SRC          folder of images, .npz, .npy, FILE.py:FUNCTION or
+                      package.module:FUNCTION; left out: synthetic inputs
+  --samples N         how many samples to use (256)      --seed N (0)
+  --preprocess P      imagenet, unit, symmetric, caffe or raw; parts of it with
+                      --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr
+  --eval FILE.py:FUNC your metric, f(session_runner) -> float, higher is better
+  --test SRC          labelled data, for the accuracy
+  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --providers LIST (cpu)   --threads N (all)   --memory BYTES
+  --json              one JSON document on stdout, nothing else
+  -q, --quiet  no progress, no notes     -v, --verbose     -h, --help
+
+examples
+  onnxprune compare net.onnx net.pruned.onnx
+  onnxprune compare net.onnx other.onnx --data test.npz --preprocess unit --json
+"""
+
+
+def parser() -> Parser:
+    made = Parser("compare", HELP)
+    made.add_argument("A")
+    made.add_argument("B")
+    shared.add_data(made)
+    shared.add_engine(made)
+    shared.add_json(made)
+    shared.add_common(made)
+    return made
+
+
+def run(arguments: argparse.Namespace, line: str) -> int:
+    options = shared.options_from(arguments)
+    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.api import compare_models
+
+        comparison = compare_models(Path(arguments.A), Path(arguments.B), arguments.data, options, progress)
+    if arguments.json:
+        from onnxprune.report.document import of_comparison
+
+        print_json(of_comparison(comparison))
+        return 0
+    from onnxprune.report.terminal import console_for, print_comparison
+
+    print_comparison(console_for(sys.stdout), comparison)
+    return 0
+
+
+COMMAND = Command("compare", parser, run)

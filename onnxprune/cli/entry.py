@@ -1,0 +1,123 @@
+"""From ``sys.argv`` to an exit code: which command, and what a failure looks like."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from onnxprune.cli import apply, compare, inspect, prune, why
+from onnxprune.cli.command import Command
+from onnxprune.cli.parser import HelpAsked, UsageError, nearest
+from onnxprune.cli.streams import tolerate_any_encoding
+from onnxprune.errors import OnnxPruneError, VerificationError
+
+HELP = """\
+onnxprune MODEL.onnx [options]    make an ONNX network smaller, without training
+
+commands
+  prune MODEL          the main job; 'onnxprune MODEL' is the same
+  inspect MODEL        where the MACs are, what can be cut, what cannot and why
+  why MODEL NAME       what ties or locks one tensor or node
+  compare A B          two models side by side: size, speed, outputs, accuracy
+  apply MODEL PLAN     replay a plan, exactly
+
+'onnxprune COMMAND --help' lists a command's options; for the main job:
+'onnxprune prune --help'.
+
+  -h, --help       -V, --version       -v, --verbose  more to read, tracebacks
+
+examples
+  onnxprune net.onnx                     works without any data, but
+  onnxprune net.onnx --data photos/      better with what it will see
+  onnxprune net.onnx --data photos/ --macs 0.5 --report report.html
+  onnxprune inspect net.onnx
+
+exit codes: 0 done, 1 the result failed verification and was not written,
+2 bad usage or input, or a budget that cannot be met
+"""
+
+COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in (prune, inspect, why, compare, apply)}
+_FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code and prints at most one line of complaint.
+
+    0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    tolerate_any_encoding()
+    try:
+        code = _dispatch(given)
+        # A closed pipe must show here, not in the interpreter's own last flush.
+        sys.stdout.flush()
+        return code
+    except HelpAsked as asked:
+        print(asked.args[0], end="")
+        return 0
+    except OnnxPruneError as error:
+        _complain(f"error: {_one_line(error)}")
+        return 1 if isinstance(error, VerificationError) else 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, a pager) has seen enough; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if "-v" in given or "--verbose" in given:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {_one_line(error)}".rstrip(": ")
+        _complain(f"error: unexpected {what} (please report; run with -v for the traceback)")
+        return 2
+
+
+def _dispatch(given: Sequence[str]) -> int:
+    lead = 0
+    while lead < len(given) and given[lead] in _FLAGS:
+        lead += 1
+    flags, rest = list(given[:lead]), list(given[lead:])
+    if not rest:
+        print(HELP, end="", file=sys.stderr)
+        return 2
+    if rest[0] in ("-h", "--help"):
+        raise HelpAsked(HELP)
+    if rest[0] in ("-V", "--version"):
+        print(f"onnxprune {_version()}")
+        return 0
+    if rest[0] == "help":
+        known = COMMANDS.get(rest[1]) if len(rest) > 1 else None
+        raise HelpAsked(HELP if known is None else known.parser().text)
+    name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
+    command = COMMANDS[name]
+    arguments = command.parser().read([*rest, *flags])
+    return command.run(arguments, shlex.join(["onnxprune", *given]))
+
+
+def _implied(first: str) -> str:
+    """``prune``, unless the first word is a command misspelt rather than a file."""
+    if not first.startswith("-") and not os.path.exists(first) and "." not in first and os.sep not in first:
+        hint = nearest(first, tuple(COMMANDS))
+        raise UsageError(f"no command or file '{first}'{hint}; see onnxprune --help")
+    return "prune"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("onnxprune")
+    except PackageNotFoundError:
+        return "(not installed as a package)"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _complain(text: str) -> None:
+    print(f"onnxprune: {text}", file=sys.stderr)

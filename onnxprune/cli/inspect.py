@@ -1,0 +1,57 @@
+"""``onnxprune inspect``: what a model is made of, before anything is done to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from onnxprune.cli import arguments as shared
+from onnxprune.cli.command import Command, print_json, view_of
+from onnxprune.cli.parser import Parser
+from onnxprune.cli.streams import stdout_to_stderr
+
+HELP = """\
+onnxprune inspect MODEL.onnx [options]     where the MACs are, what is prunable,
+                                           what is locked and why
+
+  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --json              one JSON document on stdout, nothing else
+  -v, --verbose       every group, not only the biggest
+  -q, --quiet         no notes
+  -h, --help
+
+examples
+  onnxprune inspect net.onnx
+  onnxprune inspect net.onnx --shape images=1x3x640x640 -v
+  onnxprune inspect net.onnx --json | jq '.groups[] | select(.locked)'
+"""
+
+
+def parser() -> Parser:
+    made = Parser("inspect", HELP)
+    made.add_argument("MODEL")
+    shared.add_json(made)
+    shared.add_common(made)
+    return made
+
+
+def run(arguments: argparse.Namespace, line: str) -> int:
+    options = shared.options_from(arguments)
+    with stdout_to_stderr():
+        from onnxprune.api import inspect
+
+        inspection = inspect(Path(arguments.MODEL), options)
+    if arguments.json:
+        from onnxprune.report.document import of_inspection
+
+        print_json(of_inspection(inspection))
+        return 0
+    from onnxprune.report.terminal import console_for, print_inspection
+
+    told = inspection.notes if arguments.quiet else ()
+    print_inspection(console_for(sys.stdout), inspection, view_of(arguments, told))
+    return 0
+
+
+COMMAND = Command("inspect", parser, run)

@@ -1,0 +1,109 @@
+"""Progress on stderr: a bar with the time left on a terminal, lines with ``-v`` in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from onnxprune.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+class Told:
+    """The notes that the user has seen already, so that the report does not repeat them."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def hear(self, text: str) -> bool:
+        """True the first time."""
+        if text in self.notes:
+            return False
+        self.notes.append(text)
+        return True
+
+
+class Lines:
+    """For a pipe: notes as they come and, where ``stages`` says so, one line per stage."""
+
+    def __init__(self, told: Told, stages: bool) -> None:
+        self._told = told
+        self._stages = stages
+        self._start = time.monotonic()
+
+    def stage(self, name: str, steps: int | None) -> None:
+        if self._stages:
+            print(f"[{time.monotonic() - self._start:7.1f} s] {name}", file=sys.stderr, flush=True)
+
+    def advance(self, steps: int = 1) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        if self._told.hear(text):
+            print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+class Live:
+    """For a terminal: one bar for the stage that runs, above it what is done."""
+
+    def __init__(self, told: Told, bars: Bars) -> None:
+        self._told = told
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, steps: int | None) -> None:
+        self.close()
+        self._task = self._bars.add_task(name, total=steps)
+
+    def advance(self, steps: int = 1) -> None:
+        if self._task is not None:
+            self._bars.advance(self._task, steps)
+
+    def note(self, text: str) -> None:
+        if self._told.hear(text):
+            self._bars.console.print(f"note: {text}", style="dim", markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Freeze the running stage's clock, and fill its bar."""
+        if self._task is None:
+            return
+        task = next(task for task in self._bars.tasks if task.id == self._task)
+        total = task.total if task.total is not None else max(task.completed, 1)
+        self._bars.update(self._task, total=total, completed=total)
+
+
+@contextmanager
+def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progress]:
+    """The progress that fits where stderr goes; whatever was drawn is gone or complete afterwards."""
+    if quiet:
+        yield Silent()
+    elif not sys.stderr.isatty():
+        yield Lines(told, stages=verbose)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        bars = Bars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            transient=not verbose,
+            redirect_stdout=False,
+            # What the user's functions print scrolls above the bars instead of tearing them.
+            redirect_stderr=True,
+        )
+        with bars:
+            live = Live(told, bars)
+            yield live
+            live.close()

@@ -1,0 +1,136 @@
+"""What the text after an option means.  Each raises ArgumentTypeError with what would be right."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from onnxprune.cli.parser import nearest
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+
+def fraction(text: str) -> float:
+    """The fraction kept: ``0.5`` or ``50%``."""
+    value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
+    if 0 < value <= 1:
+        return value
+    hint = f"; to keep {value:g} % give {value / 100:g}" if 1 < value <= 100 else ""
+    raise argparse.ArgumentTypeError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
+
+
+def size(text: str) -> float:
+    """The fraction kept, or a number of bytes such as ``2000000`` or ``2MB``."""
+    if text.endswith("%"):
+        return fraction(text)
+    value = _bytes(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
+    return value
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, ``4000000000``, ``4GB`` or ``4GiB``."""
+    value = _bytes(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least one byte, such as 4GB")
+    return int(value)
+
+
+def drop(text: str) -> float:
+    """The largest allowed drop: ``0.01`` or ``1%``."""
+    value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: the allowed drop must be 0 or more, such as 0.01")
+    return value
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number, at least ``least``."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least {least}")
+        return int(text)
+
+    return parse
+
+
+def multiple(text: str) -> int | None:
+    """``auto`` (None) or a channel multiple."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 'auto' or a whole number, at least 1")
+    return int(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """``0.5`` or ``0.485,0.456,0.406``."""
+    return tuple(_number(part) for part in text.split(","))
+
+
+def crop(text: str) -> tuple[int, int]:
+    """``224`` or ``HxW``."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=1x3x224x224``: an input and its shape."""
+    name, equals, dims = text.rpartition("=")
+    parts = re.split("[x,]", dims.lower()) if dims else []
+    if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text}: must be NAME=DIMS, such as input=1x3x224x224")
+    return name, tuple(int(part) for part in parts)
+
+
+def providers(text: str) -> tuple[str, ...]:
+    """``cpu``, ``cuda,cpu``, or onnxruntime's full names."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one, such as cpu or cuda,cpu")
+    return tuple(_PROVIDERS.get(name.lower(), name) for name in names)
+
+
+def choice(known: Sequence[str]) -> Callable[[str], str]:
+    """One of ``known``."""
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"no choice '{text}'{nearest(text, known)}; there are {', '.join(known)}")
+        return text
+
+    return parse
+
+
+def _bytes(text: str) -> float:
+    parts = re.fullmatch(r"([0-9.eE+-]+?)\s*([kmg]i?)?b?", text.strip(), flags=re.IGNORECASE)
+    if parts is None:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of bytes, such as 2000000, 2MB or 2MiB")
+    return _number(parts[1]) * _UNITS[(parts[2] or "").lower()]
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number")
+    return value

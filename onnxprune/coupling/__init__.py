@@ -1,0 +1,1 @@
+"""Coupling: which channels must leave together, and which may not leave at all."""

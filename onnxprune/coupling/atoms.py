@@ -1,0 +1,234 @@
+"""Atoms: one id per (tensor, axis, position), tied where operators tie them, locked where one must stay.
+
+The ledger only records; ``solve`` computes classes once, by connected components, so that recording costs
+nothing per position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Atoms = np.ndarray
+
+
+#: What would unlock a channel, by the kind of lock.
+NOTHING = "impossible: every position here depends on every other, or has its fixed place"
+BORDER = "impossible: inputs and outputs of the model keep their shapes"
+SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
+SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why positions stay, in words that name the node or tensor, and what would unlock them (``remedy``).
+
+    ``node`` (index, or ``None``), ``value`` and ``axis``: where they were found.
+    """
+
+    text: str
+    node: int | None = None
+    value: str | None = None
+    axis: int | None = None
+    remedy: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """One way to cut a compound axis: ``ties`` that then hold, ``locks`` on what must then stay."""
+
+    factor: str
+    ties: tuple[tuple[Atoms, Atoms], ...]
+    locks: tuple[Atoms, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A node where exactly one of several options must be taken (heads or head size, groups or channels).
+
+    ``label`` is what a message calls the node.
+    """
+
+    node: int
+    label: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """The option that was taken at a choice, with how many classes each option would have left free."""
+
+    node: int
+    factor: str
+    free: tuple[tuple[str, int], ...]
+
+
+class Ledger:
+    """Collects atoms, ties, locks and choices while the graph is walked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.reasons: list[Reason] = []
+        self.choices: list[Choice] = []
+        self._ties: list[tuple[Atoms, Atoms, int]] = []
+        self._locks: list[tuple[Atoms, int]] = []
+
+    def fresh(self, size: int) -> Atoms:
+        atoms = np.arange(self.count, self.count + size, dtype=np.int64)
+        self.count += size
+        return atoms
+
+    def tie(self, left: Atoms, right: Atoms, node: int) -> None:
+        if left is not right and left.size:
+            self._ties.append((left.ravel(), right.ravel(), node))
+
+    def lock(self, atoms: Atoms, reason: Reason) -> None:
+        if atoms.size:
+            self._locks.append((atoms.ravel(), len(self.reasons)))
+            self.reasons.append(reason)
+
+    def choose(self, choice: Choice) -> None:
+        self.choices.append(choice)
+
+    def edges(self) -> tuple[Atoms, Atoms, Atoms]:
+        """All ties as three arrays: left atom, right atom, node index."""
+        if not self._ties:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, empty
+        left = np.concatenate([t[0] for t in self._ties])
+        right = np.concatenate([t[1] for t in self._ties])
+        nodes = np.concatenate([np.full(len(t[0]), t[2], dtype=np.int64) for t in self._ties])
+        return left, right, nodes
+
+    def locks(self) -> tuple[Atoms, Atoms]:
+        """All locks as two arrays: atom, reason index."""
+        if not self._locks:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        atoms = np.concatenate([a for a, _ in self._locks])
+        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in self._locks])
+        return atoms, reasons
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """All ties: ``left[k]`` and ``right[k]`` (atoms) stay or leave together because of node ``node[k]``."""
+
+    left: Atoms
+    right: Atoms
+    node: Atoms
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """``of[atom]``: class id; ``lock[class]``: index into ``reasons``, -1 where the class may leave."""
+
+    of: Atoms
+    lock: Atoms
+    reasons: tuple[Reason, ...]
+    locks: tuple[Atoms, Atoms]
+    edges: Edges
+    taken: tuple[Taken, ...]
+
+
+#: An outer factor (heads, groups) is preferred while it leaves at least this many units to choose from: whole
+#: heads and groups are what runtimes run fast; with fewer, the inner factor gives the finer choice.
+ENOUGH_UNITS = 8
+
+
+def solve(ledger: Ledger) -> Classes:
+    """Classes of tied atoms, after deciding every choice in graph order (the ledger is not changed).
+
+    Each choice takes the first option that leaves ``ENOUGH_UNITS`` classes free, else the one that leaves most.
+    Cost: one connected-components pass, plus one relabelling per choice.
+    """
+    left, right, node = ledger.edges()
+    lock_atoms, lock_reasons = ledger.locks()
+    root = _components(ledger.count, left, right)
+    #: Class -> the first reason that locks it, -1 where none does.
+    held = np.full(ledger.count, -1, dtype=np.int64)
+    held[root[lock_atoms[::-1]]] = lock_reasons[::-1]
+    reasons = list(ledger.reasons)
+    decided = Ledger()
+    taken: list[Taken] = []
+    for choice in ledger.choices:
+        merged = [_merge(root, option.ties) for option in choice.options]
+        free = [_free(held >= 0, pairs) for pairs in merged]
+        enough = [k for k, n in enumerate(free) if n >= ENOUGH_UNITS]
+        pick = enough[0] if enough else int(np.argmax(free))
+        option = choice.options[pick]
+        for a, b in option.ties:
+            decided.tie(a, b, choice.node)
+        reason = _passed_over(choice, option)
+        if free[pick] == 0:
+            reason = _stuck(choice, [*reasons, *decided.reasons], [held[old] for old, _ in merged])
+        for kept in option.locks:
+            fresh = held[root[kept.ravel()]] < 0
+            held[root[kept.ravel()][fresh]] = len(reasons) + len(decided.reasons)
+            decided.lock(kept, reason)
+        old, new = merged[pick]
+        if len(old):
+            spread = held[old] >= 0
+            held[new[spread][::-1]] = held[old][spread][::-1]
+            mapping = np.arange(ledger.count, dtype=np.int64)
+            mapping[old] = new
+            root = mapping[root]
+        counts = tuple((o.factor, n) for o, n in zip(choice.options, free, strict=True))
+        taken.append(Taken(choice.node, option.factor, counts))
+    more = decided.locks()
+    atoms = np.concatenate([lock_atoms, more[0]])
+    which = np.concatenate([lock_reasons, more[1] + len(reasons)])
+    lock = np.full(ledger.count, -1, dtype=np.int64)
+    # Later assignments win, so write in reverse: the first reason found is the one that is told.
+    lock[root[atoms[::-1]]] = which[::-1]
+    extra = decided.edges()
+    edges = Edges(*(np.concatenate(pair) for pair in zip((left, right, node), extra, strict=True)))
+    return Classes(root, lock, (*reasons, *decided.reasons), (atoms, which), edges, tuple(taken))
+
+
+def _passed_over(choice: Choice, option: Option) -> Reason:
+    return Reason(
+        f"{choice.label} splits or merges this axis, and cuts another factor of it instead ({option.factor})",
+        choice.node,
+        remedy="only one factor can be cut at a time; exclude the group that is cut to keep it whole",
+    )
+
+
+def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) -> Reason:
+    """Why no option of a choice leaves anything free: the first lock behind any of them."""
+    indices = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    locks = [reasons[int(k)] for k in indices if k >= 0]
+    # A border of the model says more than an axis that holds places.
+    behind = next((r for r in locks if r.remedy != NOTHING), locks[0] if locks else None)
+    text = f"{choice.label} splits or merges this axis with one that cannot be cut"
+    if behind is None:
+        return Reason(text, choice.node)
+    return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)
+
+
+def _components(count: int, left: Atoms, right: Atoms) -> Atoms:
+    graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def _merge(root: Atoms, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, Atoms]:
+    """(old root, new root) of every class that these ties would touch."""
+    if not ties:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    left = root[np.concatenate([a.ravel() for a, _ in ties])]
+    right = root[np.concatenate([b.ravel() for _, b in ties])]
+    old, local = np.unique(np.concatenate([left, right]), return_inverse=True)
+    label = _components(len(old), local[: len(left)], local[len(left) :])
+    representative = np.full(label.max() + 1, -1, dtype=np.int64)
+    representative[label[::-1]] = old[::-1]
+    return old, representative[label]
+
+
+def _free(locked: Atoms, merged: tuple[Atoms, Atoms]) -> int:
+    old, new = merged
+    if not len(old):
+        return 0
+    return int(len(np.unique(new)) - len(np.unique(new[locked[old]])))

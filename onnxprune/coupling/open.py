@@ -1,0 +1,53 @@
+"""From a model to its coupling: the one door that the rest of the package uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.errors import ModelError
+from onnxprune.graph.facts import Facts, Measured, evaluate
+from onnxprune.graph.inputs import Shapes, input_shapes
+from onnxprune.graph.view import Graph, view
+from onnxprune.runtime.probe import measure, plausible_feeds
+
+
+def couple(
+    model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]], sample: Mapping[str, tuple[int, ...]] | None
+) -> Coupling:
+    """The coupling of ``model`` (not changed), at input shapes that :func:`input_shapes` chooses.
+
+    ``given``: shapes of inputs as the user states them; ``sample``: shapes of one data sample.  Where shape
+    inference leaves values of the main graph open, the model is run on made-up inputs and their shapes are
+    measured; if it cannot be run on those, what depends on these values is locked.  Cost: seconds for 2,000 nodes.
+
+    Raises:
+        ModelError: where ``given`` does not fit the model.
+    """
+    graph = view(model)
+    return analyse(graph, facts_of(graph, *input_shapes(graph, given, sample)))
+
+
+def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
+    """Facts at ``first``, with what inference leaves open measured in one run at each of the two shapes."""
+    facts = evaluate(graph, first, alternative)
+    unknown = [
+        out
+        for node in graph.nodes
+        if not node.scope
+        for out in node.outputs
+        if out is not None and out not in facts.shapes
+    ]
+    if not unknown:
+        return facts
+    return evaluate(graph, first, alternative, _measured(graph, first, unknown), _measured(graph, alternative, unknown))
+
+
+def _measured(graph: Graph, shapes: Shapes, names: list[str]) -> Measured:
+    try:
+        return measure(graph.model, plausible_feeds(graph, shapes), names)
+    except ModelError:
+        # Made-up inputs need not suit the model; then these values stay unknown and lock, with that as reason.
+        return {}

@@ -1,0 +1,102 @@
+"""Where the elements of an operand come from: the place in the arithmetic at which each can be rewritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.graph.execute import CannotExecute, run_node
+from onnxprune.graph.facts import Facts
+from onnxprune.graph.view import Graph
+
+#: Operators that copy integers about without computing; everything else makes new ones.
+COPYING = frozenset(
+    [
+        "Concat",
+        "Slice",
+        "Gather",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Cast",
+        "Identity",
+        "Split",
+        "Expand",
+        "Flatten",
+        "Tile",
+        "Where",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Literal:
+    """Element ``position`` (flat) of what enters at input ``slot`` of node ``node``: a constant, or a size that is
+    the same whatever sizes a caller chooses, so that it may become a constant there.
+    """
+
+    node: int
+    slot: int
+    position: int
+
+
+def literal_sources(graph: Graph, facts: Facts, value: str) -> list[Literal | None] | None:
+    """For each element of ``value`` its literal, ``None`` where it changes with the sizes that a caller chooses.
+
+    ``None`` as a whole where the arithmetic cannot be traced.
+    """
+    leaves: list[Literal] = []
+    ids = _identify(graph, facts, value, leaves)
+    if ids is None:
+        return None
+    return [leaves[i - 1] if i > 0 else None for i in ids.ravel().tolist()]
+
+
+def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal]) -> np.ndarray | None:
+    """An array shaped like ``value`` holding, per element, 1 + the index of its literal in ``leaves``, or 0."""
+    known = facts.values.get(value)
+    index = graph.producer.get(value)
+    if known is None or index is None or index not in facts.arithmetic:
+        return None
+    node = graph.nodes[index]
+    blank = np.zeros(known.shape, dtype=np.int64)
+    if node.op not in COPYING:
+        return blank
+    moved = {"Concat": set(range(len(node.inputs))), "Where": {1, 2}}.get(node.op, {0})
+    feeds: list[np.ndarray | None] = []
+    for slot, name in enumerate(node.inputs):
+        if name is None:
+            feeds.append(None)
+            continue
+        here = facts.values.get(name, graph.constants.get(name))
+        if slot not in moved:
+            feeds.append(here)
+        elif graph.producer.get(name, -1) in facts.arithmetic:
+            ids = _identify(graph, facts, name, leaves)
+            feeds.append(ids if ids is None or facts.varies(name) else _complete(ids, node.index, slot, leaves))
+        elif here is not None:
+            first = len(leaves) + 1
+            leaves.extend(Literal(node.index, slot, k) for k in range(here.size))
+            feeds.append(np.arange(first, first + here.size, dtype=np.int64).reshape(here.shape))
+        else:
+            feeds.append(None)
+    if any(f is None and n is not None for f, n in zip(feeds, node.inputs, strict=True)):
+        return blank
+    if node.op == "Cast":
+        return feeds[0]
+    try:
+        results = run_node(node.proto, graph.opsets, feeds)
+    except CannotExecute:
+        return blank
+    return results[node.outputs.index(value)]
+
+
+def _complete(ids: np.ndarray, node: int, slot: int, leaves: list[Literal]) -> np.ndarray:
+    """Elements that were computed upstream, but never vary, count as literals where they enter this node."""
+    complete = ids.copy()
+    for position in np.flatnonzero(ids.ravel() == 0).tolist():
+        leaves.append(Literal(node, slot, position))
+        complete.reshape(-1)[position] = len(leaves)
+    return complete

@@ -1,0 +1,167 @@
+"""Operators that act on every position alone, with broadcasting: residual Adds and gates need nothing more."""
+
+from __future__ import annotations
+
+from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+
+UNARY = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+]
+BROADCAST = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Mod",
+    "Max",
+    "Min",
+    "Mean",
+    "Sum",
+    "And",
+    "Or",
+    "Xor",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Where",
+    "PRelu",
+    "BitCast",
+]
+
+
+def broadcast(call: Call) -> Rule:
+    """``d0 d1 d2, 1 d1 1 -> d0 d1 d2``: numpy broadcasting, aligned at the last axis."""
+    out = call.out_shape() or ()
+    text = ", ".join(aligned(call.shape(k), out) for k in range(len(call.node.inputs)))
+    return Rule(f"{text} -> {aligned(out, out)}")
+
+
+def aligned(shape: tuple[int, ...] | None, out: tuple[int, ...]) -> str:
+    if not shape:
+        return "_"
+    lead = len(out) - len(shape)
+    return " ".join(f"d{lead + k}" if size == out[lead + k] else "1" for k, size in enumerate(shape))
+
+
+def legacy_broadcast(call: Call) -> Rule:
+    """Opset 1-6 binary operators align the second input at ``axis`` when ``broadcast`` is set."""
+    if not call.node.integer("broadcast", 0):
+        return broadcast(call)
+    out, second = call.out_shape() or (), call.shape(1) or ()
+    axis = call.node.integer("axis", len(out) - len(second)) % max(len(out), 1)
+    words = " ".join(f"d{axis + k}" if s == out[axis + k] else "1" for k, s in enumerate(second)) or "_"
+    return Rule(f"{aligned(out, out)}, {words} -> {aligned(out, out)}")
+
+
+def clip(call: Call) -> Rule:
+    return _first(call, extra=2)
+
+
+def dropout(call: Call) -> Rule:
+    """At inference the identity; the optional mask output has the data's shape."""
+    dims = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+    return Rule(f"{dims}, _, _ -> {dims}, {dims}")
+
+
+def like(call: Call) -> Rule:
+    """CastLike: the second input only lends its type."""
+    return _first(call, extra=1)
+
+
+def _first(call: Call, extra: int) -> Rule:
+    dims = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+    return Rule(", ".join([dims, *["_"] * extra]) + f" -> {dims}")
+
+
+def bias_dropout(call: Call) -> Rule:
+    """data + bias (+ residual) at inference; ratio and training mode are operands."""
+    out = call.out_shape() or ()
+    full = aligned(out, out)
+    residual = aligned(call.shape(2), out)
+    return Rule(f"{aligned(call.shape(0), out)}, {aligned(call.shape(1), out)}, {residual}, _, _ -> {full}, {full}")
+
+
+def integer_product(call: Call) -> Rule:
+    """MulInteger: A, its zero point, B, its zero point."""
+    out = call.out_shape() or ()
+    return Rule(f"{aligned(call.shape(0), out)}, _, {aligned(call.shape(2), out)}, _ -> {aligned(out, out)}")
+
+
+def expand_dims(call: Call) -> Rule | Locked:
+    axis = call.constant(1)
+    if axis is None:
+        return Locked("inserts an axis that is computed at run time")
+    names = [f"d{k}" for k in range(call.rank())]
+    place = int(axis.ravel()[0]) % (len(names) + 1)
+    return Rule(f"{' '.join(names) or '_'}, _ -> {' '.join([*names[:place], '1', *names[place:]])}")
+
+
+TABLE: dict[str, Entry] = {
+    **dict.fromkeys(UNARY, broadcast),
+    **dict.fromkeys(BROADCAST, broadcast),
+    **dict.fromkeys(
+        ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"), legacy_broadcast
+    ),
+    "Clip": clip,
+    "Dropout": dropout,
+    "CastLike": like,
+    "SwiGLU": broadcast,
+}
+MICROSOFT: dict[str, Entry] = {
+    **dict.fromkeys(["Gelu", "QuickGelu", "FastGelu", "BiasGelu", "BiasAdd", "SwiGLU", "ScaledSiLU"], broadcast),
+    "MulInteger": integer_product,
+    "BiasDropout": bias_dropout,
+    "BiasSplitGelu": Rule("n s (u c), (u c) -> n s c", mix=frozenset("u"), sizes={"u": 2}),
+    "BiasSoftmax": Locked("adds a bias whose layout depends on the axis of its softmax"),
+    "ExpandDims": expand_dims,
+}

@@ -1,0 +1,114 @@
+"""Gathers, scatters and selections: the axis that is indexed stays whole, the others pass."""
+
+from __future__ import annotations
+
+from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+
+
+def gather_elements(call: Call) -> Rule:
+    """out[…, i, …] = data[…, index[…, i, …], …]: the other axes pass where all of the data is taken."""
+    return _elements(call, 1, "{data}, {index} -> {index}")
+
+
+def scatter_elements(call: Call) -> Rule:
+    return _elements(call, 1, "{data}, {index}, {index} -> {data}")
+
+
+def _elements(call: Call, slot: int, form: str) -> Rule:
+    shape, index = call.shape(0) or (), call.shape(slot) or ()
+    axis = call.node.integer("axis", 0) % max(len(shape), 1)
+    same = [k != axis and a == b for k, (a, b) in enumerate(zip(shape, index, strict=True))]
+    data = [f"d{k}" for k in range(len(shape))]
+    other = [f"d{k}" if equal else f"q{k}" for k, equal in enumerate(same)]
+    # Where only a part is taken, which positions those are is not said by any size, so both sides stay.
+    mixed = {name for k, equal in enumerate(same) for name in (data[k], other[k]) if not equal}
+    return Rule(form.format(data=" ".join(data), index=" ".join(other)), frozenset(mixed))
+
+
+def gather_nd(call: Call) -> Rule:
+    """The first axes are batch axes, then come indexed ones (as many as an index is long), the rest passes."""
+    rank, indices = call.rank(), call.shape(1) or (1,)
+    batch = call.node.integer("batch_dims", 0)
+    data = [f"d{k}" for k in range(rank)]
+    places = [*data[:batch], *(f"q{k}" for k in range(batch, len(indices) - 1)), "w"]
+    taken = batch + indices[-1]
+    out = [*places[:-1], *data[taken:]]
+    text = f"{' '.join(data)}, {' '.join(places)} -> {' '.join(out) or '_'}"
+    return Rule(text, frozenset({"w", *data[batch:taken]}))
+
+
+def scatter_nd(call: Call) -> Rule:
+    """The first axes of the data are indexed (as many as an index is long), the rest passes."""
+    indices = call.shape(1) or (1,)
+    data = [f"d{k}" for k in range(call.rank())]
+    places = [f"q{k}" for k in range(len(indices) - 1)]
+    tail = data[indices[-1] :]
+    updates = " ".join([*places, *tail]) or "_"
+    text = f"{' '.join(data)}, {' '.join([*places, 'w'])}, {updates} -> {' '.join(data)}"
+    return Rule(text, frozenset({"w", *places, *data[: indices[-1]]}))
+
+
+def tensor_scatter(call: Call) -> Rule:
+    """A cache is written at given places of one axis; the batch axis pairs with the list of places."""
+    rank = call.rank()
+    axis = call.node.integer("axis", -2) % max(rank, 1)
+    data = [f"d{k}" for k in range(rank)]
+    update = [*data[:axis], "q", *data[axis + 1 :]]
+    text = f"{' '.join(data)}, {' '.join(update)}, d0 -> {' '.join(data)}"
+    return Rule(text, frozenset({"q", data[axis]}))
+
+
+def top_k(call: Call) -> Rule:
+    rank = call.rank()
+    axis = call.node.integer("axis", -1) % max(rank, 1)
+    data = [f"d{k}" for k in range(rank)]
+    out = " ".join([*data[:axis], "q", *data[axis + 1 :]])
+    return Rule(f"{' '.join(data)}, _ -> {out}, {out}", frozenset({data[axis]}))
+
+
+def compress(call: Call) -> Rule | Locked:
+    """Along its axis positions are selected; without an axis it flattens everything first."""
+    if call.node.attribute("axis") is None:
+        return Locked("flattens its input and selects single elements")
+    rank = call.rank()
+    axis = call.node.integer("axis", 0) % max(rank, 1)
+    data = [f"d{k}" for k in range(rank)]
+    out = [*data[:axis], "q", *data[axis + 1 :]]
+    return Rule(f"{' '.join(data)}, _ -> {' '.join(out)}", frozenset({data[axis]}))
+
+
+def one_hot(call: Call) -> Rule:
+    """Indices keep their axes; the new axis is made here."""
+    rank = call.rank()
+    data = [f"d{k}" for k in range(rank)]
+    axis = call.node.integer("axis", -1) % (rank + 1)
+    return Rule(f"{' '.join(data) or '_'}, _, _ -> {' '.join([*data[:axis], 'q', *data[axis:]])}")
+
+
+def lookup_rows(call: Call) -> Rule:
+    """TorchEmbedding: rows of a table; the width passes."""
+    rows = " ".join(f"q{k}" for k in range(call.rank(1)))
+    return Rule(f"v d, {rows or '_'}, _, _ -> {rows} d", frozenset({"v"}))
+
+
+def distances(call: Call) -> Rule:
+    """CDist between all rows of A and of B; a distance is no plain sum over the columns."""
+    return Rule("m k, n k -> m n", frozenset("k"))
+
+
+TABLE: dict[str, Entry] = {
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "TensorScatter": tensor_scatter,
+    "TopK": top_k,
+    "Compress": compress,
+    "OneHot": one_hot,
+}
+MICROSOFT: dict[str, Entry] = {
+    "GatherND": gather_nd,
+    "TorchEmbedding": lookup_rows,
+    "CDist": distances,
+}

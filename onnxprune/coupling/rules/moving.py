@@ -1,0 +1,72 @@
+"""Operators that only move data: no rule, they are run on coordinates."""
+
+from __future__ import annotations
+
+from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
+
+MOVED = Mover()
+
+
+def concat(call: Call) -> Mover:
+    return Mover(tuple(range(len(call.node.inputs))))
+
+
+def gather(call: Call) -> Rule | Mover | Locked:
+    """Constant indices are a movement; computed ones look up rows of a table whose row axis locks."""
+    index = call.node.inputs[1]
+    sized = call.graph.producer.get(index or "") in call.facts.arithmetic
+    if call.constant(1) is not None and not sized:
+        return MOVED
+    rank = call.rank(0)
+    axis = call.node.integer("axis", 0) % max(rank, 1)
+    dims = [f"d{k}" for k in range(rank)]
+    rows = [f"q{k}" for k in range(call.rank(1))]
+    out = [*dims[:axis], *rows, *dims[axis + 1 :]]
+    # The indices' own axes carry positions, never channels.
+    return Rule(
+        f"{' '.join(dims)}, {' '.join(rows) or '_'} -> {' '.join(out) or '_'}", mix=frozenset({dims[axis], *rows})
+    )
+
+
+def reverse_sequence(call: Call) -> Rule:
+    dims = [f"d{k}" for k in range(call.rank())]
+    mixed = {dims[call.node.integer("batch_axis", 1)], dims[call.node.integer("time_axis", 0)]}
+    return Rule(f"{' '.join(dims)}, _ -> {' '.join(dims)}", mix=frozenset(mixed))
+
+
+def depth_to_space(call: Call) -> Rule:
+    """The block (p q) has a fixed size, so it cannot lose a part; channels behind it can."""
+    block = call.node.integer("blocksize", 1)
+    deep = "(c p q)" if call.node.string("mode", "DCR") == "CRD" else "(p q c)"
+    return Rule(f"n {deep} h w -> n c (h p) (w q)", frozenset("pq"), sizes={"p": block, "q": block})
+
+
+def space_to_depth(call: Call) -> Rule:
+    block = call.node.integer("blocksize", 1)
+    return Rule("n c (h p) (w q) -> n (p q c) h w", frozenset("pq"), sizes={"p": block, "q": block})
+
+
+TABLE: dict[str, Entry] = {
+    **dict.fromkeys(
+        [
+            "Transpose",
+            "Reshape",
+            "Flatten",
+            "Squeeze",
+            "Unsqueeze",
+            "Split",
+            "Slice",
+            "Pad",
+            "Tile",
+            "Expand",
+            "ConstantOfShape",
+        ],
+        MOVED,
+    ),
+    "Concat": concat,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "Gather": gather,
+    "ReverseSequence": reverse_sequence,
+}
+MICROSOFT: dict[str, Entry] = {"Pad": Mover(stand_in="Pad")}

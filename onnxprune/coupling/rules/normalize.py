@@ -1,0 +1,146 @@
+"""Normalizations and softmaxes: along their own axis every position depends on every other, so it locks."""
+
+from __future__ import annotations
+
+from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+
+
+def batch_normalization(call: Call) -> Rule | Locked:
+    if call.node.integer("training_mode", 0) or len(call.node.outputs) > 1:
+        return Locked("is a BatchNormalization in training mode (its statistics depend on the batch)")
+    if call.rank(1) != 1:
+        return Locked("normalizes every place of a feature map on its own (spatial=0)")
+    return Rule("n c x.., c, c, c, c -> n c x..")
+
+
+def instance_normalization(call: Call) -> Rule:
+    space = [f"x{k}" for k in range(call.rank() - 2)]
+    return Rule("n c x.., c, c -> n c x..", mix=frozenset(space))
+
+
+def group_normalization(call: Call) -> Rule | Locked:
+    scale, data = call.shape(1), call.shape(0)
+    space = [f"x{k}" for k in range(call.rank() - 2)]
+    if scale is not None and data is not None and scale[0] != data[1]:
+        # Opset 18 gives one scale per group, later opsets one per channel.
+        return Rule("n (g c) x.., g, g -> n (g c) x..", frozenset({"c", *space}), {"num_groups": "g"})
+    return Rule("n (g c) x.., (g c), (g c) -> n (g c) x..", frozenset({"c", *space}), {"num_groups": "g"})
+
+
+def layer_normalization(call: Call) -> Rule:
+    rank = call.rank()
+    axis = call.node.integer("axis", -1) % max(rank, 1)
+    dims = [f"d{k}" for k in range(rank)]
+    data = call.shape(0) or ()
+
+    def parameter(slot: int) -> str:
+        shape = call.shape(slot)
+        if not shape:
+            return "_"
+        lead = rank - len(shape)
+        return " ".join(dims[lead + k] if s == data[lead + k] else "1" for k, s in enumerate(shape))
+
+    statistics = " ".join([*dims[:axis], *["1"] * (rank - axis)]) or "_"
+    full = " ".join(dims)
+    return Rule(
+        f"{full}, {parameter(1)}, {parameter(2)} -> {full}, {statistics}, {statistics}",
+        mix=frozenset(dims[axis:]),
+    )
+
+
+def along_axis(call: Call) -> Rule:
+    """Softmax and its kin: one axis mixes; before opset 13 everything from ``axis`` on is one flat axis."""
+    return along(call, call.graph.opsets.get("", 1) < 13 and call.node.op in ("Softmax", "LogSoftmax", "Hardmax"))
+
+
+def along(call: Call, flat: bool) -> Rule:
+    rank = call.rank()
+    axis = call.node.integer("axis", 1 if flat else -1) % max(rank, 1)
+    dims = [f"d{k}" for k in range(rank)]
+    full = " ".join(dims) or "_"
+    return Rule(f"{full} -> {full}", mix=frozenset(dims[axis:] if flat else dims[axis : axis + 1]))
+
+
+def local_response(call: Call) -> Rule:
+    return Rule("n c x.. -> n c x..", mix=frozenset({"c"}))
+
+
+def mean_variance(call: Call) -> Rule:
+    rank = call.rank()
+    axes = call.node.integers("axes") or (0, 2, 3)
+    dims = [f"d{k}" for k in range(rank)]
+    full = " ".join(dims)
+    return Rule(f"{full} -> {full}", mix=frozenset(dims[a % rank] for a in axes))
+
+
+def skip_layer_normalization(call: Call) -> Rule:
+    """(input, skip, gamma[, beta], bias) -> output, mean, deviation, sum; skip may be broadcast over the batch."""
+    shape = call.shape(0) or ()
+    names = [f"d{k}" for k in range(len(shape))]
+    full, width = " ".join(names), names[-1]
+    lead = len(shape) - call.rank(1)
+    skip = " ".join(names[lead + k] if size == shape[lead + k] else "1" for k, size in enumerate(call.shape(1) or ()))
+    statistics = " ".join([*names[:-1], "1"])
+    return Rule(
+        f"{full}, {skip}, {width}, {width}, {width} -> {full}, {statistics}, {statistics}, {full}", frozenset({width})
+    )
+
+
+def embed_layer_normalization(call: Call) -> Rule:
+    """Sum of looked-up word, position and segment embeddings, normalized over their width."""
+    text = "b s, b s, v d, p d, q d, d, d, b s, b s -> b s d, b, b s d"
+    return Rule(text, frozenset({"d", "v", "p", "q", "s"}))
+
+
+def group_norm(call: Call) -> Rule:
+    """com.microsoft GroupNorm, channels last unless it says otherwise; SkipGroupNorm adds a skip and a bias first."""
+    if call.node.integer("channels_last", 1):
+        data, axis = "n x.. (g c)", call.rank() - 1
+    else:
+        data, axis = "n (g c) x..", 1
+    space = frozenset(f"x{k}" for k in range(call.rank() - 2))
+    shape, skip = call.shape(0) or (), call.shape(3)
+    other = data
+    if skip is not None and skip != shape:
+        place = 1 if len(skip) == 2 else axis
+        words = ["n", *["1"] * (len(skip) - 1)]
+        words[place] = "(g c)"
+        other = " ".join(words)
+    groups = call.node.integer("groups", 1)
+    return Rule(
+        f"{data}, (g c), (g c), {other}, (g c) -> {data}, {data}", space | {"c"}, {"groups": "g"}, sizes={"g": groups}
+    )
+
+
+def gated_rms(call: Call) -> Rule:
+    """GatedRMSNorm: RMS over the last axis, times a gate of the same shape."""
+    names = [f"d{k}" for k in range(call.rank())]
+    full = " ".join(names)
+    return Rule(f"{full}, {names[-1]}, {full} -> {full}", frozenset({names[-1]}))
+
+
+TABLE: dict[str, Entry] = {
+    "BatchNormalization": batch_normalization,
+    "InstanceNormalization": instance_normalization,
+    "GroupNormalization": group_normalization,
+    "LayerNormalization": layer_normalization,
+    "RMSNormalization": layer_normalization,
+    # onnxruntime's optimizer registers this one in the default domain.
+    "SimplifiedLayerNormalization": layer_normalization,
+    "Softmax": along_axis,
+    "LogSoftmax": along_axis,
+    "Hardmax": along_axis,
+    "LpNormalization": along_axis,
+    "LRN": local_response,
+    "MeanVarianceNormalization": mean_variance,
+}
+MICROSOFT: dict[str, Entry] = {
+    "LayerNormalization": layer_normalization,
+    "SimplifiedLayerNormalization": layer_normalization,
+    "SkipLayerNormalization": skip_layer_normalization,
+    "SkipSimplifiedLayerNormalization": skip_layer_normalization,
+    "EmbedLayerNormalization": embed_layer_normalization,
+    "GroupNorm": group_norm,
+    "SkipGroupNorm": group_norm,
+    "GatedRMSNorm": gated_rms,
+}

@@ -1,0 +1,232 @@
+"""Quantized operators: scales and zero points of a channel leave with it; per-tensor ones stay."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
+from onnxprune.coupling.rules.elementwise import aligned
+from onnxprune.coupling.rules.linear import conv, gemm, matmul
+from onnxprune.coupling.rules.normalize import along
+from onnxprune.coupling.rules.spatial import reduced
+
+
+def linear_scale(call: Call) -> Rule | Locked:
+    """QuantizeLinear and DequantizeLinear: one scale per tensor, per position of ``axis``, or per block along it."""
+    rank, scale = call.rank(), call.shape(1) or ()
+    names = [f"d{k}" for k in range(rank)]
+    full = " ".join(names) or "_"
+    if all(size == 1 for size in scale):
+        return Rule(f"{full}, _, _ -> {full}")
+    axis = call.node.integer("axis", 1)
+    if not -rank <= axis < rank:
+        return Locked("has a quantization axis outside its tensor")
+    axis %= rank
+    block = call.node.integer("block_size", 0)
+    if not block:
+        return Rule(f"{full}, {names[axis]}, {names[axis]} -> {full}")
+    # A block shares its scale, so it can only leave whole.
+    blocks = " ".join([*names[:axis], "q", *names[axis + 1 :]])
+    data = " ".join([*names[:axis], "(q r)", *names[axis + 1 :]])
+    return Rule(f"{data}, {blocks}, {blocks} -> {data}", frozenset({"r"}), sizes={"r": block})
+
+
+def dynamic_quantize(call: Call) -> Rule:
+    """One scale from the range of all values; it always includes zero, so zeroed channels do not widen it."""
+    full = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+    return Rule(f"{full} -> {full}, _, _", masks=tuple((0, axis) for axis in range(call.rank())))
+
+
+def _along(call: Call, slot: int, word: str, size: int) -> str:
+    """A scale or zero point: per channel where it has as many values as there are channels."""
+    shape = call.shape(slot)
+    return word if shape and len(shape) == 1 and shape[0] == size > 1 else "_"
+
+
+def qlinear_conv(call: Call) -> Rule:
+    """x, scale, zero, w, scale, zero, scale, zero, B; with channels_last the data (not the weight) end in channels."""
+    weight = call.shape(3) or (0, 0)
+    space = len(weight) - 2
+    per_channel = [_along(call, slot, "(g o)", weight[0]) for slot in (4, 5)]
+    last = call.node.domain and call.node.integer("channels_last", 0)
+    x, y = ("n x.. (g i)", "n y.. (g o)") if last else ("n (g i) x..", "n (g o) y..")
+    return Rule(
+        f"{x}, _, _, (g o) i k.., {per_channel[0]}, {per_channel[1]}, _, _, (g o) -> {y}",
+        attributes={"group": "g"},
+        sizes={} if call.node.attribute("group") is not None else {"g": 1},
+        macs=(("n", "g", "o", "i", *(f"k{k}" for k in range(space)), *(f"y{k}" for k in range(space))),),
+        zeros=MappingProxyType({0: 2, 3: 5}),
+    )
+
+
+def conv_integer(call: Call) -> Rule:
+    weight = call.shape(1) or (0, 0)
+    plain = conv(call)
+    text = f"n (g i) x.., (g o) i k.., _, {_along(call, 3, '(g o)', weight[0])} -> n (g o) y.."
+    return Rule(
+        text,
+        attributes=plain.attributes,
+        sizes=plain.sizes,
+        macs=plain.macs,
+        zeros=MappingProxyType({0: 2, 1: 3}),
+    )
+
+
+def _product(call: Call, second: int) -> tuple[str, str, str, Rule]:
+    """Terms of a, b and y of a matrix product whose second matrix is at slot ``second``."""
+    found = matmul(call, second)
+    left, _, right = found.text.partition(" -> ")
+    a, b = left.split(", ")
+    return a, b, right, found
+
+
+def _lines(call: Call, slot: int, term: str, keep: str) -> str:
+    """A scale or zero point per row or column of a matrix (``1-D``), or per line of every matrix in a batch."""
+    shape = call.shape(slot) or ()
+    if all(size == 1 for size in shape):
+        return "_"
+    if len(shape) == 1:
+        return keep
+    words = term.split()[-len(shape) :]
+    return " ".join("1" if size == 1 else word for word, size in zip(words, shape, strict=True))
+
+
+def qlinear_matmul(call: Call) -> Rule:
+    a, b, y, found = _product(call, 3)
+    row, column = (_lines(call, slot, a, "i") for slot in (1, 2)), (_lines(call, slot, b, "j") for slot in (4, 5))
+    out = [_lines(call, slot, y, "i") for slot in (6, 7)]
+    text = f"{a}, {', '.join(row)}, {b}, {', '.join(column)}, {', '.join(out)} -> {y}"
+    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 3: 5}))
+
+
+def matmul_integer(call: Call) -> Rule:
+    a, b, y, found = _product(call, 1)
+    text = f"{a}, {b}, {_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')} -> {y}"
+    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 1: 3}))
+
+
+def matmul_integer_to_float(call: Call) -> Rule:
+    a, b, y, found = _product(call, 1)
+    scales = (
+        f"{_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')}, {_lines(call, 4, a, 'i')}, {_lines(call, 5, b, 'j')}"
+    )
+    return Rule(f"{a}, {b}, {scales}, j -> {y}", macs=found.macs, zeros=MappingProxyType({0: 4, 1: 5}))
+
+
+def dynamic_quantize_matmul(call: Call) -> Rule:
+    """A is quantized inside, by the range of all its values: what goes must not count there."""
+    a, b, y, found = _product(call, 1)
+    text = f"{a}, {b}, {_lines(call, 2, b, 'j')}, {_lines(call, 3, b, 'j')}, j -> {y}"
+    masks = tuple((0, axis) for axis in range(call.rank(0)))
+    return Rule(text, macs=found.macs, masks=masks, zeros=MappingProxyType({1: 3}))
+
+
+def qgemm(call: Call) -> Rule:
+    """A, scale, zero, B, scale, zero, C, scale, zero."""
+    found = gemm(call, 3, 6)
+    a, b, c = found.text.split(" -> ")[0].split(", ")
+    columns = [_along(call, slot, "j", (call.out_shape() or (0, 0))[-1]) for slot in (4, 5)]
+    text = f"{a}, _, _, {b}, {columns[0]}, {columns[1]}, {c}, _, _ -> i j"
+    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 3: 5}))
+
+
+def qlinear_binary(call: Call) -> Rule:
+    out = call.out_shape() or ()
+    a, b = (aligned(call.shape(slot), out) for slot in (0, 3))
+    return Rule(f"{a}, _, _, {b}, _, _, _, _ -> {aligned(out, out)}")
+
+
+def qlinear_where(call: Call) -> Rule:
+    out = call.out_shape() or ()
+    test, x, y = (aligned(call.shape(slot), out) for slot in (0, 1, 4))
+    return Rule(f"{test}, {x}, _, _, {y}, _, _, _, _ -> {aligned(out, out)}")
+
+
+def qlinear_unary(call: Call) -> Rule:
+    full = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+    return Rule(f"{full}, _, _, _, _ -> {full}")
+
+
+def qlinear_pool(call: Call) -> Rule:
+    if call.node.integer("channels_last", 0):
+        return Rule("n x.. c, _, _, _, _ -> n y.. c")
+    return Rule("n c x.., _, _, _, _ -> n c y..")
+
+
+def qlinear_softmax(call: Call) -> Rule:
+    found = along(call, call.node.integer("opset", 13) < 13)
+    full = found.text.split(" -> ")[0]
+    return Rule(f"{full}, _, _, _, _ -> {full}", found.mix)
+
+
+def qlinear_reduce(call: Call) -> Rule:
+    rank = max(call.rank(), 1)
+    axes = call.node.integers("axes") or range(rank)
+    return reduced(call, tuple(a % rank for a in axes), 4)
+
+
+def qlinear_concat(call: Call) -> Mover:
+    return Mover(tuple(range(2, len(call.node.inputs), 3)), "Concat")
+
+
+def block_matmul(call: Call) -> Rule | Locked:
+    """MatMulNBits: weights packed in blocks along the summed axis.
+
+    Columns leave alone, summed positions a block at a time (not where zero points are packed across blocks).
+    """
+    if call.node.integer("weight_prepacked", 0):
+        return Locked("holds weights that were rearranged for one processor")
+    block, total = call.node.integer("block_size", 0), call.node.integer("K", 0)
+    packed, scales, points = call.shape(1) or (), call.shape(2) or (), call.shape(3)
+    if len(packed) != 3 or not block:
+        return Locked("packs its weights in an unknown way")
+    whole = total == packed[1] * block and call.shape(4) is None
+    flat = len(scales) == 1
+    point = "_"
+    if points is not None:
+        per_block = (points[-1] if len(points) == 2 else points[0] // packed[0]) == packed[1]
+        whole = whole and per_block
+        inner = "kb" if per_block else "z"
+        point = f"n {inner}" if len(points) == 2 else f"(n {inner})"
+    lead = " ".join(f"a{k}" for k in range(call.rank() - 1))
+    data = f"{lead} (kb e)" if whole else f"{lead} k"
+    return Rule(
+        f"{data}, n kb w, {'(n kb)' if flat else 'n kb'}, {point}, k, n -> {lead} n",
+        frozenset({"e", "w", "k", "z"}) | (frozenset() if whole else frozenset({"kb"})),
+        {"N": "n", **({"K": "kb e"} if whole else {})},
+        sizes={"kb": packed[1], **({"e": block} if whole else {})},
+        macs=((*lead.split(), *(("kb", "e") if whole else ("k",)), "n"),),
+        # A block whose scale is zero contributes nothing, whatever its packed bits say.
+        masks=((2, 0 if flat else 1),) if whole else (),
+    )
+
+
+TABLE: dict[str, Entry] = {
+    "QuantizeLinear": linear_scale,
+    "DequantizeLinear": linear_scale,
+    "DynamicQuantizeLinear": dynamic_quantize,
+    "QLinearConv": qlinear_conv,
+    "QLinearMatMul": qlinear_matmul,
+    "ConvInteger": conv_integer,
+    "MatMulInteger": matmul_integer,
+}
+MICROSOFT: dict[str, Entry] = {
+    "QuantizeLinear": linear_scale,
+    "DequantizeLinear": linear_scale,
+    "QLinearConv": qlinear_conv,
+    "QGemm": qgemm,
+    "QLinearAdd": qlinear_binary,
+    "QLinearMul": qlinear_binary,
+    "QLinearWhere": qlinear_where,
+    "QLinearLeakyRelu": qlinear_unary,
+    "QLinearSigmoid": qlinear_unary,
+    "QLinearAveragePool": qlinear_pool,
+    "QLinearGlobalAveragePool": qlinear_pool,
+    "QLinearSoftmax": qlinear_softmax,
+    "QLinearReduceMean": qlinear_reduce,
+    "QLinearConcat": qlinear_concat,
+    "MatMulInteger16": matmul_integer,
+    "MatMulIntegerToFloat": matmul_integer_to_float,
+    "DynamicQuantizeMatMul": dynamic_quantize_matmul,
+    "MatMulNBits": block_matmul,
+}

@@ -1,0 +1,212 @@
+"""Movers, run on coordinates: where each output position comes from, read off an execution.
+
+For each axis of the moved input, the node is executed on a tensor that holds, at every element, the element's
+coordinate on that axis.  What comes out says which input position stands at each output place; no formula for
+any operator is needed, and every attribute and opset variant is covered by the operator's own implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.coupling.rule import Call, DoesNotFit
+from onnxprune.graph.execute import CannotExecute, run_node
+
+#: Coordinates are counted from one, because movers that invent elements (Pad) fill with zero.
+FILL = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Positions of an input axis and positions of an output axis that hold the same elements.
+
+    ``source[k]`` on (``slot``, ``axis``) meets ``target[k]`` on (``output``, ``out_axis``).
+    """
+
+    slot: int
+    axis: int
+    output: int
+    out_axis: int
+    source: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """All links of one node, and the shapes of its outputs as the execution gave them.
+
+    ``fixed``: (slot, axis, positions) that reach the output but no axis of it (one channel taken out).
+    """
+
+    links: tuple[Link, ...]
+    fixed: tuple[tuple[int, int, np.ndarray], ...]
+    out_shapes: tuple[tuple[int, ...], ...]
+
+
+def trace(call: Call, data: Sequence[int], stand_in: str = "") -> Trace:
+    """Links of the mover in ``call``, run as the ai.onnx operator ``stand_in`` where one is named.
+
+    Cost: one execution per axis, at the tensor's true size.
+
+    Raises:
+        DoesNotFit: where the node cannot be run (an operand is not known, or a type is not supported).
+    """
+    shapes = [call.shape(slot) for slot in data]
+    if any(s is None for s in shapes):
+        raise DoesNotFit("the shape of a moved input is not known")
+    known = [s for s in shapes if s is not None]
+    node = _without_fill_value(_renamed(call.node.proto, stand_in))
+    operands = [call.constant(slot) for slot in range(len(node.input))]
+    if len(data) > 1 and stand_in:
+        # Scales and zero points between the joined tensors are no part of the movement.
+        del node.input[:]
+        node.input.extend(f"part{k}" for k in range(len(data)))
+        return _joined(call, node, [None] * len(data), range(len(data)), known, len(known[0]), data)
+    for slot, operand in enumerate(operands):
+        if slot not in data and operand is None and call.node.inputs[slot] is not None:
+            raise DoesNotFit("an operand is computed at run time")
+    rank = len(known[0])
+    if len(data) == 1:
+        return _single(call, node, operands, data[0], known[0])
+    return _joined(call, node, operands, data, known, rank, data)
+
+
+def _renamed(node: onnx.NodeProto, stand_in: str) -> onnx.NodeProto:
+    if not stand_in:
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.op_type, copy.domain = stand_in, ""
+    return copy
+
+
+def _without_fill_value(node: onnx.NodeProto) -> onnx.NodeProto:
+    if node.op_type != "Pad":
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    if len(copy.input) > 2:
+        copy.input[2] = ""
+    for place in [k for k, a in enumerate(copy.attribute) if a.name == "value"]:
+        del copy.attribute[place]
+    return copy
+
+
+def _run(call: Call, node: onnx.NodeProto, feeds: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
+    try:
+        return run_node(node, call.graph.opsets, feeds)
+    except CannotExecute as error:
+        raise DoesNotFit(str(error)) from error
+
+
+def _coordinates(shape: tuple[int, ...], axis: int, offset: int) -> np.ndarray:
+    lengths = [1] * len(shape)
+    lengths[axis] = shape[axis]
+    line = np.arange(1 + offset, 1 + offset + shape[axis], dtype=np.int32).reshape(lengths)
+    return np.broadcast_to(line, shape)
+
+
+def _single(
+    call: Call, node: onnx.NodeProto, operands: list[np.ndarray | None], slot: int, shape: tuple[int, ...]
+) -> Trace:
+    links: list[Link] = []
+    fixed: list[tuple[int, int, np.ndarray]] = []
+    shapes: tuple[tuple[int, ...], ...] = ()
+    for axis in range(len(shape)):
+        feeds = list(operands)
+        feeds[slot] = _coordinates(shape, axis, 0)
+        results = _run(call, node, feeds)
+        shapes = tuple(r.shape for r in results)
+        if shape[axis] > 1:
+            for output, result in enumerate(results):
+                read = _read(result)
+                links += [Link(slot, axis, output, b, s, t) for b, s, t in read]
+                if not read and result.size:
+                    only = np.unique(result)
+                    fixed.append((slot, axis, only[only != FILL].astype(np.int64) - 1))
+    if not shape:
+        feeds = list(operands)
+        feeds[slot] = np.ones((), np.int32)
+        shapes = tuple(r.shape for r in _run(call, node, feeds))
+    return Trace(tuple(links), tuple(fixed), shapes)
+
+
+def _joined(
+    call: Call,
+    node: onnx.NodeProto,
+    operands: list[np.ndarray | None],
+    data: Sequence[int],
+    shapes: list[tuple[int, ...]],
+    rank: int,
+    slots: Sequence[int],
+) -> Trace:
+    """Several moved inputs (Concat): their coordinates are told apart by an offset on the joined axis.
+
+    ``data`` are the inputs of ``node`` as it is run, ``slots`` the inputs of the graph's own node.
+    """
+    links: list[Link] = []
+    axis = call.node.integer("axis", 1) % max(rank, 1)
+    offsets = np.concatenate([[0], np.cumsum([s[axis] for s in shapes])])
+    thin = [tuple(n if a == axis else 1 for a, n in enumerate(s)) for s in shapes]
+    feeds = list(operands)
+    for slot, offset, shape in zip(data, offsets, thin, strict=False):
+        feeds[slot] = _coordinates(shape, axis, int(offset))
+    line = _run(call, node, feeds)[0].ravel() - 1
+    out = tuple(len(line) if a == axis else n for a, n in enumerate(shapes[0]))
+    for slot, start, stop in zip(slots, offsets, offsets[1:], strict=False):
+        at = np.flatnonzero((line >= start) & (line < stop))
+        links.append(Link(slot, axis, 0, axis, line[at] - start, at))
+        for other in range(rank):
+            if other != axis and out[other] > 1:
+                same = np.arange(out[other])
+                links.append(Link(slot, other, 0, other, same, same))
+    return Trace(tuple(links), (), (out,))
+
+
+def _read(result: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(output axis, source positions, target positions) for each axis along which coordinates vary."""
+    found: list[tuple[int, np.ndarray, np.ndarray]] = []
+    if result.size == 0:
+        return found
+    filled = bool((result == FILL).any())
+    for axis, size in enumerate(result.shape):
+        if size <= 1 or not _varies(result, axis, filled):
+            continue
+        stride = int(result.max()) + 1
+        pairs = result.astype(np.int64) + stride * np.arange(size).reshape(
+            [-1 if a == axis else 1 for a in range(result.ndim)]
+        )
+        unique = _unique(_thin(pairs, result, axis), stride * size)
+        source, target = unique % stride, unique // stride
+        real = source != FILL
+        found.append((axis, source[real] - 1, target[real]))
+    return found
+
+
+def _varies(result: np.ndarray, axis: int, filled: bool) -> bool:
+    if result.strides[axis] == 0:
+        return False
+    if not filled:
+        first = result.take([0], axis=axis)
+        return bool((result != first).any())
+    high = result.max(axis=axis)
+    low = np.where(result == FILL, np.iinfo(result.dtype).max, result).min(axis=axis)
+    return bool((high > low).any())
+
+
+def _thin(pairs: np.ndarray, result: np.ndarray, axis: int) -> np.ndarray:
+    """Drop axes along which nothing changes (zero strides), so that broadcast views stay cheap."""
+    index = tuple(slice(0, 1) if a != axis and result.strides[a] == 0 else slice(None) for a in range(result.ndim))
+    return pairs[index]
+
+
+def _unique(values: np.ndarray, bound: int) -> np.ndarray:
+    if bound > 1 << 26:
+        return np.unique(values)
+    seen = np.zeros(bound, dtype=np.bool_)
+    seen[values.ravel()] = True
+    return np.flatnonzero(seen)

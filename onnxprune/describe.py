@@ -1,0 +1,73 @@
+"""Rows for people: groups before and after, what is locked and why, which factor was chosen where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.budget.cost import Cost, macs
+from onnxprune.choose import whole
+from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.result import GroupRow
+
+Array = np.ndarray
+
+
+def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
+    """MACs of each node of the whole model."""
+    found: dict[int, float] = {}
+    for node, value in zip(cost.nodes, cost.terms(whole(coupling)), strict=True):
+        found[node] = found.get(node, 0.0) + float(value)
+    return found
+
+
+def _share(axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> float:
+    nodes = {key[0] for key, _ in axes if isinstance(key, tuple)}
+    return sum(per_node.get(n, 0.0) for n in nodes) / max(total, 1.0)
+
+
+def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:
+    """Every group, then every set of channels that is held, with the share of MACs in layers it touches."""
+    cost = macs(coupling)
+    per_node = node_macs(coupling, cost)
+    total = cost(whole(coupling))
+    rows = []
+    for group in coupling.groups:
+        reason = "left out by --exclude or --only" if group.id in frozen else None
+        after = int(keep[group.units].sum())
+        rows.append(GroupRow(group.id, group.name, len(group), after, _share(group.axes, per_node, total), reason))
+    for number, held in enumerate(coupling.held, start=len(rows)):
+        share = _share(held.axes, per_node, total)
+        rows.append(
+            GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, number - len(coupling.groups)))
+        )
+    return tuple(rows)
+
+
+def lock_text(coupling: Coupling, number: int) -> str:
+    """The reason of one held set, with the node and tensor at which it was found."""
+    reason = coupling.held[number].reason
+    where = f"'{reason.value}' " if reason.value else ""
+    node = f" (at node '{coupling.graph.nodes[reason.node].label}')" if reason.node is not None else ""
+    return f"{where}{reason.text}{node}"
+
+
+def prunable_share(coupling: Coupling) -> float:
+    """Share of MACs in nodes with a side that can be cut."""
+    cost = macs(coupling)
+    per_node = node_macs(coupling, cost)
+    live = set()
+    for term, node in enumerate(cost.nodes):
+        if cost.slope[term].any():
+            live.add(node)
+    return sum(v for n, v in per_node.items() if n in live) / max(cost(whole(coupling)), 1.0)
+
+
+def choice_lines(coupling: Coupling) -> tuple[str, ...]:
+    """Where a compound axis left a choice: which factor is cut, and out of which."""
+    lines = []
+    for taken in coupling.choices:
+        if sum(n > 1 for _, n in taken.free) > 1:
+            others = ", ".join(f"{name} ({n})" for name, n in taken.free if name != taken.factor)
+            chosen = dict(taken.free)[taken.factor]
+            lines.append(f"{coupling.graph.nodes[taken.node].label}: cut by {taken.factor} ({chosen}), not {others}")
+    return tuple(lines)

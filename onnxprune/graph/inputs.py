@@ -1,0 +1,189 @@
+"""Concrete input shapes to analyse a graph at: one, and another that differs in every size a caller may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.facts import declared_shape, evaluate
+from onnxprune.graph.view import Graph, Node
+
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes tried for dims that nothing fixes: (first, alternative) of a picture's side and of a sequence."""
+
+    side: tuple[int, int]
+    length: tuple[int, int]
+    batch: tuple[int, int] = (1, 2)
+
+
+#: Tried in this order until all shapes fit together.  The later ones serve waveforms and spectrograms,
+#: whose first convolutions need a long input, and models whose frame length is fixed inside; the last pair
+#: leaves the batch alone, for models that only run with one sample.
+_ATTEMPTS = (
+    _Sizes((224, 256), (16, 24)),
+    _Sizes((320, 384), (64, 96)),
+    _Sizes((64, 96), (512, 512)),
+    _Sizes((512, 640), (512, 768)),
+    _Sizes((32, 64), (1024, 1536)),
+    _Sizes((128, 192), (16000, 24000)),
+    _Sizes((224, 224), (576, 576)),
+    _Sizes((224, 224), (256, 256)),
+    _Sizes((224, 256), (16, 24), (1, 1)),
+    _Sizes((224, 224), (512, 512), (1, 1)),
+)
+
+
+def input_shapes(
+    graph: Graph, given: Mapping[str, tuple[int, ...]], sample: Mapping[str, tuple[int, ...]] | None
+) -> tuple[Shapes, Shapes]:
+    """(first, alternative): the shape of every tensor input, at two choices of its dynamic dims.
+
+    ``given`` states shapes of inputs; a given size is taken as the only one (both answers have it), 0 or less
+    leaves that dim open.  ``sample`` has the shapes of one data sample: its sizes are used for dynamic dims other
+    than the batch, in the first answer.  Every other dynamic dim gets a usual size; the batch (the first axis) is
+    1, then 2.  Dims of one name get one size.  Several usual sizes are tried until no operator finds its inputs
+    contradictory; where all do, those with the fewest contradictions are returned.  Cost: two evaluations per try.
+
+    Raises:
+        ModelError: where ``given`` names no input, or contradicts the shape that the model states.
+    """
+    _check(graph, given)
+    best: tuple[Shapes, Shapes] | None = None
+    best_score: tuple[int, int] | None = None
+    tried: list[tuple[Shapes, Shapes]] = []
+    for sizes in _ATTEMPTS:
+        pair = (_shapes(graph, given, sample, sizes, 0), _shapes(graph, given, sample, sizes, 1))
+        if pair in tried:
+            continue
+        tried.append(pair)
+        facts = [evaluate(graph, shapes) for shapes in pair]
+        contradictions = sum(len(f.contradictions) for f in facts)
+        if not contradictions:
+            return pair
+        score = (contradictions, -sum(len(f.shapes) for f in facts))
+        if best_score is None or score < best_score:
+            best, best_score = pair, score
+    return best or ({}, {})
+
+
+def _inputs(graph: Graph) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+    """Tensor inputs with their declared dims; an input of unknown rank is a scalar, for want of better."""
+    for name in graph.inputs:
+        kind = graph.types.get(name)
+        if kind is not None and kind.HasField("tensor_type"):
+            yield name, declared_shape(kind) or ()
+
+
+def _check(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
+    declared = dict(_inputs(graph))
+    for name, shape in given.items():
+        if name not in declared:
+            known = ", ".join(f"'{k}'" for k in declared) or "none"
+            raise ModelError(f"a shape is given for '{name}', which is no input of the model; its inputs: {known}")
+        kind = graph.types[name].tensor_type
+        stated = declared[name]
+        if kind.HasField("shape") and (
+            len(stated) != len(shape)
+            or any(d is not None and g > 0 and d != g for d, g in zip(stated, shape, strict=True))
+        ):
+            words = "x".join("?" if d is None else str(d) for d in stated)
+            raise ModelError(
+                f"input '{name}' is {words or 'a scalar'}, not {'x'.join(map(str, shape))}; give a shape that fits"
+            )
+
+
+def _shapes(
+    graph: Graph,
+    given: Mapping[str, tuple[int, ...]],
+    sample: Mapping[str, tuple[int, ...]] | None,
+    sizes: _Sizes,
+    which: int,
+) -> Shapes:
+    named: dict[str, int] = {}
+    found: dict[str, list[int | None]] = {}
+    for name, dims in _inputs(graph):
+        stated = given.get(name)
+        shape: list[int | None] = list(dims) if dims or stated is None else [None] * len(stated)
+        for axis, size in enumerate(stated or ()):
+            if size > 0:
+                shape[axis] = size
+                label = _label(graph, name, axis)
+                if label:
+                    named[label] = size
+        found[name] = shape
+    for name, shape in found.items():
+        for axis in [k for k, size in enumerate(shape) if size is None]:
+            label = _label(graph, name, axis)
+            if label not in named or not label:
+                size = _choose(graph, name, shape, axis, (sample or {}).get(name), sizes, which)
+                if not label:
+                    shape[axis] = size
+                    continue
+                named[label] = size
+    # Names are settled before they are used, so that the order of the inputs does not matter.
+    for name, shape in found.items():
+        for axis in [k for k, size in enumerate(shape) if size is None]:
+            shape[axis] = named[_label(graph, name, axis)]
+    return {name: tuple(size for size in shape if size is not None) for name, shape in found.items()}
+
+
+def _label(graph: Graph, name: str, axis: int) -> str:
+    kind = graph.types[name].tensor_type
+    if not kind.HasField("shape") or axis >= len(kind.shape.dim):
+        return ""
+    dim = kind.shape.dim[axis]
+    return str(dim.dim_param) if dim.HasField("dim_param") else ""
+
+
+def _choose(
+    graph: Graph,
+    name: str,
+    shape: list[int | None],
+    axis: int,
+    sample: tuple[int, ...] | None,
+    sizes: _Sizes,
+    which: int,
+) -> int:
+    kind = graph.types[name].tensor_type.elem_type
+    label = _label(graph, name, axis).lower()
+    if (axis == 0 and len(shape) > 1) or "batch" in label or (axis == 1 and _is_state(graph.types[name])):
+        return sizes.batch[which]
+    channels = _channels(graph, name)
+    if channels is not None and axis == channels[0]:
+        return channels[1]
+    pair = sizes.length
+    if len(shape) >= 4 and kind not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+        if axis == 1 and shape[-1] not in (1, 3, 4):
+            return 3
+        if axis == len(shape) - 1 and shape[1] in (1, 3, 4) and shape[2] is not None and shape[2] > 4:
+            return 224 if which == 0 else 256
+        pair = sizes.side
+    if sample is not None and len(sample) == len(shape):
+        return sample[axis] if which == 0 else sample[axis] + max(32, pair[1] - pair[0])
+    return pair[which]
+
+
+def _is_state(kind: onnx.TypeProto) -> bool:
+    """The states of recurrent layers put the layers first and the batch second."""
+    dims = declared_shape(kind) or ()
+    return len(dims) == 3 and dims[1] is None and dims[0] is not None and dims[0] > 1 and dims[2] is not None
+
+
+def _channels(graph: Graph, name: str) -> tuple[int, int] | None:
+    """(axis, size) of an input's channels, where the convolution that reads it tells them."""
+    for index, slot in graph.consumers.get(name, ()):
+        node: Node = graph.nodes[index]
+        if node.op == "Conv" and slot == 0 and len(node.inputs) > 1:
+            weight = graph.initializers.get(node.inputs[1] or "")
+            if weight is not None and len(weight.dims) > 1:
+                return 1, int(np.prod([weight.dims[1], node.integer("group", 1)]))
+    return None

@@ -1,0 +1,230 @@
+"""Writing a model so that the file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+
+from onnxprune.errors import OutputError
+from onnxprune.graph.load import map_tensors, model_bytes
+
+# Protobuf refuses messages of 2 GiB; the margin leaves room for a reader that adds to the model.
+_ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
+# Small tensors stay in the model: onnx reads shapes and axes from there without opening the data file.
+_INLINE_BYTES = 1024
+# Large tensors start on a page, so that a runtime can map them into memory.
+_PAGE = 4096
+
+
+def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
+    """Write the model; returns the bytes written, data file included.
+
+    With `external`, or when the model would not fit into one protobuf file (2 GB), the initializers of 1
+    KiB and more go to one file `<path's name>.data` beside it. The same model gives the same bytes.
+    Everything is written to temporary files in the same folder first and removed again on any failure,
+    Ctrl-C included. Raises OutputError naming the file and the remedy.
+    """
+    _check_target(path)
+    apart = external or model_bytes(model) > _ONE_FILE_LIMIT
+    data_path = path.with_name(path.name + ".data")
+    with _as_output_error(path):
+        if apart:
+            return _write_pair(model, path, data_path)
+        part = _part(path)
+        try:
+            written = _write(part, lambda file: file.write(_serialized(model, path)))
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+        return written
+
+
+def check_writable(path: Path, forbid: Path | None) -> None:
+    """Raise OutputError now if `save` to `path` would fail later, or would overwrite the input `forbid`.
+
+    Looks through symbolic and hard links. Creates and removes one empty temporary file beside `path`.
+    """
+    _check_target(path)
+    if forbid is not None:
+        if _same(path, forbid):
+            raise OutputError(f"{path} is the input model itself; choose another output file with -o")
+        data_path = path.with_name(path.name + ".data")
+        if data_path.exists() and any(_same(data_path, file) for file in _data_files(forbid)):
+            raise OutputError(
+                f"{path} would put its data into {data_path}, which belongs to the input model; "
+                "choose another output file with -o"
+            )
+    part = _part(path)
+    with _as_output_error(path):
+        try:
+            _write(part, lambda file: 0)
+            # Only the system knows whether it takes this name.
+            with suppress(FileNotFoundError):
+                os.lstat(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _check_target(path: Path) -> None:
+    if os.path.isdir(path):
+        raise OutputError(f"{path} is a folder; give the name of a file in it")
+    if not os.path.exists(path.parent):
+        raise OutputError(f"folder {path.parent} does not exist; create it, or choose another output file")
+    if not os.path.isdir(path.parent):
+        raise OutputError(f"{path.parent} is not a folder; choose another output file")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _data_files(path: Path) -> list[Path]:
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except (OSError, DecodeError):
+        return []
+    found: dict[str, None] = {}
+
+    def note(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
+        return tensor
+
+    map_tensors(model, note)
+    return [path.parent / name for name in found]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+
+
+def _write(part: Path, fill: Callable[[IO[bytes]], int]) -> int:
+    with open(part, "xb") as file:
+        written = fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+    return written
+
+
+def _serialized(model: onnx.ModelProto, path: Path) -> bytes:
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError, DecodeError) as error:
+        raise OutputError(
+            f"{path}: the model cannot be written as protobuf ({error}); its attributes must stay below 2 GB"
+        ) from None
+
+
+def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
+    part, data_part, backup = _part(path), _part(data_path), _part(data_path)
+    staged = False
+    try:
+        slim: list[onnx.ModelProto] = []
+        written = _write(data_part, lambda file: _write_data(model, file, data_path.name, slim))
+        written += _write(part, lambda file: file.write(_serialized(slim[0], path)))
+        staged = True
+        # An older model of this name still needs its data until the new one is in place.
+        if data_path.exists():
+            os.replace(data_path, backup)
+        os.replace(data_part, data_path)
+        os.replace(part, path)
+    except BaseException:
+        # Once its temporary file is gone the new model is in place, and needs the new data.
+        if part.exists() or not staged:
+            if backup.exists():
+                os.replace(backup, data_path)
+            elif staged and not data_part.exists():
+                data_path.unlink(missing_ok=True)
+        for leftover in (part, data_part, backup):
+            leftover.unlink(missing_ok=True)
+        raise
+    backup.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return written
+
+
+def _write_data(model: onnx.ModelProto, file: IO[bytes], location: str, slim: list[onnx.ModelProto]) -> int:
+    # Held in a dict, so that the ids stay theirs while the model is copied.
+    weights = {id(tensor): tensor for tensor in _initializers(model.graph)}
+    end = 0
+
+    def move(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        nonlocal end
+        data = _raw(tensor) if id(tensor) in weights else None
+        if data is None or len(data) < _INLINE_BYTES:
+            return tensor
+        start = -(-end // _PAGE) * _PAGE
+        file.write(b"\0" * (start - end))
+        file.write(data)
+        end = start + len(data)
+        moved = onnx.TensorProto(
+            name=tensor.name,
+            data_type=tensor.data_type,
+            dims=tensor.dims,
+            data_location=onnx.TensorProto.EXTERNAL,
+        )
+        if tensor.HasField("doc_string"):
+            moved.doc_string = tensor.doc_string
+        moved.metadata_props.extend(tensor.metadata_props)
+        for key, value in (("location", location), ("offset", str(start)), ("length", str(len(data)))):
+            moved.external_data.add(key=key, value=value)
+        return moved
+
+    slim.append(map_tensors(model, move))
+    return end
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _initializers(inner)
+
+
+def _raw(tensor: onnx.TensorProto) -> bytes | None:
+    if tensor.data_type == onnx.TensorProto.STRING or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return None
+    if tensor.HasField("raw_data"):
+        return bytes(tensor.raw_data)
+    return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the new name itself survive a power cut; systems that cannot open folders do without.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = f"{path} cannot be written: the disk is full; free some space, or choose another output file"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = f"{path} cannot be written: {path.parent} is not writable; choose another output file"
+        else:
+            remedy = f"{path} cannot be written ({error.strerror or error}); choose another output file"
+        raise OutputError(remedy) from error

@@ -1,0 +1,253 @@
+"""A read-only view of a model: nodes of the main graph and of every If/Loop/Scan body in one flat order.
+
+Values are named by *value ids*: the tensor's name in the main graph, ``<owner>/<attribute>::<name>`` inside a
+body, so that two bodies may use the same tensor name.  A name that a body does not define resolves outward,
+as ONNX prescribes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node; ``inputs``/``outputs`` are value ids, ``None`` where an optional slot is empty.
+
+    ``position`` is its place in the node list of its own graph, which ``scope`` names.
+    """
+
+    index: int
+    position: int
+    proto: onnx.NodeProto
+    scope: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]
+
+    @property
+    def op(self) -> str:
+        return str(self.proto.op_type)
+
+    @property
+    def domain(self) -> str:
+        domain = str(self.proto.domain)
+        return "" if domain == "ai.onnx" else domain
+
+    @property
+    def label(self) -> str:
+        """What a message calls this node: its name, or its operator and first output where it has none."""
+        if self.proto.name:
+            return str(self.proto.name)
+        return f"{self.op}->{next((o for o in self.outputs if o), '?')}"
+
+    def attribute(self, name: str) -> onnx.AttributeProto | None:
+        return next((a for a in self.proto.attribute if a.name == name), None)
+
+    def integer(self, name: str, default: int) -> int:
+        found = self.attribute(name)
+        return default if found is None else int(found.i)
+
+    def integers(self, name: str) -> tuple[int, ...] | None:
+        found = self.attribute(name)
+        return None if found is None else tuple(int(i) for i in found.ints)
+
+    def string(self, name: str, default: str) -> str:
+        found = self.attribute(name)
+        return default if found is None else found.s.decode()
+
+    def bodies(self) -> Iterator[tuple[str, onnx.GraphProto]]:
+        for attribute in self.proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield attribute.name, attribute.g
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
+                for position, graph in enumerate(attribute.graphs):
+                    yield f"{attribute.name}[{position}]", graph
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A graph's own borders, as value ids (the main graph has owner ``None``)."""
+
+    owner: int | None
+    attribute: str
+    scope: str
+    proto: onnx.GraphProto
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The flattened, topologically ordered view of ``model`` (never modified)."""
+
+    model: onnx.ModelProto
+    nodes: tuple[Node, ...]
+    bodies: tuple[Body, ...]
+    initializers: Mapping[str, onnx.TensorProto]
+    types: Mapping[str, onnx.TypeProto]
+
+    @property
+    def main(self) -> Body:
+        return self.bodies[0]
+
+    @cached_property
+    def opsets(self) -> Mapping[str, int]:
+        return {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in self.model.opset_import}
+
+    @cached_property
+    def functions(self) -> frozenset[tuple[str, str]]:
+        return frozenset((f.domain, f.name) for f in self.model.functions)
+
+    @cached_property
+    def producer(self) -> Mapping[str, int]:
+        return {out: node.index for node in self.nodes for out in node.outputs if out is not None}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """Value id -> ((node index, input slot), ...), body nodes that capture the value included."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for node in self.nodes:
+            for slot, value in enumerate(node.inputs):
+                if value is not None:
+                    found.setdefault(value, []).append((node.index, slot))
+        return {value: tuple(uses) for value, uses in found.items()}
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The main graph's inputs that a caller must feed (initializers listed as inputs are left out)."""
+        return tuple(name for name in self.main.inputs if name not in self.initializers)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return self.main.outputs
+
+    @cached_property
+    def constants(self) -> Mapping[str, Array]:
+        """Value id -> array, of initializers and Constant nodes (sparse ones and strings are left out)."""
+        return _Constants(self)
+
+    def body_of(self, node: Node, attribute: str) -> Body:
+        return next(b for b in self.bodies if b.owner == node.index and b.attribute == attribute)
+
+
+class _Constants(Mapping[str, Array]):
+    """Decodes each constant once, on first use: a large model's weights are not all copied up front."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._tensors: dict[str, onnx.TensorProto] = dict(graph.initializers)
+        self._cache: dict[str, Array] = {}
+        for node in graph.nodes:
+            if node.op == "Constant" and node.domain == "" and node.outputs and node.outputs[0] is not None:
+                value = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
+                if value is None:
+                    continue
+                if value.name == "value":
+                    self._tensors[node.outputs[0]] = value.t
+                elif value.name in ("value_float", "value_floats"):
+                    data = value.f if value.name == "value_float" else list(value.floats)
+                    self._cache[node.outputs[0]] = np.asarray(data, dtype=np.float32)
+                elif value.name in ("value_int", "value_ints"):
+                    whole = value.i if value.name == "value_int" else list(value.ints)
+                    self._cache[node.outputs[0]] = np.asarray(whole, dtype=np.int64)
+        self._tensors = {k: t for k, t in self._tensors.items() if t.data_type != onnx.TensorProto.STRING}
+
+    def __getitem__(self, key: str) -> Array:
+        if key not in self._cache:
+            self._cache[key] = numpy_helper.to_array(self._tensors[key])
+        return self._cache[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors or key in self._cache
+
+    def __iter__(self) -> Iterator[str]:
+        yield from {**self._tensors, **self._cache}
+
+    def __len__(self) -> int:
+        return len({*self._tensors, *self._cache})
+
+
+def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
+    """The uses of ``value`` other than by nodes that only ask for its size."""
+    return [
+        (index, slot)
+        for index, slot in graph.consumers.get(value, ())
+        if graph.nodes[index].op not in ("Shape", "Size") or graph.nodes[index].domain != ""
+    ]
+
+
+def view(model: onnx.ModelProto) -> Graph:
+    """Flatten ``model`` into a :class:`Graph`.  Cost: linear in nodes; no weight is decoded."""
+    nodes: list[Node] = []
+    bodies: list[Body] = []
+    initializers: dict[str, onnx.TensorProto] = {}
+    types: dict[str, onnx.TypeProto] = {}
+
+    def walk(proto: onnx.GraphProto, scope: str, outer: Mapping[str, str], owner: int | None, attribute: str) -> None:
+        names = dict(outer)
+
+        def define(name: str) -> str:
+            names[name] = scope + name
+            return names[name]
+
+        inputs = tuple(define(i.name) for i in proto.input)
+        for tensor in proto.initializer:
+            initializers[define(tensor.name)] = tensor
+        for sparse in proto.sparse_initializer:
+            define(sparse.values.name)
+        place = len(bodies)
+        bodies.append(Body(owner, attribute, scope, proto, inputs, ()))
+        for position, node in _sorted(proto, names):
+            index = len(nodes)
+            # An input that nothing defines is left to the checker; here it is simply an unknown value.
+            ins = tuple(names.get(i, scope + i) if i else None for i in node.input)
+            outs = tuple(define(o) if o else None for o in node.output)
+            entry = Node(index, position, node, scope, ins, outs)
+            nodes.append(entry)
+            for which, body in entry.bodies():
+                walk(body, f"{scope}{node.name or node.op_type}#{index}/{which}::", names, index, which)
+        outputs = tuple(names.get(o.name, scope + o.name) for o in proto.output)
+        bodies[place] = Body(owner, attribute, scope, proto, inputs, outputs)
+        for info in [*proto.value_info, *proto.input, *proto.output]:
+            if info.HasField("type"):
+                types.setdefault(names.get(info.name, scope + info.name), info.type)
+
+    walk(model.graph, "", {}, None, "")
+    return Graph(model, tuple(nodes), tuple(bodies), initializers, types)
+
+
+def _sorted(proto: onnx.GraphProto, known: Mapping[str, str]) -> list[tuple[int, onnx.NodeProto]]:
+    """Nodes in an order that defines values before they are used (onnxruntime accepts files that are not)."""
+    ready = set(known)
+    made = {o for node in proto.node for o in node.output}
+    waiting = list(enumerate(proto.node))
+    order: list[tuple[int, onnx.NodeProto]] = []
+    while waiting:
+        late: list[tuple[int, onnx.NodeProto]] = []
+        for place, node in waiting:
+            if all(not i or i in ready or i not in made for i in _reads(node)):
+                order.append((place, node))
+                ready.update(node.output)
+            else:
+                late.append((place, node))
+        if len(late) == len(waiting):
+            return order + late
+        waiting = late
+    return order
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.input
+    for attribute in node.attribute:
+        for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            own = {i.name for i in body.input} | {t.name for t in body.initializer}
+            own |= {o for inner in body.node for o in inner.output}
+            for inner in body.node:
+                yield from (name for name in _reads(inner) if name not in own)

@@ -1,0 +1,106 @@
+"""How good a candidate is: its drop on the holdout, by the outputs or by the user's own metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune import metrics
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.functions import describe, importing, parse_ref
+from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.result import Change, Drop
+from onnxprune.runtime.outputs import outputs_of
+from onnxprune.runtime.session import Engine, open_session, run
+from onnxprune.study import Study
+
+Array = np.ndarray
+#: What the user's metric is given: feeds -> outputs by name.
+SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Knows the original's outputs (or score), so that each candidate costs one pass."""
+
+    holdout: Dataset
+    engine: Engine
+    outputs: tuple[str, ...]
+    reference: tuple[Array, ...]
+    metric: Callable[[SessionRunner], float] | None
+    score: float
+
+    def drop(self, model: onnx.ModelProto) -> Drop:
+        """The drop of ``model`` against the original."""
+        if self.metric is not None:
+            return Drop("own metric", self.score - _score(self.metric, model, self.engine), self.holdout.count)
+        session = open_session(model, self.engine)
+        found = outputs_of(session, self.holdout, self.outputs, _batch(self.holdout))
+        return metrics.drop(self.reference, found, self.holdout.count)
+
+
+def judge(work: Study, evaluate: object | None) -> Judge:
+    """A judge for ``work``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``."""
+    model = work.loaded.proto
+    names = tuple(work.coupling.graph.outputs)
+    metric = _metric(evaluate)
+    score = _score(metric, model, work.engine) if metric is not None else 0.0
+    session = open_session(model, work.engine)
+    reference = tuple(outputs_of(session, work.holdout, names, _batch(work.holdout)))
+    return Judge(work.holdout, work.engine, names, reference, metric, score)
+
+
+def _batch(dataset: Dataset) -> int:
+    return dataset.batch_limit or BATCH
+
+
+def _metric(evaluate: object | None) -> Callable[[SessionRunner], float] | None:
+    if evaluate is None:
+        return None
+    if callable(evaluate):
+        return _guarded(evaluate, getattr(evaluate, "__name__", "the metric"))
+    found = parse_ref(str(evaluate))
+    if found is None:
+        raise DataError(f"--eval takes FILE.py:FUNCTION or package.module:FUNCTION, got '{evaluate}'")
+    with importing(found) as function:
+        return _guarded(function, str(evaluate))
+
+
+def _guarded(function: Callable[..., object], name: str) -> Callable[[SessionRunner], float]:
+    def score(runner: SessionRunner) -> float:
+        try:
+            found = function(runner)
+        except OnnxPruneError:
+            raise
+        except Exception as error:
+            raise DataError(f"the metric {name} raised {describe(error)}") from error
+        if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
+            raise DataError(f"the metric {name} must return a number, got {type(found).__name__}")
+        return float(np.asarray(found).reshape(()))
+
+    return score
+
+
+def _score(metric: Callable[[SessionRunner], float], model: onnx.ModelProto, engine: Engine) -> float:
+    session = open_session(model, engine)
+    names = [o.name for o in session.get_outputs()]
+    return metric(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+
+
+def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:
+    """Top-1 of both models on labelled data; ``None`` without labels or class scores."""
+    if labelled.labels is None:
+        return None
+    found = []
+    for model in (before, after):
+        session = open_session(model, engine)
+        names = [o.name for o in session.get_outputs()]
+        scored = metrics.accuracy(outputs_of(session, labelled, names, _batch(labelled)), labelled.labels)
+        if scored is None:
+            return None
+        found.append(scored.top1)
+    return Change(found[0], found[1])

@@ -1,0 +1,1 @@
+"""Linear layers in one normal form, whatever operator they are written with."""

@@ -1,0 +1,53 @@
+"""Ridge regression toward given weights, solved from second moments."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+Array = np.ndarray
+
+
+class Ridge:
+    """The system of :func:`ridge` for one strength, factored once and solved for many right-hand sides.
+
+    Where the system is not positive definite to rounding, its diagonal is raised until it is.
+    """
+
+    def __init__(self, xx: Array, strength: float) -> None:
+        diagonal = np.diagonal(xx)
+        floor = 1e-8 * max(float(diagonal[:-1].mean()) if len(diagonal) > 1 else 1.0, 1e-30)
+        self.penalty = strength * diagonal + floor
+        self.penalty[-1] = floor
+        raised = 0.0
+        while True:
+            system = xx.copy()
+            system[np.diag_indices_from(system)] += self.penalty + raised
+            try:
+                self._factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+                return
+            except scipy.linalg.LinAlgError:
+                raised = max(raised * 10, 1e-6 * float(diagonal.mean()))
+
+    def solve(self, xy: Array, prior: Array) -> Array:
+        right = xy + self.penalty[:, None] * prior
+        return np.asarray(scipy.linalg.cho_solve(self._factor, right, overwrite_b=True, check_finite=False))
+
+
+def ridge(xx: Array, xy: Array, prior: Array, strength: float) -> Array:
+    """argmin_W ‖XW − Y‖² + strength·‖D(W − prior)‖², D² = diag(XᵀX); the constant feature is free.
+
+    ``xx`` (n+1, n+1), ``xy`` (n+1, o), ``prior`` (n+1, o), all float64; the result likewise.  Solved by Cholesky;
+    a floor of 1e-8 of the mean diagonal keeps dead features harmless.  Cost: (n+1)³/3 + 2(n+1)²·o.
+    """
+    return Ridge(xx, strength).solve(xy, prior)
+
+
+def fold(xx: Array, weights: Array, kept: Array, strength: float) -> Array:
+    """Weights on the features ``kept`` that best reproduce all of ``weights`` on the original inputs.
+
+    ``xx`` (n+1, n+1) of the original features, ``weights`` (n+1, o), ``kept`` ascending indices that include the
+    constant.  This is least squares against the layer's own output: W' = (X_SᵀX_S)⁻¹ X_SᵀX W.
+    """
+    sub = xx[np.ix_(kept, kept)]
+    return ridge(sub, xx[kept] @ weights, weights[kept], strength)

@@ -1,0 +1,70 @@
+"""How far two models' outputs are apart, without labels; and accuracy, with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.result import Drop
+
+Array = np.ndarray
+CHANGED = "top-1 changed"
+RELATIVE = "relative L2 error"
+
+
+def is_scores(outputs: Sequence[Array]) -> bool:
+    """One floating-point output with a row of two scores or more per sample: class scores."""
+    return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1 and outputs[0].dtype.kind == "f"
+
+
+def log_probabilities(scores: Array) -> Array:
+    """Log-softmax; rows that already are probabilities are only logged."""
+    wide = scores.astype(np.float64)
+    if wide.min() >= 0 and np.allclose(wide.sum(axis=1), 1.0, atol=1e-3):
+        return np.asarray(np.log(np.maximum(wide, 1e-12)))
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def relative_error(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    """Mean over floating-point outputs of ‖original − pruned‖ / ‖original‖."""
+    found = [
+        float(np.linalg.norm(a.ravel().astype(np.float64) - b.ravel().astype(np.float64)))
+        / max(float(np.linalg.norm(a.ravel().astype(np.float64))), 1e-12)
+        for a, b in zip(original, pruned, strict=True)
+        if a.dtype.kind == "f" and a.shape == b.shape and a.size
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Drop:
+    """The share of samples whose top-1 changes (class scores), else the relative L2 error."""
+    if is_scores(original):
+        changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
+        return Drop(CHANGED, float(changed.mean()), samples)
+    return Drop(RELATIVE, relative_error(original, pruned), samples)
+
+
+def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    """A smooth companion of :func:`drop` for the allocator: mean KL(original‖pruned), else squared L2 error."""
+    if is_scores(original):
+        p, q = log_probabilities(original[0]), log_probabilities(pruned[0])
+        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    return relative_error(original, pruned) ** 2
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 share on labelled samples."""
+
+    top1: float
+    samples: int
+
+
+def accuracy(outputs: Sequence[Array], labels: Array) -> Accuracy | None:
+    """Top-1 of class scores; ``None`` where the outputs are no class scores."""
+    if not is_scores(outputs):
+        return None
+    return Accuracy(float((outputs[0].argmax(axis=1) == labels).mean()), len(labels))

@@ -1,0 +1,99 @@
+"""The plan: which units of which group stay.  Plain JSON, so that it can be read, edited and replayed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import PlanError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """``kept``: indices (0 … before-1) of the group's units that stay, ascending, never empty."""
+
+    group: str
+    before: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed."""
+
+    model: str
+    cuts: tuple[Cut, ...]
+
+    def to_json(self) -> str:
+        document = {
+            "onnxprune_plan": VERSION,
+            "model": self.model,
+            "groups": [{"name": c.group, "before": c.before, "kept": list(c.kept)} for c in self.cuts],
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Parse a plan.
+
+        Raises:
+            PlanError: naming what is malformed.
+        """
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"the plan is not JSON: {error}") from error
+        if not isinstance(document, dict) or document.get("onnxprune_plan") != VERSION:
+            raise PlanError(f"not an onnxprune plan of version {VERSION} (no 'onnxprune_plan': {VERSION})")
+        cuts: list[Cut] = []
+        try:
+            for entry in document["groups"]:
+                cuts.append(Cut(str(entry["name"]), int(entry["before"]), tuple(int(k) for k in entry["kept"])))
+            model = str(document["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"the plan lacks or misspells a field: {error!r}") from error
+        for cut in cuts:
+            valid = sorted(set(cut.kept)) == list(cut.kept) and cut.kept and 0 <= cut.kept[0] <= cut.kept[-1]
+            if not valid or cut.kept[-1] >= cut.before:
+                raise PlanError(
+                    f"group '{cut.group}': 'kept' must be ascending indices below {cut.before}, at least one"
+                )
+        return Plan(model, tuple(cuts))
+
+
+def keep_vector(plan: Plan, groups: Mapping[str, np.ndarray], unit_count: int) -> np.ndarray:
+    """The plan as one boolean per unit; ``groups`` maps a group's name to its unit ids.
+
+    Raises:
+        PlanError: where the plan names a group that is not there, or counts its units otherwise.
+    """
+    keep = np.ones(unit_count, dtype=np.bool_)
+    for cut in plan.cuts:
+        units = groups.get(cut.group)
+        if units is None:
+            raise PlanError(f"the plan cuts group '{cut.group}', which this model does not have")
+        if len(units) != cut.before:
+            raise PlanError(f"group '{cut.group}' has {len(units)} channels here, the plan was made for {cut.before}")
+        keep[units] = False
+        keep[units[list(cut.kept)]] = True
+    return keep
+
+
+def fingerprint(model: onnx.ModelProto) -> str:
+    """SHA-256 over the graph's structure: nodes, and names and shapes of initializers (not their values).
+
+    Fine-tuned weights therefore keep a plan valid; another architecture does not.
+    """
+    digest = hashlib.sha256()
+    for node in model.graph.node:
+        digest.update(repr((node.op_type, node.domain, list(node.input), list(node.output))).encode())
+    for tensor in model.graph.initializer:
+        digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,160 @@
+"""Fitting one layer to its target: ridge regression, then regression against what readers can tell apart.
+
+Where every reader of the target clips it (a Relu), an output that should be negative may be any negative number.
+So the plain least-squares solution is refined: targets outside the window are replaced by the prediction, clipped
+to the window's edge on that side, and the regression is repeated with the same factored system.  This is
+expectation-maximisation for a censored (Tobit-like) least-squares problem; each round lowers the clipped error on
+the rows it sees, and rounds stop when the held-out rows no longer gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.linear.gram import CHUNK, Gram
+from onnxprune.linear.solve import Ridge
+
+Array = np.ndarray
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+#: Rounds of refinement at most, and the relative gain on held-out rows below which they stop.
+ROUNDS, LEAST_GAIN = 8, 2e-3
+#: Relative squared error below which a layer already does what it did: nothing upstream was changed.
+EXACT = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Sampled rows of one layer, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the activation behind the layer's
+    affine tail; ``offset`` (r, g·o), what that tail adds to ``scale``·output; ``scale`` (g·o,)."""
+
+    x: Array
+    wanted: Array
+    offset: Array
+    scale: Array
+
+    def chunks(self) -> Iterator[tuple[Array, Array, Array]]:
+        for start in range(0, len(self.x), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield self.x[part], self.wanted[part], self.offset[part]
+
+    def gram(self) -> Gram:
+        groups, features = self.x.shape[1:]
+        found = Gram.empty(groups, features, self.wanted.shape[1] // groups)
+        for x, wanted, offset in self.chunks():
+            found.update(x[:, :, :, None], (wanted - offset) / self.scale)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """``weights`` (g, n+1, o); relative errors on held-out rows of the plain slice and of the result."""
+
+    weights: Array
+    before: float
+    after: float
+    accepted: bool
+
+
+def predict(x: Array, weights: Array) -> Array:
+    """(r, g, n) rows through (g, n+1, o) weights: (r, g·o), float32."""
+    light = weights.astype(np.float32)
+    out = np.matmul(x.transpose(1, 0, 2), light[:, :-1]) + light[:, -1:]
+    return np.asarray(out.transpose(1, 0, 2).reshape(len(x), -1))
+
+
+def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> tuple[float, float]:
+    """(sum of squared errors after clipping to ``window``, sum of squares of the clipped targets)."""
+    error = energy = 0.0
+    for x, wanted, offset in rows.chunks():
+        goal = np.clip(wanted, *window)
+        got = np.clip(predict(x, weights) * rows.scale + offset, *window)
+        error += float(np.square(got - goal, dtype=np.float64).sum())
+        energy += float(np.square(goal, dtype=np.float64).sum())
+    return error, energy
+
+
+def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float, float]) -> Fit:
+    """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
+
+    ``base``/``prior`` (g, n+1, o) float64.  Cost: see :class:`onnxprune.linear.solve.Ridge`, once per strength,
+    plus two products of the rows with the weights per round.
+    """
+    first, energy = loss(test, base, window)
+    scale = max(energy, 1e-30)
+    if first <= EXACT * scale:
+        return Fit(base, 0.0, 0.0, False)
+    best, best_loss, strength = base, first, None
+    folded = loss(test, prior, window)[0]
+    if folded < best_loss:
+        best, best_loss = prior, folded
+    moments = train.gram()
+    for value in STRENGTHS:
+        trial = _solve(_factor(moments, value), moments.xy, prior)
+        error = loss(test, trial, window)[0]
+        if error < best_loss:
+            best, best_loss, strength = trial, error, value
+        elif strength is not None:
+            break
+    if strength is None:
+        return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), best is not base)
+    clipped = np.isfinite(window[0]) or np.isfinite(window[1])
+    rounds = 0
+    if clipped:
+        factor = _factor(moments, strength)
+        current = best
+        for _ in range(ROUNDS):
+            current = _solve(factor, _refined(train, current, window), prior)
+            error = loss(test, current, window)[0]
+            if error > best_loss * (1 - LEAST_GAIN):
+                break
+            best, best_loss, rounds = current, error, rounds + 1
+    final = _final(train, test, moments, best, prior, strength, window, rounds)
+    return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True)
+
+
+def _final(
+    train: Rows,
+    test: Rows,
+    moments: Gram,
+    start: Array,
+    prior: Array,
+    strength: float,
+    window: tuple[float, float],
+    rounds: int,
+) -> Array:
+    """The chosen fit once more, on all rows."""
+    if test is train:
+        return start
+    both = moments.merge(test.gram())
+    factor = _factor(both, strength)
+    if not rounds:
+        return _solve(factor, both.xy, prior)
+    current = start
+    for _ in range(2):
+        current = _solve(factor, _refined(train, current, window) + _refined(test, current, window), prior)
+    return current
+
+
+def _factor(moments: Gram, strength: float) -> list[Ridge]:
+    return [Ridge(xx, strength) for xx in moments.xx]
+
+
+def _solve(factors: list[Ridge], xy: Array, prior: Array) -> Array:
+    return np.stack([factor.solve(xy[g], prior[g]) for g, factor in enumerate(factors)])
+
+
+def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
+    """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
+    groups = rows.x.shape[1]
+    total = np.zeros_like(weights)
+    low, high = window
+    for x, wanted, offset in rows.chunks():
+        got = predict(x, weights) * rows.scale + offset
+        goal = np.where(wanted <= low, np.minimum(got, low), np.where(wanted >= high, np.maximum(got, high), wanted))
+        y = ((goal - offset) / rows.scale).reshape(len(x), groups, -1).transpose(1, 0, 2)
+        total[:, :-1] += np.matmul(x.transpose(1, 2, 0), y)
+        total[:, -1] += y.sum(axis=1, dtype=np.float64)
+    return total

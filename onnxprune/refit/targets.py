@@ -1,0 +1,119 @@
+"""What a layer is fitted to: its own output in the original, or the residual sum that it feeds.
+
+Between a layer and the tensor that matters there may be per-channel affine nodes (BatchNormalization, Identity);
+the target is taken behind them and mapped back through them, so that the fit is of the layer itself.  Where the
+chain ends in an Add, the target is ``Add_original − other operand in the pruned model``: the error that earlier
+cuts left in the shortcut is corrected by the last layer of the branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.view import Node
+from onnxprune.linear.form import Layer
+from onnxprune.surgery.cut import constant_of
+from onnxprune.surgery.edit import Use
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Fit the layer so that ``scale·y + shift`` is ``value`` of the original (minus ``other`` of the pruned).
+
+    ``scale``/``shift`` are per output channel of the original; ``until`` is the index of the node that makes
+    ``value``; ``mean`` is the use that a bias of the layer can be moved into where the layer has none;
+    ``window``: the range outside of which all readers of ``value`` see the same (0 … ∞ before a Relu).
+    """
+
+    value: str
+    until: int
+    other: str | None
+    scale: Array
+    shift: Array
+    mean: Use | None
+    window: tuple[float, float]
+
+
+def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
+    """The best target for ``layer`` (see the module's text)."""
+    graph = coupling.graph
+    value, until = layer.output, layer.index
+    scale, shift = np.ones(channels), np.zeros(channels)
+    mean: Use | None = None
+    while True:
+        readers = graph.consumers.get(value, ())
+        if value in graph.outputs or len(readers) != 1:
+            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
+        node, slot = graph.nodes[readers[0][0]], readers[0][1]
+        if node.scope:
+            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
+        if node.op == "Add":
+            other = node.inputs[1 - slot]
+            ready = other is not None and _ready(coupling, other, layer.index)
+            same = other is not None and coupling.facts.shapes.get(other) == coupling.facts.shapes.get(value)
+            if ready and same and other != value and node.outputs[0] is not None:
+                window = window_of(coupling, node.outputs[0])
+                return Target(node.outputs[0], node.index, other, scale, shift, mean, window)
+            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
+        affine = _affine(coupling, node, slot, channels)
+        if affine is None or node.outputs[0] is None:
+            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
+        if node.op == "BatchNormalization" and mean is None and value == layer.output:
+            mean = (node.index, 3)
+        scale, shift = affine[0] * scale, affine[0] * shift + affine[1]
+        value, until = node.outputs[0], node.index
+
+
+def window_of(coupling: Coupling, value: str) -> tuple[float, float]:
+    """The values that readers of ``value`` tell apart: everything, unless every reader clips alike."""
+    readers = coupling.graph.consumers.get(value, ())
+    found = {_clips(coupling, coupling.graph.nodes[index]) for index, _ in readers}
+    if value in coupling.graph.outputs or len(found) != 1:
+        return -np.inf, np.inf
+    return found.pop()
+
+
+def _clips(coupling: Coupling, node: Node) -> tuple[float, float]:
+    if node.op == "Relu":
+        return 0.0, np.inf
+    if node.op != "Clip":
+        return -np.inf, np.inf
+    bounds = [-np.inf, np.inf]
+    for slot, name in ((1, "min"), (2, "max")):
+        attribute = node.attribute(name)
+        value = node.inputs[slot] if slot < len(node.inputs) else None
+        if attribute is not None:
+            bounds[slot - 1] = float(attribute.f)
+        elif value is not None:
+            known = coupling.facts.values.get(value, coupling.graph.constants.get(value))
+            if known is None or known.size != 1:
+                return -np.inf, np.inf
+            bounds[slot - 1] = float(known.reshape(()))
+    return bounds[0], bounds[1]
+
+
+def _ready(coupling: Coupling, value: str, index: int) -> bool:
+    """Whether ``value`` is made before node ``index`` runs, and by data (not a constant)."""
+    if value in coupling.graph.constants or value in coupling.facts.values:
+        return False
+    return coupling.graph.producer.get(value, -1) < index
+
+
+def _affine(coupling: Coupling, node: Node, slot: int, channels: int) -> tuple[Array, Array] | None:
+    if node.op in ("Identity", "Dropout") and slot == 0:
+        return np.ones(channels), np.zeros(channels)
+    if node.op != "BatchNormalization" or slot != 0 or node.integer("training_mode", 0):
+        return None
+    if any((node.index, k) not in coupling.units for k in (1, 2, 3, 4)):
+        return None
+    gamma, beta, mean, variance = (constant_of(coupling, (node.index, k)).astype(np.float64) for k in (1, 2, 3, 4))
+    if len(gamma) != channels:
+        return None
+    epsilon = node.attribute("epsilon")
+    scale = gamma / np.sqrt(variance + (epsilon.f if epsilon is not None else 1e-5))
+    return scale, beta - mean * scale

@@ -1,0 +1,1 @@
+"""One Report value, three ways to read it: terminal, JSON, HTML."""

@@ -1,0 +1,123 @@
+"""The JSON documents of ``--json``: plain dicts, numbers that JSON knows, null for what was not measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report
+
+Json = dict[str, object]
+
+STAGES = ("load", "couple", "calibrate", "select", "refit", "verify", "total")
+
+
+def to_text(document: Json) -> str:
+    """One JSON document, ending in a newline; not-a-number and infinity become null."""
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def of_report(report: Report) -> Json:
+    """A pruning run or a replayed plan."""
+    return {
+        "model": report.model,
+        "output": report.output,
+        "macs": _counts(report.macs),
+        "params": _counts(report.params),
+        "bytes": _counts(report.bytes),
+        "latency_ms": _change(report.latency_ms),
+        "latency_spread_ms": _spread(report.latency_spread),
+        "drop": _drop(report.drop),
+        "accuracy": _change(report.accuracy),
+        "groups": _groups(report.groups),
+        "choices": list(report.choices),
+        "verify": {
+            "checker": report.verify.checker,
+            "onnxruntime": report.verify.onnxruntime,
+            "signature": report.verify.signature,
+            "masked_max_rel_err": report.verify.masked_max_rel_err,
+            "passed": report.verify.passed,
+            "complaints": list(report.verify.complaints),
+        },
+        "refits": [
+            {"node": r.node, "before": r.before, "after": r.after, "accepted": r.accepted} for r in report.refits
+        ],
+        "search": [{"macs_ratio": step.macs_ratio, "drop": step.drop} for step in report.search],
+        "notes": list(report.notes),
+        "settings": dict(report.settings),
+        "seconds": {stage: report.seconds.get(stage, 0.0) for stage in STAGES} | report.seconds,
+        "peak_rss_bytes": report.peak_rss_bytes,
+    }
+
+
+def of_inspection(inspection: Inspection) -> Json:
+    """What a model is made of."""
+    return {
+        "model": inspection.model,
+        "inputs": list(inspection.inputs),
+        "nodes": inspection.nodes,
+        "macs": inspection.macs,
+        "params": inspection.params,
+        "bytes": inspection.bytes,
+        "prunable_macs_share": inspection.prunable_macs_share,
+        "groups": _groups(inspection.groups),
+        "choices": list(inspection.choices),
+        "notes": list(inspection.notes),
+    }
+
+
+def of_comparison(comparison: Comparison) -> Json:
+    """Two models side by side: ``before`` is the first, ``after`` the second."""
+    return {
+        "a": comparison.a,
+        "b": comparison.b,
+        "macs": _counts(comparison.macs),
+        "params": _counts(comparison.params),
+        "bytes": _counts(comparison.bytes),
+        "latency_ms": _change(comparison.latency_ms),
+        "latency_spread_ms": _spread(comparison.latency_spread),
+        "drop": _drop(comparison.drop),
+        "accuracy": _change(comparison.accuracy),
+        "outputs": [{"name": name, "rel_l2_err": error} for name, error in comparison.outputs],
+    }
+
+
+def _groups(rows: Sequence[GroupRow]) -> list[Json]:
+    return [
+        {
+            "id": row.id,
+            "name": row.name,
+            "before": row.before,
+            "after": row.after,
+            "macs_share": row.macs_share,
+            "locked": row.locked,
+        }
+        for row in rows
+    ]
+
+
+def _counts(change: Change) -> Json:
+    return {"before": round(change.before), "after": round(change.after)}
+
+
+def _change(change: Change | None) -> Json | None:
+    return None if change is None else {"before": change.before, "after": change.after}
+
+
+def _spread(spread: tuple[float, float] | None) -> Json | None:
+    return None if spread is None else {"before": spread[0], "after": spread[1]}
+
+
+def _drop(drop: Drop | None) -> Json | None:
+    return None if drop is None else {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,117 @@
+"""One self-contained HTML file: no script, no network; plots are SVG in the reader's colour scheme."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from onnxprune.report import plots, rows, wording
+from onnxprune.report.versions import versions
+from onnxprune.result import Report, SearchStep
+
+_PANELS_SHOWN = 12
+_GROUPS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Plots:
+    """Each plot for both widths; None where there is nothing to draw."""
+
+    channels: tuple[plots.Bars, plots.Bars] | None
+    search: tuple[plots.Curve, plots.Curve] | None
+    panels: tuple[plots.Panel, ...]
+
+
+def render(report: Report, plan: str, command: str | None = None) -> str:
+    """The report as an HTML document.
+
+    ``plan``: the plan's JSON text. ``command``: what reproduces it, as typed; None leaves it out. The size is
+    a few kB per group; the same values and versions give the same text.
+    """
+    environment = Environment(
+        loader=PackageLoader("onnxprune", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=wording.percent,
+        decimals=wording.decimals,
+        duration=wording.duration,
+        byte_text=wording.byte_text,
+        drop_value=wording.drop_value,
+    )
+    free = [row for row in report.groups if row.locked is None]
+    locked = [row for row in report.groups if row.locked is not None]
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        verdict=wording.verdict(report),
+        summary=rows.summary(report),
+        checks=wording.checks(report.verify),
+        free=free,
+        biggest=rows.biggest(free, _GROUPS_SHOWN),
+        locked=sorted(locked, key=lambda row: -row.macs_share),
+        plots=_plots(report),
+        panels_shown=_PANELS_SHOWN,
+        plan=_compact(plan),
+        command=command,
+        versions=versions(),
+    )
+
+
+def inline(report: Report, plan: str) -> str:
+    """The same as a frame for a notebook's cell, where the page's styles cannot reach the notebook's."""
+    page = escape(render(report, plan))
+    return Markup('<iframe srcdoc="{}" style="width:100%;height:40rem;border:0"></iframe>').format(page)
+
+
+def _plots(report: Report) -> _Plots:
+    channels = search = None
+    if report.groups:
+        channels = (
+            plots.channel_bars(report.groups, plots.NARROW),
+            plots.channel_bars(report.groups, plots.WIDE),
+        )
+    if report.search:
+        drop = report.drop
+        chosen = None if drop is None else SearchStep(report.macs.ratio, drop.value)
+        in_percent = drop is not None and drop.metric == wording.TOP1
+        limit = _allowed(report)
+        search = (
+            plots.search_curve(report.search, chosen, limit, in_percent, plots.NARROW),
+            plots.search_curve(report.search, chosen, limit, in_percent, plots.WIDE),
+        )
+    return _Plots(channels, search, plots.sensitivity_panels(report.curves, report.groups))
+
+
+def _allowed(report: Report) -> float | None:
+    """The drop that the user allowed, where the run was bound by one."""
+    for key in ("max_drop", "max-drop"):
+        if key in report.settings:
+            return _number(report.settings[key])
+    words = report.settings.get("budget", "").replace("=", " ").split()
+    if len(words) == 2 and words[0].lstrip("-").replace("-", "_") == "max_drop":
+        return _number(words[1])
+    return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _compact(plan: str) -> str:
+    """One line per group: a line per channel would be tens of thousands."""
+    document = json.loads(plan)
+    groups = document.get("groups") if isinstance(document, dict) else None
+    if not isinstance(groups, list):
+        return plan
+    head = {key: value for key, value in document.items() if key != "groups"}
+    lines = ",\n  ".join(json.dumps(group, ensure_ascii=False) for group in groups)
+    return f'{json.dumps(head, ensure_ascii=False)[:-1]}{", " if head else ""}"groups": [\n  {lines}\n]}}'

@@ -1,0 +1,86 @@
+"""The before/after table, as text cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from onnxprune.report import wording
+from onnxprune.result import Change, Comparison, Drop, GroupRow, Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ``better`` is None where neither side is."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+    better: bool | None
+
+
+def summary(report: Report | Comparison) -> tuple[Row, ...]:
+    """Size, speed and faithfulness; what was not measured says so."""
+    spread = report.latency_spread
+    rows = [
+        _quantity("MACs", report.macs, wording.si),
+        _quantity("parameters", report.params, wording.si),
+        _quantity("file", report.bytes, wording.byte_text),
+        _latency(report.latency_ms, spread),
+        _drop(report.drop),
+    ]
+    if report.accuracy is not None:
+        accuracy = report.accuracy
+        same = abs(accuracy.after - accuracy.before) < 5e-5
+        rows.append(
+            Row(
+                "accuracy",
+                f"{accuracy.before:.2%}",
+                f"{accuracy.after:.2%}",
+                wording.points_text(accuracy),
+                None if same else accuracy.after > accuracy.before,
+            )
+        )
+    return tuple(rows)
+
+
+def biggest(groups: Sequence[GroupRow], most: int | None) -> tuple[GroupRow, ...]:
+    """The ``most`` groups with the largest share of MACs (None: all), in the order of the model."""
+    if most is None or len(groups) <= most:
+        return tuple(groups)
+    chosen = {id(row) for row in sorted(groups, key=lambda row: -row.macs_share)[:most]}
+    return tuple(row for row in groups if id(row) in chosen)
+
+
+def left_out(groups: Sequence[GroupRow], shown: Sequence[GroupRow]) -> str | None:
+    """What folding hides, in words."""
+    hidden = len(groups) - len(shown)
+    if not hidden:
+        return None
+    names = {id(row) for row in shown}
+    largest = max(row.macs_share for row in groups if id(row) not in names)
+    each = "none over" if hidden > 1 else "with"
+    return f"… and {hidden} more, {each} {wording.percent(largest)} of the MACs; -v shows all"
+
+
+def _quantity(label: str, change: Change, word: Callable[[float], str]) -> Row:
+    better = None if change.before == change.after else change.after < change.before
+    return Row(label, word(change.before), word(change.after), wording.change_text(change), better)
+
+
+def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
+    if change is None:
+        return Row("latency", "–", "–", "not measured", None)
+    before, after = wording.milliseconds(change.before), wording.milliseconds(change.after)
+    speed = wording.speed_text(change, spread) or ""
+    if speed.startswith("as fast"):
+        return Row("latency", before, after, "same, within error", None)
+    return Row("latency", before, after, speed, change.after < change.before)
+
+
+def _drop(drop: Drop | None) -> Row:
+    if drop is None:
+        return Row("drop", "–", "–", "not measured", None)
+    samples = f"on {drop.samples:,} sample{'' if drop.samples == 1 else 's'}"
+    return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), samples, None)

@@ -1,0 +1,222 @@
+"""Tables for people, right at 80 columns, on a terminal in colour and in a pipe without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxprune.report import wording
+from onnxprune.report.rows import biggest, left_out, summary
+from onnxprune.result import Comparison, GroupRow, Inspection, Report, Verification
+
+FOLDED = 20
+LOCKED_FOLDED = 8
+_BAR = 10
+_LABEL = 10
+
+
+@dataclass(frozen=True)
+class View:
+    """``most``/``most_locked``: how many groups are listed, None for all; ``told``: notes shown already."""
+
+    most: int | None = FOLDED
+    most_locked: int | None = LOCKED_FOLDED
+    told: tuple[str, ...] = ()
+
+
+def console_for(file: IO[str]) -> Console:
+    """A console that takes text as it is: names of nodes may look like markup."""
+    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console.width = min(console.width, 110)
+    return console
+
+
+def print_report(console: Console, report: Report, view: View) -> None:
+    """Verdict first, then the figures, then where they come from."""
+    console.print(Text(wording.verdict(report), style="bold"))
+    console.print()
+    _print_summary(console, report)
+    _print_groups(console, report.groups, view, after=True)
+    _print_choices(console, report.choices)
+    _print_notes(console, report.notes, view)
+    _print_verification(console, report.verify)
+    total = report.seconds.get("total")
+    spent = [] if total is None else [wording.duration(total)]
+    if report.peak_rss_bytes:
+        spent.append(f"at most {wording.byte_text(report.peak_rss_bytes)} of memory")
+    if spent:
+        _print_labelled(console, Text("took", style="dim"), Text(", ".join(spent)))
+    if report.output is not None:
+        print_wrote(console, "wrote", report.output)
+
+
+def print_wrote(console: Console, label: str, path: str) -> None:
+    """``label  path``, never wrapped: paths get copied."""
+    console.print(Text(f"{label:<{_LABEL}}", style="dim") + Text(path), soft_wrap=True)
+
+
+def print_inspection(console: Console, inspection: Inspection, view: View) -> None:
+    """What a model is made of, what is prunable, what is locked."""
+    free = [row for row in inspection.groups if row.locked is None]
+    name, share = PurePath(inspection.model).name, wording.percent(inspection.prunable_macs_share)
+    groups = _plural(len(free), "group")
+    sentence = f"{name}: {share} of the MACs are in layers that can be pruned, through {groups} of channels."
+    console.print(Text(sentence, style="bold"))
+    console.print()
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    facts.add_row("inputs", "\n".join(inspection.inputs))
+    size = [
+        f"{wording.si(inspection.macs)} MACs",
+        f"{wording.si(inspection.params)} parameters",
+        wording.byte_text(inspection.bytes),
+        f"{inspection.nodes:,} nodes",
+    ]
+    facts.add_row("size", ", ".join(size))
+    console.print(facts)
+    console.print()
+    _print_groups(console, inspection.groups, view, after=False)
+    _print_choices(console, inspection.choices)
+    _print_notes(console, inspection.notes, view)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Two models side by side."""
+    console.print(Text.assemble(("A  ", "dim"), comparison.a), soft_wrap=True)
+    console.print(Text.assemble(("B  ", "dim"), comparison.b), soft_wrap=True)
+    console.print()
+    _print_summary(console, comparison)
+    if not comparison.outputs:
+        return
+    table = _table()
+    table.add_column("output", overflow="fold")
+    table.add_column("relative L2 error", justify="right")
+    for name, error in comparison.outputs:
+        table.add_row(name, wording.decimals(error))
+    console.print(table)
+
+
+def _print_summary(console: Console, report: Report | Comparison) -> None:
+    table = _table()
+    first, second = ("A", "B") if isinstance(report, Comparison) else ("before", "after")
+    table.add_column("", style="dim")
+    table.add_column(first, justify="right", no_wrap=True)
+    table.add_column(second, justify="right", no_wrap=True)
+    table.add_column("change", justify="right")
+    styles = {True: "green", False: "red", None: ""}
+    for row in summary(report):
+        table.add_row(row.label, row.before, row.after, Text(row.change, style=styles[row.better]))
+    console.print(table)
+    console.print()
+
+
+def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, after: bool) -> None:
+    free = [row for row in groups if row.locked is None]
+    if free:
+        shown = biggest(free, view.most)
+        largest = max(row.macs_share for row in free) or 1.0
+        width = _name_width(console, 42 if after else 34)
+        table = _table()
+        table.add_column("group", no_wrap=True, max_width=width)
+        table.add_column("channels", justify="right", no_wrap=True)
+        if after:
+            table.add_column("kept", no_wrap=True)
+        table.add_column("MACs", justify="right", no_wrap=True)
+        if not after:
+            table.add_column("", no_wrap=True)
+        for row in shown:
+            name, share = wording.elide(row.name, width), wording.percent(row.macs_share)
+            if after:
+                kept = row.after / row.before if row.before else 1.0
+                cells: list[Text | str] = [name, _channels(row), _bar(kept) + Text(f" {kept:4.0%}"), share]
+            else:
+                cells = [name, str(row.before), share, _bar(row.macs_share / largest)]
+            table.add_row(*cells)
+        console.print(table)
+        _print_left_out(console, left_out(free, shown))
+    locked = [row for row in groups if row.locked is not None]
+    if locked:
+        _print_locked(console, locked, view)
+
+
+def _print_locked(console: Console, locked: Sequence[GroupRow], view: View) -> None:
+    shown = biggest(locked, view.most_locked)
+    width = _name_width(console, 48)
+    table = _table()
+    table.add_column("locked", no_wrap=True, max_width=width)
+    table.add_column("channels", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for row in shown:
+        share = wording.percent(row.macs_share)
+        table.add_row(wording.elide(row.name, width), str(row.before), share, row.locked or "")
+    console.print(table)
+    _print_left_out(console, left_out(locked, shown))
+
+
+def _print_left_out(console: Console, text: str | None) -> None:
+    if text is not None:
+        console.print(Text(f"  {text}", style="dim"))
+    console.print()
+
+
+def _print_choices(console: Console, choices: Sequence[str]) -> None:
+    for choice in choices:
+        _print_labelled(console, Text("choice", style="dim"), Text(choice))
+
+
+def _print_notes(console: Console, notes: Sequence[str], view: View) -> None:
+    for note in notes:
+        if note not in view.told:
+            _print_labelled(console, Text("note", style="yellow"), Text(note))
+
+
+def _print_verification(console: Console, verify: Verification) -> None:
+    line = Text()
+    for name, good in wording.checks(verify):
+        line.append(f"{name} {'ok' if good else 'FAILED'}, ", style="" if good else "red")
+    line.append(f"masked equivalence {wording.decimals(verify.masked_max_rel_err)}")
+    for complaint in verify.complaints:
+        line.append(f"\n{complaint}", style="red")
+    label = Text("verified", style="green") if verify.passed else Text("FAILED", style="bold red")
+    _print_labelled(console, label, line)
+
+
+def _print_labelled(console: Console, label: Text, text: Text) -> None:
+    """A label, and beside it a paragraph that keeps its own left edge."""
+    grid = Table.grid(padding=(0, 0))
+    grid.add_column(width=_LABEL)
+    grid.add_column(overflow="fold")
+    grid.add_row(label, text)
+    console.print(grid)
+
+
+def _channels(row: GroupRow) -> str:
+    return f"{row.before} → {row.after}" if row.after != row.before else f"{row.before}"
+
+
+def _bar(share: float) -> Text:
+    filled = round(max(0.0, min(1.0, share)) * _BAR)
+    return Text("█" * filled, style="cyan") + Text("░" * (_BAR - filled), style="dim")
+
+
+def _name_width(console: Console, rest: int) -> int:
+    return max(16, console.width - rest)
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    table.padding = (0, 2, 0, 0)
+    return table

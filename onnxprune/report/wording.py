@@ -1,0 +1,136 @@
+"""Numbers and sentences, worded once for the terminal and for HTML."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePath
+
+from onnxprune.result import Change, Drop, Report, Verification
+
+TOP1 = "top-1 changed"
+
+
+def si(value: float) -> str:
+    """``125.7 M``: four digits at most, decimal prefixes."""
+    for prefix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= factor * 0.9995:
+            scaled = value / factor
+            return f"{scaled:.{2 if scaled < 9.995 else 1}f} {prefix}"
+    return f"{value:.0f}"
+
+
+def byte_text(value: float) -> str:
+    """``3.40 MB``, decimal."""
+    text = si(value)
+    return f"{text}B" if text[-1].isalpha() else f"{text} B"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits: ``12.3 ms``."""
+    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def percent(share: float) -> str:
+    """``1.2%``; small shares keep two digits that say something."""
+    points = share * 100
+    if not math.isfinite(points):
+        return "n/a"
+    if points == 0 or abs(points) >= 0.095:
+        return f"{points:.1f}%"
+    return f"{points:.2g}%" if abs(points) >= 0.001 else "<0.001%"
+
+
+def decimals(value: float) -> str:
+    """Three digits, without trailing noise: ``0.0123``, ``3.1e-07``."""
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """``8.4 s``, ``2 min 5 s``, ``1 h 2 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def change_text(change: Change) -> str:
+    """``−53.1%``, ``+2.0%`` or ``same``."""
+    if change.before == change.after:
+        return "same"
+    if not change.before:
+        return "new"
+    share = change.ratio - 1
+    return f"{'−' if share < 0 else '+'}{percent(abs(share))}"
+
+
+def points_text(change: Change) -> str:
+    """A difference of shares in percentage points: ``−0.7 points``."""
+    points = (change.after - change.before) * 100
+    if abs(points) < 0.005:
+        return "same"
+    return f"{'−' if points < 0 else '+'}{abs(points):.2f} points"
+
+
+def drop_value(drop: Drop) -> str:
+    """In the unit of its metric."""
+    return percent(drop.value) if drop.metric == TOP1 else decimals(drop.value)
+
+
+def drop_sentence(drop: Drop | None) -> str:
+    """What the drop means, as the end of a sentence."""
+    if drop is None:
+        return "how far its outputs moved was not measured"
+    held_out = f"{drop.samples:,} held-out sample{'' if drop.samples == 1 else 's'}"
+    if drop.metric == TOP1:
+        return f"the top-1 answer changes in {percent(drop.value)} of {held_out}"
+    if drop.metric == "relative L2 error":
+        return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
+    return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"
+
+
+def speed_text(change: Change | None, spread: tuple[float, float] | None) -> str | None:
+    """``1.80× faster``; None where it was not measured."""
+    if change is None or not change.after or not change.before:
+        return None
+    if spread is not None and abs(change.before - change.after) <= spread[0] + spread[1]:
+        return "as fast as before (within the measuring error)"
+    factor = change.before / change.after
+    return f"{factor:.2f}× faster" if factor >= 1 else f"{1 / factor:.2f}× slower"
+
+
+def verdict(report: Report) -> str:
+    """The whole outcome in one sentence."""
+    name = PurePath(report.model).name
+    if report.macs.after >= report.macs.before and report.params.after >= report.params.before:
+        return f"{name} stays as large as it was: nothing was cut."
+    parts = [
+        f"{percent(1 - change.ratio)} fewer {what}"
+        for what, change in (("MACs", report.macs), ("parameters", report.params))
+        if change.after < change.before
+    ]
+    speed = speed_text(report.latency_ms, report.latency_spread)
+    parts += [speed] if speed else []
+    accuracy = report.accuracy
+    measured = ""
+    if accuracy is not None:
+        measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop)}{measured}."
+
+
+def checks(verify: Verification) -> tuple[tuple[str, bool], ...]:
+    """The verifications that pass or fail, by name."""
+    return (
+        ("checker", verify.checker),
+        ("onnxruntime", verify.onnxruntime),
+        ("signature", verify.signature),
+    )
+
+
+def elide(text: str, width: int) -> str:
+    """``text``, its middle replaced by ``…`` where it is longer than ``width``: names differ at both ends."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 3
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"

@@ -1,0 +1,162 @@
+"""What a pruning run found out: one value that every report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from onnxprune.plan import Plan
+
+
+@dataclass(frozen=True)
+class Change:
+    """A quantity of the original and of the pruned model."""
+
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.before if self.before else 1.0
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
+
+    ``metric``: "top-1 changed" (share), "relative L2 error", or the user's own.
+    """
+
+    metric: str
+    value: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of channels: ``locked`` is the reason where it cannot be cut; ``macs_share`` of the model."""
+
+    id: int
+    name: str
+    before: int
+    after: int
+    macs_share: float
+    locked: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """``masked_max_rel_err``: cut without refit against the masked original, largest relative error."""
+
+    checker: bool
+    onnxruntime: bool
+    signature: bool
+    masked_max_rel_err: float
+    complaints: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return not self.complaints
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One width of one group, as the allocator saw it: units kept, and the damage estimated for that cut."""
+
+    kept: int
+    damage: float
+
+
+@dataclass(frozen=True)
+class GroupCurve:
+    """``name``: the group; ``points``: from whole to nearly gone."""
+
+    name: str
+    points: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """One candidate of the search: kept share of MACs and its drop on the holdout."""
+
+    macs_ratio: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A layer that was refitted: relative error of its output on held-out rows before and after."""
+
+    node: str
+    before: float
+    after: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the terminal, JSON and HTML reports show."""
+
+    model: str
+    output: str | None
+    macs: Change
+    params: Change
+    bytes: Change
+    latency_ms: Change | None
+    latency_spread: tuple[float, float] | None
+    drop: Drop | None
+    accuracy: Change | None
+    groups: tuple[GroupRow, ...]
+    choices: tuple[str, ...]
+    verify: Verification
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    notes: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    curves: tuple[GroupCurve, ...] = ()
+    search: tuple[SearchStep, ...] = ()
+    refits: tuple[Refitted, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What :func:`onnxprune.prune` returns."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    report: Report
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect`` shows: the groups of a model, what is locked and where the MACs are."""
+
+    model: str
+    macs: int
+    params: int
+    bytes: int
+    nodes: int
+    groups: tuple[GroupRow, ...]
+    prunable_macs_share: float
+    choices: tuple[str, ...]
+    inputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error)."""
+
+    a: str
+    b: str
+    macs: Change
+    params: Change
+    bytes: Change
+    latency_ms: Change | None
+    latency_spread: tuple[float, float] | None
+    drop: Drop | None
+    accuracy: Change | None
+    outputs: tuple[tuple[str, float], ...]

@@ -1,0 +1,30 @@
+"""Outputs of a model over a whole dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.runtime.session import run
+
+Array = np.ndarray
+
+
+def outputs_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int) -> list[Array]:
+    """Each output, stacked on the sample axis (flattened behind it where batches differ in shape)."""
+    parts: list[list[Array]] = [[] for _ in names]
+    rows = dataset.rows(batch)
+    for feeds, indices in zip(dataset.batches(batch), rows, strict=True):
+        for part, result in zip(parts, run(session, feeds, names), strict=True):
+            padded = result.ndim > 0 and dataset.batch_limit not in (None, 1) and len(result) > len(indices)
+            part.append(result[: len(indices)] if padded else np.atleast_1d(result))
+    return [_stack(part) for part in parts]
+
+
+def _stack(parts: list[Array]) -> Array:
+    if all(p.shape[1:] == parts[0].shape[1:] for p in parts):
+        return np.concatenate(parts)
+    return np.concatenate([p.ravel() for p in parts])

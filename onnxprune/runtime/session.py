@@ -1,0 +1,75 @@
+"""onnxruntime sessions, with their errors turned into ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxprune.errors import ModelError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How models are run: execution providers, and threads (0: as many as there are cores)."""
+
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    threads: int = 0
+
+    def cores(self) -> int:
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def open_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
+    """A session for ``model``.
+
+    Raises:
+        ModelError: in one line, where onnxruntime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = engine.cores()
+    options.log_severity_level = 4
+    data = model if isinstance(model, bytes) else serialize(model)
+    try:
+        return ort.InferenceSession(data, options, providers=list(engine.providers))
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+
+
+def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+    """Run once.
+
+    Raises:
+        ModelError: in one line, where the run fails.
+    """
+    try:
+        return [np.asarray(r) for r in session.run(None if outputs is None else list(outputs), dict(feeds))]
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot run the model on this data: {_first_line(error)}") from error
+
+
+def with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+    """A copy whose only outputs are ``values`` (types are left to onnxruntime)."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    del found.graph.output[:]
+    for value in values:
+        found.graph.output.add().name = value
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().replace("\n", " ")
+    return text[:400] or type(error).__name__

@@ -1,0 +1,127 @@
+"""What every selector is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.linear.form import Layer, to_normal
+from onnxprune.linear.gram import Gram
+from onnxprune.surgery.cut import constant_of
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """``order``: local unit indices, most worth keeping first; ``error[k]``: relative error with k kept.
+
+    ``error`` has len(order)+1 entries, falls from 1 (nothing kept) to 0 (all kept).
+    """
+
+    order: Array
+    error: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of one group: ``contributions`` (u, u) is the Gram matrix of its units' contributions to
+    everything that reads them, each reader scaled by its output's energy; ``magnitude`` (u,) the root of the
+    summed squares of all weights that a unit owns."""
+
+    contributions: Array
+    magnitude: Array
+
+
+Selector = Callable[[Evidence, int], Ranking]
+
+
+def reading_axis(layer: Layer) -> int:
+    """The axis of the stored weight that runs over input channels."""
+    if layer.kind == "matmul":
+        return 0 if layer.flip else 1
+    return 1 if layer.kind == "conv" else 0
+
+
+def readers_of(coupling: Coupling, group: Group, layers: tuple[Layer, ...]) -> list[Layer]:
+    """Layers that sum over units of ``group``."""
+    places = set(group.axes)
+    found = []
+    for layer in layers:
+        if layer.kind == "transpose" and layer.groups() > 1:
+            continue
+        if ((layer.index, layer.weight_slot), reading_axis(layer)) in places:
+            found.append(layer)
+    return found
+
+
+def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams: Mapping[int, Gram]) -> Evidence:
+    """Gather what is known of ``group``.  Without any reader that has moments, magnitudes stand in."""
+    size = len(group)
+    first = int(group.units[0])
+    total = np.zeros((size, size))
+    seen = False
+    for layer in readers_of(coupling, group, layers):
+        gram = grams.get(layer.index)
+        if gram is None:
+            continue
+        seen = True
+        units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)]
+        total += _fold(channel_gram(coupling, layer, gram), units - first, size)
+    magnitude = _magnitude(coupling, group)
+    if not seen:
+        total = np.diag(magnitude**2 / max(float((magnitude**2).sum()), 1e-30))
+    return Evidence(total, magnitude)
+
+
+def channel_gram(coupling: Coupling, layer: Layer, gram: Gram) -> Array:
+    """Gram matrix of channel contributions z_c = w_c * x_c of one layer, (i, i), summed over its groups.
+
+    Centred (a constant part is the bias's to carry) and scaled by the energy of the output:
+    G[c, d] = Σ_tt' Cov(x_ct, x_dt') · ⟨w_ct, w_dt'⟩ / Var(y).  Exact for the sampled rows.
+    """
+    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+    groups, outs, channels, taps = weight.shape
+    total = np.zeros((channels, channels))
+    energy = 0.0
+    for g in range(groups):
+        centred = covariance(gram, g)
+        flat = weight[g].reshape(outs, channels * taps).astype(np.float64)
+        product = centred * (flat.T @ flat)
+        energy += float(product.sum())
+        total += product.reshape(channels, taps, channels, taps).sum(axis=(1, 3))
+    return total / max(energy, 1e-30)
+
+
+def covariance(gram: Gram, group: int) -> Array:
+    """Centred second moments of one group's features, (n, n)."""
+    full = gram.xx[group]
+    mean = full[-1, :-1]
+    return np.asarray(full[:-1, :-1] - np.outer(mean, mean) / max(full[-1, -1], 1.0))
+
+
+def _fold(matrix: Array, units: Array, size: int) -> Array:
+    """Sum rows and columns that belong to the same unit; channels of other groups (outside 0…size-1) drop out."""
+    own = np.flatnonzero((units >= 0) & (units < size))
+    rows = np.zeros((size, len(own)))
+    rows[units[own], np.arange(len(own))] = 1.0
+    return np.asarray(rows @ matrix[np.ix_(own, own)] @ rows.T)
+
+
+def _magnitude(coupling: Coupling, group: Group) -> Array:
+    first, size = int(group.units[0]), len(group)
+    total = np.zeros(size)
+    for key, axis in group.axes:
+        if not isinstance(key, tuple):
+            continue
+        array = constant_of(coupling, key)
+        if array.dtype.kind != "f" or array.ndim < 2:
+            continue
+        squares = np.square(array.astype(np.float64)).sum(axis=tuple(a for a in range(array.ndim) if a != axis))
+        units = coupling.units[key][axis] - first
+        own = (units >= 0) & (units < size)
+        np.add.at(total, units[own], squares[own])
+    return np.sqrt(total)

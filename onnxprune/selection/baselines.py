@@ -1,0 +1,25 @@
+"""Baselines to compare with: weight magnitude, and chance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.selection.base import Evidence, Ranking
+
+Array = np.ndarray
+
+
+def magnitude(evidence: Evidence, seed: int) -> Ranking:
+    """Largest weights first (L2 norm over every tensor that the unit owns)."""
+    return _ranked(np.argsort(-evidence.magnitude, kind="stable"), evidence)
+
+
+def random(evidence: Evidence, seed: int) -> Ranking:
+    """A seeded permutation."""
+    return _ranked(np.random.default_rng(seed).permutation(len(evidence.magnitude)), evidence)
+
+
+def _ranked(order: Array, evidence: Evidence) -> Ranking:
+    energy = np.maximum(np.diagonal(evidence.contributions)[order], 0.0)
+    tail = np.concatenate([np.cumsum(energy[::-1])[::-1], [0.0]])
+    return Ranking(order, tail / max(float(tail[0]), 1e-300))

@@ -1,0 +1,13 @@
+"""Selectors by the name that ``--select`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from onnxprune.selection import baselines, qr
+from onnxprune.selection.base import Selector
+
+SELECTORS: Mapping[str, Selector] = MappingProxyType(
+    {"qr": qr.select, "magnitude": baselines.magnitude, "random": baselines.random}
+)

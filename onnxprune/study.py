@@ -1,0 +1,141 @@
+"""Everything that is known before anything is cut: model, coupling, data, and who holds what.
+
+A :class:`Study` is made once per run and read by all later stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+from onnx import helper as oh
+
+from onnxprune.calibration.dataset import Dataset, InputSpec
+from onnxprune.calibration.open import open_dataset
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.open import couple
+from onnxprune.errors import BudgetError
+from onnxprune.graph.facts import declared_shape
+from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.view import view
+from onnxprune.linear.form import Layer, layers
+from onnxprune.options import Options
+from onnxprune.runtime.session import Engine
+
+Array = np.ndarray
+#: Samples that selection and refit never see: a fifth, within these bounds.
+LEAST_HELD, MOST_HELD = 8, 128
+#: Bytes of activations kept in memory during the refit where the user sets no limit.
+DEFAULT_MEMORY = 3 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data."""
+
+    loaded: LoadedModel
+    coupling: Coupling
+    layers: tuple[Layer, ...]
+    fit: Dataset
+    holdout: Dataset
+    engine: Engine
+    frozen: frozenset[int]
+    notes: tuple[str, ...]
+
+
+def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
+    """The inputs that must be fed."""
+    graph = view(loaded.proto)
+    found = []
+    for name in graph.inputs:
+        kind = graph.types[name]
+        shape = declared_shape(kind)
+        dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+        dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
+        found.append(InputSpec(name, dtype, dims))
+    return tuple(found)
+
+
+def engine_of(options: Options) -> Engine:
+    return Engine(options.providers, options.threads)
+
+
+def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
+    """Open the data, couple the model at the data's shapes, split the samples.
+
+    Raises:
+        OnnxPruneError: for data or options that do not fit the model.
+    """
+    specs = _with_shapes(specs_of(loaded), options.shapes)
+    dataset = open_dataset(data, specs, options.preprocess, options.samples, options.seed)
+    sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
+    coupling = couple(loaded.proto, options.shapes, sample)
+    fit, holdout = split(dataset, options.seed)
+    notes = list(dataset.notes)
+    notes += [f"onnx.checker on the original: {c}" for c in loaded.complaints]
+    return Study(
+        loaded,
+        coupling,
+        layers(coupling),
+        fit,
+        holdout,
+        engine_of(options),
+        frozen_groups(coupling, options.exclude, options.only),
+        tuple(notes),
+    )
+
+
+def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
+    """Dims that the user states for dynamic axes bind the data, too; axis 0 stays free (it carries samples)."""
+    found = []
+    for spec in specs:
+        given = shapes.get(spec.name)
+        if given is not None and len(given) == len(spec.shape):
+            dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
+            spec = InputSpec(spec.name, spec.dtype, dims)
+        found.append(spec)
+    return tuple(found)
+
+
+def split(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """(fit, holdout), by a seeded permutation; one sample serves as both where there is only one."""
+    if dataset.count < 2:
+        return dataset, dataset
+    held = min(MOST_HELD, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
+    order = np.random.default_rng(seed).permutation(dataset.count)
+    return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
+
+
+def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str, ...]) -> frozenset[int]:
+    """Groups that the user's globs leave out, matched against group, node and tensor names.
+
+    Raises:
+        BudgetError: where a glob matches nothing, or nothing is left to prune.
+    """
+    names = {group.id: _names(coupling, group) for group in coupling.groups}
+    for glob in (*exclude, *only):
+        if not any(_matches(found, glob) for found in names.values()):
+            raise BudgetError(f"'{glob}' matches no group, node or tensor; see 'onnxprune inspect' for their names")
+    frozen = {g for g, found in names.items() if any(_matches(found, glob) for glob in exclude)}
+    if only:
+        frozen |= {g for g, found in names.items() if not any(_matches(found, glob) for glob in only)}
+    if coupling.groups and len(frozen) == len(coupling.groups):
+        raise BudgetError("--exclude and --only leave no group to prune")
+    return frozenset(frozen)
+
+
+def _names(coupling: Coupling, group: Group) -> frozenset[str]:
+    found = {group.name}
+    for key, _ in group.axes:
+        found.add(coupling.value_of(key))
+        if isinstance(key, tuple):
+            found.add(coupling.graph.nodes[key[0]].label)
+        elif key in coupling.graph.producer:
+            found.add(coupling.graph.nodes[coupling.graph.producer[key]].label)
+    return frozenset(found)
+
+
+def _matches(names: frozenset[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)

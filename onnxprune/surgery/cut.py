@@ -1,0 +1,151 @@
+"""The cut itself, and its oracle: the masked original.
+
+``cut`` removes positions everywhere; ``mask`` leaves the graph as it is and zeroes, at every node that sums over
+a cut axis, the part that the cut would remove.  Both compute the same function, exactly: that is the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from onnxprune.coupling.bind import Key
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.operands import AttributeEdit, InputEdit
+from onnxprune.coupling.rule import Bound
+from onnxprune.surgery.edit import Editor, Use
+
+Array = np.ndarray
+
+
+def constant_of(coupling: Coupling, use: Use) -> Array:
+    """The array behind one use of a constant (initializer, Constant node, or computed from those)."""
+    value = coupling.value_of(use)
+    found = coupling.facts.values.get(value)
+    return found if found is not None else coupling.graph.constants[value]
+
+
+def kept_constants(coupling: Coupling, keep: Array) -> dict[Use, Array]:
+    """Every use of a constant that loses positions, with what is left of it."""
+    masks = coupling.masks(keep)
+    found: dict[Use, Array] = {}
+    for key, lines in coupling.units.items():
+        if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
+            continue
+        lines_kept = [masks(key, axis) for axis in range(len(lines))]
+        if all(mask.all() for mask in lines_kept):
+            continue
+        array = constant_of(coupling, key)
+        for axis, mask in enumerate(lines_kept):
+            if not mask.all():
+                array = np.compress(mask, array, axis=axis)
+        found[key] = np.ascontiguousarray(array)
+    return found
+
+
+def cut(coupling: Coupling, keep: Array, weights: Mapping[Use, Array] | None = None) -> onnx.ModelProto:
+    """A new model without the units that ``keep`` drops; ``weights`` replaces sliced constants (a refit).
+
+    Node order and names stay, so node indices of ``coupling.graph`` are valid in the result, too.
+    """
+    editor = Editor(coupling.graph)
+    constants = {**kept_constants(coupling, keep), **(weights or {})}
+    for edit in coupling.edits(keep):
+        if isinstance(edit, AttributeEdit):
+            editor.attribute(coupling.graph.nodes[edit.node], edit.name, edit.value)
+        elif isinstance(edit, InputEdit):
+            constants[edit.node, edit.slot] = edit.value
+    known = {u: a for u, a in constants.items() if _has_input(coupling, u)}
+    editor.constants(known)
+    for use, array in constants.items():
+        if use not in known:
+            editor.add_input(coupling.graph.nodes[use[0]], use[1], array)
+    editor.shapes(_new_sizes(coupling, keep))
+    return editor.finish()
+
+
+def _has_input(coupling: Coupling, use: Use) -> bool:
+    inputs = coupling.graph.nodes[use[0]].inputs
+    return use[1] < len(inputs) and inputs[use[1]] is not None
+
+
+def _new_sizes(coupling: Coupling, keep: Array) -> dict[str, dict[int, int]]:
+    masks = coupling.masks(keep)
+    found: dict[str, dict[int, int]] = {}
+    for key, lines in coupling.units.items():
+        if isinstance(key, str):
+            for axis, line in enumerate(lines):
+                if (line >= 0).any():
+                    mask = masks(key, axis)
+                    if not mask.all():
+                        found.setdefault(key, {})[axis] = int(mask.sum())
+    return found
+
+
+def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
+    """The original with the readers of the cut channels zeroed; same shapes as the original."""
+    editor = Editor(coupling.graph)
+    masks = coupling.masks(keep)
+    zeroed: dict[Use, Array] = {}
+    for index, bound in coupling.walked.bounds.items():
+        node = coupling.graph.nodes[index]
+        for slot, axes in _places(coupling, index):
+            constant = (index, slot) in coupling.units
+            key: Key = (index, slot) if constant else node.inputs[slot] or ""
+            lines = [(axis, masks(key, axis)) for axis in axes]
+            lines = [(axis, line) for axis, line in lines if not line.all()]
+            shape = coupling.facts.shapes[coupling.value_of(key)]
+            stays = np.ones((1,) * len(shape), dtype=np.bool_)
+            for axis, line in lines:
+                stays = stays & line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+            if not lines:
+                continue
+            if constant:
+                array = constant_of(coupling, (index, slot))
+                zeroed[index, slot] = np.where(stays, array, _zero(coupling, bound, index, slot)).astype(array.dtype)
+            else:
+                kind = onnx.helper.tensor_dtype_to_np_dtype(coupling.facts.dtypes[coupling.value_of(key)])
+                point = bound.rule.zeros.get(slot)
+                if point is None and kind.kind not in "iu":
+                    editor.insert_before(node, slot, "Mul", stays.astype(kind))
+                else:
+                    editor.insert_select(node, slot, stays, np.zeros((), kind), point)
+    editor.constants(zeroed)
+    return editor.finish()
+
+
+def _zero(coupling: Coupling, bound: Bound, index: int, slot: int) -> Array:
+    """What stands for zero in a constant: its zero point, laid along the axis that the zero points run along."""
+    point = bound.rule.zeros.get(slot)
+    inputs = coupling.graph.nodes[index].inputs
+    if point is None or point >= len(inputs) or inputs[point] is None:
+        return np.zeros((), dtype=np.int8)
+    values = constant_of(coupling, (index, point))
+    term, own = bound.inputs[slot] or (), bound.inputs[point]
+    if values.size == 1 or not own:
+        return values.reshape(())
+    sizes = {dim: size for dim, size in zip(own, values.shape, strict=True) if dim}
+    return values.reshape([sizes.get(dim, 1) for dim in term])
+
+
+def _places(coupling: Coupling, index: int) -> list[tuple[int, list[int]]]:
+    """(slot, axes) to zero at one node: where its rule says so, and one slot of each factor that it sums over."""
+    bound = coupling.walked.bounds[index]
+    inputs = coupling.graph.nodes[index].inputs
+    found: dict[int, set[int]] = {}
+    covered: set[str] = set()
+    for slot, axis in bound.rule.masks:
+        if slot < len(inputs) and inputs[slot] is not None:
+            found.setdefault(slot, set()).add(axis)
+            covered.update((bound.inputs[slot] or ())[axis])
+    for factor in bound.factors():
+        if factor in covered or factor in bound.rule.mix or not bound.summed(factor):
+            continue
+        slots = [slot for slot in bound.inputs_with(factor) if inputs[slot] is not None]
+        # A constant is zeroed in place; anything else needs a node in front.
+        slot = next((s for s in slots if (index, s) in coupling.units), slots[0])
+        term = bound.inputs[slot] or ()
+        found.setdefault(slot, set()).update(a for a, dim in enumerate(term) if factor in dim)
+    return [(slot, sorted(axes)) for slot, axes in sorted(found.items())]

@@ -1,0 +1,206 @@
+"""Edits on a copy of a model, made through onnx-graphsurgeon: constants, attributes, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxprune.graph.view import Graph, Node, data_uses
+from onnxprune.surgery.carry import from_surgeon, to_surgeon
+
+Array = np.ndarray
+Use = tuple[int, int]
+
+
+class Editor:
+    """One editing session on a copy of ``graph.model``; ``finish`` gives the new model.
+
+    Nodes are addressed by their index in ``graph``; nothing is renamed and no node changes place.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.surgeon = to_surgeon(graph.model)
+        self._bodies: dict[str, gs.Graph] = {"": self.surgeon}
+        # Looked up once: inserted nodes shift positions, and bodies come after their owners.
+        self._nodes: list[gs.Node] = []
+        owned = {body.owner: body for body in reversed(graph.bodies[1:])}
+        for node in graph.nodes:
+            self._nodes.append(self._bodies[node.scope].nodes[node.position])
+            if node.index in owned:
+                for body in graph.bodies[1:]:
+                    inner = self._nodes[-1].attrs.get(body.attribute) if body.owner == node.index else None
+                    if isinstance(inner, gs.Graph):
+                        self._bodies[body.scope] = inner
+        self._names = {t.name for g in self._bodies.values() for t in g.tensors(check_duplicates=False).values()}
+
+    def node(self, node: Node) -> gs.Node:
+        return self._nodes[node.index]
+
+    def constants(self, values: Mapping[Use, Array]) -> None:
+        """Give each use (node index, input slot) of a constant the array ``values[use]``.
+
+        A constant whose every use asks for the same array keeps its name and place; otherwise the uses that
+        differ get constants of their own, so that no other reader is touched.
+        """
+        by_value: dict[str, list[Use]] = {}
+        for use in values:
+            by_value.setdefault(self.graph.nodes[use[0]].inputs[use[1]] or "", []).append(use)
+        exposed = {o for body in self.graph.bodies for o in body.outputs}
+        for value, uses in by_value.items():
+            readers = set(data_uses(self.graph, value))
+            same = all(_equal(values[u], values[uses[0]]) for u in uses)
+            if same and readers == set(uses) and value not in exposed and self._in_place(value, values[uses[0]]):
+                continue
+            askers = set(self.graph.consumers.get(value, ())) - readers
+            made: list[tuple[Array, gs.Constant]] = []
+            for index, slot in uses:
+                array = values[index, slot]
+                twin = next((c for a, c in made if _equal(a, array)), None)
+                if twin is None:
+                    twin = gs.Constant(self._fresh(f"{value}_pruned"), array)
+                    made.append((array, twin))
+                self.rewire(self.graph.nodes[index], slot, twin)
+            if readers == set(uses) and len({values[u].shape for u in uses}) == 1:
+                # Who asks for its size would keep the original alive, and get the old size.
+                for index, slot in askers:
+                    self.rewire(self.graph.nodes[index], slot, made[0][1])
+
+    def _in_place(self, value: str, array: Array) -> bool:
+        producer = self.graph.producer.get(value)
+        if producer is None:
+            index, slot = self.graph.consumers[value][0]
+            tensor = self.node(self.graph.nodes[index]).inputs[slot]
+            if not isinstance(tensor, gs.Constant):
+                return False
+            tensor.values = array
+            return True
+        node = self.graph.nodes[producer]
+        if node.op == "Constant" and node.domain == "" and node.attribute("value") is not None:
+            self.node(node).attrs["value"] = gs.Constant("", array)
+            return True
+        return False
+
+    def rewire(self, node: Node, slot: int, tensor: gs.Tensor) -> None:
+        inputs = self.node(node).inputs
+        while len(inputs) <= slot:
+            inputs.append(gs.Variable.empty())
+        inputs[slot] = tensor
+
+    def add_input(self, node: Node, slot: int, array: Array) -> None:
+        """Give an empty optional input slot a constant of its own."""
+        stem = next((o for o in node.proto.output if o), node.proto.op_type)
+        self.rewire(node, slot, gs.Constant(self._fresh(f"{stem}_input{slot}"), array))
+
+    def attribute(self, node: Node, name: str, value: int | float | tuple[int, ...] | None) -> None:
+        attrs = self.node(node).attrs
+        if value is None:
+            attrs.pop(name, None)
+        else:
+            attrs[name] = list(value) if isinstance(value, tuple) else value
+
+    def insert_before(self, node: Node, slot: int, op: str, operand: Array) -> None:
+        """Put a two-input node between the node and its input ``slot``."""
+        surgeon = self._bodies[node.scope]
+        target = self.node(node)
+        source = target.inputs[slot]
+        out = gs.Variable(self._fresh(f"{source.name}_masked"))
+        constant = gs.Constant(self._fresh(f"{source.name}_mask"), operand)
+        extra = gs.Node(op, self._fresh(f"{op}_mask"), inputs=[source, constant], outputs=[out])
+        surgeon.nodes.insert(surgeon.nodes.index(target), extra)
+        target.inputs[slot] = out
+
+    def insert_select(self, node: Node, slot: int, stays: Array, zero: Array, zero_slot: int | None) -> None:
+        """Put a Where in front of input ``slot``: what ``stays`` passes, the rest becomes the node's own input
+        ``zero_slot`` (a zero point), or ``zero`` where there is none."""
+        target = self.node(node)
+        source = target.inputs[slot]
+        other = gs.Constant(self._fresh(f"{source.name}_zero"), zero)
+        if zero_slot is not None and zero_slot < len(target.inputs) and not target.inputs[zero_slot].is_empty():
+            other = target.inputs[zero_slot]
+        out = gs.Variable(self._fresh(f"{source.name}_masked"))
+        constant = gs.Constant(self._fresh(f"{source.name}_mask"), stays)
+        extra = gs.Node("Where", self._fresh("Where_mask"), inputs=[constant, source, other], outputs=[out])
+        surgeon = self._bodies[node.scope]
+        surgeon.nodes.insert(surgeon.nodes.index(target), extra)
+        target.inputs[slot] = out
+
+    def shapes(self, sizes: Mapping[str, Mapping[int, int]]) -> None:
+        """Rewrite static dims of recorded value shapes: value id -> {axis: size}."""
+        for body in self.graph.bodies:
+            surgeon = self._bodies.get(body.scope)
+            if surgeon is None:
+                continue
+            for name, tensor in surgeon.tensors(check_duplicates=False).items():
+                wanted = sizes.get(body.scope + name)
+                if wanted and isinstance(tensor, gs.Variable) and tensor.shape is not None:
+                    dims = list(tensor.shape)
+                    for axis, size in wanted.items():
+                        if axis < len(dims) and isinstance(dims[axis], int):
+                            dims[axis] = size
+                    tensor.shape = dims
+
+    def _fresh(self, stem: str) -> str:
+        name, count = stem, 0
+        while name in self._names:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        return name
+
+    def finish(self) -> onnx.ModelProto:
+        return from_surgeon(self.surgeon, self.graph.model)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
+
+
+def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop constants, and nodes computed from them, that a cut left unread.  What was unread before stays."""
+    unread_before = _unread(original)
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    while True:
+        dead = _unread(found) - unread_before
+        if not dead:
+            return found
+        _remove(found.graph, dead)
+
+
+def _unread(model: onnx.ModelProto) -> set[str]:
+    made: set[str] = set()
+    read: set[str] = set()
+
+    def walk(graph: onnx.GraphProto) -> None:
+        made.update(t.name for t in graph.initializer)
+        read.update(o.name for o in graph.output)
+        for node in graph.node:
+            if not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+                made.update(node.output[:1] if len(node.output) == 1 else [])
+            read.update(node.input)
+            for attribute in node.attribute:
+                for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                    walk(body)
+
+    walk(model.graph)
+    return {name for name in made - read if name}
+
+
+def _remove(graph: onnx.GraphProto, dead: Iterable[str]) -> None:
+    gone = set(dead)
+    for place in reversed([k for k, t in enumerate(graph.initializer) if t.name in gone]):
+        del graph.initializer[place]
+    for place in reversed([k for k, n in enumerate(graph.node) if len(n.output) == 1 and n.output[0] in gone]):
+        del graph.node[place]
+    for place in reversed([k for k, i in enumerate(graph.input) if i.name in gone]):
+        del graph.input[place]
+    for place in reversed([k for k, v in enumerate(graph.value_info) if v.name in gone]):
+        del graph.value_info[place]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                _remove(body, gone)

@@ -1,0 +1,111 @@
+"""Proof, before anything is written, that a pruned model is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.errors import ModelError
+from onnxprune.graph.facts import declared_shape
+from onnxprune.result import Verification
+from onnxprune.runtime.session import Engine, open_session, run
+from onnxprune.surgery.cut import cut, mask
+
+Array = np.ndarray
+#: Largest relative error that float32 arithmetic in another order explains; half precision gets more room.
+TOLERANCE = {2: 5e-2, 4: 1e-4, 8: 1e-9}
+
+
+def verify(
+    coupling: Coupling,
+    keep: Array,
+    pruned: onnx.ModelProto,
+    complaints_before: tuple[str, ...],
+    feeds: Mapping[str, Array],
+    engine: Engine,
+) -> Verification:
+    """All four checks: checker, onnxruntime, signature, masked equivalence.
+
+    ``complaints_before``: what ``onnx.checker`` already held against the original, which is not held against the
+    result.  Never raises for a failed check: ``Verification.complaints`` says what failed.
+    """
+    complaints: list[str] = []
+    checked = _check(pruned, bool(complaints_before))
+    if checked is not None:
+        complaints.append(f"onnx.checker: {checked}")
+    loaded = True
+    try:
+        results = run(open_session(pruned, engine), feeds)
+        for name, result in zip([o.name for o in pruned.graph.output], results, strict=True):
+            if result.dtype.kind == "f" and not np.isfinite(result.astype(np.float64)).all():
+                complaints.append(f"output '{name}' of the pruned model is not finite on the calibration data")
+    except ModelError as error:
+        loaded = False
+        complaints.append(str(error))
+    same = signature(pruned) == signature(coupling.graph.model)
+    if not same:
+        complaints.append("the inputs or outputs of the pruned model are not those of the original")
+    worst, tolerance = masked_error(coupling, keep, feeds, engine)
+    if not worst <= tolerance:
+        complaints.append(f"masked equivalence fails: relative error {worst:.2e}, allowed {tolerance:.0e}")
+    return Verification(checked is None, loaded, same, worst, tuple(complaints))
+
+
+def _check(model: onnx.ModelProto, lenient: bool) -> str | None:
+    try:
+        if model.ByteSize() >= 1 << 31:
+            return None
+        onnx.checker.check_model(model, full_check=not lenient)
+    except Exception as error:
+        return None if lenient else str(error).strip().splitlines()[0]
+    return None
+
+
+def signature(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | str | None, ...] | None]]:
+    """(direction, name, element type, dims) of every input that must be fed and of every output."""
+    stored = {t.name for t in model.graph.initializer}
+    found: list[tuple[str, str, int, tuple[int | str | None, ...] | None]] = []
+    for direction, values in (("in", model.graph.input), ("out", model.graph.output)):
+        for value in values:
+            if direction == "in" and value.name in stored:
+                continue
+            kind = value.type.tensor_type
+            dims = declared_shape(value.type)
+            named = (
+                None
+                if dims is None
+                else tuple(d if d is not None else (kind.shape.dim[k].dim_param or None) for k, d in enumerate(dims))
+            )
+            found.append((direction, value.name, int(kind.elem_type), named))
+    return found
+
+
+def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], engine: Engine) -> tuple[float, float]:
+    """(largest relative error of the un-refitted cut against the masked original, what is tolerated).
+
+    Relative to the largest value of the original's output, so that an output which the mask makes vanish is not
+    divided by itself.
+    """
+    if keep.all():
+        return 0.0, TOLERANCE[4]
+    try:
+        small = run(open_session(cut(coupling, keep), engine), feeds)
+        masked = run(open_session(mask(coupling, keep), engine), feeds)
+        whole = run(open_session(coupling.graph.model, engine), feeds)
+    except ModelError:
+        return float("inf"), TOLERANCE[4]
+    worst, tolerance = 0.0, TOLERANCE[8]
+    for a, b, c in zip(small, masked, whole, strict=True):
+        if a.shape != b.shape:
+            return float("inf"), TOLERANCE[4]
+        if a.size == 0 or a.dtype.kind not in "fiu":
+            continue
+        if a.dtype.kind == "f":
+            tolerance = max(tolerance, TOLERANCE.get(a.dtype.itemsize, 1e-4))
+        wide = [v.astype(np.float64) for v in (a, b, c)]
+        size = max(float(np.abs(wide[1]).max()), float(np.abs(wide[2]).max()), 1e-30)
+        worst = max(worst, float(np.abs(wide[0] - wide[1]).max()) / size)
+    return worst, max(tolerance, TOLERANCE[4])

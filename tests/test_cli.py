@@ -1,0 +1,355 @@
+"""The command line, over an engine that is a fake: what is parsed, printed, written and returned."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import made_up
+import pytest
+
+from onnxprune.budget.target import Budget
+from onnxprune.calibration.preprocess import PRESETS
+from onnxprune.cli import main
+from onnxprune.cli.entry import COMMANDS, HELP
+from onnxprune.errors import BudgetError, OnnxPruneError, VerificationError
+from onnxprune.options import Options
+
+
+class Engine(ModuleType):
+    """Stands where onnxprune.api is; remembers how it was called, and does as ``act`` says."""
+
+    def __init__(self) -> None:
+        super().__init__("onnxprune.api")
+        self.calls: list[SimpleNamespace] = []
+        self.act: Callable[[], None] = lambda: None
+
+    def prune_file(self, model: Path, output: Path, data: object, options: Options, progress: object) -> object:
+        self._called(model=model, output=output, data=data, options=options)
+        progress.stage("calibrate", 4)  # type: ignore[attr-defined]
+        progress.advance(2)  # type: ignore[attr-defined]
+        progress.note("no calibration data: synthetic inputs")  # type: ignore[attr-defined]
+        progress.note("no calibration data: synthetic inputs")  # type: ignore[attr-defined]
+        progress.stage("refit", None)  # type: ignore[attr-defined]
+        return made_up.result()
+
+    def apply_file(self, model: Path, plan: Path, output: Path, options: Options, progress: object) -> object:
+        self._called(model=model, plan=plan, output=output, options=options)
+        return made_up.report()
+
+    def inspect(self, model: Path, options: Options) -> object:
+        self._called(model=model, options=options)
+        return made_up.inspection()
+
+    def compare_models(self, a: Path, b: Path, data: object, options: Options, progress: object) -> object:
+        self._called(a=a, b=b, data=data, options=options)
+        return made_up.comparison()
+
+    def why(self, model: Path, name: str, options: Options) -> str:
+        self._called(model=model, name=name, options=options)
+        return f"{name} is in group 3"
+
+    def _called(self, **given: object) -> None:
+        self.calls.append(SimpleNamespace(**given))
+        print("printed by the user's function")
+        self.act()
+
+    @property
+    def options(self) -> Options:
+        options = self.calls[-1].options
+        assert isinstance(options, Options)
+        return options
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
+    fake = Engine()
+    monkeypatch.setitem(sys.modules, "onnxprune.api", fake)
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(b"model")
+    Path("plan.json").write_text(made_up.plan().to_json())
+    yield fake
+
+
+def refused(engine: Engine, capsys: pytest.CaptureFixture[str], line: str) -> str:
+    """The one line of complaint of a command that must end with 2 before the engine is asked."""
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("onnxprune: error: ")
+    assert engine.calls == []
+    return err
+
+
+def test_a_model_alone_is_pruned_with_the_defaults(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["net.onnx"]) == 0
+    call = engine.calls[0]
+    assert (call.model, call.output, call.data) == (Path("net.onnx"), Path("net.pruned.onnx"), None)
+    assert call.options == Options()
+    assert call.options.budget == Budget("max_drop", 0.01)
+    out, err = capsys.readouterr()
+    assert out.startswith("resnet50.onnx: 50.8% fewer MACs")
+    assert err.count("no calibration data") == 1
+    assert "no calibration data" not in out
+    assert "printed by the user's function" in err
+    assert "printed" not in out
+
+
+def test_prune_is_the_default_command(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (
+        "prune net.onnx --macs 0.5",
+        "net.onnx --macs .5",
+        "--macs 50% net.onnx",
+        "-v prune net.onnx --macs .5",
+    )
+    for line in lines:
+        assert main(line.split()) == 0
+        assert engine.options.budget == Budget("macs", 0.5)
+    capsys.readouterr()
+
+
+def test_every_option_arrives(engine: Engine) -> None:
+    line = (
+        "net.onnx -o small.onnx --data d.npz --samples 64 --preprocess caffe --mean 1,2,3 --std 4 "
+        "--resize 256 --crop 224x192 --bgr --size 2MB --eval m.py:f --test t.npz --select random "
+        "--refit none --round 8 --exclude a* --exclude b --only c --providers cpu --threads 2 "
+        "--memory 4GiB --seed 7 --shape x=1x3x32x32 --shape in:0=4,7"
+    )
+    assert main(line.split()) == 0
+    call = engine.calls[0]
+    assert (call.output, call.data) == (Path("small.onnx"), "d.npz")
+    options = call.options
+    preset = options.preprocess
+    assert (preset.name, preset.mean, preset.std, preset.resize) == ("caffe", (1.0, 2.0, 3.0), (4.0,), 256)
+    assert (preset.crop, preset.order) == ((224, 192), "BGR")
+    assert options == Options(
+        budget=Budget("size", 2e6),
+        samples=64,
+        preprocess=preset,
+        select="random",
+        refit="none",
+        round_to=8,
+        exclude=("a*", "b"),
+        only=("c",),
+        evaluate="m.py:f",
+        test="t.npz",
+        providers=("CPUExecutionProvider",),
+        threads=2,
+        memory=4 * 2**30,
+        seed=7,
+        shapes={"x": (1, 3, 32, 32), "in:0": (4, 7)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "budget"),
+    [
+        ("--macs 50%", Budget("macs", 0.5)),
+        ("--params 1", Budget("params", 1.0)),
+        ("--latency 0.3", Budget("latency", 0.3)),
+        ("--size 0.5", Budget("size", 0.5)),
+        ("--size 1500KiB", Budget("size", 1500 * 1024)),
+        ("--max-drop 0", Budget("max_drop", 0.0)),
+        ("--round auto --max-drop=2%", Budget("max_drop", 0.02)),
+    ],
+)
+def test_budgets(engine: Engine, flags: str, budget: Budget) -> None:
+    assert main(["net.onnx", *flags.split()]) == 0
+    assert engine.options.budget == budget
+    assert engine.options.round_to is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
+    assert name in COMMANDS["prune"].parser().text
+    assert main(["net.onnx", "--preprocess", name]) == 0
+    assert engine.options.preprocess == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("net.onnx --macs 0", "above 0 and at most 1"),
+        ("net.onnx --macs 1.5", "above 0 and at most 1"),
+        ("net.onnx --macs 50", "to keep 50 % give 0.5"),
+        ("net.onnx --macs nan", "'nan' is not a number"),
+        ("net.onnx --params -1", "above 0"),
+        ("net.onnx --size 0", "above 0"),
+        ("net.onnx --size big", "number of bytes"),
+        ("net.onnx --max-drop -0.1", "0 or more"),
+        ("net.onnx --macs 0.5 --params 0.5", "one budget at a time, got --macs and --params"),
+        ("net.onnx --samples 1.5", "--samples: 1.5: must be a whole number, at least 1"),
+        ("net.onnx --samples 0", "at least 1"),
+        ("net.onnx --round 0", "'auto' or a whole number"),
+        ("net.onnx --threads -2", "at least 0"),
+        ("net.onnx --memory 0", "at least one byte"),
+        ("net.onnx --preprocess imagnet", "did you mean 'imagenet'"),
+        ("net.onnx --preprocess unit --std 0", "std must be above 0"),
+        ("net.onnx --mean 1", "give --preprocess too"),
+        ("net.onnx --crop big --preprocess unit", "HEIGHTxWIDTH"),
+        ("net.onnx --select qrr", "did you mean 'qr'"),
+        ("net.onnx --refit lstsqr", "did you mean 'lstsq'"),
+        ("net.onnx --shape x", "NAME=DIMS"),
+        ("net.onnx --shape x=1x0", "NAME=DIMS"),
+        ("net.onnx --providers cudaa", "this onnxruntime has no cudaa"),
+        ("net.onnx --mac 0.5", "no option --mac: did you mean '--macs'?"),
+        ("net.onnx --exlude=a", "did you mean '--exclude'?"),
+        ("net.onnx --macs", "--macs: expected one argument"),
+        ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
+        ("net.onnx -x", "unexpected argument '-x'"),
+        ("--macs 0.5", "MODEL missing"),
+        ("inspct net.onnx", "did you mean 'inspect'?"),
+        ("inspect net.onnx --data x", "no option --data"),
+        ("why net.onnx", "NAME missing"),
+        ("net.onnx -o net.onnx", "is the input model itself"),
+        ("net.onnx -o ./../x/net.onnx", "there is no folder"),
+        ("net.onnx -o .", "is a folder"),
+        ("net.onnx --plan net.pruned.onnx", "another file of this run"),
+        ("net.onnx --plan a --report a", "another file of this run"),
+        ("net.onnx --report no/where.html", "there is no folder"),
+        ("apply net.onnx plan.json -o plan.json", "is the plan itself"),
+    ],
+)
+def test_bad_usage_is_one_line_and_two(
+    engine: Engine, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    assert said in refused(engine, capsys, line)
+
+
+def test_json_is_one_document_and_nothing_else(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("net.onnx", "inspect net.onnx", "compare a.onnx b.onnx", "apply net.onnx plan.json"):
+        assert main([*line.split(), "--json"]) == 0
+        out, _ = capsys.readouterr()
+        assert isinstance(json.loads(out), dict)
+
+
+def test_plan_and_report_are_written(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["net.onnx", "--plan", "p.json", "--report", "r.html", "--data", "my photos"]) == 0
+    assert Path("p.json").read_text() == made_up.plan().to_json()
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert "onnxprune net.onnx --plan p.json --report r.html --data &#39;my photos&#39;" in page
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[-2].split() == ["plan", "p.json"]
+    assert sorted(os.listdir()) == ["net.onnx", "p.json", "plan.json", "r.html"]
+
+
+def test_quiet_prints_the_verdict_only(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["net.onnx", "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert err == "printed by the user's function\n"
+
+
+def test_verbose_tells_stages_and_all_groups(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["net.onnx"]) == 0
+    short, err = capsys.readouterr()
+    assert "calibrate" not in err
+    assert main(["net.onnx", "-v"]) == 0
+    whole, err = capsys.readouterr()
+    stages = [line.split("] ")[1] for line in err.splitlines() if line.startswith("[")]
+    assert stages == ["calibrate", "refit"]
+    assert len(whole.splitlines()) > len(short.splitlines()) + 20
+
+
+def test_the_other_commands(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "net.onnx", "--shape", "x=1x3x8x8"]) == 0
+    assert engine.options.shapes == {"x": (1, 3, 8, 8)}
+    assert "97.8%" in capsys.readouterr().out
+    assert main(["why", "net.onnx", "conv1"]) == 0
+    assert capsys.readouterr().out == "conv1 is in group 3\n"
+    assert main(["compare", "a.onnx", "b.onnx", "--data", "d", "--eval", "m.py:f"]) == 0
+    assert (engine.calls[-1].a, engine.calls[-1].data) == (Path("a.onnx"), "d")
+    assert engine.options.evaluate == "m.py:f"
+    assert "not measured" in capsys.readouterr().out
+    assert main(["apply", "net.onnx", "plan.json", "-o", "out.onnx"]) == 0
+    assert (engine.calls[-1].plan, engine.calls[-1].output) == (Path("plan.json"), Path("out.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BudgetError("at most 40 %\ncan go"), 2, "onnxprune: error: at most 40 % can go\n"),
+        (OnnxPruneError("x"), 2, "onnxprune: error: x\n"),
+        (VerificationError("the check failed"), 1, "onnxprune: error: the check failed\n"),
+        (KeyboardInterrupt(), 130, "onnxprune: interrupted\n"),
+        (
+            RuntimeError("surprise"),
+            2,
+            "onnxprune: error: unexpected RuntimeError: surprise (please report; run with -v for the traceback)\n",
+        ),
+    ],
+)
+def test_failures(
+    engine: Engine, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    engine.act = fail
+    assert main(["net.onnx", "-q", "--plan", "p.json", "--json"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "printed by the user's function\n" + said
+    assert sorted(os.listdir()) == ["net.onnx", "plan.json"]
+
+
+def test_the_traceback_is_shown_on_request(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("deep")
+
+    engine.act = fail
+    assert main(["net.onnx", "-v"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_help_fits_a_screen_and_lists_every_option(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main([name, "--help"] if name else ["--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert 2 <= sum(line.startswith("  onnxprune ") for line in lines) <= 4
+    if name:
+        parser = COMMANDS[name].parser()
+        words = out.replace(",", " ").split()
+        assert [option for option in parser.options() if option not in words] == []
+        spelt = {word.strip("'") for word in words if word.startswith("--")}
+        shown_elsewhere = {option for command in COMMANDS.values() for option in command.parser().options()}
+        assert spelt <= shown_elsewhere
+
+
+def test_nothing_given_shows_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", HELP)
+
+
+def test_as_a_module_without_loading_onnx() -> None:
+    script = (
+        "import sys; from onnxprune.cli import main; code = main(['--version']); main(['prune', '-h']);"
+        "print(sorted({'onnx', 'onnxruntime', 'numpy', 'rich'} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("onnxprune 0.")
+    assert done.stdout.endswith("[]\n")
+    done = subprocess.run([sys.executable, "-m", "onnxprune", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("onnxprune: error: no command or file 'nonsense'")
+
+
+def test_native_prints_do_not_reach_stdout() -> None:
+    script = (
+        "import os; from onnxprune.cli.streams import stdout_to_stderr\n"
+        "with stdout_to_stderr():\n    os.system('echo child'); print('python')\n"
+        "print('data')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "data\n"
+    assert done.stderr == "child\npython\n"

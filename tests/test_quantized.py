@@ -1,0 +1,133 @@
+"""Quantized nets, as onnxruntime's own quantizers write them: cut equals masked original, within one quantum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper as oh
+from onnx import numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.surgery.cut import cut, mask
+
+ort.set_default_logger_severity(4)
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.rest = [{"image": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self.rest.pop() if self.rest else None
+
+
+def small_net() -> onnx.ModelProto:
+    """Stem, depthwise, residual, concat, gate by LeakyRelu, pooling and a classifier."""
+    rng = np.random.default_rng(3)
+    weights: list[onnx.TensorProto] = []
+
+    def w(name: str, *shape: int) -> str:
+        fan = int(np.prod(shape[1:])) or 1
+        weights.append(numpy_helper.from_array((rng.standard_normal(shape) / np.sqrt(fan)).astype(np.float32), name))
+        return name
+
+    nodes = [
+        oh.make_node("Conv", ["image", w("w0", 12, 3, 3, 3), w("b0", 12)], ["c0"], pads=[1] * 4),
+        oh.make_node("Relu", ["c0"], ["r0"]),
+        oh.make_node("Conv", ["r0", w("w1", 12, 1, 3, 3), w("b1", 12)], ["c1"], pads=[1] * 4, group=12),
+        oh.make_node("LeakyRelu", ["c1"], ["r1"], alpha=0.1),
+        oh.make_node("Conv", ["r1", w("w2", 12, 12, 1, 1), w("b2", 12)], ["c2"]),
+        oh.make_node("Add", ["c2", "r0"], ["a2"]),
+        oh.make_node("Conv", ["a2", w("w3", 8, 12, 1, 1), w("b3", 8)], ["c3"]),
+        oh.make_node("Sigmoid", ["c3"], ["s3"]),
+        oh.make_node("Concat", ["a2", "s3"], ["k"], axis=1),
+        oh.make_node("MaxPool", ["k"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        oh.make_node("Conv", ["m", w("w4", 16, 20, 3, 3), w("b4", 16)], ["c4"], pads=[1] * 4),
+        oh.make_node("Relu", ["c4"], ["r4"]),
+        oh.make_node("GlobalAveragePool", ["r4"], ["p"]),
+        oh.make_node("Flatten", ["p"], ["f"]),
+        oh.make_node("Gemm", ["f", w("w5", 10, 16), w("b5", 10)], ["g"], transB=1),
+        oh.make_node("Relu", ["g"], ["h"]),
+        oh.make_node("MatMul", ["h", w("w6", 10, 6)], ["scores"]),
+    ]
+    graph = oh.make_graph(
+        nodes,
+        "small",
+        [oh.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [2, 3, 8, 8])],
+        [oh.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [2, 6])],
+        weights,
+    )
+    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    # Fusions may round elsewhere in a graph with a mask in it; without them both compute the same integers.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"image": image})[0])
+
+
+def check(model: onnx.ModelProto, quantum: float) -> Coupling:
+    coupling = couple(model, {}, None)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        keep = np.ones(coupling.unit_count, np.bool_)
+        for group in coupling.groups:
+            keep[rng.permutation(group.units)[: rng.integers(1, len(group))]] = False
+        small, masked = cut(coupling, keep), mask(coupling, keep)
+        image = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+        got, want, base = run(small, image), run(masked, image), run(model, image)
+        assert np.abs(got - want).max() <= max(quantum, 1e-4 * float(np.abs(base).max()))
+        assert np.abs(got - base).max() > quantum, "the cut must be seen"
+    return coupling
+
+
+def quantum_of(model: onnx.ModelProto) -> float:
+    """The step of the last quantization, the unit in which rounding may differ."""
+    scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("scale")}
+    return float(max(v.max() for k, v in scales.items() if k.startswith("scores")))
+
+
+@pytest.mark.parametrize("kind", [QuantFormat.QDQ, QuantFormat.QOperator], ids=["qdq", "qoperator"])
+@pytest.mark.parametrize("per_channel", [True, False], ids=["per_channel", "per_tensor"])
+@pytest.mark.parametrize("weights", [QuantType.QInt8, QuantType.QUInt8], ids=["int8", "uint8"])
+def test_statically_quantized(tmp_path: Path, kind: QuantFormat, per_channel: bool, weights: QuantType) -> None:
+    source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(small_net(), source)
+    quantize_static(
+        source,
+        target,
+        _Images(),
+        quant_format=kind,
+        per_channel=per_channel,
+        weight_type=weights,
+        activation_type=QuantType.QUInt8,
+    )
+    model = onnx.load(target)
+    coupling = check(model, quantum_of(model))
+    sizes = sorted(len(g) for g in coupling.groups)
+    # Residual stream 12, branch after the depthwise 12 (tied), sigmoid branch 8, 16 and 10 hidden.
+    assert sizes == [8, 10, 12, 16]
+
+
+def test_dynamically_quantized(tmp_path: Path) -> None:
+    source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(small_net(), source)
+    quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
+    coupling = check(onnx.load(target), 1e-5)
+    assert sorted(len(g) for g in coupling.groups) == [8, 10, 12, 16]

@@ -1,0 +1,149 @@
+"""Every rule obeys the slice law: cutting the inputs and running equals running and cutting the outputs."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from law import call_of, check_pipeline, check_rule, execute, free_factors, one_node, runs, shaped, surround
+from onnx import helper as oh
+from op_cases import CASES, FORMS, MS, Case, Form
+
+from onnxprune.coupling.rule import Locked, Rule, bind
+from onnxprune.coupling.rules import TABLE, lookup
+
+
+@cache
+def built(case: Case):
+    return one_node(case.op, case.inputs, case.attributes, case.domain, case.outputs, case.opset)
+
+
+def bound_of(case: Case):
+    model = built(case)
+    feeds = {f"i{k}": x for k, x in enumerate(case.inputs) if x is not None}
+    results = dict(zip((f"o{k}" for k in range(case.outputs)), execute(model, feeds), strict=True))
+    call = call_of(model, feeds, results)
+    entry = lookup(call.node.domain, call.node.op)
+    rule = entry(call) if callable(entry) else entry
+    return bind(rule, call) if isinstance(rule, Rule) else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_project_case_obeys_its_rule(case: Case) -> None:
+    bound = bound_of(case)
+    if bound is None:
+        assert case.free == ""
+        return
+    assert sorted(free_factors(bound)) == sorted(case.free.split()), str(bound)
+    verdicts = check_rule(built(case), case.inputs, bound, case.tolerance)
+    assert all(verdicts.values()), f"{bound}: {verdicts}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_project_case_survives_random_cuts(case: Case) -> None:
+    model = surround(built(case), case.inputs, case.chained)
+    assert model is not None
+    groups, worst = check_pipeline(model, case.tolerance, 3)
+    assert worst <= max(case.tolerance, 1e-4)
+    frozen = bound_of(case) is not None and case.free == ""
+    assert groups > 0 or not case.chained or frozen
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.op}-{len(f.inputs)}")
+def test_rule_of_an_operator_without_processor_kernel(form: Form) -> None:
+    names = [f"i{k}" if shape else "" for k, shape in enumerate(form.inputs)]
+    node = oh.make_node(form.op, names, [f"o{k}" for k in range(len(form.outputs))], domain=MS, **dict(form.attributes))
+    model = oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=[oh.make_opsetid(MS, 1)])
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in zip(names, form.inputs, strict=True) if shape}
+    results = {f"o{k}": np.zeros(shape, np.float32) for k, shape in enumerate(form.outputs)}
+    call = call_of(model, feeds, results)
+    entry = lookup(MS, form.op)
+    rule = entry(call) if callable(entry) else entry
+    assert isinstance(rule, Rule)
+    assert str(bind(rule, call)) == form.text
+
+
+@cache
+def backend_cases():
+    """operator -> ONNX's own single-node cases: (name, model, inputs by slot)."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collected = collect_testcases(None)
+    found: dict[str, list[tuple[str, onnx.ModelProto, list[np.ndarray | None]]]] = {}
+    for case in collected:
+        node = case.model.graph.node[0]
+        if len(case.model.graph.node) > 1 or not case.data_sets or node.domain not in ("", "ai.onnx"):
+            continue
+        given = case.data_sets[0][0]
+        if not all(isinstance(x, np.ndarray) and x.dtype.kind in "fiub" for x in given):
+            continue
+        feeds = dict(zip((i.name for i in case.model.graph.input), given, strict=False))
+        if all(name in feeds for name in node.input if name):
+            inputs = [feeds[name] if name else None for name in node.input]
+            found.setdefault(node.op_type, []).append((case.name, case.model, inputs))
+    return found
+
+
+#: Values that a cut may change: random draws, and a loss that is a mean over what is left.
+RANDOM = frozenset({"Bernoulli", "Dropout"})
+
+
+@pytest.mark.parametrize("op", sorted(backend_cases()))
+def test_onnx_own_cases_obey_their_rule(op: str) -> None:
+    wrong: list[str] = []
+    for name, model, inputs in backend_cases()[op]:
+        node = model.graph.node[0]
+        feeds = {i: x for i, x in zip(node.input, inputs, strict=True) if x is not None}
+        try:
+            results = execute(shaped(model, feeds), feeds)
+        except Exception:
+            continue
+        if not all(isinstance(y, np.ndarray) for y in results):
+            continue
+        call = call_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=False)))
+        entry = lookup(call.node.domain, call.node.op)
+        rule = entry(call) if callable(entry) else entry
+        if isinstance(rule, Rule) and op not in RANDOM:
+            bound = bind(rule, call)
+            verdicts = check_rule(model, inputs, bound, 1e-4)
+            wrong += [f"{name}: {factor} in '{bound}'" for factor, fine in verdicts.items() if not fine]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("op", sorted(backend_cases()))
+def test_onnx_own_cases_survive_random_cuts(op: str) -> None:
+    wrong: list[str] = []
+    for name, model, inputs in backend_cases()[op][:40]:
+        chained = [k for k, x in enumerate(inputs) if x is not None and x.dtype in (np.float32, np.float64)]
+        if not chained or op in RANDOM:
+            continue
+        try:
+            surrounded = surround(model, inputs, chained)
+        except Exception:
+            continue
+        if surrounded is None or not runs(surrounded):
+            continue
+        _, worst = check_pipeline(surrounded, 1e-4, 1)
+        if worst > 1e-4:
+            wrong.append(f"{name}: {worst:.1e}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_operator_of_the_installed_onnx_is_without_an_entry() -> None:
+    known = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
+    assert sorted(known - set(TABLE)) == []
+
+
+def test_every_refusal_finishes_its_sentence() -> None:
+    for key, entry in TABLE.items():
+        if isinstance(entry, Locked):
+            assert entry.reason[0].islower() and not entry.reason.endswith("."), key
+
+
+def test_an_operator_of_an_unknown_domain_locks() -> None:
+    assert isinstance(lookup("my.company", "Conv"), Locked)
