@@ -44,11 +44,15 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
 
 
 def lock_text(coupling: Coupling, number: int) -> str:
-    """The reason of one held set, with the node and tensor at which it was found."""
+    """The reason of one held set; the node, tensor and axis are added where its text does not name them."""
     reason = coupling.held[number].reason
-    where = f"'{reason.value}' " if reason.value else ""
-    node = f" (at node '{coupling.graph.nodes[reason.node].label}')" if reason.node is not None else ""
-    return f"{where}{reason.text}{node}"
+    where = []
+    if reason.value is not None and f"'{reason.value}'" not in reason.text:
+        axis = "" if reason.axis is None else f"axis {reason.axis} of "
+        where.append(f"{axis}'{reason.value}'")
+    if reason.node is not None and f"'{coupling.graph.nodes[reason.node].label}'" not in reason.text:
+        where.append(f"node '{coupling.graph.nodes[reason.node].label}'")
+    return f"{reason.text} (at {', '.join(where)})" if where else reason.text
 
 
 def prunable_share(coupling: Coupling) -> float:

@@ -97,7 +97,11 @@ class Refitted:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the terminal, JSON and HTML reports show."""
+    """Everything that the terminal, JSON and HTML reports show.
+
+    ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: half the
+    interquartile range, in ms, of the original's runs and of the pairs' ratio (times the original's median).
+    """
 
     model: str
     output: str | None

@@ -275,8 +275,11 @@ def test_verdict_is_honest() -> None:
     report: Report = made_up.report(1)
     same = replace(report, macs=Change(5, 5), params=Change(5, 5))
     assert "nothing was cut" in wording.verdict(same)
-    noisy = replace(report, latency_ms=Change(10.0, 9.6), latency_spread=(0.3, 0.3))
+    noisy = replace(report, latency_ms=Change(10.0, 9.8), latency_spread=(0.1, 0.3))
     assert "within the measuring error" in wording.verdict(noisy)
+    # Runs that drift together say nothing against a ratio that every pair agrees on.
+    drifting = replace(report, latency_ms=Change(34.1, 27.8), latency_spread=(6.0, 0.5))
+    assert "1.23× faster" in wording.verdict(drifting)
     slower = replace(report, latency_ms=Change(10.0, 15.0))
     assert "1.50× slower" in wording.verdict(slower)
     unmeasured = replace(report, drop=None, latency_ms=None, accuracy=None)

@@ -73,10 +73,9 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
     if change is None:
         return Row("latency", "–", "–", "not measured", None)
     before, after = wording.milliseconds(change.before), wording.milliseconds(change.after)
-    speed = wording.speed_text(change, spread) or ""
-    if speed.startswith("as fast"):
+    if wording.same_speed(change, spread):
         return Row("latency", before, after, "same, within error", None)
-    return Row("latency", before, after, speed, change.after < change.before)
+    return Row("latency", before, after, wording.speed_text(change, spread) or "", change.after < change.before)
 
 
 def _drop(drop: Drop | None) -> Row:

@@ -90,11 +90,17 @@ def drop_sentence(drop: Drop | None) -> str:
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"
 
 
+def same_speed(change: Change, spread: tuple[float, float] | None) -> bool:
+    """Whether the two latencies differ by no more than the spread of their paired ratio (``spread[1]``, in ms)."""
+    within = spread is not None and abs(change.before - change.after) <= spread[1]
+    return within or f"{change.ratio:.2f}" == "1.00"
+
+
 def speed_text(change: Change | None, spread: tuple[float, float] | None) -> str | None:
     """``1.80× faster``; None where it was not measured."""
     if change is None or not change.after or not change.before:
         return None
-    if spread is not None and abs(change.before - change.after) <= spread[0] + spread[1]:
+    if same_speed(change, spread):
         return "as fast as before (within the measuring error)"
     factor = change.before / change.after
     return f"{factor:.2f}× faster" if factor >= 1 else f"{1 / factor:.2f}× slower"

@@ -20,9 +20,10 @@ SECONDS, LEAST_PAIRS, MOST_PAIRS = 3.0, 7, 60
 def compare_latency(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[Change, tuple[float, float]]:
-    """(milliseconds per run, ± half the interquartile range of each in ms), from alternating runs.
+    """(milliseconds per run, half interquartile ranges in ms), from alternating runs.
 
-    ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one.
+    ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one; the
+    second range is that of the ratio, times the original's median.
     """
     sessions = (open_session(before, engine), open_session(after, engine))
     for session in sessions:

@@ -1,0 +1,51 @@
+"""What people read about groups and locks."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from graphs import Sketch
+
+from onnxprune.coupling.open import couple
+from onnxprune.describe import choice_lines, group_rows, lock_text, prunable_share
+
+
+def classifier(last: str) -> Sketch:
+    """Two convolutions, then ``last`` over the channels of the second."""
+    sketch = Sketch()
+    x = sketch.input("x", [1, 3, 8, 8])
+    hidden = sketch.op("Relu", sketch.conv(x, 3, 8, 3, name="first"))
+    y = sketch.op(last, sketch.conv(hidden, 8, 6, name="second"), name="last", attrs={"axis": 1})
+    sketch.nodes[-1].output[0] = sketch.output("y", [1, 6, 8, 8]) if last == "Softmax" else y
+    if last != "Softmax":
+        sketch.output(y, [1, 1, 8, 8], 7)
+    return sketch
+
+
+@pytest.mark.parametrize("last", ["Softmax", "ArgMax"])
+def test_a_lock_names_each_thing_once(last: str) -> None:
+    coupling = couple(classifier(last).model(), {}, None)
+    assert coupling.held
+    for number, held in enumerate(coupling.held):
+        text = lock_text(coupling, number)
+        names = re.findall(r"'([^']+)'", text)
+        assert len(names) == len(set(names)) >= 1, text
+        assert held.reason.value is None or held.reason.value in names
+        assert held.reason.node is None or coupling.graph.nodes[held.reason.node].label in names
+
+
+def test_rows_count_what_stays_and_share_what_macs_there_are() -> None:
+    coupling = couple(classifier("Softmax").model(), {}, None)
+    (group,) = coupling.groups
+    keep = np.ones(coupling.unit_count, dtype=np.bool_)
+    keep[group.units[:3]] = False
+    free, *held = group_rows(coupling, keep, frozenset())
+    assert (free.before, free.after, free.locked) == (8, 5, None)
+    assert free.macs_share == pytest.approx(1.0)
+    assert all(row.before == row.after and row.locked for row in held)
+    (frozen, *_) = group_rows(coupling, keep | True, frozenset({group.id}))
+    assert frozen.locked == "left out by --exclude or --only"
+    assert prunable_share(coupling) == pytest.approx(1.0)
+    assert choice_lines(coupling) == ()
