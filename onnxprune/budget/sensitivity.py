@@ -18,7 +18,7 @@ from onnxprune.budget.rounding import multiple_for
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, from_normal, to_normal
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.metrics import damage
 from onnxprune.progress import Progress
@@ -65,8 +65,9 @@ def folded_weights(
             for g in range(groups):
                 flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
                 with_one = np.append(alive, channels * taps)
-                # The constant feature is solved for and dropped: centring without touching any bias.
-                solved = fold(gram.xx[g], flat, with_one, RIDGE)
+                # What has no bias cannot be given the constant that would be fitted for it.
+                moments = with_constant(gram.xx[g], 0.0 if layer.bias_slot is None else 1.0)
+                solved = fold(moments, flat, with_one, RIDGE)
                 block = np.zeros((channels * taps, outs))
                 block[alive] = solved[:-1]
                 new[g] = block.T.reshape(outs, channels, taps)

@@ -56,3 +56,9 @@ class Gram:
         """Sum of squared residuals per output of ``weights`` (g, n+1, o): (g, o)."""
         fitted = np.einsum("gno,gno->go", weights, np.matmul(self.xx, weights) - 2 * self.xy)
         return np.asarray(np.maximum(fitted + self.yy, 0.0))
+
+
+def with_constant(xx: Array, value: float) -> Array:
+    """Second moments (n+1, n+1) as if the constant feature, 1 in ``xx``, had been ``value``."""
+    scale = np.append(np.ones(len(xx) - 1), value)
+    return np.asarray(xx * scale[:, None] * scale)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.linear.gram import CHUNK, Gram
+from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridge
 
 Array = np.ndarray
@@ -28,12 +28,14 @@ EXACT = 1e-10
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Sampled rows of one layer, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the activation behind the layer's
-    affine tail; ``offset`` (r, g·o), what that tail adds to ``scale``·output; ``scale`` (g·o,)."""
+    affine tail; ``offset`` (r, g·o), what that tail adds to ``scale``·output; ``scale`` (g·o,); ``constant``: the
+    value of the constant feature, 0 where the layer has no place for a bias (the prior's stays)."""
 
     x: Array
     wanted: Array
     offset: Array
     scale: Array
+    constant: float = 1.0
 
     def chunks(self) -> Iterator[tuple[Array, Array, Array]]:
         for start in range(0, len(self.x), CHUNK):
@@ -45,6 +47,8 @@ class Rows:
         found = Gram.empty(groups, features, self.wanted.shape[1] // groups)
         for x, wanted, offset in self.chunks():
             found.update(x[:, :, :, None], (wanted - offset) / self.scale)
+        found.xx = np.stack([with_constant(xx, self.constant) for xx in found.xx])
+        found.xy[:, -1] *= self.constant
         return found
 
 
@@ -156,5 +160,5 @@ def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
         goal = np.where(wanted <= low, np.minimum(got, low), np.where(wanted >= high, np.maximum(got, high), wanted))
         y = ((goal - offset) / rows.scale).reshape(len(x), groups, -1).transpose(1, 0, 2)
         total[:, :-1] += np.matmul(x.transpose(1, 2, 0), y)
-        total[:, -1] += y.sum(axis=1, dtype=np.float64)
+        total[:, -1] += rows.constant * y.sum(axis=1, dtype=np.float64)
     return total

@@ -20,7 +20,7 @@ from onnxprune.calibration.moments import batch_size, row_picks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, from_normal, sample_outputs, sample_rows, to_normal
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.progress import Progress
 from onnxprune.refit.fit import Rows, fit
@@ -133,7 +133,7 @@ class _Work:
         train, test = self._rows(layer, target, groups, channels * taps, np.where(usable, scale, 1.0))
         old_bias = self._old_bias(layer, groups, outs)
         base = np.concatenate([sliced.reshape(groups, outs, -1), old_bias[:, :, None]], axis=2).transpose(0, 2, 1)
-        found = fit(train, test, base, self._folded(layer, base), target.window)
+        found = fit(train, test, base, self._folded(layer, base, train.constant), target.window)
         if found.before == 0.0:
             return
         self.report.append(Refitted(layer.node.label, found.before, found.after, found.accepted))
@@ -157,15 +157,19 @@ class _Work:
                 offset = offset + sample_outputs(layer, self.small.get(target.other, batch), geo, picks)
             parts[batch % HOLD_EVERY == HOLD_EVERY - 1].append((rows, wanted, offset))
         light = scale.astype(np.float32)
+        constant = 0.0 if layer.bias_slot is None and target.home is None else 1.0
         made = []
         for part in parts:
             if part:
                 x, wanted, offset = (np.concatenate(column) for column in zip(*part, strict=True))
-                made.append(Rows(x, wanted, offset, light))
+                made.append(Rows(x, wanted, offset, light, constant))
         return made[0], made[-1]
 
-    def _folded(self, layer: Layer, base: Array) -> Array:
-        """W₀: all of the original weights, folded onto the kept inputs with the original's moments."""
+    def _folded(self, layer: Layer, base: Array, constant: float) -> Array:
+        """W₀: all of the original weights, folded onto the kept inputs with the original's moments.
+
+        ``constant``: see :class:`onnxprune.refit.fit.Rows`.
+        """
         gram = self.grams.get(layer.index)
         use = (layer.index, layer.weight_slot)
         stored = constant_of(self.coupling, use)
@@ -179,7 +183,7 @@ class _Work:
         found = np.empty_like(base)
         for g in range(full.shape[0]):
             flat = np.concatenate([full[g].reshape(full.shape[1], -1), bias[g][:, None]], axis=1).T
-            found[g] = fold(gram.xx[g], flat[:, outs[g]].astype(np.float64), alive, FOLD_RIDGE)
+            found[g] = fold(with_constant(gram.xx[g], constant), flat[:, outs[g]].astype(np.float64), alive, FOLD_RIDGE)
         return found
 
     # -- masks and slices -----------------------------------------------------------------------------------
@@ -234,14 +238,17 @@ class _Work:
         normal = best[:, :-1].transpose(0, 2, 1).reshape(groups, outs, (count - 1) // taps, taps)
         self.weights[use] = from_normal(layer, normal, stored)
         bias = best[:, -1].reshape(-1)
-        if self._has_bias(layer) or (layer.bias_slot is not None and target.mean is None):
+        if self._has_bias(layer) or (layer.bias_slot is not None and target.home is None):
             slot = layer.bias_slot
             assert slot is not None
             self.weights[layer.index, slot] = bias.astype(stored.dtype)
-        elif target.mean is not None:
-            mask = self._out_mask(layer)
-            mean = constant_of(self.coupling, target.mean)[mask]
-            self.weights[target.mean] = (mean - (bias - old_bias.reshape(-1))).astype(mean.dtype)
+        elif target.home is not None:
+            home, sign = target.home
+            array = constant_of(self.coupling, home)
+            for axis in range(array.ndim):
+                array = np.compress(self.masks(home, axis), array, axis=axis)
+            moved = array + sign * (bias - old_bias.reshape(-1)).reshape(array.shape)
+            self.weights[home] = moved.astype(array.dtype)
 
 
 def _channels(coupling: Coupling, layer: Layer) -> int:

@@ -26,7 +26,8 @@ class Target:
     """Fit the layer so that ``scale·y + shift`` is ``value`` of the original (minus ``other`` of the pruned).
 
     ``scale``/``shift`` are per output channel of the original; ``until`` is the index of the node that makes
-    ``value``; ``mean`` is the use that a bias of the layer can be moved into where the layer has none;
+    ``value``; ``home``: where a constant added to the layer's output can be kept other than in a bias of its own,
+    and with which sign (the mean of a BatchNormalization, the constant of an Add), or ``None``;
     ``window``: the range outside of which all readers of ``value`` see the same (0 … ∞ before a Relu).
     """
 
@@ -35,7 +36,7 @@ class Target:
     other: str | None
     scale: Array
     shift: Array
-    mean: Use | None
+    home: tuple[Use, float] | None
     window: tuple[float, float]
 
 
@@ -44,27 +45,26 @@ def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
     graph = coupling.graph
     value, until = layer.output, layer.index
     scale, shift = np.ones(channels), np.zeros(channels)
-    mean: Use | None = None
+    home: tuple[Use, float] | None = None
     while True:
         readers = graph.consumers.get(value, ())
         if value in graph.outputs or len(readers) != 1:
-            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
         node, slot = graph.nodes[readers[0][0]], readers[0][1]
         if node.scope:
-            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
-        if node.op == "Add":
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
+        affine = _affine(coupling, layer, node, slot, channels)
+        if affine is None and node.op == "Add":
             other = node.inputs[1 - slot]
             ready = other is not None and _ready(coupling, other, layer.index)
             same = other is not None and coupling.facts.shapes.get(other) == coupling.facts.shapes.get(value)
             if ready and same and other != value and node.outputs[0] is not None:
                 window = window_of(coupling, node.outputs[0])
-                return Target(node.outputs[0], node.index, other, scale, shift, mean, window)
-            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
-        affine = _affine(coupling, node, slot, channels)
+                return Target(node.outputs[0], node.index, other, scale, shift, home, window)
         if affine is None or node.outputs[0] is None:
-            return Target(value, until, None, scale, shift, mean, window_of(coupling, value))
-        if node.op == "BatchNormalization" and mean is None and value == layer.output:
-            mean = (node.index, 3)
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
+        if home is None and value == layer.output:
+            home = {"BatchNormalization": ((node.index, 3), -1.0), "Add": ((node.index, 1 - slot), 1.0)}.get(node.op)
         scale, shift = affine[0] * scale, affine[0] * shift + affine[1]
         value, until = node.outputs[0], node.index
 
@@ -104,9 +104,13 @@ def _ready(coupling: Coupling, value: str, index: int) -> bool:
     return coupling.graph.producer.get(value, -1) < index
 
 
-def _affine(coupling: Coupling, node: Node, slot: int, channels: int) -> tuple[Array, Array] | None:
+def _affine(coupling: Coupling, layer: Layer, node: Node, slot: int, channels: int) -> tuple[Array, Array] | None:
+    """(scale, shift) per channel (channels,) of a node behind ``layer``, where it is no more than that."""
     if node.op in ("Identity", "Dropout") and slot == 0:
         return np.ones(channels), np.zeros(channels)
+    if node.op == "Add":
+        addend = _per_channel(coupling, layer, (node.index, 1 - slot), channels)
+        return None if addend is None else (np.ones(channels), addend)
     if node.op != "BatchNormalization" or slot != 0 or node.integer("training_mode", 0):
         return None
     if any((node.index, k) not in coupling.units for k in (1, 2, 3, 4)):
@@ -117,3 +121,15 @@ def _affine(coupling: Coupling, node: Node, slot: int, channels: int) -> tuple[A
     epsilon = node.attribute("epsilon")
     scale = gamma / np.sqrt(variance + (epsilon.f if epsilon is not None else 1e-5))
     return scale, beta - mean * scale
+
+
+def _per_channel(coupling: Coupling, layer: Layer, use: Use, channels: int) -> Array | None:
+    """The constant at ``use`` as (channels,) float64, where it differs along the channel axis of ``layer`` only."""
+    if use not in coupling.units:
+        return None
+    array = constant_of(coupling, use)
+    rank = len(coupling.facts.shapes[layer.output])
+    behind = 0 if layer.kind == "matmul" else rank - 2
+    if array.ndim > rank or array.size != channels or array.ndim <= behind or array.shape[-1 - behind] != channels:
+        return None
+    return np.asarray(array.reshape(channels), dtype=np.float64)

@@ -1,0 +1,184 @@
+"""Refit: what it is fitted to, where a constant goes, and that it never makes things worse unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch
+from workbench import Bench, bench, correlated
+
+from onnxprune import metrics
+from onnxprune.linear.form import Layer
+from onnxprune.progress import Silent
+from onnxprune.refit.fit import Rows, fit
+from onnxprune.refit.sequential import Refit, refit
+from onnxprune.refit.targets import target_of
+from onnxprune.runtime.outputs import outputs_of
+from onnxprune.runtime.session import open_session
+from onnxprune.surgery.cut import cut
+
+
+def dense(tail: str) -> onnx.ModelProto:
+    """Three MatMul layers; ``tail``: what stands behind each of them."""
+    sketch = Sketch()
+    x = sketch.input("x", ["n", 24])
+    for into, out in ((24, 32), (32, 28), (28, 12)):
+        x = sketch.op("MatMul", x, sketch.weight(into, out))
+        if tail in ("add", "flat add"):
+            x = sketch.op("Add", x, sketch.weight(out) if tail == "add" else sketch.weight(1, out))
+        if out != 12:
+            x = sketch.op("Relu", x)
+    sketch.output(x, ["n", 12])
+    return sketch.model()
+
+
+def convolutions(kind: str) -> onnx.ModelProto:
+    """A residual block between two convolutions; ``kind``: where its layers keep their constants."""
+    sketch = Sketch()
+
+    def layer(x: str, into: int, out: int, group: int = 1) -> str:
+        weight = sketch.weight(out, into // group, 3, 3)
+        attrs = {"group": group, "pads": [1, 1, 1, 1]}
+        if kind == "bias":
+            return sketch.op("Conv", x, weight, sketch.weight(out), attrs=attrs)
+        y = sketch.op("Conv", x, weight, attrs=attrs)
+        if kind == "norm":
+            return sketch.norm(y, out)
+        return sketch.op("Add", y, sketch.weight(1, out, 1, 1)) if kind == "add" else y
+
+    stem = sketch.op("Relu", layer(sketch.input("x", ["n", 6, 8, 8]), 6, 16))
+    inner = sketch.op("Relu", layer(stem, 16, 16))
+    deep = sketch.op("Relu", layer(inner, 16, 16, group=16))
+    stream = sketch.op("Relu", sketch.op("Add", layer(deep, 16, 16), stem))
+    pooled = sketch.op("Flatten", sketch.op("GlobalAveragePool", stream))
+    y = sketch.op("Gemm", pooled, sketch.weight(10, 16), sketch.weight(10), attrs={"transB": 1})
+    sketch.output(y, ["n", 10])
+    return sketch.model()
+
+
+CASES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[int, ...]]] = {
+    **{f"dense-{tail}": ((lambda tail=tail: dense(tail)), (160, 24)) for tail in ("nothing", "add", "flat add")},
+    **{
+        f"conv-{kind}": ((lambda kind=kind: convolutions(kind)), (96, 6, 8, 8))
+        for kind in ("bias", "norm", "add", "nothing")
+    },
+}
+
+
+def table(name: str) -> Bench:
+    make, shape = CASES[name]
+    return bench(make(), correlated(shape, rank=5))
+
+
+def refitted(on: Bench, keep: np.ndarray) -> Refit:
+    work = on.work
+    return refit(on.coupling, keep, work.layers, on.grams, work.fit, work.engine, 1 << 30, 0, Silent())
+
+
+def error(on: Bench, model: onnx.ModelProto) -> float:
+    """Relative L2 error of the outputs on the samples that nothing is fitted to."""
+    names = list(on.coupling.graph.outputs)
+    wanted, got = (
+        outputs_of(open_session(m, on.work.engine), on.work.holdout, names, 16)
+        for m in (on.coupling.graph.model, model)
+    )
+    return metrics.relative_error(wanted, got)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("share", [0.6, 0.3])
+def test_the_refit_brings_the_outputs_nearer(name: str, share: float) -> None:
+    on = table(name)
+    keep = on.narrowed(share)
+    found = refitted(on, keep)
+    assert found.layers
+    for layer in found.layers:
+        assert layer.after <= layer.before
+    assert error(on, cut(on.coupling, keep, found.weights)) < error(on, cut(on.coupling, keep))
+
+
+def test_layers_without_a_bias_are_fitted_without_a_constant() -> None:
+    """What a layer cannot hold must not be fitted: the error that is reported is that of the weights alone."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((400, 1, 6)).astype(np.float32) + 2
+    wanted = (x[:, 0] @ generator.standard_normal((6, 3)) + 5).astype(np.float32)
+    none = np.zeros_like(wanted)
+    start = np.zeros((1, 7, 3))
+    for window in ((-np.inf, np.inf), (0.0, np.inf)):
+        fits = {}
+        for constant in (0.0, 1.0):
+            parts = (slice(300), slice(300, None))
+            train, test = (Rows(x[p], wanted[p], none[p], np.ones(3, np.float32), constant) for p in parts)
+            fits[constant] = fit(train, test, start, start, window)
+        assert fits[0.0].accepted
+        np.testing.assert_array_equal(fits[0.0].weights[:, -1], 0)
+        assert fits[1.0].after < fits[0.0].after < fits[0.0].before
+        alone = np.clip(x[300:, 0] @ fits[0.0].weights[0, :-1], *window)
+        goal = np.clip(wanted[300:], *window)
+        assert np.linalg.norm(alone - goal) / np.linalg.norm(goal) == pytest.approx(fits[0.0].after, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["dense-add", "dense-flat add", "conv-add", "conv-norm"])
+def test_a_constant_goes_where_the_layer_already_has_one(name: str) -> None:
+    on = table(name)
+    found = refitted(on, on.narrowed(0.5))
+    nodes = on.coupling.graph.nodes
+    moved = {nodes[index].op for index, slot in found.weights if nodes[index].op in ("Add", "BatchNormalization")}
+    assert moved == {"BatchNormalization" if name == "conv-norm" else "Add"}
+    assert not any(nodes[index].op == "Conv" and slot == 2 for index, slot in found.weights)
+
+
+def layer_of(on: Bench, op: str, number: int) -> Layer:
+    return [layer for layer in on.work.layers if layer.node.op == op][number]
+
+
+def test_targets_lie_behind_the_affine_tail() -> None:
+    """scale·y + shift is what the original computes there, with the residual sum's other operand taken off."""
+    for name in CASES:
+        on = table(name)
+        graph = on.coupling.graph
+        feeds = next(on.work.holdout.batches(8))
+        for layer in on.work.layers:
+            channels = on.coupling.facts.shapes[layer.output][-1 if layer.kind == "matmul" else 1]
+            target = target_of(on.coupling, layer, channels)
+            values = [layer.output, target.value, *([target.other] if target.other else [])]
+            tapped = onnx.ModelProto()
+            tapped.CopyFrom(graph.model)
+            del tapped.graph.output[:]
+            tapped.graph.output.extend(onnx.ValueInfoProto(name=v) for v in dict.fromkeys(values))
+            found = dict(zip(dict.fromkeys(values), open_session(tapped, on.work.engine).run(None, feeds), strict=True))
+            wide = (1, -1) if layer.kind == "matmul" else (1, -1, 1, 1)
+            made = found[layer.output] * target.scale.reshape(wide) + target.shift.reshape(wide)
+            if target.other:
+                made = made + found[target.other]
+            np.testing.assert_allclose(made, found[target.value], rtol=1e-3, atol=1e-4)
+
+
+def test_the_last_layer_of_a_branch_is_fitted_to_the_sum() -> None:
+    on = table("conv-norm")
+    branch = layer_of(on, "Conv", 3)
+    target = target_of(on.coupling, branch, 16)
+    producer = on.coupling.graph.producer
+    assert on.coupling.graph.nodes[producer[target.value]].op == "Add"
+    assert target.other is not None
+    assert target.window == (0.0, np.inf)
+    first = target_of(on.coupling, layer_of(on, "Conv", 0), 16)
+    assert first.other is None
+
+
+def test_nothing_upstream_changed_means_nothing_is_refitted() -> None:
+    on = table("conv-bias")
+    keep = np.ones(on.coupling.unit_count, dtype=np.bool_)
+    found = refitted(on, keep)
+    assert not found.weights
+    assert not found.layers
+
+
+def test_the_same_refit_twice() -> None:
+    on = table("conv-norm")
+    keep = on.narrowed(0.5)
+    first, second = (cut(on.coupling, keep, refitted(on, keep).weights) for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)

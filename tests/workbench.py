@@ -1,0 +1,52 @@
+"""A model with its data on the bench: coupled, calibrated and ranked, ready for one room to be tested alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.choose import keep_of, rank
+from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.load import load
+from onnxprune.linear.gram import Gram
+from onnxprune.options import Options
+from onnxprune.progress import Silent
+from onnxprune.selection.base import Ranking
+from onnxprune.study import Study, study
+
+#: One thread: sums in one order, so that what is compared bit by bit does not depend on the machine.
+OPTIONS = Options(threads=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    work: Study
+    rankings: tuple[Ranking, ...]
+    grams: Mapping[int, Gram]
+
+    @property
+    def coupling(self) -> Coupling:
+        return self.work.coupling
+
+    def narrowed(self, share: float) -> np.ndarray:
+        """One boolean per unit: ``share`` of every group stays, by rank."""
+        counts = np.asarray([max(1, round(len(g) * share)) for g in self.coupling.groups])
+        return keep_of(self.coupling, self.rankings, counts)
+
+
+def bench(model: onnx.ModelProto, data: np.ndarray, options: Options = OPTIONS) -> Bench:
+    work = study(load(model), data, options)
+    rankings, grams = rank(work, options, Silent())
+    return Bench(work, rankings, grams)
+
+
+def correlated(shape: Sequence[int], rank: int, seed: int = 0, mean: float = 0.5) -> np.ndarray:
+    """Float32 samples whose channels (axis 1, or the last of two) depend on each other, and have a mean."""
+    generator = np.random.default_rng(seed)
+    channels = shape[1]
+    latent = generator.standard_normal((shape[0], rank, *shape[2:]))
+    mixed = np.einsum("cr,nr...->nc...", generator.standard_normal((channels, rank)), latent) / np.sqrt(rank)
+    return (mixed + mean + 0.1 * generator.standard_normal(mixed.shape)).astype(np.float32)
