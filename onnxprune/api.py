@@ -29,6 +29,7 @@ from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.judge import accuracies, judge
 from onnxprune.options import Options
+from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import (
@@ -233,6 +234,7 @@ def _report(
         peak_rss_bytes=peak_rss(),
         notes=work.notes,
         settings=settings,
+        layers=layer_rows(work.coupling, keep, work.frozen),
     )
 
 

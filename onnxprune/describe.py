@@ -10,6 +10,8 @@ from onnxprune.coupling.groups import Axis, Coupling
 from onnxprune.result import GroupRow
 
 Array = np.ndarray
+#: Why a group stays that nothing locks.
+LEFT_OUT = "left out by --exclude or --only"
 
 
 def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
@@ -32,7 +34,7 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
     total = cost(whole(coupling))
     rows = []
     for group in coupling.groups:
-        reason = "left out by --exclude or --only" if group.id in frozen else None
+        reason = LEFT_OUT if group.id in frozen else None
         after = int(keep[group.units].sum())
         rows.append(GroupRow(group.id, group.name, len(group), after, _share(group.axes, per_node, total), reason))
     for number, held in enumerate(coupling.held, start=len(rows)):

@@ -47,6 +47,25 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """One layer of the drawing, or a node where branches meet (``macs_before`` 0).
+
+    ``inputs``: positions of the rows that feed it.  ``before``, ``after``: output channels, 0 where it has none
+    of its own.  ``macs_before``, ``macs_after``: shares of the original model's MACs.  ``locked``: why its output
+    channels stay, None where they may leave.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[int, ...]
+    before: int
+    after: int
+    macs_before: float
+    macs_after: float
+    locked: str | None = None
+
+
+@dataclass(frozen=True)
 class Verification:
     """``masked_max_rel_err``: cut without refit against the masked original, largest relative error."""
 
@@ -122,6 +141,7 @@ class Report:
     curves: tuple[GroupCurve, ...] = ()
     search: tuple[SearchStep, ...] = ()
     refits: tuple[Refitted, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
