@@ -276,7 +276,7 @@ class _Walk:
         for name, value in zip(node.proto.input, node.inputs, strict=True):
             known = self._known(value)
             if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
-                data[name] = numpy_helper.from_array(np.ascontiguousarray(known))
+                data[name] = numpy_helper.from_array(known)
         try:
             inferred = shape_inference.infer_node_outputs(
                 schema, node.proto, types, input_data=data, opset_imports=self._imports

@@ -126,7 +126,7 @@ class Runner:
                     while len(proto.input) <= slot:
                         proto.input.append("")
                     proto.input[slot] = name
-                    initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+                    initializers[name] = numpy_helper.from_array(array, name)
             nodes.append(proto)
             for slot, value in enumerate([*node.inputs, *self._captured(node)]):
                 if value is None or value in made or slot in changes or value in self._inner:
@@ -137,7 +137,7 @@ class Runner:
                     continue
                 known = self.constant(value)
                 if known is not None:
-                    initializers[value] = numpy_helper.from_array(np.ascontiguousarray(known), value)
+                    initializers[value] = numpy_helper.from_array(known, value)
                 else:
                     inputs[value] = None
         specs = [
