@@ -1,0 +1,220 @@
+"""Linear layers in normal form: rows times weights is what the operator computes, and moments are those of the rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Attribute, Sketch, run
+
+from onnxprune.calibration.moments import layer_geometry, row_picks
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
+from onnxprune.linear.gram import CHUNK, Gram, with_constant
+from onnxprune.linear.solve import Ridge, fold, ridge
+from onnxprune.surgery.cut import constant_of
+
+SPACE = {1: (11,), 2: (9, 8), 3: (6, 5, 7)}
+KERNEL = {1: (3,), 2: (3, 2), 3: (2, 3, 2)}
+
+Built = tuple[onnx.ModelProto, Coupling, Layer]
+
+
+def one_layer(op: str, shape: tuple[int, ...], weight: tuple[int, ...], attrs: dict[str, Attribute]) -> Built:
+    sketch = Sketch(seed=sum(shape))
+    y = sketch.op(op, sketch.input("x", list(shape)), sketch.weight(*weight), attrs=attrs)
+    sketch.output(y, [None] * len(shape))
+    model = sketch.model()
+    coupling = couple(model, {}, None)
+    (layer,) = layers(coupling)
+    return model, coupling, layer
+
+
+def convolution(op: str, rank: int, group: int, stride: int, dilation: int, padding: str) -> Built:
+    attrs: dict[str, Attribute] = {"group": group, "strides": [stride] * rank, "dilations": [dilation] * rank}
+    if padding == "uneven":
+        attrs["pads"] = [*range(rank), *[1] * rank]
+    elif padding != "none":
+        attrs["auto_pad"] = padding
+    into, out = (6, 4) if group == 1 else (6, 2 * group)
+    weight = (out, into // group) if op == "Conv" else (into, out // group)
+    return one_layer(op, (2, into, *SPACE[rank]), (*weight, *KERNEL[rank]), attrs)
+
+
+def explicit(built: Built, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows (r, g, i, t), weights (g, o, i, t), what the operator computes (r, g·o)), at every output position."""
+    model, coupling, layer = built
+    x = np.random.default_rng(seed).standard_normal(coupling.facts.shapes[layer.data]).astype(np.float32)
+    (y,) = run(model, {"x": x})
+    groups = layer.groups()
+    if layer.kind == "matmul":
+        geo, picks = None, np.arange(math.prod(x.shape[:-1]))
+    else:
+        geo = layer_geometry(coupling, layer, x.shape[2:], y.shape[2:])
+        picks = np.arange(geo.positions)
+    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), groups)
+    return sample_rows(layer, x, geo, picks, groups), weight, sample_outputs(layer, y, geo, picks)
+
+
+def check(built: Built) -> None:
+    rows, weight, wanted = explicit(built)
+    made = np.einsum("rgit,goit->rgo", rows, weight).reshape(len(rows), -1)
+    np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-5)
+    _, coupling, layer = built
+    stored = constant_of(coupling, (layer.index, layer.weight_slot))
+    np.testing.assert_array_equal(from_normal(layer, weight, stored), stored)
+
+
+PRODUCT = list(itertools.product((1, 2, 3), (1, 2, 6), (1, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("padding", ["none", "uneven", "SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_convolution_is_rows_times_weights(padding: str) -> None:
+    for rank, group, stride, dilation in PRODUCT:
+        if padding.startswith("SAME") and dilation > 1:
+            continue  # onnxruntime refuses it
+        check(convolution("Conv", rank, group, stride, dilation, padding))
+
+
+@pytest.mark.parametrize("padding", ["none", "uneven", "SAME_UPPER", "SAME_LOWER"])
+def test_transposed_convolution_is_rows_times_weights(padding: str) -> None:
+    for rank, group, stride, dilation in PRODUCT:
+        if padding.startswith("SAME") and dilation > 1:
+            continue  # as above
+        check(convolution("ConvTranspose", rank, group, stride, dilation, padding))
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "weight", "attrs"),
+    [
+        ("Gemm", (5, 7), (7, 4), {}),
+        ("Gemm", (5, 7), (4, 7), {"transB": 1}),
+        ("MatMul", (5, 7), (7, 4), {}),
+        ("MatMul", (2, 5, 7), (7, 4), {}),
+        ("MatMul", (2, 3, 5, 7), (7, 4), {}),
+    ],
+)
+def test_matrix_product_is_rows_times_weights(
+    op: str, shape: tuple[int, ...], weight: tuple[int, ...], attrs: dict[str, Attribute]
+) -> None:
+    check(one_layer(op, shape, weight, attrs))
+
+
+def test_sampled_rows_are_rows_of_the_whole() -> None:
+    for built in (convolution("Conv", 2, 2, 2, 1, "uneven"), one_layer("MatMul", (3, 900, 7), (7, 4), {})):
+        model, coupling, layer = built
+        shape = coupling.facts.shapes[layer.data]
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        (y,) = run(model, {"x": x})
+        picks, geo = row_picks(coupling, layer, x, y.shape, 7, 4000, seed=3)
+        again, _ = row_picks(coupling, layer, x, y.shape, 7, 4000, seed=3)
+        np.testing.assert_array_equal(picks, again)
+        assert len(np.unique(picks)) == len(picks) < (900 * 3 if geo is None else geo.positions)
+        rows = sample_rows(layer, x, geo, picks, layer.groups())
+        weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+        made = np.einsum("rgit,goit->rgo", rows, weight).reshape(len(rows), -1)
+        np.testing.assert_allclose(made, sample_outputs(layer, y, geo, picks), rtol=1e-4, atol=1e-5)
+
+
+# -- moments -------------------------------------------------------------------------------------------------------
+
+
+def explicit_moments(x: np.ndarray) -> np.ndarray:
+    """(rows, g, i, t) -> (g, n+1, n+1), the constant last, in float64."""
+    flat = x.reshape(*x.shape[:2], -1).astype(np.float64)
+    wide = np.concatenate([flat, np.ones((*x.shape[:2], 1))], axis=2)
+    return np.einsum("rga,rgb->gab", wide, wide)
+
+
+@pytest.mark.parametrize(("groups", "features", "taps", "outs"), [(1, 5, 1, 3), (2, 4, 9, 2), (3, 1, 4, 1)])
+@pytest.mark.parametrize("rows", [7, CHUNK + 13])
+def test_moments_are_those_of_all_rows(groups: int, features: int, taps: int, outs: int, rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    x = (generator.standard_normal((rows, groups, features, taps)) + 1).astype(np.float32)
+    y = generator.standard_normal((rows, groups * outs)).astype(np.float32)
+    whole = Gram.empty(groups, features * taps, outs)
+    whole.update(x, y)
+    exact = explicit_moments(x)
+    np.testing.assert_allclose(whole.xx, exact, rtol=1e-4, atol=1e-4 * rows)
+    wide = np.concatenate([x.reshape(rows, groups, -1), np.ones((rows, groups, 1), np.float32)], axis=2)
+    targets = y.reshape(rows, groups, outs).astype(np.float64)
+    np.testing.assert_allclose(whole.xy, np.einsum("rga,rgo->gao", wide, targets), atol=1e-4 * rows)
+    np.testing.assert_allclose(whole.yy, np.square(targets).sum(axis=0), rtol=1e-6)
+    assert whole.rows == rows
+    # Streamed in parts, and merged from shards: the same moments.
+    parts = [Gram.empty(groups, features * taps, outs) for _ in range(2)]
+    for number, (a, b) in enumerate(itertools.pairwise((0, rows // 3, rows // 2, rows))):
+        parts[number % 2].update(x[a:b], y[a:b])
+    merged = parts[0].merge(parts[1])
+    for name in ("xx", "xy", "yy", "rows"):
+        np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-4, atol=1e-4 * rows)
+    weights = generator.standard_normal((groups, features * taps + 1, outs))
+    residual = np.einsum("rga,gao->rgo", wide, weights) - targets
+    np.testing.assert_allclose(merged.error(weights), np.square(residual).sum(axis=0), rtol=1e-3)
+
+
+def test_another_value_of_the_constant_feature() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 4)) + 3
+    for value in (0.0, 0.5, 1.0):
+        (wanted,), (one,) = (
+            np.einsum("rga,rgb->gab", wide, wide)
+            for wide in (np.append(x, np.full((50, 1), c), axis=1)[:, None] for c in (value, 1.0))
+        )
+        np.testing.assert_allclose(with_constant(one, value), wanted)
+
+
+# -- solving -------------------------------------------------------------------------------------------------------
+
+
+def problem(rows: int, features: int, outs: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(X with a constant column, Y, prior weights), float64, features on different scales and with a mean."""
+    generator = np.random.default_rng(seed)
+    scale = np.exp(generator.uniform(-2, 2, features))
+    x = (generator.standard_normal((rows, features)) + 0.5) * scale
+    wide = np.append(x, np.ones((rows, 1)), axis=1)
+    return wide, generator.standard_normal((rows, outs)), generator.standard_normal((features + 1, outs))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("rows", "features", "outs"), [(40, 5, 1), (60, 12, 7), (300, 30, 4)])
+def test_ridge_is_least_squares_of_the_stacked_system(rows: int, features: int, outs: int, seed: int) -> None:
+    x, y, prior = problem(rows, features, outs, seed)
+    moments = x.T @ x
+    for strength in (0.0, 1e-3, 1.0):
+        pull = np.sqrt(strength * np.diagonal(moments))
+        pull[-1] = 0.0  # the constant is free
+        stacked = np.concatenate([x, np.diag(pull)])
+        wanted, *_ = np.linalg.lstsq(stacked, np.concatenate([y, pull[:, None] * prior]), rcond=None)
+        found = ridge(moments, x.T @ y, prior, strength)
+        np.testing.assert_allclose(x @ found, x @ wanted, atol=1e-5)
+
+
+def test_ridge_without_evidence_stays_at_the_prior() -> None:
+    prior = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_allclose(ridge(np.zeros((4, 4)), np.zeros((4, 2)), prior, 1e-2), prior, rtol=1e-6)
+
+
+def test_dead_and_doubled_features_are_harmless() -> None:
+    x, y, _ = problem(80, 6, 3, 5)
+    doubled = np.concatenate([np.zeros((80, 2)), x[:, :1], x], axis=1)
+    found = ridge(doubled.T @ doubled, doubled.T @ y, np.zeros((10, 3)), 0.0)
+    wanted, *_ = np.linalg.lstsq(x, y, rcond=None)
+    np.testing.assert_allclose(doubled @ found, x @ wanted, atol=1e-3)
+    assert np.isfinite(Ridge(np.zeros((3, 3)), 1e-3).solve(np.ones((3, 1)), np.zeros((3, 1)))).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fold_is_least_squares_against_the_layers_own_output(seed: int) -> None:
+    x, _, weights = problem(200, 10, 4, seed)
+    # Columns that depend on each other, or there would be nothing to fold.
+    x[:, 5:10] = x[:, :5] @ np.random.default_rng(seed).standard_normal((5, 5)) + 0.3 * x[:, 5:10]
+    kept = np.array([0, 2, 3, 6, 9, 10])
+    wanted, *_ = np.linalg.lstsq(x[:, kept], x @ weights, rcond=None)
+    found = fold(x.T @ x, weights, kept, 0.0)
+    np.testing.assert_allclose(x[:, kept] @ found, x[:, kept] @ wanted, atol=1e-4)
+    sliced = np.linalg.norm(x[:, kept] @ weights[kept] - x @ weights)
+    assert np.linalg.norm(x[:, kept] @ found - x @ weights) < sliced
