@@ -1,4 +1,11 @@
-"""One self-contained HTML file: no script, no network; plots are SVG in the reader's colour scheme."""
+"""One self-contained HTML file: no script, no network; plots are SVG in the reader's colour scheme.
+
+Why no plotting library draws it.  For ResNet-50 this page is 0.1 MB and loads in 0.06-0.18 s (headless Chromium, two
+busy cores); the same bars alone are 4.8 MB and 1.4-2.1 s with plotly inlined, 0.9 MB of script with Altair, which
+also installs 90 MB.  Script is blocked where reports are read: mail, artifact viewers, untrusted notebooks.  Their
+static SVG has neither the reader's colour scheme nor text that stays legible on a phone.  What is left for a library
+is the geometry of four plots; Jinja2 does the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from onnxprune.report import plots, rows, wording
+from onnxprune.report.lanes import Lanes, lanes
 from onnxprune.report.versions import versions
 from onnxprune.result import Report, SearchStep
 
@@ -23,6 +31,7 @@ class _Plots:
     channels: tuple[plots.Bars, plots.Bars] | None
     search: tuple[plots.Curve, plots.Curve] | None
     panels: tuple[plots.Panel, ...]
+    graph: Lanes | None
 
 
 def render(report: Report, plan: str, command: str | None = None) -> str:
@@ -81,11 +90,14 @@ def _plots(report: Report) -> _Plots:
         chosen = None if drop is None else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric == wording.TOP1
         limit = _allowed(report)
+        # The original is where every search starts: all of the MACs, no drop.
+        path = (SearchStep(1.0, 0.0), *report.search)
         search = (
-            plots.search_curve(report.search, chosen, limit, in_percent, plots.NARROW),
-            plots.search_curve(report.search, chosen, limit, in_percent, plots.WIDE),
+            plots.search_curve(path, chosen, limit, in_percent, plots.NARROW),
+            plots.search_curve(path, chosen, limit, in_percent, plots.WIDE),
         )
-    return _Plots(channels, search, plots.sensitivity_panels(report.curves, report.groups))
+    panels = plots.sensitivity_panels(report.curves, report.groups)
+    return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
 
 
 def _allowed(report: Report) -> float | None:

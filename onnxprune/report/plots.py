@@ -87,7 +87,7 @@ class Panel:
 def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
     """Groups from left to right in the model's order; many of them make the plot wider than ``width``."""
     left, top, bottom, height = 38.0, 10.0, 200.0, 218.0
-    step = max(5.0, min(34.0, (width - left) / max(1, len(groups))))
+    step = max(5.0, min(56.0, (width - left) / max(1, len(groups))))
     top_ticks = _round_ticks(max((row.before for row in groups), default=1))
     scale = (bottom - top) / top_ticks[-1]
     bars = []

@@ -1,0 +1,110 @@
+"""The picture of the graph: one line of text per layer, and beside it lanes that show what feeds what.
+
+Like the graph of a version control's log: it is read from top to bottom at any width, names stay legible however
+deep the model is, and its bytes grow with the layers, not with the square of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxprune.report import wording
+from onnxprune.result import LayerRow
+
+#: Pixels: height of a line, and how wide a lane and all lanes together may get.
+LINE = 24
+LANE, LEAST_LANE, MOST = 14.0, 4.0, 132.0
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One row: where its dot is, how much of it was cut (0 nothing … 4 most), and what its line says.
+
+    ``short``: the name without the operator that exporters repeat at its end.
+    ``had`` and ``has``: lengths of the bar of its MACs before and after, in percent of the longest.
+    """
+
+    x: float
+    y: float
+    level: int
+    merge: bool
+    name: str
+    short: str
+    op: str
+    channels: str
+    had: float
+    has: float
+    locked: str | None
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """``edges``: the path data of all lines."""
+
+    width: float
+    height: float
+    edges: str
+    spots: tuple[Spot, ...]
+
+
+def lanes(rows: Sequence[LayerRow]) -> Lanes:
+    """Place ``rows``: a row takes over the lane of an input that nothing reads later, else the first free one."""
+    last = list(range(len(rows)))
+    for index, row in enumerate(rows):
+        for source in row.inputs:
+            last[source] = index
+    place = _places(rows, last)
+    count = max(place, default=0) + 1
+    step = max(LEAST_LANE, min(LANE, MOST / count))
+    xs = [round(step * (lane + 0.5) + 2, 1) for lane in place]
+    ys = [LINE * index + LINE / 2 for index in range(len(rows))]
+    edges = []
+    for index, row in enumerate(rows):
+        for source in row.inputs:
+            edges.append(_edge(xs[source], ys[source], xs[index], ys[index]))
+    largest = max((row.macs_before for row in rows), default=0.0) or 1.0
+    spots = tuple(_spot(row, x, y, largest) for row, x, y in zip(rows, xs, ys, strict=True))
+    return Lanes(round(step * count + 6, 1), LINE * len(rows), "".join(edges), spots)
+
+
+def _places(rows: Sequence[LayerRow], last: Sequence[int]) -> list[int]:
+    held: list[int] = []
+    place: list[int] = []
+    for index, row in enumerate(rows):
+        ending = sorted(place[source] for source in row.inputs if last[source] <= index)
+        for lane in ending:
+            held[lane] = -1
+        lane = ending[0] if ending else next((k for k, until in enumerate(held) if until < 0), len(held))
+        if lane == len(held):
+            held.append(-1)
+        if last[index] > index:
+            held[lane] = last[index]
+        place.append(lane)
+    return place
+
+
+def _edge(x: float, y: float, to_x: float, to_y: float) -> str:
+    """Straight down the source's own lane, then over to the reader's within the last line."""
+    if x == to_x:
+        return f"M{x:g} {y:g}V{to_y:g}"
+    bend = to_y - LINE
+    return f"M{x:g} {y:g}V{bend:g}C{x:g} {bend + LINE / 2:g} {to_x:g} {bend + LINE / 2:g} {to_x:g} {to_y:g}"
+
+
+def _spot(row: LayerRow, x: float, y: float, largest: float) -> Spot:
+    cut = 1 - row.macs_after / row.macs_before if row.macs_before else 0.0
+    channels = f"{row.before} → {row.after}" if row.after != row.before else f"{row.before or ''}"
+    return Spot(
+        x=x,
+        y=y,
+        level=0 if cut < 0.005 else min(4, 1 + int(cut * 4)),
+        merge=not row.macs_before,
+        name=row.name,
+        short=(row.name.removesuffix(f"/{row.op}") if row.macs_before else "") or row.name,
+        op=f"{row.op}, {wording.percent(row.macs_before)} of the MACs, {wording.percent(max(cut, 0.0))} of them cut",
+        channels=channels,
+        had=round(100 * row.macs_before / largest, 1),
+        has=round(100 * row.macs_after / largest, 1),
+        locked=row.locked,
+    )
