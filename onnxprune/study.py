@@ -75,6 +75,8 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     fit, holdout = split(dataset, options.seed)
     notes = list(dataset.notes)
     notes += [f"onnx.checker on the original: {c}" for c in loaded.complaints]
+    if loaded.renamed:
+        notes.append(f"{loaded.renamed} nodes had the name of another one, which onnxruntime refuses: numbered")
     return Study(
         loaded,
         coupling,

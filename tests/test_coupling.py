@@ -12,7 +12,9 @@ from onnx import helper as oh
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why
 from onnxprune.errors import ModelError, PlanError
+from onnxprune.graph.execute import run_node
 from onnxprune.graph.inputs import input_shapes
+from onnxprune.graph.load import load
 from onnxprune.graph.view import view
 from onnxprune.surgery.cut import cut
 
@@ -98,8 +100,11 @@ def test_channel_shuffle() -> None:
     back = s.op("Reshape", turned, s.array([0, 12, 4, 4]))
     s.output(s.conv(back, 12, 3, group=3, name="after"), ["n", 3, 4, 4])
     coupling = prove(s.model())
-    # Six pairs, one from each half; the grouped reader takes them two pairs at a time.
-    assert table(coupling) == {"before": 3}
+    # Six pairs, one from each half. The grouped reader's groups are held by the output, so it loses the same
+    # places of each of its three groups: every third pair goes with the two others like it.
+    assert table(coupling) == {"before": 2}
+    taken = np.bincount(next(line for key, line in coupling.units.items() if key == (0, 1))[0])
+    assert taken.tolist() == [6, 6]
 
 
 def test_flatten_before_a_gemm() -> None:
@@ -252,12 +257,12 @@ def test_what_follows_from_a_measured_size_is_dynamic_too() -> None:
     s = Sketch()
     x = s.input("x", [6])
     index = s.op("NonZero", x)
-    rows = s.op("Gather", s.weight(6, 5), s.op("Squeeze", index, s.array([0])), attrs={"axis": 0})
+    rows = s.op("Gather", s.weight(6, 5), s.op("Squeeze", index, s.array([0])), attrs={"axis": 0}, name="table")
     hidden = s.op("MatMul", rows, s.weight(5, 9), name="hidden")
     s.output(s.op("MatMul", s.op("Relu", hidden), s.weight(9, 2)), ["k", 2])
     coupling = couple(s.model(), {}, None)
     assert coupling.facts.is_dynamic(hidden, 0) or coupling.facts.is_dynamic(s.nodes[3].output[0], 0)
-    assert table(coupling) == {"hidden": 9}
+    assert table(coupling) == {"table": 5, "hidden": 9}
 
 
 def test_why_offers_similar_names() -> None:
@@ -284,11 +289,13 @@ def test_other_float_types(dtype: int, tolerance: float) -> None:
     assert {t.data_type for t in cut(coupling, random_keep(coupling, 0)).graph.initializer} == {dtype}
 
 
-def test_bfloat16_weights_are_cut_and_stay_bfloat16() -> None:
-    coupling = couple(_net(Sketch(dtype=TensorProto.BFLOAT16)), {}, None)
+@pytest.mark.parametrize("opset", [17, 22])
+def test_bfloat16_weights_are_cut_and_stay_bfloat16(opset: int) -> None:
+    # Conv knows bfloat16 from opset 22 on; exporters write it into older files all the same.
+    coupling = couple(_net(Sketch(dtype=TensorProto.BFLOAT16, opset=opset)), {}, None)
     assert table(coupling) == {"a": 6}
     small = cut(coupling, random_keep(coupling, 0))
-    onnx.checker.check_model(small, full_check=True)
+    onnx.checker.check_model(small, full_check=opset == 22)
     assert {t.data_type for t in small.graph.initializer} == {TensorProto.BFLOAT16}
     assert sorted(tuple(t.dims) for t in small.graph.initializer) == [(2,), (2, 4, 1, 1), (4,), (4, 3, 3, 3)]
 
@@ -297,7 +304,10 @@ def test_duplicate_and_missing_node_names() -> None:
     model = _net(Sketch())
     for node in model.graph.node:
         node.name = "same"
-    assert sorted(table(prove(model))) == ["same"]
+    loaded = load(model)
+    assert loaded.renamed == 2 and {n.name for n in model.graph.node} == {"same"}
+    assert [n.name for n in loaded.proto.graph.node] == ["same", "same_2", "same_3"]
+    assert table(prove(loaded.proto)) == {"same": 6}
     for node in model.graph.node:
         node.name = ""
     assert list(table(prove(model)).values()) == [6]
@@ -448,8 +458,6 @@ def test_a_model_already_pruned_once() -> None:
 
 
 def test_external_data_is_read_and_cut(tmp_path: object) -> None:
-    from onnxprune.graph.load import load
-
     path = f"{tmp_path}/model.onnx"
     onnx.save(_net(Sketch()), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert table(prove(load(path).proto)) == {"a": 6}
@@ -473,7 +481,7 @@ def test_if_branches_are_pruned_inside_and_across_their_border() -> None:
     s.output(s.conv(chosen, 10, 2, name="after"), ["n", 2, 8, 8])
     model = s.model()
     coupling = prove(model)
-    assert table(coupling) == {"in1": 6, "in2": 7, "out1": 10}
+    assert table(coupling) == {"in1": 6, "in2": 7, "out2": 10}
     keep = random_keep(coupling, 3)
     small = cut(coupling, keep)
     from onnxprune.surgery.cut import mask
@@ -541,11 +549,13 @@ def test_a_scan_carries_channels_along() -> None:
 
 def test_a_branch_that_is_never_taken_does_not_lock() -> None:
     dead = Sketch(seed=7, prefix="dead_")
-    dead.output(dead.op("Squeeze", "outer", dead.array([1])), ["n", 8, 8])
+    # Axes that only a run tells: nothing could be said of this branch if it were ever taken.
+    dead.output(dead.op("Squeeze", "outer", "axes"), ["n", 8, 8])
     alive = Sketch(seed=8, prefix="alive_")
     alive.output(alive.op("Relu", "outer"), ["n", 9, 8, 8])
     s = Sketch()
     s.input("x", ["n", 3, 8, 8])
+    s.input("axes", [1], TensorProto.INT64)
     s.nodes.append(oh.make_node("Conv", ["x", s.weight(9, 3, 1, 1)], ["outer"], name="outer"))
     rank = s.op("Size", s.op("Shape", "outer"))
     chosen = s.op("If", s.op("Equal", rank, s.array(3)),
@@ -614,21 +624,35 @@ def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]]) -
         couple(_net(Sketch()), given, None)
 
 
-# -- speed --------------------------------------------------------------------------------------------------
+# -- cost ---------------------------------------------------------------------------------------------------
 
 
-def test_two_thousand_nodes_take_seconds() -> None:
-    import time
-
+def _deep(blocks: int) -> onnx.ModelProto:
     s = Sketch()
     x = s.conv(s.input("x", ["n", 3, 16, 16]), 3, 8, name="stem")
-    while len(s.nodes) < 2000:
+    for _ in range(blocks):
         inner = s.op("Relu", s.norm(s.conv(x, 8, 6, 3), 6))
         flat = s.op("Reshape", s.op("Reshape", inner, s.array([0, 2, 3, 16, 16])), s.array([0, 6, 16, 16]))
         x = s.op("Relu", s.op("Add", x, s.conv(flat, 6, 8)))
     s.output(x, ["n", 8, 16, 16])
-    model = s.model()
-    began = time.process_time()
-    coupling = couple(model, {}, None)
-    assert len(coupling.groups) == 249
-    assert time.process_time() - began < 20
+    return s.model()
+
+
+def test_the_work_grows_with_the_graph_and_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand nodes: one group per block, and as many node executions per block as in a small graph."""
+    counted: list[str] = []
+
+    def counting(node: onnx.NodeProto, *rest: object) -> object:
+        counted.append(node.op_type)
+        return run_node(node, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("onnxprune.coupling.trace.run_node", counting)
+    monkeypatch.setattr("onnxprune.graph.facts.run_node", counting)
+    work = {}
+    for blocks in (25, 250):
+        counted.clear()
+        model = _deep(blocks)
+        assert len(model.graph.node) == 1 + 8 * blocks
+        assert len(couple(model, {}, None).groups) == blocks
+        work[blocks] = len(counted)
+    assert work[250] <= 10.5 * work[25]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import BORDER, NOTHING, SHAPE, SIMPLIFY, Atoms, Choice, Ledger, Option, Reason
+from onnxprune.coupling.atoms import BORDER, NOTHING, SHAPE, Atoms, Choice, Ledger, Option, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.notation import Dim
 from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule, Structural, bind
@@ -30,7 +30,7 @@ class Walked:
     labels: Mapping[Key, tuple[Atoms, ...]]
     bounds: Mapping[int, Bound]
     movers: frozenset[int]
-    locked: Mapping[int, str]
+    locked: Mapping[int, Reason]
 
 
 def walk(graph: Graph, facts: Facts) -> Walked:
@@ -52,7 +52,7 @@ class _Walker:
         self.labels: dict[Key, tuple[Atoms, ...]] = {}
         self.bounds: dict[int, Bound] = {}
         self.movers: set[int] = set()
-        self.locked: dict[int, str] = {}
+        self.locked: dict[int, Reason] = {}
         self.dead = dead_scopes(graph, facts)
 
     # -- labels ---------------------------------------------------------------------------------------------
@@ -79,8 +79,8 @@ class _Walker:
             if shape is None:
                 return None
             self.labels[key] = tuple(self.ledger.fresh(n) for n in shape)
-            if isinstance(key, str) and (self.is_arithmetic(key) or key in self.graph.initializers):
-                self._lock_all(key, f"'{key}' is computed from sizes, or read as a whole", None, SIMPLIFY)
+            if isinstance(key, str) and key in self.graph.initializers:
+                self._lock_all(key, f"'{key}' is read as a whole", None, NOTHING)
         return self.labels[key]
 
     def _lock_all(self, key: Key, text: str, node: int | None, remedy: str) -> None:
@@ -134,7 +134,7 @@ class _Walker:
         return next((v for v in values if v not in self.facts.shapes), None)
 
     def _refuse(self, node: Node, text: str, remedy: str) -> None:
-        self.locked[node.index] = text
+        self.locked[node.index] = Reason(f"{named(node)} {text}", node.index, remedy=remedy)
         if any(node.scope.startswith(scope) for scope in self.dead):
             # What does not fit in a branch that is never taken did not fit before the cut, either.
             return

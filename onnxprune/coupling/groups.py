@@ -7,7 +7,7 @@ units may leave in place of any other: a pool of interchangeable channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,11 +118,12 @@ def _try_cuts(coupling: Coupling) -> CannotFollow | None:
         try:
             coupling.edits(keep)
         except CannotFollow as refused:
-            free = [(k, a) for k, a in refused.axes if k in coupling.units and (coupling.units[k][a] >= 0).any()]
-            if not free:
-                free = [axis for group in coupling.groups for axis in group.axes]
-            refused.axes = free
-            return refused
+            everything = [axis for group in coupling.groups for axis in group.axes]
+            for axes in (refused.axes, refused.sources, everything):
+                free = [(k, a) for k, a in axes if k in coupling.units and (coupling.units[k][a] >= 0).any()]
+                if free:
+                    refused.axes = free
+                    return refused
     return None
 
 
@@ -167,7 +168,7 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
     start = 0
     for g, pool in enumerate(pools):
         own = tuple(places[g])
-        groups.append(Group(g, _name(graph, own), np.arange(start, start + len(pool)), own))
+        groups.append(Group(g, _name(graph, walked, own), np.arange(start, start + len(pool)), own))
         start += len(pool)
     held = _held(graph, walked, classes)
     frozen = {key: tuple(lines) for key, lines in units.items()}
@@ -188,15 +189,29 @@ def _weighty(graph: Graph, walked: Walked) -> frozenset[Key]:
     return frozenset(key for key in walked.labels if isinstance(key, tuple))
 
 
-def _name(graph: Graph, axes: tuple[Axis, ...]) -> str:
-    """After the first node with a weight that makes the group's channels, else the first tensor."""
-    for key, axis in axes:
-        if isinstance(key, tuple) and axis == 0 and key[1] > 0:
-            node = graph.nodes[key[0]]
-            if node.op not in ("BatchNormalization",):
-                return node.proto.name or next((o for o in node.outputs if o), "?")
+def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
+    """After the earliest layer whose weight makes the group's channels, else the first tensor they stand in."""
+    makers = [key[0] for key, axis in axes if isinstance(key, tuple) and _makes(graph, walked, key, axis)]
+    if makers:
+        return graph.nodes[min(makers)].label
     key = axes[0][0]
     return key if isinstance(key, str) else graph.nodes[key[0]].label
+
+
+def _makes(graph: Graph, walked: Walked, use: tuple[int, int], axis: int) -> bool:
+    """Whether this axis of a constant becomes channels that no input has: a layer's outputs, a table's columns."""
+    index, slot = use
+    lookup = graph.nodes[index].op == "Gather" and slot == 0
+    bound = walked.bounds.get(index)
+    if bound is None:
+        return lookup and index in walked.movers
+    term = bound.inputs[slot]
+    if term is None or not (lookup or bound.rule.linear is not None or bound.rule.macs):
+        return False
+    linear = bound.rule.linear
+    read = range(len(bound.inputs)) if linear is None else (linear.data,)
+    data = [bound.inputs[k] or () for k in read if (index, k) not in walked.labels]
+    return any(bound.in_output(f) and not any(f in dim for t in data for dim in t) for f in term[axis])
 
 
 def _distinct(groups: list[Group]) -> tuple[Group, ...]:
@@ -231,7 +246,18 @@ def _held(graph: Graph, walked: Walked, classes: Classes) -> tuple[Held, ...]:
         reason = classes.reasons[which]
         size = max(len(np.unique(stuck)) for _, stuck in places)
         held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
-    return tuple(held)
+    return (*held, *_refused(graph, walked))
+
+
+def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
+    """Nodes that no rule could be fitted to, and that read a matrix or more: their weights stay whole."""
+    for index, reason in walked.locked.items():
+        node = graph.nodes[index]
+        for slot, value in enumerate(node.inputs):
+            tensor = graph.initializers.get(value or "")
+            if tensor is not None and len([n for n in tensor.dims if n > 1]) > 1:
+                axes = tuple(((index, slot), axis) for axis in range(len(tensor.dims)))
+                yield Held(node.label, max(tensor.dims), reason, axes)
 
 
 def _held_name(graph: Graph, axis: Axis) -> str:

@@ -44,13 +44,20 @@ Edit = InputEdit | AttributeEdit
 
 
 class CannotFollow(Exception):
-    """No edit makes this node follow the cut; ``axes`` are the (key, axis) that must stay whole."""
+    """No edit makes this node follow the cut.
 
-    def __init__(self, node: Node, text: str, axes: list[tuple[Key, int]]) -> None:
+    ``axes``: the (key, axis) at the node that must stay whole; ``sources``: those whose sizes its operand is
+    computed from, which must stay where the node's own axes already do.
+    """
+
+    def __init__(
+        self, node: Node, text: str, axes: list[tuple[Key, int]], sources: list[tuple[Key, int]] | None = None
+    ) -> None:
         super().__init__(f"{node.op} '{node.label}' {text}")
         self.node = node
         self.text = text
         self.axes = axes
+        self.sources = sources or []
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +260,7 @@ def edits(graph: Graph, facts: Facts, walked: Walked, masks: Masks) -> list[Edit
         if is_arithmetic(value) and not np.array_equal(fresh.get(value, np.empty(0)), facts.values[value]):
             node = graph.nodes[graph.producer[value]]
             site = _Site(graph, facts, walked, masks, node, shape_of, needs)
-            raise CannotFollow(node, f"gives a size out of the model as '{value}'", _sized_axes(site))
+            raise CannotFollow(node, f"gives a size out of the model as '{value}'", _sources(site, value))
     for node in graph.nodes:
         if node.index in facts.arithmetic or node.index in facts.folded:
             continue
@@ -291,7 +298,10 @@ def _checked(
                 more += template
                 continue
             raise CannotFollow(
-                site.node, f"shares the arithmetic of its sizes in '{value}' with other nodes", _own(site)
+                site.node,
+                f"shares the arithmetic of its sizes in '{value}' with other nodes",
+                _own(site),
+                _sources(site, value),
             )
         more.append(InputEdit(site.node.index, slot, must))
     return more
@@ -307,25 +317,62 @@ def _is_operand(walked: Walked, node: Node, slot: int) -> bool:
 def _unchanged(site: _Site, slot: int, fresh: Mapping[str, Array]) -> list[Edit]:
     """A size that enters the computation as a number keeps the number it had (1/sqrt of a width, say)."""
     value = site.node.inputs[slot] or ""
-    before, now = site.facts.values[value], fresh.get(value)
+    must, now = _left_of(site, slot), fresh.get(value)
     if not site.facts.varies(value):
-        site.needs.append((site, slot, before))
-    if now is not None and now.shape == before.shape and np.array_equal(now, before):
+        site.needs.append((site, slot, must))
+    if now is not None and now.shape == must.shape and np.array_equal(now, must):
         return []
     if site.facts.varies(value):
-        raise CannotFollow(site.node, f"computes with the size behind '{value}'", _sized_axes(site))
-    return [InputEdit(site.node.index, slot, before)]
+        raise CannotFollow(site.node, f"computes with the size behind '{value}'", _sources(site, value))
+    return [InputEdit(site.node.index, slot, must)]
 
 
-def _sized_axes(site: _Site) -> list[tuple[Key, int]]:
-    """Axes whose Shape feeds any arithmetic: the coarse answer for a value of mixed origin."""
-    found: list[tuple[Key, int]] = []
-    for index in sorted(site.facts.arithmetic):
+def _left_of(site: _Site, slot: int) -> Array:
+    """What a cut leaves of the numbers in ``slot``: numbers along a cut axis go with their channels."""
+    array = site.facts.values[site.node.inputs[slot] or ""]
+    for axis in range(array.ndim):
+        mask = site.mask_in(slot, axis)
+        if not mask.all():
+            array = np.compress(mask, array, axis=axis)
+    return array
+
+
+def _sources(site: _Site, value: str) -> list[tuple[Key, int]]:
+    """The cut axes whose sizes this arithmetic value depends on: each is put back alone to see if it matters."""
+    tensors: dict[str, None] = {}
+    waiting, seen = [value], {value}
+    while waiting:
+        index = site.graph.producer.get(waiting.pop())
+        if index is None or index not in site.facts.arithmetic:
+            continue
         node = site.graph.nodes[index]
-        if node.op in ("Shape", "Size") and node.inputs[0] in site.walked.labels:
-            value = node.inputs[0] or ""
-            found += [(value, axis) for axis in range(len(site.walked.labels[value]))]
+        behind = [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(behind)
+        if node.op in ("Shape", "Size"):
+            tensors.update(dict.fromkeys(behind))
+        else:
+            waiting += behind
+    now = recompute(site.graph, site.facts, site.shape_of, [value]).get(value)
+    found: list[tuple[Key, int]] = []
+    for tensor in tensors:
+        for axis, size in enumerate(site.facts.shapes[tensor]):
+            if site.shape_of(tensor)[axis] == size:
+                continue
+            then = recompute(site.graph, site.facts, _restored(site, tensor, axis), [value]).get(value)
+            if now is None or then is None or not np.array_equal(now, then):
+                keys: list[Key] = [tensor] if tensor in site.walked.labels else [*data_uses(site.graph, tensor)]
+                found += [(key, axis) for key in keys]
     return found
+
+
+def _restored(site: _Site, tensor: str, axis: int) -> Callable[[str], Shape]:
+    def shape_of(value: str) -> Shape:
+        shape = site.shape_of(value)
+        if value != tensor:
+            return shape
+        return (*shape[:axis], site.facts.shapes[tensor][axis], *shape[axis + 1 :])
+
+    return shape_of
 
 
 def _moved(site: _Site, fresh: Mapping[str, Array]) -> list[Edit]:
@@ -437,7 +484,8 @@ def _settle(site: _Site, slot: int, current: Array, must: Array) -> list[Edit]:
     template = _template(site, slot, must)
     if template is not None:
         return template
-    raise CannotFollow(node, f"gets its sizes from arithmetic in '{value}' that cannot follow the cut", _own(site))
+    text = f"gets its sizes from arithmetic in '{value}' that cannot follow the cut"
+    raise CannotFollow(node, text, _own(site), _sources(site, value))
 
 
 def _template(site: _Site, slot: int, must: Array) -> list[Edit] | None:

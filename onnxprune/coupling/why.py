@@ -71,7 +71,7 @@ def _tell_node(coupling: Coupling, index: int) -> str:
     if bound is not None:
         lines.append(f"  rule: {bound}")
     elif index in coupling.walked.locked:
-        lines.append(f"  locked: it {coupling.walked.locked[index]}")
+        lines.append(f"  locked: {tell(coupling.walked.locked[index])}")
     elif index in coupling.walked.movers:
         lines.append("  moves data: where each position goes was found by running it")
     for out in node.outputs:

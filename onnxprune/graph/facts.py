@@ -192,6 +192,15 @@ def _measure(node: Node, shape: Shape) -> Array:
     return np.asarray(shape[start:end], dtype=np.int64)
 
 
+def _retyped(kind: onnx.TypeProto, old: int, new: int) -> onnx.TypeProto:
+    if kind.tensor_type.elem_type != old:
+        return kind
+    copy = onnx.TypeProto()
+    copy.CopyFrom(kind)
+    copy.tensor_type.elem_type = new
+    return copy
+
+
 class _Walk:
     """One pass over the graph; bodies are visited when their owner is."""
 
@@ -278,9 +287,7 @@ class _Walk:
             if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
                 data[name] = numpy_helper.from_array(known)
         try:
-            inferred = shape_inference.infer_node_outputs(
-                schema, node.proto, types, input_data=data, opset_imports=self._imports
-            )
+            inferred = self._outputs(node, schema, types, data)
         except Exception:
             # The checker and the final run judge the model; here the value simply stays unknown.
             self.contradictions.add(node.index)
@@ -299,6 +306,31 @@ class _Walk:
                 self.contradictions.add(node.index)
             if all(d is not None for d in dims):
                 self.shapes[value] = tuple(d for d in dims if d is not None)
+
+    def _outputs(
+        self,
+        node: Node,
+        schema: onnx.defs.OpSchema,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, onnx.TensorProto],
+    ) -> Mapping[str, onnx.TypeProto]:
+        def infer(kinds: Mapping[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
+            found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
+                schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=self._imports
+            )
+            return found
+
+        try:
+            return infer(types)
+        except onnx.checker.ValidationError:
+            # Exporters write bfloat16 into operators whose version knows only the older float types.
+            swapped = {
+                name: _retyped(t, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT) for name, t in types.items()
+            }
+            if swapped == dict(types):
+                raise
+            found = infer(swapped)
+            return {name: _retyped(t, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16) for name, t in found.items()}
 
     def _is_empty(self, node: Node) -> bool:
         return any(0 in self.shapes.get(value, ()) for value in node.inputs if value is not None)
@@ -399,7 +431,16 @@ class _Walk:
             if not stacked and len(shapes) == 1 and None not in shapes and candidates:
                 self._alias(out, candidates[0])
             else:
+                if stacked and len(shapes) == 1:
+                    self._stack(node, position - carried, out, next(iter(shapes)))
                 self._take_measured(out, True)
+
+    def _stack(self, node: Node, place: int, value: str, slice_shape: Shape | None) -> None:
+        """The body tells all of a stacked output's shape but how many slices there are."""
+        if slice_shape is not None:
+            axes = node.integers("scan_output_axes") if node.op == "Scan" else None
+            axis = axes[place] % (len(slice_shape) + 1) if axes else 0
+            self._partial[value] = (*slice_shape[:axis], None, *slice_shape[axis:])
 
     def _taken(self, node: Node, branches: list[Body]) -> list[Body]:
         """The one branch that a known condition selects, else both."""

@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.names import repeated_names, with_unique_names
 
 _P = TypeVar("_P", bound=Message)
 _EXTERNAL = onnx.TensorProto.EXTERNAL
@@ -32,6 +33,8 @@ class LoadedModel:
     external: whether the file kept tensors in external data files.
     file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
     complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts.
+    renamed: how many nodes had another node's name, and got one of their own, without which onnxruntime
+        refuses the model.
     """
 
     proto: onnx.ModelProto
@@ -39,6 +42,7 @@ class LoadedModel:
     external: bool
     file_bytes: int
     complaints: tuple[str, ...] = ()
+    renamed: int = 0
 
 
 def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
@@ -72,7 +76,9 @@ def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
     _check_content(proto, where)
     _check_versions(proto, where)
     _check_sizes(proto, where)
-    return LoadedModel(proto, path, external, file_bytes, _complaints(proto, path, external, where))
+    complaints = _complaints(proto, path, external, where)
+    renamed = repeated_names(proto)
+    return LoadedModel(with_unique_names(proto) if renamed else proto, path, external, file_bytes, complaints, renamed)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

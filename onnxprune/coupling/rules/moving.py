@@ -36,14 +36,20 @@ def reverse_sequence(call: Call) -> Rule:
 
 def depth_to_space(call: Call) -> Rule:
     """The block (p q) has a fixed size, so it cannot lose a part; channels behind it can."""
-    block = call.node.integer("blocksize", 1)
-    deep = "(c p q)" if call.node.string("mode", "DCR") == "CRD" else "(p q c)"
-    return Rule(f"n {deep} h w -> n c (h p) (w q)", frozenset("pq"), sizes={"p": block, "q": block})
+    deep, fixed, sizes = _blocks(call)
+    return Rule(f"n {deep} h w -> n c (h p) (w q)", fixed, sizes=sizes)
 
 
 def space_to_depth(call: Call) -> Rule:
+    deep, fixed, sizes = _blocks(call)
+    return Rule(f"n c (h p) (w q) -> n {deep} h w", fixed, sizes=sizes)
+
+
+def _blocks(call: Call) -> tuple[str, frozenset[str], dict[str, int]]:
+    """The deep axis, and the block's factors with their sizes; both operators name the same two orders."""
     block = call.node.integer("blocksize", 1)
-    return Rule("n c (h p) (w q) -> n (p q c) h w", frozenset("pq"), sizes={"p": block, "q": block})
+    deep = "(c p q)" if call.node.string("mode", "DCR") == "CRD" else "(p q c)"
+    return deep, frozenset("pq"), {"p": block, "q": block}
 
 
 TABLE: dict[str, Entry] = {
