@@ -11,14 +11,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxprune.api import analyse, apply, compare, prune
+    from onnxprune.api import analyse, apply, compare, inspect, prune, why
+    from onnxprune.checkpoint import torch_plan
     from onnxprune.errors import OnnxPruneError
     from onnxprune.plan import Plan
-    from onnxprune.result import Comparison, Report, Result
+    from onnxprune.result import Comparison, Inspection, Report, Result
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison",
+    "Inspection",
     "OnnxPruneError",
     "Plan",
     "Report",
@@ -27,17 +29,24 @@ __all__ = [
     "analyse",
     "apply",
     "compare",
+    "inspect",
     "prune",
+    "torch_plan",
+    "why",
 ]
 
 _HOMES = {
     "analyse": "api",
     "apply": "api",
     "compare": "api",
+    "inspect": "api",
     "prune": "api",
+    "why": "api",
+    "torch_plan": "checkpoint",
     "OnnxPruneError": "errors",
     "Plan": "plan",
     "Comparison": "result",
+    "Inspection": "result",
     "Report": "result",
     "Result": "result",
 }

@@ -278,7 +278,7 @@ def apply(model: str | Path | onnx.ModelProto, plan: Plan | str | Path) -> onnx.
     """
     loaded = load(model)
     coupling = couple(loaded.proto, {}, None)
-    return _applied(loaded, coupling, _plan(plan))[0]
+    return _applied(loaded, coupling, plan if isinstance(plan, Plan) else Plan.read(plan))[0]
 
 
 def apply_file(path: Path, plan: Path, output: Path, options: Options, progress: Progress) -> Report:
@@ -288,21 +288,12 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     loaded = load(path)
     work = study(loaded, None, options)
     clock.mark("couple")
-    model, keep = _applied(loaded, work.coupling, _plan(plan))
+    model, keep = _applied(loaded, work.coupling, Plan.read(plan))
     checks = _verified(work.coupling, keep, model, loaded, work.fit, work.engine, progress)
     clock.mark("verify")
     report = _report(work, keep, model, None, checks, output, options, clock, progress)
     written = _write(model, output, loaded)
     return _extended(report, written, (), (), (), clock)
-
-
-def _plan(plan: Plan | str | Path) -> Plan:
-    if isinstance(plan, Plan):
-        return plan
-    try:
-        return Plan.from_json(Path(plan).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"cannot read the plan '{plan}': {error}") from error
 
 
 def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:
@@ -320,10 +311,13 @@ def analyse(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
     return couple(load(model).proto, dict(shapes or {}), None)
 
 
-def inspect(model: str | Path | onnx.ModelProto, options: Options) -> Inspection:
-    """What can be pruned, what cannot and why, and where the MACs are."""
+def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Inspection:
+    """What can be pruned, what cannot and why, and where the MACs are.
+
+    ``shapes``: input name to shape, for dynamic dims.
+    """
     loaded = load(model)
-    coupling = couple(loaded.proto, options.shapes, None)
+    coupling = couple(loaded.proto, dict(shapes or {}), None)
     cost = macs(coupling)
     inputs = tuple(
         f"{name} {'x'.join(map(str, coupling.facts.shapes[name]))}"
@@ -344,9 +338,9 @@ def inspect(model: str | Path | onnx.ModelProto, options: Options) -> Inspection
     )
 
 
-def why(model: str | Path | onnx.ModelProto, name: str, options: Options) -> str:
+def why(model: str | Path | onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
     """The group or lock of a tensor, node or group, and the path that ties or locks it."""
-    return explain(couple(load(model).proto, options.shapes, None), name)
+    return explain(couple(load(model).proto, dict(shapes or {}), None), name)
 
 
 def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:

@@ -11,6 +11,7 @@ from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Cost, sizes
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
+from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.gram import Gram
@@ -100,7 +101,7 @@ def plan_of(work: Study, keep: Array) -> Plan:
         kept = np.flatnonzero(keep[group.units])
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
-    return Plan(fingerprint(work.loaded.proto), tuple(cuts))
+    return Plan(fingerprint(work.loaded.proto), tuple(cuts), tensor_cuts(work.coupling, keep))
 
 
 def whole(coupling: Coupling) -> Array:

@@ -1,11 +1,17 @@
-"""The plan: which units of which group stay.  Plain JSON, so that it can be read, edited and replayed."""
+"""The plan: which units of which group stay.  Plain JSON, so that it can be read, edited and replayed.
+
+``plan.schema.json`` beside this file is its JSON Schema (draft 2020-12).  ``onnxprune_plan`` is the version of the
+format: a file of another version is refused; fields that are added later keep it, and readers ignore those they do
+not know.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,19 +31,54 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class TensorCut:
+    """What the cut leaves of one stored tensor: ``shape`` before it, ``kept`` positions of each axis that is cut."""
+
+    name: str
+    shape: tuple[int, ...]
+    kept: Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed."""
+    """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed.
+
+    ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
+    (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.
+    """
 
     model: str
     cuts: tuple[Cut, ...]
+    tensors: tuple[TensorCut, ...] = ()
 
     def to_json(self) -> str:
-        document = {
+        document: dict[str, object] = {
             "onnxprune_plan": VERSION,
             "model": self.model,
             "groups": [{"name": c.group, "before": c.before, "kept": list(c.kept)} for c in self.cuts],
         }
+        if self.tensors:
+            document["tensors"] = [
+                {
+                    "name": t.name,
+                    "shape": list(t.shape),
+                    "kept": {str(axis): to_ranges(kept) for axis, kept in t.kept.items()},
+                }
+                for t in self.tensors
+            ]
         return json.dumps(document, indent=1) + "\n"
+
+    @staticmethod
+    def read(path: str | Path) -> Plan:
+        """The plan in a file.
+
+        Raises:
+            PlanError: where it cannot be read, or is malformed.
+        """
+        try:
+            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot read the plan '{path}': {error}") from error
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -57,7 +98,15 @@ class Plan:
             for entry in document["groups"]:
                 cuts.append(Cut(str(entry["name"]), int(entry["before"]), tuple(int(k) for k in entry["kept"])))
             model = str(document["model"])
-        except (KeyError, TypeError, ValueError) as error:
+            tensors = tuple(
+                TensorCut(
+                    str(entry["name"]),
+                    tuple(int(n) for n in entry["shape"]),
+                    {int(axis): from_ranges(str(text)) for axis, text in entry["kept"].items()},
+                )
+                for entry in document.get("tensors", ())
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan lacks or misspells a field: {error!r}") from error
         for cut in cuts:
             valid = sorted(set(cut.kept)) == list(cut.kept) and cut.kept and 0 <= cut.kept[0] <= cut.kept[-1]
@@ -65,7 +114,27 @@ class Plan:
                 raise PlanError(
                     f"group '{cut.group}': 'kept' must be ascending indices below {cut.before}, at least one"
                 )
-        return Plan(model, tuple(cuts))
+        return Plan(model, tuple(cuts), tensors)
+
+
+def to_ranges(kept: Sequence[int]) -> str:
+    """Ascending indices, both ends of a run included: ``0-3,5,8-9``."""
+    runs: list[list[int]] = []
+    for index in kept:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in runs)
+
+
+def from_ranges(text: str) -> tuple[int, ...]:
+    """The reverse of :func:`to_ranges`; raises ValueError for anything else."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return tuple(found)
 
 
 def keep_vector(plan: Plan, groups: Mapping[str, np.ndarray], unit_count: int) -> np.ndarray:

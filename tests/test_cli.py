@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -42,16 +42,16 @@ class Engine(ModuleType):
         self._called(model=model, plan=plan, output=output, options=options)
         return made_up.report()
 
-    def inspect(self, model: Path, options: Options) -> object:
-        self._called(model=model, options=options)
+    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> object:
+        self._called(model=model, shapes=shapes)
         return made_up.inspection()
 
     def compare_models(self, a: Path, b: Path, data: object, options: Options, progress: object) -> object:
         self._called(a=a, b=b, data=data, options=options)
         return made_up.comparison()
 
-    def why(self, model: Path, name: str, options: Options) -> str:
-        self._called(model=model, name=name, options=options)
+    def why(self, model: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        self._called(model=model, name=name, shapes=shapes)
         return f"{name} is in group 3"
 
     def _called(self, **given: object) -> None:
@@ -259,7 +259,7 @@ def test_verbose_tells_stages_and_all_groups(engine: Engine, capsys: pytest.Capt
 
 def test_the_other_commands(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "net.onnx", "--shape", "x=1x3x8x8"]) == 0
-    assert engine.options.shapes == {"x": (1, 3, 8, 8)}
+    assert engine.calls[-1].shapes == {"x": (1, 3, 8, 8)}
     assert "97.8%" in capsys.readouterr().out
     assert main(["why", "net.onnx", "conv1"]) == 0
     assert capsys.readouterr().out == "conv1 is in group 3\n"

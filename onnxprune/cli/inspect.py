@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with stdout_to_stderr():
         from onnxprune.api import inspect
 
-        inspection = inspect(Path(arguments.MODEL), options)
+        inspection = inspect(Path(arguments.MODEL), options.shapes)
     if arguments.json:
         from onnxprune.report.document import of_inspection
 

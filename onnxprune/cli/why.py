@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with stdout_to_stderr():
         from onnxprune.api import why
 
-        answer = why(Path(arguments.MODEL), arguments.NAME, options)
+        answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes)
     print(answer.rstrip("\n"))
     return 0
 

@@ -1,0 +1,134 @@
+"""The cut, carried over to a checkpoint of the framework that the model came from, so that it can be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import onnx
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.errors import PlanError
+from onnxprune.graph.load import load
+from onnxprune.plan import Plan, TensorCut, fingerprint, keep_vector
+
+#: More names than this are counted, not listed.
+LISTED = 5
+#: What frameworks call the statistics of a BatchNormalization.
+STATISTICS = "running_mean"
+
+
+class Tensor(Protocol):
+    """What a numpy array and a torch tensor have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: tuple[object, ...], /) -> object: ...
+
+
+Kind = TypeVar("Kind", bound=Tensor)
+
+
+def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
+    """What a cut leaves of every initializer; one that its readers cut differently is listed once for each."""
+    masks = coupling.masks(keep)
+    found: dict[str, TensorCut] = {}
+    for key, lines in coupling.units.items():
+        name = coupling.value_of(key)
+        if not isinstance(key, tuple) or name not in coupling.graph.initializers:
+            continue
+        lengths = tuple(len(line) for line in lines)
+        kept = {axis: np.flatnonzero(masks(key, axis)) for axis in range(len(lines))}
+        cut = {a: tuple(int(p) for p in where) for a, where in kept.items() if len(where) < lengths[a]}
+        if cut:
+            entry = TensorCut(name, lengths, cut)
+            found[repr((name, sorted(cut.items())))] = entry
+    return tuple(found.values())
+
+
+def torch_plan(
+    plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: str | Path | onnx.ModelProto | None = None
+) -> dict[str, Kind]:
+    """``state_dict`` with every tensor that the plan cuts sliced, and the others as they are.
+
+    Works on arrays and on torch tensors alike (they are only indexed; torch is not imported): what goes in as a
+    tensor comes out as one, with its dtype and device.  Names must be those of the ONNX initializers, but for a
+    common prefix such as ``module.``.  ``model``: the original ONNX model, needed for a plan written by hand, which
+    lists no tensors.  The weights are the checkpoint's own, not refitted.
+
+    Raises:
+        PlanError: where a tensor that the plan cuts is not in ``state_dict``, or has another shape there: the
+            message names it.
+    """
+    plan = plan if isinstance(plan, Plan) else Plan.read(plan)
+    cuts = plan.tensors if model is None else _from_model(plan, model)
+    if not cuts and plan.cuts:
+        raise PlanError("the plan lists no tensors (written by hand?); give the original ONNX model as 'model', too")
+    names = [cut.name for cut in cuts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PlanError(f"{_list(twice)}: readers of the same tensor keep different parts of it; untie them first")
+    prefix = _prefix(names, state_dict)
+    missing = [name for name in names if prefix + name not in state_dict]
+    if missing:
+        raise PlanError(
+            f"the plan cuts {_list(missing)}, which the checkpoint does not have (it has {_list(list(state_dict))}); "
+            "export without constant folding and with BatchNormalization unfused, so that names stay"
+        )
+    for cut in cuts:
+        shape = tuple(state_dict[prefix + cut.name].shape)
+        if shape != cut.shape:
+            raise PlanError(f"'{cut.name}' has shape {shape} in the checkpoint, {cut.shape} in the ONNX model")
+    _refuse_folded(cuts, state_dict)
+    found = dict(state_dict)
+    for cut in cuts:
+        found[prefix + cut.name] = _sliced(state_dict[prefix + cut.name], cut)
+    return found
+
+
+def _sliced(tensor: Kind, cut: TensorCut) -> Kind:
+    value: object = tensor
+    for axis, kept in cut.kept.items():
+        # A list as an index means the same to numpy and to torch.
+        value = value[(slice(None),) * axis + (list(kept),)]  # type: ignore[index]
+    return value  # type: ignore[return-value]
+
+
+def _from_model(plan: Plan, model: str | Path | onnx.ModelProto) -> tuple[TensorCut, ...]:
+    loaded = load(model)
+    if plan.model != fingerprint(loaded.proto):
+        raise PlanError("the plan was made for another model (its nodes or the shapes of its weights differ)")
+    coupling = couple(loaded.proto, {}, None)
+    return tensor_cuts(coupling, keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count))
+
+
+def _prefix(names: list[str], state_dict: Mapping[str, object]) -> str:
+    """What the checkpoint's names have before the model's, such as ``module.``."""
+    if not names or names[0] in state_dict:
+        return ""
+    for name in state_dict:
+        if name.endswith("." + names[0]):
+            return name[: -len(names[0])]
+    return ""
+
+
+def _refuse_folded(cuts: tuple[TensorCut, ...], state_dict: Mapping[str, Tensor]) -> None:
+    """Statistics of a normalization that the exporter folded into a layer would stay too long, unnoticed."""
+    statistics = [name for name in state_dict if name.endswith(STATISTICS)]
+    lengths = {cut.shape[0] for cut in cuts if 0 in cut.kept}
+    cut_too = any(cut.name.endswith(STATISTICS) for cut in cuts)
+    left = [name for name in statistics if state_dict[name].shape[0] in lengths]
+    if left and not cut_too:
+        raise PlanError(
+            f"the checkpoint has {_list(left)}, but the ONNX model has no BatchNormalization that the plan cuts: the "
+            "exporter folded it into the layer before; export in training mode, so that it stays"
+        )
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:LISTED])
+    return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown

@@ -1,0 +1,134 @@
+"""The plan as an interface: its schema, its replay, and its way back to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, random_keep
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune.checkpoint import tensor_cuts
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.errors import PlanError
+from onnxprune.plan import Cut, Plan, fingerprint, from_ranges, to_ranges
+
+jsonschema = pytest.importorskip("jsonschema")
+SCHEMA = json.loads(files("onnxprune").joinpath("plan.schema.json").read_text(encoding="utf-8"))
+
+
+def network() -> onnx.ModelProto:
+    """Convolutions with and without a group, a normalization, a residual Add, a flattened classifier."""
+    sketch = Sketch()
+    x = sketch.norm(sketch.conv(sketch.input("x", [2, 3, 4, 4]), 3, 8, 3, name="stem"), 8)
+    x = sketch.op("Relu", x)
+    inner = sketch.conv(sketch.conv(x, 8, 12, name="widen"), 12, 12, 3, group=12, name="depthwise")
+    x = sketch.op("Add", x, sketch.conv(inner, 12, 8, name="narrow"))
+    flat = sketch.op("Flatten", x)
+    sketch.output(sketch.op("Gemm", flat, sketch.weight(8 * 16, 5, name="fc")), [2, 5])
+    return sketch.model()
+
+
+def plan_of(model: onnx.ModelProto, coupling: Coupling, keep: np.ndarray) -> Plan:
+    cuts = [
+        Cut(g.name, len(g), tuple(np.flatnonzero(keep[g.units]).tolist()))
+        for g in coupling.groups
+        if not keep[g.units].all()
+    ]
+    return Plan(fingerprint(model), tuple(cuts), tensor_cuts(coupling, keep))
+
+
+def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+@pytest.fixture(scope="module", params=range(4))
+def case(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, Plan]:
+    model = network()
+    coupling = couple(model, {}, None)
+    return model, plan_of(model, coupling, random_keep(coupling, request.param))
+
+
+def test_every_plan_is_valid_and_reads_back(case: tuple[onnx.ModelProto, Plan]) -> None:
+    _, plan = case
+    text = plan.to_json()
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads(text), SCHEMA)
+    assert Plan.from_json(text) == plan
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d.update(onnxprune_plan=2),
+        lambda d: d.pop("model"),
+        lambda d: d["groups"][0].update(kept=[]),
+        lambda d: d["groups"][0].update(kept=["1"]),
+        lambda d: d["groups"][0].pop("before"),
+        lambda d: d["tensors"][0]["kept"].update({"0": "a-b"}),
+        lambda d: d["tensors"][0].pop("shape"),
+    ],
+)
+def test_what_the_schema_refuses_the_reader_refuses(case: tuple[onnx.ModelProto, Plan], spoil) -> None:
+    document = json.loads(case[1].to_json())
+    spoil(document)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMA)
+    if document["groups"][0].get("kept") != ["1"]:
+        with pytest.raises(PlanError):
+            Plan.from_json(json.dumps(document))
+
+
+def test_a_checkpoint_is_cut_like_the_model(case: tuple[onnx.ModelProto, Plan]) -> None:
+    model, plan = case
+    cut = weights(onnxprune.apply(model, plan))
+    state = weights(model)
+    for given in (plan, Plan.from_json(plan.to_json())):
+        sliced = onnxprune.torch_plan(given, state)
+        assert list(sliced) == list(state)
+        for name, array in sliced.items():
+            np.testing.assert_array_equal(array, cut[name], err_msg=name)
+    assert any(sliced[name].shape != state[name].shape for name in state)
+
+
+def test_a_plan_by_hand_needs_the_model_and_a_prefix_is_understood(case: tuple[onnx.ModelProto, Plan]) -> None:
+    model, plan = case
+    state = weights(model)
+    bare = replace(plan, tensors=())
+    with pytest.raises(PlanError, match="lists no tensors"):
+        onnxprune.torch_plan(bare, state)
+    told = onnxprune.torch_plan(bare, {f"module.{name}": array for name, array in state.items()}, model)
+    for name, array in onnxprune.torch_plan(plan, state).items():
+        np.testing.assert_array_equal(told[f"module.{name}"], array)
+
+
+def test_names_shapes_and_models_that_do_not_match_are_named(case: tuple[onnx.ModelProto, Plan]) -> None:
+    model, plan = case
+    state = weights(model)
+    first = plan.tensors[-1].name
+    with pytest.raises(PlanError, match=f"'{first}', which the checkpoint does not have"):
+        onnxprune.torch_plan(plan, {name: a for name, a in state.items() if name != first})
+    with pytest.raises(PlanError, match=f"'{first}' has shape"):
+        onnxprune.torch_plan(plan, {**state, first: state[first][..., None]})
+    with pytest.raises(PlanError, match="another model"):
+        onnxprune.torch_plan(replace(plan, model="0" * 32), state, model)
+    length = plan.tensors[0].shape[0]
+    with pytest.raises(PlanError, match="folded"):
+        onnxprune.torch_plan(plan, {**state, "bn1.running_mean": np.zeros(length, dtype=np.float32)})
+    with pytest.raises(PlanError, match="untie"):
+        onnxprune.torch_plan(replace(plan, tensors=(*plan.tensors, plan.tensors[0])), state)
+
+
+@pytest.mark.parametrize("kept", [(0,), (0, 1, 2), (3, 5, 6, 9), (0, 2, 4)])
+def test_ranges_read_back(kept: tuple[int, ...]) -> None:
+    assert from_ranges(to_ranges(kept)) == kept
+
+
+def test_ranges_are_short() -> None:
+    assert to_ranges((0, 1, 2, 3, 7, 9, 10)) == "0-3,7,9-10"
