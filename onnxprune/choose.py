@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.budget.allocate import Curve, allocate
-from onnxprune.budget.cost import Cost, sizes
+from onnxprune.budget.cost import Costing, sizes, stepped_macs
+from onnxprune.budget.rounding import machine_blocks, tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
@@ -25,13 +26,25 @@ from onnxprune.study import Study
 Array = np.ndarray
 
 
+#: Widths that run fast are given up for finer ones where those do this many times less damage.
+WORTH_IT = 3.0
+
+
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """Per group: the order in which units stay, and what each width would cost the output."""
+    """Per group: the order in which units stay, and what each width would cost the output.
+
+    ``tiers``: the same curves with the widths that may be chosen, those that run fastest first.
+    """
 
     rankings: tuple[Ranking, ...]
-    curves: tuple[Curve, ...]
+    tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, Gram]
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The finest."""
+        return self.tiers[-1]
 
 
 def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranking, ...], Mapping[int, Gram]]:
@@ -56,18 +69,15 @@ def price(
     work: Study, options: Options, rankings: Sequence[Ranking], grams: Mapping[int, Gram], progress: Progress
 ) -> Choices:
     """Measure how each group's narrowing hurts the output on the holdout."""
-    found = curves(
-        work.coupling,
-        rankings,
-        work.layers,
-        grams,
-        work.holdout,
-        work.engine,
-        options.round_to,
-        work.frozen,
-        progress,
-    )
-    return Choices(tuple(rankings), tuple(found), grams)
+    found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, progress)
+    blocks = machine_blocks()
+    time = stepped_macs(work.coupling, blocks.block, blocks.align)
+    allowed = tiers(time, whole(work.coupling), options.round_to, blocks)
+    return Choices(tuple(rankings), tuple(_restricted(found, widths) for widths in allowed), grams)
+
+
+def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:
+    return tuple(Curve(c.damage, np.intersect1d(c.widths, w)) for c, w in zip(found, widths, strict=True))
 
 
 def nothing_reason(coupling: Coupling) -> str:
@@ -84,14 +94,36 @@ def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Arr
     return keep
 
 
-def within(work: Study, choices: Choices, cost: Cost, target: float) -> Array:
-    """Units kept per group for a cost of at most ``target``."""
-    return allocate(cost, choices.curves, target)
+def within(work: Study, choices: Choices, cost: Costing, target: float) -> Array:
+    """Units kept per group for a cost of at most ``target``.
+
+    Of the first tier that can meet the target, unless a later one does it at a fraction of the damage; the last,
+    of every width, is tried only where no other can.
+
+    Raises:
+        BudgetError: where none can.
+    """
+    best: tuple[float, Array] | None = None
+    for number, tier in enumerate(choices.tiers):
+        if best is not None and number == len(choices.tiers) - 1:
+            break
+        try:
+            kept = allocate(cost, tier, target)
+        except BudgetError:
+            if number == len(choices.tiers) - 1:
+                raise
+            continue
+        damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
+        if best is None or WORTH_IT * damage < best[0]:
+            best = damage, kept
+    assert best is not None
+    return best[1]
 
 
 def lossless(choices: Choices) -> Array:
     """The narrowest widths that cost nothing at all: units without any contribution (dead channels)."""
-    return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in choices.curves])
+    curves = choices.tiers[:2][-1]
+    return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
 def plan_of(work: Study, keep: Array) -> Plan:

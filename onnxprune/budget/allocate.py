@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost
+from onnxprune.budget.cost import Costing
 from onnxprune.errors import BudgetError
 
 Array = np.ndarray
@@ -24,14 +24,13 @@ class Curve:
     widths: Array
 
 
-def allowed_widths(size: int, multiple: int, fixed_beside: int = 0) -> Array:
-    """Widths whose total (with ``fixed_beside`` positions of other units) is a multiple; the whole group too."""
+def allowed_widths(size: int, multiple: int) -> Array:
+    """The multiples up to ``size``, and the whole group."""
     every = np.arange(1, size + 1)
-    good = every[(every + fixed_beside) % max(multiple, 1) == 0]
-    return np.unique(np.append(good, size))
+    return np.union1d(every[every % max(multiple, 1) == 0], [size])
 
 
-def allocate(cost: Cost, curves: Sequence[Curve], target: float) -> Array:
+def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     """Units kept per group so that ``cost`` is at most ``target`` and as near to it as the widths allow.
 
     From the whole model down, each step takes the narrowing with the least added damage per saved cost (all
@@ -74,7 +73,7 @@ def allocate(cost: Cost, curves: Sequence[Curve], target: float) -> Array:
     return give_back(cost, curves, kept, target)
 
 
-def give_back(cost: Cost, curves: Sequence[Curve], kept: Array, target: float) -> Array:
+def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float) -> Array:
     """Widen groups while the target still holds, most damage saved per cost first."""
     kept = kept.copy()
     while True:
@@ -97,7 +96,7 @@ def give_back(cost: Cost, curves: Sequence[Curve], kept: Array, target: float) -
         kept[best[1]] = best[2]
 
 
-def uniform(cost: Cost, curves: Sequence[Curve], target: float) -> Array:
+def uniform(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     """The same share of every group (a baseline): the largest share whose cost is at most ``target``."""
     low, high = 0.0, 1.0
     sizes = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)

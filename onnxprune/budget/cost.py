@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -18,6 +19,14 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
+
+
+class Costing(Protocol):
+    """What the allocator asks of a cost: its value for units kept per group, (groups,) or (..., groups)."""
+
+    def __call__(self, kept: Array) -> float: ...
+
+    def many(self, kept: Array) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,34 +55,83 @@ class Cost:
         return np.asarray(self.terms(kept).sum(axis=-1) + self.fixed)
 
 
+#: What a dense layer costs more in the layout for unaligned channels (measured, see budget/rounding.py).
+UNALIGNED = 1.4
+
+
+@dataclass(frozen=True, eq=False)
+class Stepped:
+    """``exact`` with the ``channels`` axes (terms, axes) rounded up to ``block``; unaligned ones cost more."""
+
+    exact: Cost
+    channels: Array
+    block: int
+    align: int
+
+    def many(self, kept: Array) -> Array:
+        lengths = self.exact.base + np.einsum("tag,...g->...ta", self.exact.slope, kept)
+        padded = np.ceil(lengths / self.block) * self.block
+        padded *= np.where(np.rint(lengths) % self.align, UNALIGNED, 1.0)
+        lengths = np.where(self.channels, padded, lengths)
+        return np.asarray((self.exact.factor * lengths.prod(axis=-1)).sum(axis=-1) + self.exact.fixed)
+
+    def __call__(self, kept: Array) -> float:
+        return float(self.many(kept))
+
+
 def sizes(coupling: Coupling) -> Array:
     """Units per group."""
     return np.asarray([len(g) for g in coupling.groups], dtype=np.int64)
 
 
-def _build(coupling: Coupling, products: Sequence[tuple[int, float, list[tuple[Key, int]]]], fixed: float) -> Cost:
+#: Node index, constant factor, live axes.
+Product = tuple[int, float, list[tuple[Key, int]]]
+
+
+def axis_lengths(coupling: Coupling, places: Sequence[Sequence[tuple[Key, int]]]) -> tuple[Array, Array]:
+    """(base (n, m), slope (n, m, groups)) of n rows of at most m axes: length = base + slope · kept; 1 where unused."""
     group_of = np.zeros(coupling.unit_count + 1, dtype=np.int64)
     for group in coupling.groups:
         group_of[group.units] = group.id
     per_group = sizes(coupling)
-    width = max((len(axes) for _, _, axes in products), default=1)
     count = len(coupling.groups)
-    base = np.ones((len(products), width))
-    slope = np.zeros((len(products), width, count))
-    factor = np.asarray([f for _, f, _ in products], dtype=np.float64)
-    for t, (_, _, axes) in enumerate(products):
+    width = max((len(axes) for axes in places), default=1)
+    base = np.ones((len(places), width))
+    slope = np.zeros((len(places), width, count))
+    for t, axes in enumerate(places):
         for a, (key, axis) in enumerate(axes):
             units = coupling.units[key][axis]
             free = units[units >= 0]
             base[t, a] = len(units) - len(free)
             if count:
                 slope[t, a] = np.bincount(group_of[free], minlength=count) / np.maximum(per_group, 1)
+    return base, slope
+
+
+def build(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost:
+    """The cost Σ factor · Π lengths of the axes, plus ``fixed``."""
+    base, slope = axis_lengths(coupling, [axes for _, _, axes in products])
+    factor = np.asarray([f for _, f, _ in products], dtype=np.float64)
     return Cost(factor, base, slope, tuple(n for n, _, _ in products), fixed)
 
 
 def macs(coupling: Coupling) -> Cost:
     """Multiply-accumulates of every node whose rule declares them, at the analysed input shapes."""
-    products: list[tuple[int, float, list[tuple[Key, int]]]] = []
+    return build(coupling, *_mac_products(coupling))
+
+
+def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
+    """MACs as kernels execute them, whose channels come in blocks: see :class:`Stepped`."""
+    products, fixed = _mac_products(coupling)
+    exact = build(coupling, products, fixed)
+    channels = np.zeros(exact.base.shape, dtype=np.bool_)
+    for t, (_, _, axes) in enumerate(products):
+        channels[t, : len(axes)] = [isinstance(key, tuple) for key, _ in axes]
+    return Stepped(exact, channels, block, align)
+
+
+def _mac_products(coupling: Coupling) -> tuple[list[Product], float]:
+    products: list[Product] = []
     fixed = 0.0
     for index, bound in coupling.walked.bounds.items():
         for wanted in bound.rule.macs:
@@ -84,7 +142,7 @@ def macs(coupling: Coupling) -> Cost:
             live = [(k, a) for k, a in axes if k in coupling.units and (coupling.units[k][a] >= 0).any()]
             rest = math.prod(_length(coupling, k, a) for k, a in axes if (k, a) not in live)
             products.append((index, float(rest), live))
-    return _build(coupling, products, fixed)
+    return products, fixed
 
 
 def _length(coupling: Coupling, key: Key, axis: int) -> int:
@@ -129,7 +187,7 @@ def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
 
 
 def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
-    products: list[tuple[int, float, list[tuple[Key, int]]]] = []
+    products: list[Product] = []
     seen: set[str] = set()
     for key, lines in coupling.units.items():
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
@@ -151,7 +209,7 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         if node.op == "Constant" and out is not None and out in coupling.graph.constants and out not in seen:
             array = coupling.graph.constants[out]
             fixed += array.size * per_element(array)
-    return _build(coupling, products, fixed)
+    return build(coupling, products, fixed)
 
 
 def count_parameters(model: onnx.ModelProto) -> int:

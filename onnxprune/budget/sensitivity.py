@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.budget.allocate import Curve, allowed_widths
-from onnxprune.budget.rounding import multiple_for
+from onnxprune.budget.allocate import Curve
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, from_normal, to_normal
@@ -160,11 +159,10 @@ def curves(
     grams: Mapping[int, Gram],
     dataset: Dataset,
     engine: Engine,
-    round_to: int | None,
     frozen: frozenset[int],
     progress: Progress,
 ) -> list[Curve]:
-    """One :class:`Curve` per group; groups in ``frozen`` may only stay whole.
+    """One :class:`Curve` per group, of every width; groups in ``frozen`` may only stay whole.
 
     Cost: one pass of the original over ``dataset`` per group and share.
     """
@@ -187,7 +185,7 @@ def curves(
             progress.advance()
         late = np.exp(LATE * group.id / max(len(coupling.groups) - 1, 1))
         damage_at = interpolate(ranking.error, measured) * late
-        found.append(Curve(damage_at, allowed_widths(size, multiple_for(size, round_to))))
+        found.append(Curve(damage_at, np.arange(1, size + 1)))
     return found
 
 
