@@ -56,14 +56,13 @@ def prune_one(path: Path, options: argparse.Namespace) -> Row:
 
     from onnxprune import api
     from onnxprune.errors import BudgetError, OnnxPruneError
-    from onnxprune.options import Options
 
     proto = onnx.load(path, load_external_data=False)
     exporter = f"{proto.producer_name} {proto.producer_version}".strip() or "unknown"
     model = f"{path.parent.name}/{path.stem}"
     start = time.perf_counter()
     try:
-        found = api.inspect(path, Options())
+        found = api.inspect(path)
     except OnnxPruneError as error:
         return Row(model, exporter, f"inspect: {error}", len(proto.graph.node))
     locks = dict.fromkeys(g.locked for g in sorted(found.groups, key=lambda g: -g.macs_share) if g.locked)
