@@ -1,0 +1,220 @@
+"""Running piece by piece: the same values as one run, each node once, and memory that the limit bounds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, run
+from random_graphs import random_model
+from workbench import correlated
+
+from onnxprune.calibration import moments
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.moments import batch_size, measure
+from onnxprune.calibration.open import open_dataset
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.graph.load import load
+from onnxprune.linear.form import layers
+from onnxprune.progress import Silent
+from onnxprune.runtime import segment
+from onnxprune.runtime.outputs import outputs_of
+from onnxprune.runtime.probe import plausible_feeds
+from onnxprune.runtime.segment import Runner
+from onnxprune.runtime.session import Engine, open_session
+from onnxprune.runtime.store import Store
+from onnxprune.study import specs_of, split
+
+ENGINE = Engine(threads=1)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go; nothing may be left there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- store ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 10_000, 1 << 20])
+def test_a_store_gives_back_what_it_was_given_within_its_limit(scratch: Path, limit: int) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {(f"v{k % 5}", k // 5): generator.standard_normal(int(generator.integers(1, 400))) for k in range(40)}
+    arrays["v0", 0] = np.asarray(3.5)
+    with Store(limit) as store:
+        for (value, batch), array in arrays.items():
+            store.put(value, batch, array)
+            in_memory = sum(a.nbytes for a in store._memory.values())
+            assert in_memory <= limit
+            assert store._used == in_memory
+        assert store.values() == {f"v{k}" for k in range(5)}
+        for (value, batch), array in arrays.items():
+            found = store.get(value, batch)
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+        on_disk = list(scratch.rglob("*.npy"))
+        assert bool(on_disk) == (limit < sum(a.nbytes for a in arrays.values()))
+        for k in range(5):
+            store.drop(f"v{k}")
+            assert not store.has(f"v{k}")
+        assert store._used == 0
+        assert list(scratch.rglob("*.npy")) == []
+
+
+def test_an_interrupted_store_leaves_nothing(scratch: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Store(0) as store:
+        store.put("v", 0, np.ones(10))
+        assert list(scratch.rglob("*.npy"))
+        raise KeyboardInterrupt
+
+
+# -- runner --------------------------------------------------------------------------------------------------------
+
+
+def runner_of(coupling: Coupling, store: Store, batches: list[dict[str, np.ndarray]]) -> Runner:
+    return Runner(coupling.graph, coupling.facts, store, "o:", batches, ENGINE)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pieces_compute_what_the_whole_computes(seed: int) -> None:
+    model = random_model(seed)
+    coupling = couple(model, {}, None)
+    shapes = {name: coupling.facts.shapes[name] for name in coupling.graph.inputs}
+    batches = [plausible_feeds(coupling.graph, shapes), {"image": np.ones(shapes["image"], np.float32)}]
+    stops = np.random.default_rng(seed).permutation(len(coupling.graph.nodes))[:6]
+    with Store(1 << 24) as store:
+        runner = runner_of(coupling, store, batches)
+        runner.held = set(coupling.graph.outputs)
+        for stop in [*sorted(stops), len(coupling.graph.nodes)]:
+            runner.advance(int(stop))
+        for batch, feeds in enumerate(batches):
+            for name, wanted in zip(coupling.graph.outputs, run(model, feeds), strict=True):
+                np.testing.assert_allclose(runner.get(name, batch), wanted, rtol=1e-3, atol=1e-4)
+
+
+def chain(length: int) -> onnx.ModelProto:
+    sketch = Sketch()
+    x = sketch.input("x", ["n", 8, 16, 16])
+    for _ in range(length):
+        x = sketch.op("Relu", sketch.conv(x, 8, 8))
+    sketch.output(x, ["n", 8, 16, 16])
+    return sketch.model()
+
+
+def test_a_runner_forgets_what_nobody_will_read() -> None:
+    """However deep the network, only the values at the cursor and those that are held are kept."""
+    coupling = couple(chain(12), {}, None)
+    batches = [{"x": np.ones((4, 8, 16, 16), np.float32)} for _ in range(3)]
+    one = batches[0]["x"].nbytes * len(batches)
+    with Store(1 << 30) as store:
+        runner = runner_of(coupling, store, batches)
+        runner.held = {coupling.graph.nodes[3].outputs[0] or ""}
+        for node in coupling.graph.nodes:
+            runner.advance(node.index + 1)
+            assert store._used <= 2 * one
+        assert runner.has(next(iter(runner.held)))
+        assert not runner.has("x")
+
+
+def test_weights_decided_on_the_way_are_used_and_nodes_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    coupling = couple(chain(2), {}, None)
+    runs: list[str] = []
+
+    def counting(model: onnx.ModelProto, engine: Engine) -> object:
+        runs.extend(node.output[0] for node in model.graph.node)
+        return open_session(model, engine)
+
+    monkeypatch.setattr(segment, "open_session", counting)
+    with Store(1 << 24) as store:
+        runner = runner_of(coupling, store, [{"x": np.ones((1, 8, 16, 16), np.float32)}])
+        last = coupling.graph.outputs[0]
+        runner.held = {last}
+        runner.advance(2)
+        runner.replaced = {(2, 1): np.zeros((8, 8, 1, 1), np.float32), (2, 2): np.full(8, 3, np.float32)}
+        runner.advance(4)
+        np.testing.assert_array_equal(runner.get(last, 0), np.full((1, 8, 16, 16), 3, np.float32))
+    assert sorted(runs) == sorted(set(runs)), "a node ran twice"
+
+
+# -- datasets in batches -------------------------------------------------------------------------------------------
+
+
+def counted(dataset: Dataset, seen: list[int]) -> Dataset:
+
+    def fetch(rows: object) -> dict[str, np.ndarray]:
+        seen.append(len(rows))  # type: ignore[arg-type]
+        return dataset.fetch(rows)  # type: ignore[arg-type]
+
+    return replace(dataset, fetch=fetch)
+
+
+def data_for(model: onnx.ModelProto, array: np.ndarray) -> Dataset:
+    return open_dataset(array, specs_of(load(model)), None, None, 0)
+
+
+def test_calibration_streams_and_its_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = chain(3)
+    coupling = couple(model, {}, {"x": (1, 8, 16, 16)})
+    found, seen = [], []
+    for taps in (1 << 28, 5 * 8 * 16 * 16 * 4 * 2):
+        monkeypatch.setattr(moments, "batch_size", partial(batch_size, budget=taps))
+        fetched: list[int] = []
+        data = counted(data_for(model, correlated((30, 8, 16, 16), rank=3)), fetched)
+        found.append(measure(coupling, list(layers(coupling)), data, ENGINE, 0, Silent()).grams)
+        assert sum(fetched) == 30, "one pass"
+        seen.append(max(fetched))
+    assert seen == [30, 5]
+    for index, gram in found[0].items():
+        # Positions are drawn per batch; what they measure is the same.
+        assert gram.xx[0, -1, -1] == found[1][index].xx[0, -1, -1]
+        scale = np.abs(gram.xx).max()
+        np.testing.assert_allclose(gram.xx / scale, found[1][index].xx / scale, atol=0.05)
+
+
+def test_a_batch_is_as_large_as_memory_allows_and_the_model_takes() -> None:
+    model = chain(2)
+    coupling = couple(model, {}, {"x": (1, 8, 16, 16)})
+    data = data_for(model, np.zeros((30, 8, 16, 16), np.float32))
+    values = ["x", coupling.graph.outputs[0]]
+    one = 2 * 4 * 8 * 16 * 16
+    for samples in (1, 3, 20):
+        assert batch_size(coupling, values, data, samples * one) == samples
+    assert batch_size(coupling, values, data, 0) == 1
+    assert batch_size(coupling, values, data, 1 << 40) <= 64
+
+
+def test_outputs_are_those_of_single_samples_whatever_the_batch() -> None:
+    model = chain(1)
+    data = data_for(model, correlated((11, 8, 16, 16), rank=3))
+    session = open_session(model, ENGINE)
+    names = [o.name for o in model.graph.output]
+    one, four, all_ = (outputs_of(session, data, names, size)[0] for size in (1, 4, 64))
+    assert len(one) == 11
+    np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one, all_, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 40, 1000])
+def test_fit_and_holdout_share_nothing(count: int) -> None:
+    values = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 8, 2, 2), np.float32)
+    data = data_for(chain(1), np.zeros((1, 8, 16, 16), np.float32))
+
+    data = replace(data, count=count, fetch=lambda rows: {"x": values[list(rows)]})
+    fit, holdout = split(data, 3)
+    parts = [{int(v) for feeds in part.batches(7) for v in feeds["x"][:, 0, 0, 0]} for part in (fit, holdout)]
+    if count == 1:
+        assert parts == [{0}, {0}]
+        return
+    assert parts[0] | parts[1] == set(range(count))
+    assert not parts[0] & parts[1]
+    assert 1 <= len(parts[1]) <= count // 2
