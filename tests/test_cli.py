@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -207,6 +208,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("inspct net.onnx", "did you mean 'inspect'?"),
         ("inspect net.onnx --data x", "no option --data"),
         ("why net.onnx", "NAME missing"),
+        ("completion fsh", "did you mean 'fish'?"),
         ("net.onnx -o net.onnx", "is the input model itself"),
         ("net.onnx -o ./../x/net.onnx", "there is no folder"),
         ("net.onnx -o .", "is a folder"),
@@ -316,7 +318,7 @@ def test_help_fits_a_screen_and_lists_every_option(capsys: pytest.CaptureFixture
     lines = out.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    assert 2 <= sum(line.startswith("  onnxprune ") for line in lines) <= 4
+    assert 2 <= sum(line.startswith(("  onnxprune ", "  eval ")) for line in lines) <= 4
     if name:
         parser = COMMANDS[name].parser()
         words = out.replace(",", " ").split()
@@ -353,3 +355,39 @@ def test_native_prints_do_not_reach_stdout() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "data\n"
     assert done.stderr == "child\npython\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("ins", {"inspect"}),
+        ("net.onnx --pre", {"--preprocess"}),
+        ("net.onnx --preprocess un", {"unit"}),
+        ("inspect net.onnx --v", {"--verbose"}),
+        ("compare --exc", set()),
+        ("apply ne", {"net.onnx"}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_shells_complete(
+    engine: Engine, capsys: pytest.CaptureFixture[str], shell: str, words: str, wanted: set[str]
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    if shell == "bash":
+        count = len(words.split())
+        ask = f"COMP_WORDS=(onnxprune {words}); COMP_CWORD={count}; _onnxprune; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    else:
+        ask = f"complete -C 'onnxprune {words}'"
+    done = subprocess.run([shell, "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == wanted
+
+
+def test_zsh_reads_its_completions(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh")
+    assert main(["completion", "zsh"]) == 0
+    done = subprocess.run(["zsh", "-fc", capsys.readouterr().out], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

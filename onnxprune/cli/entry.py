@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from onnxprune.cli import apply, compare, inspect, prune, why
+from onnxprune.cli import apply, compare, completion, inspect, prune, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import tolerate_any_encoding
@@ -23,6 +23,7 @@ commands
   why MODEL NAME       what ties or locks one tensor or node
   compare A B          two models side by side: size, speed, outputs, accuracy
   apply MODEL PLAN     replay a plan, exactly
+  completion SHELL     completions for bash, zsh or fish
 
 'onnxprune COMMAND --help' lists a command's options; for the main job:
 'onnxprune prune --help'.
@@ -39,7 +40,8 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 2 bad usage or input, or a budget that cannot be met
 """
 
-COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in (prune, inspect, why, compare, apply)}
+_MODULES = (prune, inspect, why, compare, apply, completion)
+COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 
 

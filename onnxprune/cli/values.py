@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from onnxprune.cli.parser import nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_PROVIDERS = {
+#: Short names of onnxruntime's execution providers.
+PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -105,7 +106,7 @@ def providers(text: str) -> tuple[str, ...]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise argparse.ArgumentTypeError("name at least one, such as cpu or cuda,cpu")
-    return tuple(_PROVIDERS.get(name.lower(), name) for name in names)
+    return tuple(PROVIDERS.get(name.lower(), name) for name in names)
 
 
 def choice(known: Sequence[str]) -> Callable[[str], str]:
