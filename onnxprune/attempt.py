@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.budget.cost import Cost, macs, parameters, stored_bytes
+from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, stored_bytes
 from onnxprune.choose import Choices, keep_of, lossless, whole, within
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
@@ -95,11 +95,16 @@ def find(work: Study, choices: Choices, judge: Judge, options: Options, progress
 def cost_of(work: Study, kind: str, value: float) -> tuple[Cost, float]:
     """(cost, target) of a budget in MACs, parameters or bytes."""
     if kind == "size":
-        cost = stored_bytes(work.coupling, work.loaded.file_bytes)
+        cost, full = stored_bytes(work.coupling, work.loaded.file_bytes), float(work.loaded.file_bytes)
+    elif kind == "params":
+        cost, full = parameters(work.coupling), float(count_parameters(work.loaded.proto))
     else:
-        cost = macs(work.coupling) if kind == "macs" else parameters(work.coupling)
-    full = cost(whole(work.coupling))
+        cost = macs(work.coupling)
+        full = cost(whole(work.coupling))
     target = value if kind == "size" and value > 1 else value * full
+    if target >= full:
+        # Nothing need go, even where arrays that a cut would split count twice.
+        target = max(target, cost(whole(work.coupling)))
     # Rounding of sums of products must not refuse what is exactly at the target.
     return cost, target * (1 + 1e-12)
 

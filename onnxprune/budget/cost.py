@@ -16,6 +16,7 @@ import onnx
 
 from onnxprune.coupling.bind import Key
 from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.view import data_uses
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -175,41 +176,68 @@ def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key,
 
 
 def parameters(coupling: Coupling) -> Cost:
-    """Elements of all initializers and Constant nodes; each stored array counts once."""
+    """Elements of all initializers and Constant nodes: see :func:`_stored`."""
     return _stored(coupling, per_element=lambda array: 1.0)
 
 
 def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
     """Size of the file: what its constants take after a cut, plus everything else as it is."""
-    cost = _stored(coupling, per_element=lambda array: float(array.dtype.itemsize))
-    rest = file_bytes - cost(sizes(coupling).astype(np.float64))
+    cost = _stored(coupling, per_element=_itemsize)
+    rest = file_bytes - sum(_constants(coupling, _itemsize).values())
     return Cost(cost.factor, cost.base, cost.slope, cost.nodes, cost.fixed + rest)
 
 
+def _itemsize(array: Array) -> float:
+    return float(array.dtype.itemsize)
+
+
 def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
+    """Each stored array once for every way in which its uses are cut, and what is not cut as it is.
+
+    Exact once every use is cut.  Before, an array that a cut would split counts for each part, and the shapes and
+    axes of nodes that compute one constant from another count for nothing.
+    """
     products: list[Product] = []
-    seen: set[str] = set()
+    ways: dict[str, list[tuple[Array, ...]]] = {}
+    cut: set[Key] = set()
     for key, lines in coupling.units.items():
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
-        value = coupling.value_of(key)
-        if value in seen:
-            continue
-        seen.add(value)
-        array = constant_of(coupling, key)
-        products.append((key[0], per_element(array), [(key, a) for a in range(len(lines))]))
-    fixed = 0.0
+        cut.add(key)
+        known = ways.setdefault(coupling.value_of(key), [])
+        if not any(all(map(np.array_equal, lines, other)) for other in known):
+            known.append(lines)
+            products.append((key[0], per_element(constant_of(coupling, key)), [(key, a) for a in range(len(lines))]))
+    constants = _constants(coupling, per_element)
+    return build(
+        coupling, products, sum(size for name, size in constants.items() if not _replaced(coupling, name, cut))
+    )
+
+
+def _constants(coupling: Coupling, per_element: Callable[[Array], float]) -> dict[str, float]:
+    """What every initializer and Constant node takes."""
+    known = coupling.graph.constants
+    found: dict[str, float] = {}
     for name, tensor in coupling.graph.initializers.items():
-        if name not in seen:
-            fixed += math.prod(tensor.dims) * (
-                per_element(coupling.graph.constants[name]) if name in coupling.graph.constants else 1.0
-            )
+        found[name] = math.prod(tensor.dims) * (per_element(known[name]) if name in known else 1.0)
     for node in coupling.graph.nodes:
         out = node.outputs[0] if node.outputs else None
-        if node.op == "Constant" and out is not None and out in coupling.graph.constants and out not in seen:
-            array = coupling.graph.constants[out]
-            fixed += array.size * per_element(array)
-    return build(coupling, products, fixed)
+        if node.op == "Constant" and out is not None and out in known:
+            found[out] = known[out].size * per_element(known[out])
+    return found
+
+
+def _replaced(coupling: Coupling, value: str, cut: set[Key]) -> bool:
+    """Whether every use of a constant, or of what is computed from it, gets an array of its own by a cut."""
+    uses = data_uses(coupling.graph, value)
+    if not uses or value in coupling.graph.outputs:
+        return False
+    for use in uses:
+        outputs = [o for o in coupling.graph.nodes[use[0]].outputs if o is not None]
+        folded = use[0] in coupling.facts.folded and outputs
+        if use not in cut and not (folded and all(_replaced(coupling, o, cut) for o in outputs)):
+            return False
+    return True
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
