@@ -201,6 +201,8 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --providers cudaa", "this onnxruntime has no cudaa"),
         ("net.onnx --mac 0.5", "no option --mac: did you mean '--macs'?"),
         ("net.onnx --exlude=a", "did you mean '--exclude'?"),
+        ("--verison", "did you mean '--version'?"),
+        ("--verbos net.onnx", "did you mean '--verbose'?"),
         ("net.onnx --macs", "--macs: expected one argument"),
         ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
         ("net.onnx -x", "unexpected argument '-x'"),

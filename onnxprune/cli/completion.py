@@ -12,7 +12,7 @@ from onnxprune.cli.parser import Parser
 from onnxprune.options import REFITS, SELECTORS
 
 HELP = """\
-onnxprune completion SHELL            completions for bash, zsh or fish, on stdout
+onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
 
   -h, --help
 

@@ -102,6 +102,9 @@ def _dispatch(given: Sequence[str]) -> int:
 
 def _implied(first: str) -> str:
     """``prune``, unless the first word is a command misspelt rather than a file."""
+    hint = nearest(first, (*COMMANDS["prune"].parser().options(), "--version"))
+    if first.startswith("--") and hint == nearest(first, ("--version",)) != "":
+        raise UsageError(f"no option {first}{hint}; see onnxprune --help")
     if not first.startswith("-") and not os.path.exists(first) and "." not in first and os.sep not in first:
         hint = nearest(first, tuple(COMMANDS))
         raise UsageError(f"no command or file '{first}'{hint}; see onnxprune --help")

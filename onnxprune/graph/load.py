@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -213,7 +214,7 @@ def _read(path: Path) -> bytes:
             raise ModelError(f"{path} is a folder; give the .onnx file inside it")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist; check the path of the model file") from None
+        raise ModelError(f"{path} does not exist{_similar(path)}; check the path of the model file") from None
     except PermissionError:
         raise ModelError(f"{path} cannot be read (permission denied); make it readable for you") from None
     except (OSError, ValueError) as error:
@@ -222,6 +223,13 @@ def _read(path: Path) -> bytes:
     if not data:
         raise ModelError(f"{path} is empty (0 bytes); copy or export the model again")
     return data
+
+
+def _similar(path: Path) -> str:
+    """A model beside where ``path`` would be, with nearly its name."""
+    beside = sorted(p.name for p in path.parent.glob("*.onnx")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f" (did you mean {path.with_name(near[0])}?)" if near else ""
 
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
