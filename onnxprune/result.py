@@ -118,8 +118,8 @@ class Refitted:
 class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
-    ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: half the
-    interquartile range, in ms, of the original's runs and of the pairs' ratio (times the original's median).
+    ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
+    90 %, of the original's median and of the ratio's (times the original's median).
     """
 
     model: str

@@ -24,7 +24,8 @@ from onnxprune.coupling.open import couple
 from onnxprune.graph.load import load
 from onnxprune.linear.form import layers
 from onnxprune.progress import Silent
-from onnxprune.runtime import segment
+from onnxprune.runtime import latency, segment
+from onnxprune.runtime.latency import notch
 from onnxprune.runtime.outputs import outputs_of
 from onnxprune.runtime.probe import plausible_feeds
 from onnxprune.runtime.segment import Runner
@@ -218,3 +219,31 @@ def test_fit_and_holdout_share_nothing(count: int) -> None:
     assert parts[0] | parts[1] == set(range(count))
     assert not parts[0] & parts[1]
     assert 1 <= len(parts[1]) <= count // 2
+
+
+# -- latency -------------------------------------------------------------------------------------------------------
+
+
+def test_the_notch_covers_the_median_about_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(0).lognormal(0, 0.4, (2000, 30))
+    inside = [abs(np.median(row) - 1) <= notch(row) for row in samples]
+    assert 0.85 <= np.mean(inside) <= 0.95
+    assert notch(np.full(7, 3.0)) == 0.0
+
+
+def test_latency_is_told_in_milliseconds_by_the_paired_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down while it measures changes every run, and no ratio."""
+    clock = {"runs": 0}
+
+    def once(session: object, feeds: object) -> float:
+        clock["runs"] += 1
+        return (0.010 if session == "a" else 0.008) * (1 + (clock["runs"] - 1) // 2 / 10)
+
+    monkeypatch.setattr(latency, "_once", once)
+    monkeypatch.setattr(latency, "open_session", lambda model, engine: model)
+    monkeypatch.setattr(latency, "run", lambda session, feeds: [])
+    change, (alone, paired) = latency.compare_latency("a", "b", {}, ENGINE)  # type: ignore[arg-type]
+    assert change.ratio == pytest.approx(0.8)
+    assert change.before > 10
+    assert alone > 1
+    assert paired == pytest.approx(0, abs=1e-9)

@@ -91,7 +91,7 @@ def drop_sentence(drop: Drop | None) -> str:
 
 
 def same_speed(change: Change, spread: tuple[float, float] | None) -> bool:
-    """Whether the two latencies differ by no more than the spread of their paired ratio (``spread[1]``, in ms)."""
+    """Whether the two latencies differ by no more than the error of their paired ratio (``spread[1]``, in ms)."""
     within = spread is not None and abs(change.before - change.after) <= spread[1]
     return within or f"{change.ratio:.2f}" == "1.00"
 

@@ -20,10 +20,10 @@ SECONDS, LEAST_PAIRS, MOST_PAIRS = 3.0, 7, 60
 def compare_latency(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[Change, tuple[float, float]]:
-    """(milliseconds per run, half interquartile ranges in ms), from alternating runs.
+    """(milliseconds per run, ± of each in ms), from alternating runs.
 
-    ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one; the
-    second range is that of the ratio, times the original's median.
+    ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one.  ±: about
+    a 90 % interval of the original's median, and of the median ratio (times the original's median).
     """
     sessions = (open_session(before, engine), open_session(after, engine))
     for session in sessions:
@@ -40,9 +40,16 @@ def compare_latency(
     table = np.asarray(pairs)
     ratios = table[:, 1] / table[:, 0]
     base = float(np.median(table[:, 0])) * 1e3
-    spread = float(np.subtract(*np.quantile(table[:, 0], (0.75, 0.25)))) * 1e3 / 2
-    middle, width = float(np.median(ratios)), float(np.subtract(*np.quantile(ratios, (0.75, 0.25)))) / 2
-    return Change(base, base * middle), (spread, base * width)
+    return Change(base, base * float(np.median(ratios))), (notch(table[:, 0]) * 1e3, base * notch(ratios))
+
+
+def notch(values: Array) -> float:
+    """Half-width of a box plot's notch, 1.57 · interquartile range / √n: about a 90 % interval of the median.
+
+    McGill, Tukey, Larsen: Variations of box plots, The American Statistician 32 (1978).
+    """
+    high, low = np.quantile(values, (0.75, 0.25))
+    return float(1.57 * (high - low) / np.sqrt(len(values)))
 
 
 def _once(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> float:

@@ -1,0 +1,224 @@
+"""Verification: a sound cut passes, and a model broken on purpose is refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, pruned, random_keep
+from onnx import numpy_helper
+from random_graphs import random_model
+from workbench import correlated
+
+import onnxprune
+from onnxprune.cli import main
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.errors import VerificationError
+from onnxprune.result import Verification
+from onnxprune.runtime.probe import plausible_feeds
+from onnxprune.runtime.session import Engine
+from onnxprune.verify import masked_error, signature, verify
+
+ENGINE = Engine(threads=1)
+
+
+def small_net() -> onnx.ModelProto:
+    sketch = Sketch(seed=1)
+    hidden = sketch.op("Relu", sketch.norm(sketch.conv(sketch.input("x", ["n", 3, 8, 8]), 3, 16, 3, name="first"), 16))
+    deep = sketch.op("Relu", sketch.conv(hidden, 16, 16, 3, name="second"))
+    pooled = sketch.op("Flatten", sketch.op("GlobalAveragePool", sketch.op("Add", hidden, deep)))
+    y = sketch.op("Gemm", pooled, sketch.weight(10, 16), sketch.weight(10), name="head", attrs={"transB": 1})
+    sketch.output(y, ["n", 10])
+    return sketch.model()
+
+
+def checked(model: onnx.ModelProto, coupling: Coupling, keep: np.ndarray) -> Verification:
+    feeds = plausible_feeds(coupling.graph, {n: coupling.facts.shapes[n] for n in coupling.graph.inputs})
+    return verify(coupling, keep, model, (), feeds, ENGINE)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_sound_cut_passes_everything(seed: int) -> None:
+    coupling = couple(random_model(seed), {}, None)
+    keep = random_keep(coupling, seed)
+    found = checked(pruned(coupling, keep), coupling, keep)
+    assert found.passed
+    assert found.checker and found.onnxruntime and found.signature
+    assert found.masked_max_rel_err <= 1e-4
+
+
+# -- broken models -------------------------------------------------------------------------------------------------
+
+
+def initializer(model: onnx.ModelProto, node: str, slot: int) -> onnx.TensorProto:
+    name = next(n for n in model.graph.node if n.name == node).input[slot]
+    return next(t for t in model.graph.initializer if t.name == name)
+
+
+def change(model: onnx.ModelProto, node: str, slot: int, edit: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = initializer(model, node, slot)
+    array = edit(numpy_helper.to_array(tensor).copy())
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+
+def wrong_width(model: onnx.ModelProto) -> None:
+    change(model, "second", 1, lambda w: w[:, :-1])
+
+
+def wrong_bias(model: onnx.ModelProto) -> None:
+    change(model, "second", 2, lambda b: b[:-1])
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    change(model, "head", 2, lambda b: np.where(np.arange(len(b)) == 3, np.nan, b).astype(b.dtype))
+
+
+def infinite(model: onnx.ModelProto) -> None:
+    change(model, "head", 1, lambda w: np.full_like(w, 3e38))
+
+
+def renamed_output(model: onnx.ModelProto) -> None:
+    last = next(n for n in model.graph.node if n.name == "head")
+    last.output[0] = model.graph.output[0].name = "answer"
+
+
+def extra_output(model: onnx.ModelProto) -> None:
+    head = next(n for n in model.graph.node if n.name == "head")
+    extra = model.graph.node.add()
+    extra.CopyFrom(onnx.helper.make_node("Identity", [head.output[0]], ["copy"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("copy", 1, ["n", 10]))
+
+
+def wrong_output_shape(model: onnx.ModelProto) -> None:
+    change(model, "head", 1, lambda w: w[:-1])
+    change(model, "head", 2, lambda b: b[:-1])
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 9
+
+
+def fixed_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def dangling_input(model: onnx.ModelProto) -> None:
+    next(n for n in model.graph.node if n.name == "second").input[0] = "nowhere"
+
+
+def missing_operator(model: onnx.ModelProto) -> None:
+    next(n for n in model.graph.node if n.op_type == "Relu").op_type = "Reluu"
+
+
+BREAKS: dict[Callable[[onnx.ModelProto], None], tuple[str, ...]] = {
+    wrong_width: ("onnxruntime",),
+    wrong_bias: ("onnxruntime",),
+    not_a_number: ("is not finite",),
+    infinite: ("is not finite",),
+    renamed_output: ("inputs or outputs",),
+    extra_output: ("inputs or outputs",),
+    wrong_output_shape: ("inputs or outputs",),
+    fixed_batch: ("inputs or outputs",),
+    dangling_input: ("onnx.checker", "onnxruntime"),
+    missing_operator: ("onnx.checker", "onnxruntime"),
+}
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_a_broken_model_is_told_by_the_check_that_is_there_for_it(damage: Callable[[onnx.ModelProto], None]) -> None:
+    coupling = couple(small_net(), {}, None)
+    keep = random_keep(coupling, 0)
+    model = pruned(coupling, keep)
+    assert checked(model, coupling, keep).passed
+    damage(model)
+    found = checked(model, coupling, keep)
+    assert not found.passed
+    for said in BREAKS[damage]:
+        assert any(said in complaint for complaint in found.complaints), found.complaints
+    assert found.checker == (not any("onnx.checker" in c for c in found.complaints))
+    assert found.signature == (not any("inputs or outputs" in c for c in found.complaints))
+
+
+def crossed(coupling: Coupling, node: str, slot: int) -> Coupling:
+    """The same coupling with the labels of one constant turned by one place: what a wrong rule would do."""
+    index = next(n.index for n in coupling.graph.nodes if n.label == node)
+    units = dict(coupling.units)
+    units[index, slot] = tuple(np.roll(line, 1) for line in units[index, slot])
+    return replace(coupling, units=units)
+
+
+@pytest.mark.parametrize(("node", "slot"), [("first", 1), ("first", 2), ("second", 1), ("second", 2), ("head", 1)])
+def test_channels_that_are_mixed_up_fail_masked_equivalence(node: str, slot: int) -> None:
+    coupling = couple(small_net(), {}, None)
+    keep = random_keep(coupling, 0)
+    feeds = plausible_feeds(coupling.graph, {"x": (2, 3, 8, 8)})
+    assert masked_error(coupling, keep, feeds, ENGINE)[0] <= 1e-5
+    wrong = crossed(coupling, node, slot)
+    found = checked(pruned(wrong, keep), wrong, keep)
+    assert not found.passed
+    assert found.masked_max_rel_err > 1e-4
+    assert any("masked equivalence fails" in complaint for complaint in found.complaints)
+
+
+def test_nothing_cut_is_equivalent_without_a_run() -> None:
+    coupling = couple(small_net(), {}, None)
+    keep = np.ones(coupling.unit_count, dtype=np.bool_)
+    assert masked_error(coupling, keep, {}, ENGINE) == (0.0, 1e-4)
+
+
+def test_complaints_that_the_original_has_too_are_not_held_against_the_result() -> None:
+    coupling = couple(small_net(), {}, None)
+    keep = random_keep(coupling, 0)
+    model = pruned(coupling, keep)
+    # Stale shapes are an old sin of exporters; only the full check sees them.
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(model.graph.node[0].output[0], 1, [1, 2, 3]))
+    feeds = plausible_feeds(coupling.graph, {"x": (1, 3, 8, 8)})
+    strict, lenient = (verify(coupling, keep, model, said, feeds, ENGINE) for said in ((), ("stale shapes",)))
+    assert not strict.checker
+    assert lenient.checker
+
+
+def test_the_signature_is_names_types_and_shapes() -> None:
+    model = small_net()
+    assert signature(model) == [("in", "x", 1, ("n", 3, 8, 8)), ("out", model.graph.output[0].name, 1, ("n", 10))]
+    # What has a default need not be fed.
+    model.graph.input.append(onnx.helper.make_tensor_value_info(model.graph.initializer[0].name, 1, None))
+    assert len(signature(model)) == 2
+
+
+# -- the whole way -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [wrong_width, not_a_number, renamed_output])
+def test_what_fails_is_not_written(
+    damage: Callable[[onnx.ModelProto], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from onnxprune import api
+
+    original, data = small_net(), correlated((24, 3, 8, 8), rank=2)
+    sound = api.verify
+
+    def after_damage(coupling: Coupling, keep: np.ndarray, model: onnx.ModelProto, *rest: object) -> Verification:
+        damage(model)
+        return sound(coupling, keep, model, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(api, "verify", after_damage)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VerificationError, match="was not written"):
+        onnxprune.prune(original, data, macs=0.6)
+    onnx.save(original, "net.onnx")
+    np.save("data.npy", data)
+    before = sorted(os.listdir())
+    line = "net.onnx --data data.npy --macs 0.6 -q --plan p.json --report r.html --json"
+    assert main(line.split()) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "failed verification" in err
+    assert sorted(os.listdir()) == before
