@@ -143,6 +143,10 @@ def _prune(
 ) -> Result:
     clock = _Clock()
     work = study(loaded, data, options)
+    # Before anything that takes long: wrong data, or a metric that fails, shows here.
+    scale = judge(work, options.evaluate)
+    if data is not None:
+        work = replace(work, notes=work.notes + metrics.suspicious(scale.outputs, scale.reference, work.holdout.count))
     for note in work.notes:
         progress.note(note)
     clock.mark("couple")
@@ -150,7 +154,7 @@ def _prune(
     clock.mark("calibrate")
     choices = price(work, options, rankings, grams, progress)
     clock.mark("select")
-    found = find(work, choices, judge(work, options.evaluate), options, progress)
+    found = find(work, choices, scale, options, progress)
     chosen = found.candidate
     clock.mark("refit")
     checks = _verified(work.coupling, chosen.keep, chosen.model, loaded, work.fit, work.engine, progress)

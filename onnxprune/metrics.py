@@ -12,6 +12,8 @@ from onnxprune.result import Drop
 Array = np.ndarray
 CHANGED = "top-1 changed"
 RELATIVE = "relative L2 error"
+#: Fewer samples say nothing about an output; a smaller relative spread over samples than FLAT is none.
+FEW, FLAT = 8, 1e-4
 
 
 def is_scores(outputs: Sequence[Array]) -> bool:
@@ -45,6 +47,29 @@ def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Dr
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
     return Drop(RELATIVE, relative_error(original, pruned), samples)
+
+
+def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int) -> tuple[str, ...]:
+    """What looks wrong about a model's outputs (samples on axis 0), in words: dead, constant or not finite.
+
+    Such outputs mostly mean that the data is not what the model was trained on.  Below :data:`FEW` samples nothing
+    is said.
+    """
+    found = []
+    for name, output in zip(names, outputs, strict=True):
+        if output.dtype.kind != "f" or not output.ndim or len(output) != samples or samples < FEW or not output.size:
+            continue
+        rows = output.reshape(samples, -1).astype(np.float64)
+        top = rows.argmax(axis=1)
+        if not np.isfinite(rows).all():
+            found.append(f"output '{name}' holds NaN or infinity")
+        elif not rows.any():
+            found.append(f"output '{name}' is zero for every sample")
+        elif np.linalg.norm(rows - rows.mean(axis=0)) < FLAT * np.linalg.norm(rows):
+            found.append(f"output '{name}' hardly changes from sample to sample")
+        elif is_scores(outputs) and (top == top[0]).all():
+            found.append(f"all {samples} held-out samples get the same top-1 class, {top[0]}, at '{name}'")
+    return tuple(f"{text}: check the data and --preprocess" for text in found)
 
 
 def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:

@@ -15,6 +15,7 @@ from onnxprune.calibration.arrays import open_arrays, read_npy, read_npz
 from onnxprune.calibration.dataset import Dataset, InputSpec, is_float, shape_text
 from onnxprune.calibration.feeds import collect, is_iterable, open_feeds, table_images
 from onnxprune.calibration.functions import call, importing, parse_ref
+from onnxprune.calibration.hub import load_hub, parse_hub
 from onnxprune.calibration.images import SUFFIXES, folder_images, open_images
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import Preprocess
@@ -22,7 +23,7 @@ from onnxprune.calibration.request import Request
 from onnxprune.calibration.synthetic import open_synthetic
 from onnxprune.errors import DataError
 
-KINDS = "a folder of images, an .npz or .npy file, FILE.py:FUNCTION, or package.module:FUNCTION"
+KINDS = "a folder of images, an .npz or .npy file, hf:NAME, FILE.py:FUNCTION, or package.module:FUNCTION"
 
 
 def open_dataset(
@@ -81,6 +82,9 @@ def _open(source: object, request: Request) -> Dataset:
 
 
 def _open_text(text: str, request: Request) -> Dataset:
+    hub = parse_hub(text)
+    if hub is not None:
+        return _open_value(load_hub(hub, request.specs, request.samples, request.seed), text, request)
     path = Path(text).expanduser()
     suffix = path.suffix.lower()
     if not path.exists():

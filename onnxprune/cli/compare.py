@@ -16,8 +16,8 @@ HELP = """\
 onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
                                            accuracy where the data has labels
 
-  --data SRC          folder of images, .npz, .npy, FILE.py:FUNCTION or
-                      package.module:FUNCTION; left out: synthetic inputs
+  --data SRC          folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
+                      hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
   --samples N         how many samples to use (256)      --seed N (0)
   --preprocess P      imagenet, unit, symmetric, caffe or raw; parts of it with
                       --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr

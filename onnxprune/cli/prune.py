@@ -17,8 +17,8 @@ onnxprune [prune] MODEL.onnx [options]         make it smaller, without training
 
   -o, --output FILE    default: MODEL.pruned.onnx beside it
 data
-  --data SRC           folder of images, .npz, .npy, FILE.py:FUNCTION or
-                       package.module:FUNCTION; left out: synthetic inputs
+  --data SRC           folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
+                       hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
   --samples N          calibration samples to use (256)
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
