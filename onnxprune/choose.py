@@ -26,8 +26,8 @@ from onnxprune.study import Study
 Array = np.ndarray
 
 
-#: Widths that run fast are given up for finer ones where those do this many times less damage.
-WORTH_IT = 3.0
+#: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
+WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def within(work: Study, choices: Choices, cost: Costing, target: float) -> Array
                 raise
             continue
         damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
-        if best is None or WORTH_IT * damage < best[0]:
+        if best is None or WORTH_IT * damage < best[0] > NEGLIGIBLE:
             best = damage, kept
     assert best is not None
     return best[1]
