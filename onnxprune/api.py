@@ -323,6 +323,7 @@ def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
     loaded = load(model)
     coupling = couple(loaded.proto, dict(shapes or {}), None)
     cost = macs(coupling)
+    everything = np.ones(coupling.unit_count, dtype=np.bool_)
     inputs = tuple(
         f"{name} {'x'.join(map(str, coupling.facts.shapes[name]))}"
         for name in coupling.graph.inputs
@@ -334,11 +335,12 @@ def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
         params=count_parameters(loaded.proto),
         bytes=loaded.file_bytes,
         nodes=len(coupling.graph.nodes),
-        groups=group_rows(coupling, np.ones(coupling.unit_count, dtype=np.bool_), frozenset()),
+        groups=group_rows(coupling, everything, frozenset()),
         prunable_macs_share=prunable_share(coupling),
         choices=choice_lines(coupling),
         inputs=inputs,
         notes=tuple(f"onnx.checker: {c}" for c in loaded.complaints),
+        layers=layer_rows(coupling, everything, frozenset()),
     )
 
 

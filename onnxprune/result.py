@@ -143,15 +143,31 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
 
+    def _repr_html_(self) -> str:
+        # Notebooks ask the value itself; only then is the report's machinery loaded.
+        from onnxprune.report.html import frame, render
+
+        return frame(render(self, None))
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What :func:`onnxprune.prune` returns."""
+    """What :func:`onnxprune.prune` returns; a notebook shows it as the report."""
 
     model: onnx.ModelProto
     plan: Plan
     report: Report
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        from onnxprune.report.wording import verdict
+
+        return f"<onnxprune.Result {verdict(self.report)}>"
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report.html import frame, render
+
+        return frame(render(self.report, self.plan.to_json()))
 
 
 @dataclass(frozen=True)
@@ -168,6 +184,12 @@ class Inspection:
     choices: tuple[str, ...]
     inputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report.html import frame, render_inspection
+
+        return frame(render_inspection(self))
 
 
 @dataclass(frozen=True)
@@ -184,3 +206,8 @@ class Comparison:
     drop: Drop | None
     accuracy: Change | None
     outputs: tuple[tuple[str, float], ...]
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report.html import frame, render_comparison
+
+        return frame(render_comparison(self), "24rem")

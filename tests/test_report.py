@@ -123,10 +123,19 @@ def test_html_is_the_same_every_time(page: str) -> None:
     assert html.render(made_up.report(), made_up.plan().to_json(), COMMAND) == page
 
 
-def test_notebook_frame_holds_the_page_as_an_attribute() -> None:
-    frame = html.inline(made_up.report(2), made_up.plan(2).to_json())
-    assert frame.replace("\n", "").startswith('<iframe srcdoc="&lt;!doctype')
-    assert frame.count('"') == 4
+@pytest.mark.parametrize("value", [made_up.report(2), made_up.result(2), made_up.inspection(2), made_up.comparison()])
+def test_notebooks_show_a_page_in_a_frame(value: object) -> None:
+    shown = value._repr_html_()  # type: ignore[attr-defined]
+    assert shown.replace("\n", "").startswith('<iframe srcdoc="&lt;!doctype')
+    assert shown.count('"') == 4
+    page = Page(unescape(shown.split('"')[1]))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert "MACs" in page.text
+
+
+def test_a_result_tells_its_verdict_in_one_line() -> None:
+    assert repr(made_up.result(2)) == f"<onnxprune.Result {wording.verdict(made_up.report(2))}>"
 
 
 def test_plots_stay_inside_their_frame_whatever_the_numbers() -> None:

@@ -10,15 +10,16 @@ is the geometry of four plots; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from onnxprune.report import plots, rows, wording
 from onnxprune.report.lanes import Lanes, lanes
 from onnxprune.report.versions import versions
-from onnxprune.result import Report, SearchStep
+from onnxprune.result import Comparison, Inspection, Report, SearchStep
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
@@ -34,12 +35,59 @@ class _Plots:
     graph: Lanes | None
 
 
-def render(report: Report, plan: str, command: str | None = None) -> str:
+def render(report: Report, plan: str | None, command: str | None = None) -> str:
     """The report as an HTML document.
 
-    ``plan``: the plan's JSON text. ``command``: what reproduces it, as typed; None leaves it out. The size is
-    a few kB per group; the same values and versions give the same text.
+    ``plan``: the plan's JSON text; ``command``: what reproduces it, as typed; None leaves either out. The size is a
+    few kB per group; the same values and versions give the same text.
     """
+    free = [row for row in report.groups if row.locked is None]
+    locked = [row for row in report.groups if row.locked is not None]
+    return _page(
+        "report.html.j2",
+        {
+            "report": report,
+            "verdict": wording.verdict(report),
+            "summary": rows.summary(report),
+            "checks": wording.checks(report.verify),
+            "free": free,
+            "biggest": rows.biggest(free, _GROUPS_SHOWN),
+            "locked": sorted(locked, key=lambda row: -row.macs_share),
+            "plots": _plots(report),
+            "panels_shown": _PANELS_SHOWN,
+            "plan": None if plan is None else _compact(plan),
+            "command": command,
+        },
+    )
+
+
+def render_inspection(inspection: Inspection) -> str:
+    """What a model is made of, as an HTML document."""
+    return _page(
+        "inspection.html.j2",
+        {
+            "inspection": inspection,
+            "sentence": wording.prunable(inspection),
+            "facts": (("inputs", ", ".join(inspection.inputs)), ("size", wording.size(inspection))),
+            "free": [row for row in inspection.groups if row.locked is None],
+            "locked": [row for row in inspection.groups if row.locked is not None],
+            "graph": lanes(inspection.layers) if inspection.layers else None,
+        },
+    )
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Two models side by side, as an HTML document."""
+    return _page("comparison.html.j2", {"comparison": comparison, "summary": rows.summary(comparison)})
+
+
+def frame(page: str, height: str = "40rem") -> str:
+    """A document as a frame for a notebook's cell, where its styles cannot reach the notebook's."""
+    style = Markup('<iframe srcdoc="{}" style="width:100%;height:{};border:0"></iframe>')
+    return style.format(page, height)
+
+
+def _page(template: str, values: Mapping[str, object]) -> str:
     environment = Environment(
         loader=PackageLoader("onnxprune", "report/templates"),
         autoescape=True,
@@ -54,28 +102,7 @@ def render(report: Report, plan: str, command: str | None = None) -> str:
         byte_text=wording.byte_text,
         drop_value=wording.drop_value,
     )
-    free = [row for row in report.groups if row.locked is None]
-    locked = [row for row in report.groups if row.locked is not None]
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        verdict=wording.verdict(report),
-        summary=rows.summary(report),
-        checks=wording.checks(report.verify),
-        free=free,
-        biggest=rows.biggest(free, _GROUPS_SHOWN),
-        locked=sorted(locked, key=lambda row: -row.macs_share),
-        plots=_plots(report),
-        panels_shown=_PANELS_SHOWN,
-        plan=_compact(plan),
-        command=command,
-        versions=versions(),
-    )
-
-
-def inline(report: Report, plan: str) -> str:
-    """The same as a frame for a notebook's cell, where the page's styles cannot reach the notebook's."""
-    page = escape(render(report, plan))
-    return Markup('<iframe srcdoc="{}" style="width:100%;height:40rem;border:0"></iframe>').format(page)
+    return environment.get_template(template).render(values, versions=versions())
 
 
 def _plots(report: Report) -> _Plots:

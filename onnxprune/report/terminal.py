@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import IO
 
 from rich import box
@@ -64,23 +63,13 @@ def print_wrote(console: Console, label: str, path: str) -> None:
 
 def print_inspection(console: Console, inspection: Inspection, view: View) -> None:
     """What a model is made of, what is prunable, what is locked."""
-    free = [row for row in inspection.groups if row.locked is None]
-    name, share = PurePath(inspection.model).name, wording.percent(inspection.prunable_macs_share)
-    groups = _plural(len(free), "group")
-    sentence = f"{name}: {share} of the MACs are in layers that can be pruned, through {groups} of channels."
-    console.print(Text(sentence, style="bold"))
+    console.print(Text(wording.prunable(inspection), style="bold"))
     console.print()
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
     facts.add_row("inputs", "\n".join(inspection.inputs))
-    size = [
-        f"{wording.si(inspection.macs)} MACs",
-        f"{wording.si(inspection.params)} parameters",
-        wording.byte_text(inspection.bytes),
-        f"{inspection.nodes:,} nodes",
-    ]
-    facts.add_row("size", ", ".join(size))
+    facts.add_row("size", wording.size(inspection))
     console.print(facts)
     console.print()
     _print_groups(console, inspection.groups, view, after=False)
@@ -210,10 +199,6 @@ def _bar(share: float) -> Text:
 
 def _name_width(console: Console, rest: int) -> int:
     return max(16, console.width - rest)
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _table() -> Table:

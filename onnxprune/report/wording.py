@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import PurePath
 
-from onnxprune.result import Change, Drop, Report, Verification
+from onnxprune.result import Change, Drop, Inspection, Report, Verification
 
 TOP1 = "top-1 changed"
 
@@ -123,6 +123,20 @@ def verdict(report: Report) -> str:
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
     return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop)}{measured}."
+
+
+def prunable(inspection: Inspection) -> str:
+    """How much of a model can be pruned, in one sentence."""
+    free = sum(row.locked is None for row in inspection.groups)
+    name, share = PurePath(inspection.model).name, percent(inspection.prunable_macs_share)
+    groups = f"{free} group{'' if free == 1 else 's'}"
+    return f"{name}: {share} of the MACs are in layers that can be pruned, through {groups} of channels."
+
+
+def size(inspection: Inspection) -> str:
+    """MACs, parameters, bytes and nodes of a model, in one line."""
+    counts = f"{si(inspection.macs)} MACs, {si(inspection.params)} parameters"
+    return f"{counts}, {byte_text(inspection.bytes)}, {inspection.nodes:,} nodes"
 
 
 def checks(verify: Verification) -> tuple[tuple[str, bool], ...]:
