@@ -6,8 +6,8 @@ import numpy as np
 
 from onnxprune.budget.cost import Cost, macs
 from onnxprune.choose import whole
-from onnxprune.coupling.bind import Key
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Key
 from onnxprune.describe import LEFT_OUT, lock_text
 from onnxprune.graph.view import Node
 from onnxprune.result import LayerRow

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.coupling.bind import Key
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Key
 from onnxprune.graph.view import data_uses
 from onnxprune.surgery.cut import constant_of
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.atoms import SIMPLIFY, Classes, Reason, Taken, solve
-from onnxprune.coupling.bind import Key, Walked, named, walk
-from onnxprune.coupling.operands import CannotFollow, Edit, Masks, edits
+from onnxprune.coupling.bind import Walked, walk
+from onnxprune.coupling.labels import Key, named
+from onnxprune.coupling.operands import edits
+from onnxprune.coupling.site import CannotFollow, Edit, Masks
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
 

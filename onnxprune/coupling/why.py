@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.atoms import Reason
-from onnxprune.coupling.bind import Key, named
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.labels import Key, named
 from onnxprune.errors import PlanError
 
 #: More nodes than this are counted, not listed.

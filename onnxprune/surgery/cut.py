@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnxprune.coupling.bind import Key
 from onnxprune.coupling.groups import Coupling
-from onnxprune.coupling.operands import AttributeEdit, InputEdit
+from onnxprune.coupling.labels import Key
 from onnxprune.coupling.rule import Bound
+from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.surgery.edit import Editor, Use
 
 Array = np.ndarray

@@ -1,0 +1,110 @@
+"""Ties of one rule at one node: equal factors are one vector of atoms, compounds become a choice."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from onnxprune.coupling.atoms import NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.labels import Key, Labels, named
+from onnxprune.coupling.notation import Dim
+from onnxprune.coupling.rule import Bound, DoesNotFit
+from onnxprune.graph.view import Node
+
+
+class FactorTies:
+    """Enter the inputs of a node, leave its outputs, finish."""
+
+    def __init__(self, labels: Labels, node: Node, bound: Bound) -> None:
+        self.labels = labels
+        self.node = node
+        self.bound = bound
+        self.vectors: dict[str, Atoms] = {}
+        self.compounds: list[tuple[Dim, Atoms]] = []
+
+    def _live(self, dim: Dim) -> Dim:
+        return tuple(f for f in dim if self.bound.sizes[f] > 1)
+
+    def enter(self, key: Key, term: tuple[Dim, ...]) -> None:
+        shape = [int(np.prod([self.bound.sizes[f] for f in dim], dtype=np.int64)) for dim in term]
+        if isinstance(key, tuple) and key not in self.labels.of:
+            ready = tuple(self._vector_for(dim, size) for dim, size in zip(term, shape, strict=True))
+            self.labels.of[key] = ready
+        labels = self.labels.get(key)
+        if labels is None:
+            raise DoesNotFit("an input has no known shape")
+        for dim, atoms in zip(term, labels, strict=True):
+            live = self._live(dim)
+            if len(live) == 1:
+                known = self.vectors.setdefault(live[0], atoms)
+                self.labels.ledger.tie(known, atoms, self.node.index)
+            elif len(live) > 1:
+                self.compounds.append((dim, atoms))
+
+    def _vector_for(self, dim: Dim, size: int) -> Atoms:
+        live = self._live(dim)
+        if len(live) == 1 and live[0] in self.vectors:
+            return self.vectors[live[0]]
+        return self.labels.ledger.fresh(size)
+
+    def leave(self, value: str, term: tuple[Dim, ...]) -> None:
+        labels: list[Atoms] = []
+        for dim in term:
+            size = int(np.prod([self.bound.sizes[f] for f in dim], dtype=np.int64))
+            atoms = self._vector_for(dim, size)
+            live = self._live(dim)
+            if len(live) == 1:
+                self.vectors.setdefault(live[0], atoms)
+            elif len(live) > 1:
+                self.compounds.append((dim, atoms))
+            labels.append(atoms)
+        self.labels.of[value] = tuple(labels)
+
+    def finish(self) -> None:
+        for factor, atoms in self.vectors.items():
+            text = self._lock_text(factor)
+            if text is not None:
+                self.labels.ledger.lock(atoms, Reason(f"{named(self.node)} {text}", self.node.index, remedy=NOTHING))
+        if self.compounds:
+            self._choose()
+
+    def _lock_text(self, factor: str) -> str | None:
+        if factor in self.bound.rule.mix:
+            return "mixes all positions of this axis"
+        readers = len(self.bound.inputs_with(factor))
+        if self.bound.in_output(factor):
+            return None if readers else "makes this axis anew: it holds places, not channels"
+        return None if readers > 1 else "slides or sums over this axis: it holds places, not channels"
+
+    def _choose(self) -> None:
+        compounds = [(dim, self._live(dim), atoms) for dim, atoms in self.compounds]
+        candidates = [[f for f in live if f not in self.bound.rule.mix] or [""] for _, live, _ in compounds]
+        options: dict[frozenset[str], Option] = {}
+        for picks in itertools.product(*(dict.fromkeys(c) for c in candidates)):
+            live = frozenset(
+                f
+                for f in picks
+                if f and all(f not in names or f == pick for (_, names, _), pick in zip(compounds, picks, strict=True))
+            )
+            options.setdefault(live, self._option(live, compounds))
+        best = [option for live, option in options.items() if not any(live < other for other in options)]
+        self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(best)))
+
+    def _option(self, live: frozenset[str], compounds: list[tuple[Dim, Dim, Atoms]]) -> Option:
+        ties: list[tuple[Atoms, Atoms]] = []
+        locks: list[Atoms] = []
+        representatives = {f: a for f, a in self.vectors.items() if f in live}
+        split = {f for _, names, _ in compounds for f in names}
+        for dim, names, atoms in compounds:
+            chosen = [f for f in names if f in live]
+            if not chosen:
+                locks.append(atoms)
+                continue
+            factor = chosen[0]
+            sizes = [self.bound.sizes[f] for f in dim]
+            grid = np.moveaxis(atoms.reshape(sizes), dim.index(factor), 0).reshape(self.bound.sizes[factor], -1)
+            known = representatives.setdefault(factor, grid[:, 0])
+            ties.append((np.repeat(known, grid.shape[1]), grid.ravel()))
+        locks += [a for f, a in self.vectors.items() if f in split and f not in live]
+        return Option(" ".join(sorted(live)) or "none", tuple(ties), tuple(locks))

@@ -1,0 +1,64 @@
+"""Labels: the atoms of every axis of every value, made on first sight, and how they are locked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.coupling.atoms import NOTHING, Atoms, Ledger, Reason
+from onnxprune.graph.facts import Facts
+from onnxprune.graph.view import Graph, Node
+
+#: Where labels live: a value id, or (node index, input slot) for one use of a constant - every use of a shared
+#: initializer is cut on its own.
+Key = str | tuple[int, int]
+
+
+class Labels:
+    """Everything that one walk over ``graph`` writes to: ``of[key][axis]`` are atoms, the ledger ties and locks."""
+
+    def __init__(self, graph: Graph, facts: Facts) -> None:
+        self.graph = graph
+        self.facts = facts
+        self.ledger = Ledger()
+        self.of: dict[Key, tuple[Atoms, ...]] = {}
+
+    def is_constant(self, value: str) -> bool:
+        if value in self.graph.constants:
+            return True
+        return value in self.facts.values and not self.is_arithmetic(value)
+
+    def is_arithmetic(self, value: str) -> bool:
+        return self.graph.producer.get(value, -1) in self.facts.arithmetic
+
+    def key(self, node: Node, slot: int) -> Key | None:
+        value = node.inputs[slot]
+        if value is None:
+            return None
+        return (node.index, slot) if self.is_constant(value) else value
+
+    def get(self, key: Key) -> tuple[Atoms, ...] | None:
+        """Labels of a value or of a constant's use, made on first sight; ``None`` where its shape is unknown."""
+        if key not in self.of:
+            value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]
+            shape = self.facts.shapes.get(value or "")
+            if shape is None:
+                return None
+            self.of[key] = tuple(self.ledger.fresh(n) for n in shape)
+            if isinstance(key, str) and key in self.graph.initializers:
+                self.lock_all(key, f"'{key}' is read as a whole", None, NOTHING)
+        return self.of[key]
+
+    def lock_all(self, key: Key, text: str, node: int | None, remedy: str) -> None:
+        value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]
+        for axis, atoms in enumerate(self.get(key) or ()):
+            if atoms.size > 1:
+                self.ledger.lock(atoms, Reason(text, node, value, axis, remedy))
+
+    def constant(self, value: str) -> np.ndarray:
+        known = self.facts.values.get(value)
+        return known if known is not None else self.graph.constants[value]
+
+
+def named(node: Node) -> str:
+    """What a message calls a node."""
+    return f"{node.op} '{node.label}'"

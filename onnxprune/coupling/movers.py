@@ -1,0 +1,123 @@
+"""Ties of one mover at one node, as tracing found them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.coupling.atoms import NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.labels import Labels, named
+from onnxprune.coupling.rule import Call, DoesNotFit
+from onnxprune.coupling.trace import Link, Trace
+from onnxprune.graph.view import Node
+
+
+class MoverTies:
+    """Enter what tracing found of one node into the labels."""
+
+    def __init__(self, labels: Labels, node: Node) -> None:
+        self.labels = labels
+        self.node = node
+
+    def enter(self, found: Trace, call: Call) -> None:
+        node = self.node
+        for slot, axis, positions in found.fixed:
+            key = self.labels.key(node, slot)
+            labels = None if key is None else self.labels.get(key)
+            if labels is not None:
+                text = f"{named(self.node)} takes single positions of this axis"
+                self._lock(
+                    labels[axis][positions], Reason(text, self.node.index, self.node.inputs[slot], axis, NOTHING)
+                )
+        for output, value in enumerate(self.node.outputs):
+            if value is not None:
+                self._connect(value, [k for k in found.links if k.output == output])
+        self._uneven_pad(call)
+        self._strided_slice(call)
+
+    def _lock(self, atoms: Atoms, reason: Reason) -> None:
+        self.labels.ledger.lock(atoms, reason)
+
+    def _connect(self, value: str, links: list[Link]) -> None:
+        shape = self.labels.facts.shapes[value]
+        into: dict[int, set[tuple[int, int]]] = {}
+        outof: dict[tuple[int, int], set[int]] = {}
+        for link in links:
+            into.setdefault(link.out_axis, set()).add((link.slot, link.axis))
+            outof.setdefault((link.slot, link.axis), set()).add(link.out_axis)
+        labels = [self.labels.ledger.fresh(n) for n in shape]
+        self.labels.of[value] = tuple(labels)
+        tangled: list[Link] = []
+        for link in links:
+            same_slot = [k for k in into[link.out_axis] if k[0] == link.slot]
+            if len(outof[link.slot, link.axis]) > 1 or len(same_slot) > 1:
+                tangled.append(link)
+                continue
+            source = self._labels_of(link.slot)[link.axis][link.source]
+            target = labels[link.out_axis][link.target]
+            self.labels.ledger.tie(source, target, self.node.index)
+        for knot in _knots(tangled):
+            self._choose_link(labels, knot)
+
+    def _labels_of(self, slot: int) -> tuple[Atoms, ...]:
+        key = self.labels.key(self.node, slot)
+        labels = None if key is None else self.labels.get(key)
+        if labels is None:
+            raise DoesNotFit("an input has no known shape")
+        return labels
+
+    def _choose_link(self, labels: list[Atoms], knot: list[Link]) -> None:
+        """Axes that are split or merged: exactly one pair of axes stays live, the others lock."""
+        options: list[Option] = []
+        for live in sorted(knot, key=lambda k: (k.slot, k.axis, k.out_axis)):
+            source = self._labels_of(live.slot)[live.axis]
+            ties = ((source[live.source], labels[live.out_axis][live.target]),)
+            axes_in = {(k.slot, k.axis) for k in knot} - {(live.slot, live.axis)}
+            axes_out = {k.out_axis for k in knot} - {live.out_axis}
+            locks = [self._labels_of(slot)[axis] for slot, axis in sorted(axes_in)]
+            locks += [labels[axis] for axis in sorted(axes_out)]
+            count, size = len(np.unique(live.source)), labels[live.out_axis].size
+            name = f"{count} of axis {live.axis} as {size} of axis {live.out_axis}"
+            options.append(Option(name, ties, tuple(locks)))
+        self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(options)))
+
+    def _strided_slice(self, call: Call) -> None:
+        """Every second position is found by counting, so an axis that is sliced so keeps all of its positions."""
+        if self.node.op != "Slice":
+            return
+        steps, shape = call.ints("steps", 4), call.shape(0) or ()
+        key = self.labels.key(self.node, 0)
+        if steps is None or key is None:
+            return
+        axes = call.ints("axes", 3) or tuple(range(len(steps)))
+        for axis, step in zip(axes, steps, strict=True):
+            labels = self.labels.get(key)
+            if abs(step) > 1 and labels is not None and shape[axis] > 1:
+                text = f"Slice takes every {abs(step)}th position of it"
+                self.labels.ledger.lock(labels[axis], Reason(text, self.node.index, self.node.inputs[0], axis))
+
+    def _uneven_pad(self, call: Call) -> None:
+        """Reflected and repeated borders have no counterpart after a cut, so such axes stay."""
+        if self.node.op != "Pad" or self.node.string("mode", "constant") == "constant":
+            return
+        value = self.node.outputs[0] or ""
+        before, after = call.shape(0) or (), call.out_shape() or ()
+        for axis, (a, b) in enumerate(zip(before, after, strict=True)):
+            if a != b:
+                text = f"{named(self.node)} mirrors or repeats the border of this axis"
+                self.labels.ledger.lock(
+                    self.labels.of[value][axis], Reason(text, self.node.index, value, axis, NOTHING)
+                )
+
+
+def _knots(links: list[Link]) -> list[list[Link]]:
+    """Connected components of links over the axes that they share."""
+    knots: list[list[Link]] = []
+    for link in links:
+        touching = [
+            k
+            for k in knots
+            if any((m.slot, m.axis) == (link.slot, link.axis) or m.out_axis == link.out_axis for m in k)
+        ]
+        knots = [k for k in knots if k not in touching]
+        knots.append([m for k in touching for m in k] + [link])
+    return knots
