@@ -44,6 +44,10 @@ def to_input(array: NDArray[np.generic], spec: InputSpec, encoder: Encoder | Non
     """The array in the input's dtype, contiguous. Raises DataError for NaN and misfits."""
     if encoder is not None and array.dtype == np.uint8:
         return encoder(np.asarray(array, dtype=np.uint8))
+    texts = (array.dtype.kind in "US") != (spec.dtype.kind in "USOT")
+    if texts or (is_float(array.dtype) and not is_float(spec.dtype)):
+        takes = f"input '{spec.name}' takes {spec.dtype.name}"
+        raise DataError(f"{where}: {takes}, got {array.dtype.name}; convert the array")
     if is_float(array.dtype):
         _check_finite(array, spec, where, "holds NaN or infinity; remove such samples")
     if is_float(spec.dtype):
@@ -51,9 +55,6 @@ def to_input(array: NDArray[np.generic], spec: InputSpec, encoder: Encoder | Non
             cast = np.ascontiguousarray(array.astype(spec.dtype, copy=False))
         _check_finite(cast, spec, where, f"overflows {spec.dtype.name}; scale the data")
         return cast.reshape(array.shape)
-    if is_float(array.dtype) or (array.dtype.kind in "US") != (spec.dtype.kind in "USOT"):
-        takes = f"input '{spec.name}' takes {spec.dtype.name}"
-        raise DataError(f"{where}: {takes}, got {array.dtype.name}; convert the array")
     if array.size and (spec.dtype.kind == "b" or (is_integer(spec.dtype) and array.dtype != spec.dtype)):
         low, high = (0, 1) if spec.dtype.kind == "b" else integer_range(spec.dtype)
         if int(array.min()) < low or int(array.max()) > high:
