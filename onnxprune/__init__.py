@@ -1,8 +1,8 @@
 """onnxprune: make an ONNX network smaller and faster without training, labels or the framework it came from.
 
-import onnxprune
-result = onnxprune.prune("model.onnx", "photos/", macs=0.5)
-onnx.save(result.model, "smaller.onnx")
+``prune`` is the main job; ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
+names; ``torch_plan`` carries a plan over to a checkpoint; ``analyse`` gives the coupling itself.  In a notebook their
+results show as pages.  Each docstring has an example that runs.
 """
 
 from __future__ import annotations

@@ -105,6 +105,12 @@ def prune(
 
     Raises:
         OnnxPruneError: a subclass per kind of problem; :class:`VerificationError` where the result is not sound.
+
+    >>> result = prune("models/demo.onnx", "models/calib.npz", macs=0.7, preprocess="unit", samples=64)
+    >>> result.report.macs.ratio <= 0.7 and result.report.verify.passed
+    True
+    >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
+    []
     """
     asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     given = [(kind, value) for kind, value in asked.items() if value is not None]
@@ -279,6 +285,12 @@ def apply(model: str | Path | onnx.ModelProto, plan: Plan | str | Path) -> onnx.
 
     Raises:
         PlanError: where the plan does not belong to the model.
+
+    >>> from onnxprune.plan import Cut, Plan, fingerprint
+    >>> model = onnx.load("models/demo.onnx")
+    >>> plan = Plan(fingerprint(model), (Cut("/stem/conv/Conv", 16, tuple(range(8))),))
+    >>> inspect(apply(model, plan)).groups[0].before
+    8
     """
     loaded = load(model)
     coupling = couple(loaded.proto, {}, None)
@@ -319,6 +331,10 @@ def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
     """What can be pruned, what cannot and why, and where the MACs are.
 
     ``shapes``: input name to shape, for dynamic dims.
+
+    >>> found = inspect("models/demo.onnx")
+    >>> found.groups[0].name, found.groups[0].before, found.groups[-1].locked
+    ('/stem/conv/Conv', 16, "'logits' is an output of the model")
     """
     loaded = load(model)
     coupling = couple(loaded.proto, dict(shapes or {}), None)
@@ -345,12 +361,22 @@ def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
 
 
 def why(model: str | Path | onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
-    """The group or lock of a tensor, node or group, and the path that ties or locks it."""
+    """The group or lock of a tensor, node or group, and the path that ties or locks it.
+
+    >>> print(why("models/demo.onnx", "logits"))
+    tensor 'logits' (1x10)
+      axis 1: 10 of 10 positions stay: 'logits' is an output of the model
+        to unlock: impossible: inputs and outputs of the model keep their shapes
+    """
     return explain(couple(load(model).proto, dict(shapes or {}), None), name)
 
 
 def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:
-    """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side."""
+    """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
+
+    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    Drop(metric='top-1 changed', value=0.0, samples=256)
+    """
     return compare_models(a, b, data, Options(), Silent())
 
 

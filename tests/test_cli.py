@@ -265,6 +265,9 @@ def test_the_other_commands(engine: Engine, capsys: pytest.CaptureFixture[str]) 
     assert main(["inspect", "net.onnx", "--shape", "x=1x3x8x8"]) == 0
     assert engine.calls[-1].shapes == {"x": (1, 3, 8, 8)}
     assert "97.8%" in capsys.readouterr().out
+    assert main(["inspect", "net.onnx", "--report", "i.html"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["report", "i.html"]
+    assert "97.8%" in Path("i.html").read_text(encoding="utf-8")
     assert main(["why", "net.onnx", "conv1"]) == 0
     assert capsys.readouterr().out == "conv1 is in group 3\n"
     assert main(["compare", "a.onnx", "b.onnx", "--data", "d", "--eval", "m.py:f"]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxprune.cli import arguments as shared
 from onnxprune.cli.command import Command, print_json, view_of
+from onnxprune.cli.files import check_side_file, write_text
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.streams import stdout_to_stderr
 
@@ -16,6 +17,7 @@ onnxprune inspect MODEL.onnx [options]     where the MACs are, what is prunable,
                                            what is locked and why
 
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --report FILE.html  the same as a page, with a picture of the graph
   --json              one JSON document on stdout, nothing else
   -v, --verbose       every group, not only the biggest
   -q, --quiet         no notes
@@ -31,6 +33,7 @@ examples
 def parser() -> Parser:
     made = Parser("inspect", HELP)
     made.add_argument("MODEL")
+    made.add_argument("--report", type=Path)
     shared.add_json(made)
     shared.add_common(made)
     return made
@@ -38,19 +41,27 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
+    check_side_file(arguments.report, "--report", (Path(arguments.MODEL),))
     with stdout_to_stderr():
         from onnxprune.api import inspect
 
         inspection = inspect(Path(arguments.MODEL), options.shapes)
+    if arguments.report is not None:
+        from onnxprune.report.html import render_inspection
+
+        write_text(arguments.report, render_inspection(inspection))
     if arguments.json:
         from onnxprune.report.document import of_inspection
 
         print_json(of_inspection(inspection))
         return 0
-    from onnxprune.report.terminal import console_for, print_inspection
+    from onnxprune.report.terminal import console_for, print_inspection, print_wrote
 
     told = inspection.notes if arguments.quiet else ()
-    print_inspection(console_for(sys.stdout), inspection, view_of(arguments, told))
+    console = console_for(sys.stdout)
+    print_inspection(console, inspection, view_of(arguments, told))
+    if arguments.report is not None:
+        print_wrote(console, "report", str(arguments.report))
     return 0
 
 
