@@ -278,6 +278,17 @@ def test_the_other_commands(engine: Engine, capsys: pytest.CaptureFixture[str]) 
     assert (engine.calls[-1].plan, engine.calls[-1].output) == (Path("plan.json"), Path("out.onnx"))
 
 
+def test_compare_is_a_gate(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    drop = made_up.comparison().drop
+    assert drop is not None
+    assert main(["compare", "a.onnx", "b.onnx", "--max-drop", str(drop.value)]) == 0
+    assert main(["compare", "a.onnx", "b.onnx", "--max-drop", str(drop.value / 2), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "boxes" in out
+    assert "is above --max-drop" in err
+    assert engine.options == Options()
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxprune.cli import arguments as shared
+from onnxprune.cli import values
 from onnxprune.cli.command import Command, print_json
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.errors import VerificationError
+
+if TYPE_CHECKING:
+    from onnxprune.result import Comparison
 
 HELP = """\
 onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
@@ -23,6 +29,7 @@ onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
                       --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr
   --eval FILE.py:FUNC your metric, f(session_runner) -> float, higher is better
   --test SRC          labelled data, for the accuracy
+  --max-drop X        a gate for CI: exit code 1 where the drop is above X
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
   --providers LIST (cpu)   --threads N (all)   --memory BYTES
   --json              one JSON document on stdout, nothing else
@@ -30,7 +37,8 @@ onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
 
 examples
   onnxprune compare net.onnx net.pruned.onnx
-  onnxprune compare net.onnx other.onnx --data test.npz --preprocess unit --json
+  onnxprune compare net.onnx small.onnx --data test.npz --preprocess unit --json
+  onnxprune compare net.onnx small.onnx --data photos/ --max-drop 0.02 || exit 1
 """
 
 
@@ -39,6 +47,7 @@ def parser() -> Parser:
     made.add_argument("A")
     made.add_argument("B")
     shared.add_data(made)
+    made.add_argument("--max-drop", dest="gate", type=values.drop, metavar="X")
     shared.add_engine(made)
     shared.add_json(made)
     shared.add_common(made)
@@ -55,11 +64,22 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         from onnxprune.report.document import of_comparison
 
         print_json(of_comparison(comparison))
-        return 0
-    from onnxprune.report.terminal import console_for, print_comparison
+    else:
+        from onnxprune.report.terminal import console_for, print_comparison
 
-    print_comparison(console_for(sys.stdout), comparison)
+        print_comparison(console_for(sys.stdout), comparison)
+    _gate(comparison, arguments.gate)
     return 0
+
+
+def _gate(comparison: Comparison, most: float | None) -> None:
+    """Raise VerificationError (exit code 1) where the drop is above ``most``, or could not be measured."""
+    if most is None:
+        return
+    if comparison.drop is None:
+        raise VerificationError("the drop could not be measured: the outputs differ in shape")
+    if comparison.drop.value > most:
+        raise VerificationError(f"the drop, {comparison.drop.value:.4g}, is above --max-drop {most:g}")
 
 
 COMMAND = Command("compare", parser, run)
