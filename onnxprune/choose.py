@@ -16,6 +16,7 @@ from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.gram import Gram
+from onnxprune.linear.threads import blas_threads
 from onnxprune.options import Options
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
@@ -60,7 +61,9 @@ def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranki
     select = SELECTORS[options.select]
     rankings = []
     for group in work.coupling.groups:
-        rankings.append(select(evidence(work.coupling, group, work.layers, moments.grams), options.seed + group.id))
+        with blas_threads(len(group)):
+            found = evidence(work.coupling, group, work.layers, moments.grams)
+            rankings.append(select(found, options.seed + group.id))
         progress.advance()
     return tuple(rankings), moments.grams
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Attribute, Sketch, run
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from onnxprune.calibration.moments import layer_geometry, row_picks
 from onnxprune.coupling.groups import Coupling
@@ -16,6 +17,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridge, fold, ridge
+from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
 
 SPACE = {1: (11,), 2: (9, 8), 3: (6, 5, 7)}
@@ -218,3 +220,19 @@ def test_fold_is_least_squares_against_the_layers_own_output(seed: int) -> None:
     np.testing.assert_allclose(x[:, kept] @ found, x[:, kept] @ wanted, atol=1e-4)
     sliced = np.linalg.norm(x[:, kept] @ weights[kept] - x @ weights)
     assert np.linalg.norm(x[:, kept] @ found - x @ weights) < sliced
+
+
+def test_small_systems_get_one_thread_and_the_rest_is_as_before() -> None:
+    def threads() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with blas_threads(10):
+            assert set(threads()) <= {1}
+        assert threads() == before
+        with blas_threads(LARGE):
+            assert threads() == before
+        with pytest.raises(KeyboardInterrupt), blas_threads(10):
+            raise KeyboardInterrupt
+        assert threads() == before

@@ -19,6 +19,7 @@ from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
+from onnxprune.linear.threads import blas_threads
 from onnxprune.metrics import damage
 from onnxprune.progress import Progress
 from onnxprune.runtime.outputs import outputs_of
@@ -66,7 +67,8 @@ def folded_weights(
                 with_one = np.append(alive, channels * taps)
                 # What has no bias cannot be given the constant that would be fitted for it.
                 moments = with_constant(gram.xx[g], 0.0 if layer.bias_slot is None else 1.0)
-                solved = fold(moments, flat, with_one, RIDGE)
+                with blas_threads(len(with_one)):
+                    solved = fold(moments, flat, with_one, RIDGE)
                 block = np.zeros((channels * taps, outs))
                 block[alive] = solved[:-1]
                 new[g] = block.T.reshape(outs, channels, taps)

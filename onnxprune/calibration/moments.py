@@ -17,6 +17,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
+from onnxprune.linear.threads import blas_threads
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 from onnxprune.surgery.cut import constant_of
@@ -107,7 +108,9 @@ def measure(
             gram = grams[layer.index]
             out = (x.shape[0], *_out_space(coupling, layer, x))
             picks, geo = row_picks(coupling, layer, x, out, gram.xx.shape[1] - 1, dataset.count, seed + number)
-            gram.update(sample_rows(layer, x, geo, picks, gram.xx.shape[0]), None)
+            rows = sample_rows(layer, x, geo, picks, gram.xx.shape[0])
+            with blas_threads(gram.xx.shape[1]):
+                gram.update(rows, None)
         progress.advance()
     return Moments(grams)
 

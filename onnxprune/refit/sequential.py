@@ -22,6 +22,7 @@ from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, from_normal, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
+from onnxprune.linear.threads import blas_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.fit import Rows, fit
 from onnxprune.refit.targets import Target, target_of
@@ -133,7 +134,8 @@ class _Work:
         train, test = self._rows(layer, target, groups, channels * taps, np.where(usable, scale, 1.0))
         old_bias = self._old_bias(layer, groups, outs)
         base = np.concatenate([sliced.reshape(groups, outs, -1), old_bias[:, :, None]], axis=2).transpose(0, 2, 1)
-        found = fit(train, test, base, self._folded(layer, base, train.constant), target.window)
+        with blas_threads(channels * taps):
+            found = fit(train, test, base, self._folded(layer, base, train.constant), target.window)
         if found.before == 0.0:
             return
         self.report.append(Refitted(layer.node.label, found.before, found.after, found.accepted))
