@@ -1,0 +1,177 @@
+"""Latency of a cut as the allocator sees it: the sum of its layers' times, interpolated in a table.
+
+Exact at the table's widths; between them bilinear over steps of the table's block.  What is no layer costs what it
+moves (elementwise operators, pooling, concatenation; nothing where runtimes fuse it into the layer before) or
+multiplies (products of two activations, recurrent layers) at the table's rates.  Caches, threads and the order of
+operators are not modelled: the whole model is measured in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from onnxprune.budget.cost import Cost, Product, axis_lengths, build, macs
+from onnxprune.coupling.groups import Coupling
+from onnxprune.errors import BudgetError
+from onnxprune.graph.view import Node
+from onnxprune.latency.signature import Timed
+from onnxprune.latency.table import Grid, Table
+
+Array = np.ndarray
+#: Operators that move nothing, wherever they stand.
+FREE = frozenset(
+    (
+        "Constant",
+        "ConstantOfShape",
+        "Dropout",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Squeeze",
+        "Unsqueeze",
+    )
+)
+#: Share of its traffic that is left of an operator that directly follows a layer: runtimes fuse them.
+FUSED: Mapping[str, float] = MappingProxyType(
+    {
+        "Add": 1 / 3,
+        "BatchNormalization": 0.0,
+        "Clip": 0.0,
+        "HardSigmoid": 0.0,
+        "LeakyRelu": 0.0,
+        "PRelu": 0.0,
+        "Relu": 0.0,
+        "Sigmoid": 1 / 2,
+        "Tanh": 1 / 2,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Latency:
+    """Seconds for units kept per group.
+
+    Layer l at lengths (i, o) = ``base[l]`` + ``slope[l]`` · kept takes the bilinear value of ``seconds[l]`` at the
+    coordinates ``where[l, side, length]``, times ``factor[l, side, length]``.
+    """
+
+    base: Array
+    slope: Array
+    where: Array
+    factor: Array
+    seconds: Array
+    moved: Cost
+    multiplied: Cost
+
+    def many(self, kept: Array) -> Array:
+        lengths = np.rint(self.base + np.einsum("lsg,...g->...ls", self.slope, kept)).astype(np.int64)
+        layer, side = np.arange(len(self.base))[:, None], np.arange(2)
+        at, factor = self.where[layer, side, lengths], self.factor[layer, side, lengths].prod(axis=-1)
+        low = at.astype(np.int64)
+        part = at - low
+        i, o, which = low[..., 0], low[..., 1], layer[:, 0]
+        p, q = part[..., 0], part[..., 1]
+        first = self.seconds[which, i, o] * (1 - q) + self.seconds[which, i, o + 1] * q
+        second = self.seconds[which, i + 1, o] * (1 - q) + self.seconds[which, i + 1, o + 1] * q
+        layers = (first * (1 - p) + second * p) * factor
+        return np.asarray(layers.sum(axis=-1) + self.moved.many(kept) + self.multiplied.many(kept))
+
+    def __call__(self, kept: Array) -> float:
+        return float(self.many(kept))
+
+
+def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency:
+    """The cost of ``coupling`` by ``table``.
+
+    Raises:
+        BudgetError: where the table lacks a layer of the model.
+    """
+    missing = sorted({t.signature.key for t in timed} - set(table.layers))
+    if missing:
+        raise BudgetError(
+            f"the latency table ({table.origin}) lacks {len(missing)} layers of this model, such as '{missing[0]}'; "
+            "measure them: onnxprune inspect MODEL --layers FILE, then tools/measure_latency_table.py on the device"
+        )
+    base, slope = axis_lengths(coupling, [[t.inputs, t.outputs] for t in timed])
+    grids = [table.layers[t.signature.key] for t in timed]
+    most = int(max((max(t.signature.inputs, t.signature.outputs) for t in timed), default=1)) + 1
+    rows = max((len(g.inputs) for g in grids), default=1) + 1
+    columns = max((len(g.outputs) for g in grids), default=1) + 1
+    seconds = np.zeros((len(timed), rows, columns))
+    where, factor = np.zeros((len(timed), 2, most)), np.ones((len(timed), 2, most))
+    for n, (one, grid) in enumerate(zip(timed, grids, strict=True)):
+        _fill(seconds[n], grid)
+        for side, (nodes, full) in enumerate(
+            ((grid.inputs, one.signature.inputs), (grid.outputs, one.signature.outputs))
+        ):
+            where[n, side], factor[n, side] = _coordinates(nodes, full, most, table)
+        aligned = np.arange(most) % table.blocks.align == 0
+        # The layout asks for aligned inputs; a full input that is unaligned was measured as it is.
+        ordinary = aligned | (one.signature.inputs % table.blocks.align != 0)
+        factor[n, 0 if one.signature.live_inputs else 1][~ordinary] *= table.unaligned
+    counted = {t.node for t in timed}
+    rest = macs(coupling)
+    other = np.asarray([table.per_mac * (node not in counted) for node in rest.nodes])
+    multiplied = Cost(rest.factor * other, rest.base, rest.slope, rest.nodes)
+    return Latency(base, slope, where, factor, seconds, traffic(coupling, counted, table.per_byte), multiplied)
+
+
+def _fill(target: Array, grid: Grid) -> None:
+    """The grid, its last row and column repeated so that every cell has a right and a lower neighbour."""
+    rows, columns = target.shape
+    target[...] = np.pad(grid.seconds, ((0, rows - len(grid.inputs)), (0, columns - len(grid.outputs))), mode="edge")
+
+
+def _coordinates(nodes: Array, full: int, most: int, table: Table) -> tuple[Array, Array]:
+    """(fractional index into ``nodes``, factor) of every length below ``most``."""
+    lengths = np.arange(most, dtype=np.float64)
+    padded = np.minimum(np.ceil(lengths / table.blocks.block) * table.blocks.block, full)
+    below = np.minimum(padded / nodes[0], 1.0)
+    # Below the narrowest measured width a kernel still has its fixed part: half of it is taken to be fixed.
+    return np.interp(padded, nodes, np.arange(len(nodes))), (1 + below) / 2
+
+
+def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
+    """Seconds of moving what operators other than ``layers`` read and write, at ``per_byte``."""
+    products: list[Product] = []
+    fixed = 0.0
+    behind = _behind_layers(coupling, layers)
+    for node in coupling.graph.nodes:
+        if node.index in layers or node.op in FREE or node.scope or node.index in coupling.facts.folded:
+            continue
+        share = FUSED.get(node.op, 1.0) if node.index in behind else 1.0
+        if share == 0.0:
+            continue
+        for value in (*node.inputs, *node.outputs):
+            shape = coupling.facts.shapes.get(value) if value is not None else None
+            if value is None or shape is None or value in coupling.graph.constants or value in coupling.facts.values:
+                continue
+            lines = coupling.units.get(value, ())
+            live = [(value, axis) for axis, line in enumerate(lines) if (line >= 0).any()]
+            rest = float(np.prod([size for axis, size in enumerate(shape) if (value, axis) not in live]))
+            if live:
+                products.append((node.index, per_byte * share * 4 * rest, list(live)))
+            else:
+                fixed += per_byte * share * 4 * rest
+    return build(coupling, products, fixed)
+
+
+def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:
+    """Nodes reached from a layer through fusable operators only, each the single reader of the one before."""
+    found: set[int] = set()
+    for index in layers:
+        node: Node | None = coupling.graph.nodes[index]
+        while node is not None:
+            value = node.outputs[0]
+            readers = coupling.graph.consumers.get(value, ()) if value is not None else ()
+            node = coupling.graph.nodes[readers[0][0]] if len(readers) == 1 else None
+            if node is None or node.op not in FUSED or node.scope:
+                break
+            found.add(node.index)
+    return found

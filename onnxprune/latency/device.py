@@ -1,0 +1,169 @@
+"""Times layers on the machine at hand.  Needs only numpy, and onnxruntime or OpenVINO: it runs where those run.
+
+A *layers file* (JSON, made by ``onnxprune inspect MODEL --layers FILE``) lists small models, each holding one layer
+at one input width and several output widths side by side.  A *table* (JSON, what ``--latency-table`` reads) has the
+seconds of each: see :func:`measure`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Json = dict[str, Any]
+LAYERS, TABLE = "onnxprune_layers", "onnxprune_latency_table"
+#: The name of a timed node ends in its output width.
+WIDTH = re.compile(r"layer\.(\d+)")
+#: Kernels that stand beside the timed ones: layout changes, and the pooling that keeps outputs small.
+BESIDE = re.compile("reorder|pool|reduce|constant|convert|input|output|memory", re.IGNORECASE)
+#: Runs of a model at least and at most, and the seconds after which no more are begun.
+LEAST_RUNS, MOST_RUNS, SECONDS = 6, 60, 0.12
+#: Output width of a probing convolution -> the block that pads it to the first; and input widths, the first aligned.
+PROBE_OUT, PROBE_IN = {64: 1, 60: 8, 52: 16, 36: 32}, {64: 1, 62: 2, 61: 4}
+#: Times nearer than this are the same.
+SAME = 1.03
+
+
+def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
+    """Node name as onnxruntime's profiler gives it, behind its operator and a space -> seconds of each run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        repeat(lambda: session.run(None, dict(feeds)))
+        with open(session.end_profiling(), encoding="utf-8") as file:
+            events = json.load(file)
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = f"{event['args'].get('op_name', '')} {event['name'].removesuffix('_kernel_time')}"
+            found.setdefault(name, []).append(event["dur"] * 1e-6)
+    return found
+
+
+def openvino_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
+    """The same, from OpenVINO's performance counters on its CPU plugin."""
+    import openvino  # type: ignore[import-not-found]  # a runtime of the device, not a dependency
+
+    core = openvino.Core()
+    settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    found: dict[str, list[float]] = {}
+
+    def once() -> None:
+        request.infer(dict(feeds))
+        for row in request.profiling_info:
+            if row.real_time.total_seconds() > 0:
+                found.setdefault(f"{row.node_type} {row.node_name}", []).append(row.real_time.total_seconds())
+
+    repeat(once)
+    return found
+
+
+RUNTIMES: Mapping[str, Callable[[bytes, Mapping[str, np.ndarray], int], dict[str, list[float]]]] = {
+    "onnxruntime": onnxruntime_seconds,
+    "openvino": openvino_seconds,
+}
+
+
+def repeat(run: Callable[[], object]) -> None:
+    """As many runs as fit :data:`SECONDS`."""
+    start, count = time.perf_counter(), 0
+    while count < LEAST_RUNS or (count < MOST_RUNS and time.perf_counter() - start < SECONDS):
+        run()
+        count += 1
+
+
+def typical(seconds: list[float]) -> float:
+    """Mean of the faster half: what disturbs a run only ever adds to it, and clocks tick in microseconds."""
+    ordered = np.sort(seconds)
+    return float(ordered[: max(1, (len(ordered) + 1) // 2)].mean())
+
+
+def time_entry(entry: Json, runtime: str, threads: int) -> dict[int, float]:
+    """Output width -> seconds of the layer, for one entry of a layers file."""
+    generator = np.random.default_rng(0)
+    feeds = {name: generator.random(shape).astype(entry["dtype"]) for name, shape in entry["inputs"].items()}
+    found: dict[int, float] = {}
+    for name, seconds in RUNTIMES[runtime](base64.b64decode(entry["model"]), feeds, threads).items():
+        operator, _, node = name.partition(" ")
+        width = WIDTH.search(node)
+        if width is not None and BESIDE.search(operator) is None:
+            found[int(width[1])] = found.get(int(width[1]), 0.0) + typical(seconds)
+    return found
+
+
+def measure(
+    document: Json, runtime: str = "onnxruntime", threads: int = 1, told: Callable[[str], None] = lambda _: None
+) -> Json:
+    """The table of a layers file, as ``--latency-table`` takes it.
+
+    ``{"onnxprune_latency_table": 1, "device": str, "runtime": str, "threads": int, "block": int, "align": int,
+    "unaligned": float, "per_byte": float, "per_mac": float, "layers": {KEY: [[inputs, outputs, seconds], …]}}``:
+    seconds of each layer at some input and output widths; ``block`` and ``align`` as in
+    :mod:`onnxprune.budget.rounding`; ``unaligned``: how many times longer a layer takes whose input channels are
+    not aligned; seconds per byte that an elementwise operator moves, and per multiply-accumulate of what is no layer.
+
+    Raises:
+        ValueError: where ``document`` is no layers file.
+    """
+    if document.get(LAYERS) != 1:
+        raise ValueError(f"not a layers file: no '{LAYERS}': 1")
+    layers: dict[str, list[list[float]]] = {}
+    probes: dict[str, dict[int, float]] = {"widths": {}, "inputs": {}, "byte": {}, "mac": {}}
+    for entry in document["entries"]:
+        told(f"{entry['key']}, {entry['in']} in")
+        found = time_entry(entry, runtime, threads)
+        if entry["key"] == "inputs":
+            probes["inputs"][entry["in"]] = next(iter(found.values()))
+        elif entry["key"] in probes:
+            probes[entry["key"]] = found
+        else:
+            points = [[entry["in"], width, seconds * entry["scale"]] for width, seconds in sorted(found.items())]
+            layers.setdefault(entry["key"], []).extend(points)
+    widths, inputs = probes["widths"], probes["inputs"]
+    padded = [block for width, block in PROBE_OUT.items() if widths[width] * SAME > widths[max(PROBE_OUT)]]
+    slow = [align for width, align in PROBE_IN.items() if inputs[width] > inputs[max(PROBE_IN)] * SAME]
+    return {
+        TABLE: 1,
+        "device": processor(),
+        "runtime": f"{runtime} {version(runtime)}",
+        "threads": threads,
+        "block": max(padded),
+        "align": {2: 4, 4: 2}.get(min(slow, default=1), 1),
+        "unaligned": max(1.0, inputs[min(PROBE_IN)] / inputs[max(PROBE_IN)]),
+        "per_byte": sum(probes["byte"].values()) / document["probe_bytes"],
+        "per_mac": sum(probes["mac"].values()) / document["probe_macs"],
+        "layers": layers,
+    }
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="ignore").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "Hardware"))]
+    return f"{named[0] if named else os.uname().machine} x {os.cpu_count()}" if hasattr(os, "uname") else "unknown"
+
+
+def version(runtime: str) -> str:
+    """The version of an installed runtime."""
+    from importlib.metadata import version as installed
+
+    return installed(runtime)

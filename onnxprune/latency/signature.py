@@ -1,0 +1,101 @@
+"""What a layer's time depends on, besides its widths: operator, kernel, steps, the size of its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.linear.form import Layer
+from onnxprune.surgery.cut import constant_of
+
+
+@dataclass(frozen=True)
+class Signature:
+    """``space``: spatial size of the input, or the number of rows of a matrix product.
+
+    ``groups``: 1 dense; for others ``inputs`` is per group, and widths of the output leave by whole groups.
+    ``inputs`` and ``outputs`` are those of the uncut model.  ``pads``: begins and ends, or the name of an automatic
+    padding.
+    """
+
+    op: str
+    space: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...] | str
+    groups: int
+    inputs: int
+    outputs: int
+    dtype: str
+
+    @property
+    def key(self) -> str:
+        """As tables name it: ``Conv 14x14 k3x3 s1x1 d1x1 p1,1,1,1 g1 float32 256x512``."""
+        pads = self.pads if isinstance(self.pads, str) else ",".join(map(str, self.pads))
+        shape = f"k{_by(self.kernel)} s{_by(self.strides)} d{_by(self.dilations)} p{pads} g{self.groups} "
+        return f"{self.op} {_by(self.space)} {shape if self.kernel else ''}{self.dtype} {self.inputs}x{self.outputs}"
+
+    @property
+    def live_inputs(self) -> bool:
+        """Whether the input width may vary by itself: in a grouped convolution it goes with the output's."""
+        return self.groups == 1
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A layer of a model: its signature, and the axes of its weight that hold its widths."""
+
+    signature: Signature
+    node: int
+    inputs: Axis
+    outputs: Axis
+
+
+def timed_layers(coupling: Coupling, layers: Sequence[Layer]) -> tuple[Timed, ...]:
+    """The signature of every layer, at the analysed input shapes."""
+    found = []
+    for layer in layers:
+        use = (layer.index, layer.weight_slot)
+        weight = constant_of(coupling, use)
+        shape = coupling.facts.shapes[layer.data]
+        if layer.kind == "matmul":
+            axes = (0, 1) if layer.flip else (1, 0)
+            rows, widths = math.prod(shape[:-1]), (weight.shape[axes[0]], weight.shape[axes[1]])
+            signature = Signature("MatMul", (rows,), (), (), (), (), 1, *widths, weight.dtype.name)
+        else:
+            axes = (1, 0) if layer.kind == "conv" else (0, 1)
+            signature = _convolution(layer, weight, tuple(shape[2:]), axes)
+            if layer.groups() > 1:
+                axes = (axes[0], 0)
+        found.append(Timed(signature, layer.index, (use, axes[0]), (use, axes[1])))
+    return tuple(found)
+
+
+def _convolution(layer: Layer, weight: np.ndarray, space: tuple[int, ...], axes: tuple[int, int]) -> Signature:
+    node, rank, groups = layer.node, len(space), layer.groups()
+    automatic = node.string("auto_pad", "NOTSET")
+    inputs, outputs = weight.shape[axes[0]], weight.shape[axes[1]]
+    if groups > 1 and layer.kind == "transpose":
+        # Stored the other way round: all inputs, and the outputs of one group.
+        inputs, outputs = inputs // groups, inputs
+    return Signature(
+        node.op,
+        space,
+        tuple(weight.shape[2:]),
+        node.integers("strides") or (1,) * rank,
+        node.integers("dilations") or (1,) * rank,
+        (node.integers("pads") or (0,) * (2 * rank)) if automatic == "NOTSET" else automatic,
+        groups,
+        inputs,
+        outputs,
+        weight.dtype.name,
+    )
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,0 +1,93 @@
+"""A latency table: seconds of layers at some widths, read from JSON, and the grid between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.budget.rounding import Blocks
+from onnxprune.errors import BudgetError
+from onnxprune.latency.device import TABLE, Json
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """``seconds`` (inputs, outputs) of one layer at ascending widths."""
+
+    inputs: Array
+    outputs: Array
+    seconds: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What :func:`onnxprune.latency.device.measure` returns; ``origin``: device and runtime, in words."""
+
+    origin: str
+    blocks: Blocks
+    unaligned: float
+    per_byte: float
+    per_mac: float
+    layers: Mapping[str, Grid]
+
+
+def table_of(document: Json) -> Table:
+    """A table from its JSON document.
+
+    Raises:
+        BudgetError: naming what is missing or malformed.
+    """
+    if not isinstance(document, dict) or document.get(TABLE) != 1:
+        raise BudgetError(f"not a latency table: no '{TABLE}': 1; tools/measure_latency_table.py makes one")
+    try:
+        return Table(
+            origin=f"{document['device']}, {document['runtime']}, {document['threads']} threads",
+            blocks=Blocks(max(1, int(document["block"])), max(1, int(document["align"]))),
+            unaligned=float(document["unaligned"]),
+            per_byte=float(document["per_byte"]),
+            per_mac=float(document["per_mac"]),
+            layers={str(key): grid_of(points) for key, points in document["layers"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BudgetError(f"the latency table lacks or misspells a field: {error!r}") from error
+
+
+def read_table(path: Path) -> Table:
+    """A table from a file.
+
+    Raises:
+        BudgetError: where it cannot be read, or is no table.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BudgetError(f"cannot read the latency table '{path}': {error}") from error
+    return table_of(document)
+
+
+def grid_of(points: list[list[float]]) -> Grid:
+    """The grid of ``[inputs, outputs, seconds]`` points, which must fill it.
+
+    A disturbed measurement is only ever too slow, so no width is taken to be slower than a larger one.
+
+    Raises:
+        ValueError: where points are missing or no numbers above 0.
+    """
+    found = np.asarray(points, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all() or (found[:, :2] < 1).any():
+        raise ValueError("a layer's points are [inputs, outputs, seconds]")
+    inputs, outputs = np.unique(found[:, 0]), np.unique(found[:, 1])
+    seconds = np.full((len(inputs), len(outputs)), np.nan)
+    seconds[np.searchsorted(inputs, found[:, 0]), np.searchsorted(outputs, found[:, 1])] = found[:, 2]
+    if np.isnan(seconds).any() or (seconds < 0).any():
+        raise ValueError(f"a layer's points leave gaps in its grid of {len(inputs)} x {len(outputs)} widths")
+    for axis in (0, 1):
+        flipped = np.flip(seconds, axis)
+        seconds = np.flip(np.minimum.accumulate(flipped, axis), axis)
+    return Grid(inputs, outputs, seconds)
