@@ -179,14 +179,14 @@ def _products() -> list[Case]:
     ):
         cases.append(Case("Gemm", f"bias {note}", (real(3, 4), real(4, 5), bias), "i k j", {"beta": 0.5}))
     for equation, shapes, free in (
-        ("bij,bjk->bik", ((2, 3, 4), (2, 4, 5)), "f98 f105 f106 f107"),
-        ("bhid,bhjd->bhij", ((2, 3, 4, 5), (2, 3, 6, 5)), "f98 f104 f105 f106 f100"),
-        ("...ij,jk->...ik", ((2, 3, 4), (4, 5)), "E0 f105 f106 f107"),
-        ("bnc,oc->bno", ((2, 3, 4), (5, 4)), "f98 f110 f99 f111"),
-        ("ab,bc,cd->ad", ((2, 3), (3, 4), (4, 5)), "f97 f98 f99 f100"),
-        ("ij->ji", ((3, 4),), "f105 f106"),
-        ("bc,bc->b", ((3, 4), (3, 4)), "f98 f99"),
-        ("ij,jk", ((3, 4), (4, 5)), "f105 f106 f107"),
+        ("bij,bjk->bik", ((2, 3, 4), (2, 4, 5)), "b i j k"),
+        ("bhid,bhjd->bhij", ((2, 3, 4, 5), (2, 3, 6, 5)), "b h i j d"),
+        ("...ij,jk->...ik", ((2, 3, 4), (4, 5)), "E0 i j k"),
+        ("bnc,oc->bno", ((2, 3, 4), (5, 4)), "b n c o"),
+        ("ab,bc,cd->ad", ((2, 3), (3, 4), (4, 5)), "a b c d"),
+        ("ij->ji", ((3, 4),), "i j"),
+        ("bc,bc->b", ((3, 4), (3, 4)), "b c"),
+        ("ij,jk", ((3, 4), (4, 5)), "i j k"),
     ):
         cases.append(Case("Einsum", equation, tuple(real(*s) for s in shapes), free, {"equation": equation}))
     return cases
@@ -771,7 +771,7 @@ def _spatial() -> list[Case]:
             "d0 d2",
             {"axis": 1},
         ),
-        Case("ScatterND", "rows", (real(6, 5, 3), whole(4, 1)[:, None], real(2, 5, 3)), "d1 d2"),
+        Case("ScatterND", "places", (real(6, 5, 3), np.asarray([[4, 2], [1, 0]]), real(2, 3)), "d2"),
         Case("TensorScatter", "cache", (real(2, 3, 6, 4), real(2, 3, 2, 4), whole(1, 2)), "d0 d1 d3", opset=24),
         Case("Compress", "axis 1", (real(2, 5, 3), np.asarray([True, False, True, True, False])), "d0 d2", {"axis": 1}),
         Case(
@@ -925,4 +925,24 @@ FORMS: tuple[Form, ...] = (
     Form("BiasSplitGelu", ((2, 5, 12), (12,)), ((2, 5, 6),), {}, "n s (u c), (u c) -> n s c"),
     Form("BiasDropout", ((2, 5, 6), (6,), (2, 5, 6)), ((2, 5, 6),), {}, "d0 d1 d2, d2, d0 d1 d2 -> d0 d1 d2"),
     Form("BiasAdd", ((2, 5, 6), (6,), (2, 5, 6)), ((2, 5, 6),), {}, "d0 d1 d2, d2, d0 d1 d2 -> d0 d1 d2"),
+    Form(
+        "FusedMatMulActivation",
+        ((2, 4, 3), (2, 4, 5)),
+        ((2, 3, 5),),
+        {"transA": 1, "activation": "Relu"},
+        "b0 k i, b0 k j -> b0 i j",
+    ),
+    Form("GatedRMSNorm", ((2, 5, 6), (6,), (2, 5, 6)), ((2, 5, 6),), {}, "d0 d1 d2, d2, d0 d1 d2 -> d0 d1 d2"),
+    Form("MulInteger", ((2, 5, 6), (1,), (6,), (1,)), ((2, 5, 6),), {}, "d0 d1 d2, _, d2, _ -> d0 d1 d2"),
+    Form("TorchEmbedding", ((9, 4), (2, 5)), ((2, 5, 4),), {}, "v d, q0 q1 -> q0 q1 d"),
+    Form("ReduceSumInteger", ((2, 5, 6),), ((2, 1, 6),), {"axes": [1]}, "d0 d1 d2 -> d0 1 d2"),
+    Form(
+        "QLinearReduceMean",
+        ((2, 5, 6), (1,), (1,), (1,), (1,)),
+        ((2, 6),),
+        {"axes": [1], "keepdims": 0},
+        "d0 d1 d2, _, _, _, _ -> d0 d2",
+    ),
+    Form("LayerNormalization", ((2, 5, 6), (6,), (6,)), ((2, 5, 6),), {}, "d0 d1 d2, d2, d2 -> d0 d1 d2"),
+    Form("SimplifiedLayerNormalization", ((2, 5, 6), (6,)), ((2, 5, 6),), {}, "d0 d1 d2, d2 -> d0 d1 d2"),
 )

@@ -90,6 +90,18 @@ def _gather(site: Site, current: Array) -> Array:
     return np.asarray(renumbered[index], dtype=current.dtype)
 
 
+def _scatter_nd(site: Site, current: Array) -> Array:
+    original = site.original(1)
+    base = current if original is None else original
+    index = base[np.ix_(*(site.mask_in(2, k) for k in range(base.ndim - 1)), np.arange(base.shape[-1]))]
+    out = np.empty_like(index, dtype=current.dtype)
+    for axis in range(base.shape[-1]):
+        mask = site.mask_in(0, axis)
+        found = index[..., axis]
+        out[..., axis] = (np.cumsum(mask) - 1)[np.where(found < 0, found + len(mask), found)]
+    return out
+
+
 def _sizes(site: Site, current: Array) -> Array:
     """Resize's ``sizes``: only axes that keep their size can be cut."""
     rank = len(site.shape_in())
@@ -110,6 +122,7 @@ SHAPED: Mapping[str, tuple[int, Handler]] = {
     "Split": (1, split_sizes),
     "Pad": (1, _pad),
     "Gather": (1, _gather),
+    "ScatterND": (1, _scatter_nd),
     "Resize": (3, _sizes),
     "MaxUnpool": (2, _fill),
 }

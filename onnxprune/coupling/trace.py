@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.coupling.grid import grid
 from onnxprune.coupling.rule import Call, DoesNotFit
 from onnxprune.graph.execute import CannotExecute, run_node
 
@@ -59,6 +60,8 @@ def trace(call: Call, data: Sequence[int], stand_in: str = "") -> Trace:
     if any(s is None for s in shapes):
         raise DoesNotFit("the shape of a moved input is not known")
     known = [s for s in shapes if s is not None]
+    if call.node.op == "ScatterND":
+        return _pasted(call, known[0])
     node = _without_fill_value(_renamed(call.node.proto, stand_in))
     operands = [call.constant(slot) for slot in range(len(node.input))]
     if len(data) > 1 and stand_in:
@@ -165,6 +168,26 @@ def _joined(
                 same = np.arange(out[other])
                 links.append(Link(slot, other, 0, other, same, same))
     return Trace(tuple(links), (), (out,))
+
+
+def _pasted(call: Call, shape: tuple[int, ...]) -> Trace:
+    """ScatterND at a grid of constant indices: a block that replaces a part of every axis."""
+    indices = call.constant(1)
+    found = None if indices is None else grid(indices, shape)
+    if indices is None or found is None:
+        raise DoesNotFit("its indices are no constant grid")
+    links = [Link(0, axis, 0, axis, np.arange(size), np.arange(size)) for axis, size in enumerate(shape)]
+    fixed: list[tuple[int, int, np.ndarray]] = []
+    for axis, (along, line) in enumerate(found.lines):
+        if along is None:
+            fixed.append((0, axis, line))
+        else:
+            links.append(Link(2, along, 0, axis, np.arange(len(line)), line))
+    lead, places = len(found.lines), indices.ndim - 1
+    for axis in range(lead, len(shape)):
+        same = np.arange(shape[axis])
+        links.append(Link(2, places + axis - lead, 0, axis, same, same))
+    return Trace(tuple(links), tuple(fixed), (shape,))
 
 
 def _read(result: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+from onnxprune.coupling.grid import grid
+from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
 
 
 def gather_elements(call: Call) -> Rule:
@@ -37,9 +38,11 @@ def gather_nd(call: Call) -> Rule:
     return Rule(text, frozenset({"w", *data[batch:taken]}))
 
 
-def scatter_nd(call: Call) -> Rule:
-    """The first axes of the data are indexed (as many as an index is long), the rest passes."""
-    indices = call.shape(1) or (1,)
+def scatter_nd(call: Call) -> Rule | Mover:
+    """A constant grid of indices pastes a block; else the indexed axes (as many as an index is long) stay whole."""
+    known, indices = call.constant(1), call.shape(1) or (1,)
+    if known is not None and grid(known, call.shape(0) or ()) is not None:
+        return Mover((0, 2))
     data = [f"d{k}" for k in range(call.rank())]
     places = [f"q{k}" for k in range(len(indices) - 1)]
     tail = data[indices[-1] :]

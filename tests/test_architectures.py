@@ -1,0 +1,52 @@
+"""Patterns that exported architectures brought up, each as the smallest graph that has it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import Sketch, prove, reasons, table
+
+
+def _grid(*lines: list[int]) -> np.ndarray:
+    """Index tuples of every place of a grid, as exporters write the target of ``x[…] = y``."""
+    return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("indices", "block"),
+    [
+        (_grid([0], list(range(8)), [0, 1], list(range(4))), (1, 8, 2, 4)),
+        (_grid([0], list(range(8)), [-1], [3, 1, 2, 0]), (1, 8, 1, 4)),
+        (_grid([0], list(range(8))), (1, 8, 4, 4)),
+    ],
+)
+def test_a_block_pasted_at_a_constant_grid_leaves_its_channels_prunable(indices: np.ndarray, block: tuple) -> None:
+    g = Sketch()
+    x = g.input("x", [1, 3, 4, 4])
+    whole = g.conv(x, 3, 8, 3, name="whole")
+    part = g.op("Slice", g.conv(x, 3, 8, 3, name="part"), g.array([0, 0]), g.array(block[2:]), g.array([2, 3]))
+    pasted = g.op("ScatterND", whole, g.keep("indices", indices), part)
+    g.nodes.append(g.nodes.pop())
+    g.output(g.conv(g.op("Relu", pasted), 8, 5, name="last"), [1, 5, 4, 4])
+    assert 8 in table(prove(g.model())).values()
+
+
+def test_a_block_pasted_into_some_channels_cuts_those_with_it() -> None:
+    g = Sketch()
+    x = g.input("x", [1, 3, 4, 4])
+    whole, part = g.conv(x, 3, 8, 3, name="whole"), g.conv(x, 3, 4, 3, name="part")
+    indices = _grid([0], [1, 3, 5, 7])
+    pasted = g.op("ScatterND", whole, g.keep("indices", indices), part)
+    g.output(g.conv(pasted, 8, 5, name="last"), [1, 5, 4, 4])
+    assert sorted(table(prove(g.model())).values()) == [4, 4]
+
+
+def test_a_diagonal_of_indices_is_no_grid_and_stays() -> None:
+    g = Sketch()
+    x = g.input("x", [1, 3, 4, 4])
+    whole, part = g.conv(x, 3, 4, 3, name="whole"), g.op("GlobalAveragePool", g.conv(x, 3, 4, 3, name="part"))
+    indices = np.asarray([[[0, k, k]] for k in range(4)], np.int64).reshape(4, 3)
+    rows = g.op("Expand", g.op("Reshape", part, g.array([4, 1])), g.array([4, 4]))
+    g.output(g.conv(g.op("ScatterND", whole, g.keep("indices", indices), rows), 4, 5, name="last"), [1, 5, 4, 4])
+    coupling = prove(g.model())
+    assert not table(coupling) and "ScatterND" in reasons(coupling)
