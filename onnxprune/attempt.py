@@ -22,7 +22,9 @@ from onnxprune.surgery.edit import sweep
 
 Array = np.ndarray
 #: Halvings of the interval of kept MACs in the search for a drop, and corrections in the search for a latency.
-HALVINGS, CORRECTIONS = 5, 4
+HALVINGS, CORRECTIONS = 5, 6
+#: Share of a latency that may be left unused.
+ROOM = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,26 +150,33 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
 
 
 def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
-    """Correct the target in MACs by what was measured, until the measured ratio holds."""
-    cost = macs(work.coupling)
+    """The widest cut whose latency is at most the share asked for.
+
+    By the user's table, which stands for another machine; else the target by this machine's table is corrected
+    until the whole model's measured ratio holds with little room left.
+    """
+    cost, wanted = choices.time, options.budget.value
     full = cost(whole(work.coupling))
+    if options.latency_table is not None:
+        candidate = attempt(work, choices, within(work, choices, cost, wanted * full), judge, options, progress)
+        return Found(candidate, (_step(work, candidate),))
+    progress.stage("latency", CORRECTIONS)
     feeds = next(work.fit.batches(1))
-    target, wanted = options.budget.value, options.budget.value
-    best: Candidate | None = None
-    steps: list[SearchStep] = []
-    ratio = 1.0
+    least = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
+    target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
         counts = within(work, choices, cost, target * full)
         plain = sweep(cut(work.coupling, keep_of(work.coupling, choices.rankings, counts)), work.loaded.proto)
-        change, _spread = compare_latency(work.loaded.proto, plain, feeds, work.engine)
-        ratio = change.ratio
-        if ratio <= wanted:
-            best = attempt(work, choices, counts, judge, options, progress)
-            steps.append(_step(work, best))
+        ratio = compare_latency(work.loaded.proto, plain, feeds, work.engine)[0].ratio
+        progress.advance()
+        if ratio <= wanted and (best is None or target > best[0]):
+            best = target, counts
+        if wanted * (1 - ROOM) <= ratio <= wanted or (target <= least and best is None):
             break
-        target *= max(0.5, 0.97 * wanted / ratio)
+        target = float(np.clip(target * (1 - ROOM / 2) * wanted / ratio, max(least, target / 2), 1.0))
     if best is None:
         raise BudgetError(
             f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
         )
-    return Found(best, tuple(steps))
+    candidate = attempt(work, choices, best[1], judge, options, progress)
+    return Found(candidate, (_step(work, candidate),))

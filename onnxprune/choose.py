@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.budget.allocate import Curve, allocate
-from onnxprune.budget.cost import Costing, sizes, stepped_macs
-from onnxprune.budget.rounding import machine_blocks, tiers
+from onnxprune.budget.cost import Costing, sizes
+from onnxprune.budget.rounding import tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
+from onnxprune.latency.source import clock
 from onnxprune.linear.gram import Gram
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import Options
@@ -35,12 +36,14 @@ WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 class Choices:
     """Per group: the order in which units stay, and what each width would cost the output.
 
-    ``tiers``: the same curves with the widths that may be chosen, those that run fastest first.
+    ``tiers``: the same curves with the widths that may be chosen, those that run fastest first.  ``time``: what
+    says how fast they run.
     """
 
     rankings: tuple[Ranking, ...]
     tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, Gram]
+    time: Costing
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -73,10 +76,9 @@ def price(
 ) -> Choices:
     """Measure how each group's narrowing hurts the output on the holdout."""
     found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, progress)
-    blocks = machine_blocks()
-    time = stepped_macs(work.coupling, blocks.block, blocks.align)
-    allowed = tiers(time, whole(work.coupling), options.round_to, blocks)
-    return Choices(tuple(rankings), tuple(_restricted(found, widths) for widths in allowed), grams)
+    ticking = clock(work.coupling, work.layers, options, work.engine, progress)
+    allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
+    return Choices(tuple(rankings), tuple(_restricted(found, widths) for widths in allowed), grams, ticking.time)
 
 
 def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:

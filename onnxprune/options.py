@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.budget.target import Budget
@@ -22,7 +23,8 @@ class Options:
 
     ``samples``: how many calibration samples are used.  ``preprocess``: None for the usual one of the
     model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``:
-    channel counts become multiples of it, None for what runs fastest here.  ``exclude`` and ``only``: globs
+    channel counts become multiples of it, None for what runs fastest here (or by ``latency_table``, a file of
+    times measured elsewhere).  ``exclude`` and ``only``: globs
     over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
     ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
@@ -35,6 +37,7 @@ class Options:
     select: str = "qr"
     refit: str = "lstsq"
     round_to: int | None = None
+    latency_table: Path | None = None
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     evaluate: object | None = None
