@@ -1,0 +1,52 @@
+"""Where the time of a cut comes from: a table that the user gives, this machine's, or the steps of its kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.budget.cost import Costing, stepped_macs
+from onnxprune.budget.rounding import Blocks, machine_blocks
+from onnxprune.coupling.groups import Coupling
+from onnxprune.latency.cache import entry_count, measured_table
+from onnxprune.latency.cost import latency
+from onnxprune.latency.signature import timed_layers
+from onnxprune.latency.table import Table, read_table
+from onnxprune.linear.form import Layer
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.runtime.session import Engine
+
+CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """``time``: what a cut costs, in seconds or, where nothing was measured, in executed MACs."""
+
+    time: Costing
+    blocks: Blocks
+
+
+def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress) -> Clock:
+    """The clock that ``options`` ask for.
+
+    Only a budget in latency measures this machine (see :func:`onnxprune.latency.cache.measured_table`): any other
+    budget gives the same cut each time, from the steps of the kernels' blocks alone.
+
+    Raises:
+        BudgetError: where the user's table cannot be read, or lacks a layer.
+    """
+    if options.latency_table is not None:
+        return _by_table(coupling, layers, read_table(options.latency_table))
+    if options.budget.kind == "latency" and engine.providers[0] == CPU:
+        signatures = [t.signature for t in timed_layers(coupling, layers)]
+        entries = entry_count(signatures, engine.cores())
+        if entries:
+            progress.stage("latency table", entries)
+        return _by_table(coupling, layers, measured_table(signatures, engine.cores(), progress.advance))
+    blocks = machine_blocks()
+    return Clock(stepped_macs(coupling, blocks.block, blocks.align), blocks)
+
+
+def _by_table(coupling: Coupling, layers: tuple[Layer, ...], table: Table) -> Clock:
+    return Clock(latency(coupling, timed_layers(coupling, layers), table), table.blocks)
