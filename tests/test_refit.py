@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch
-from workbench import Bench, bench, correlated
+from graphs import Sketch, run
+from workbench import OPTIONS, Bench, bench, correlated
 
-from onnxprune import metrics
+from onnxprune import attempt, metrics
+from onnxprune.choose import price
+from onnxprune.judge import SessionRunner, judge
 from onnxprune.linear.form import Layer
 from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, fit
@@ -182,3 +185,59 @@ def test_the_same_refit_twice() -> None:
     keep = on.narrowed(0.5)
     first, second = (cut(on.coupling, keep, refitted(on, keep).weights) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+def test_a_fit_that_held_out_rows_do_not_confirm_is_rejected() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((300, 1, 8)).astype(np.float32)
+    weights = np.append(generator.standard_normal((8, 4)), np.zeros((1, 4)), axis=0)[None]
+    true = x[:, 0] @ weights[0, :-1]
+    noise = 3 * generator.standard_normal(true.shape)
+    for window in ((-np.inf, np.inf), (0.0, np.inf)):
+        train, test = (
+            Rows(part, wanted.astype(np.float32), np.zeros(wanted.shape, np.float32), np.ones(4, np.float32))
+            for part, wanted in ((x[:60], noise[:60]), (x[60:], true[60:] + 0.01 * noise[60:]))
+        )
+        found = fit(train, test, weights, weights, window)
+        assert not found.accepted
+        assert found.weights is weights
+        assert found.after == found.before > 0
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = table("conv-bias")
+    counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
+    choices = price(on.work, OPTIONS, on.rankings, on.grams, Silent())
+    feeds = next(on.work.holdout.batches(16))
+    (wanted,) = run(on.coupling.graph.model, feeds)
+
+    def nearness(runner: SessionRunner) -> float:
+        (got,) = runner(feeds).values()
+        return -float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
+
+    fair = judge(on.work, nearness)
+    sound = attempt.attempt(on.work, choices, counts, fair, OPTIONS, heard := Heard())
+    assert sound.refits
+    assert not heard.notes
+    plain = attempt.attempt(on.work, choices, counts, fair, replace(OPTIONS, refit="none"), Silent())
+    assert not plain.refits
+    assert 0 < sound.drop.value < plain.drop.value
+
+    def hurting(*arguments: object) -> Refit:
+        found = refit(*arguments)  # type: ignore[arg-type]
+        return Refit({use: -array for use, array in found.weights.items()}, found.layers)
+
+    monkeypatch.setattr(attempt, "refit", hurting)
+    hurt = attempt.attempt(on.work, choices, counts, fair, OPTIONS, heard)
+    assert "was worse than the plain cut" in heard.notes[0]
+    assert hurt.refits == ()
+    assert hurt.drop == plain.drop
+    assert hurt.model == plain.model
