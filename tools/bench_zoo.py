@@ -71,7 +71,14 @@ def prune_one(path: Path, options: argparse.Namespace) -> Row:
     budget, status = options.macs, "ok"
     for _ in range(2):
         try:
-            result = api.prune(path, macs=budget, samples=options.samples, select=options.select, refit=options.refit)
+            result = api.prune(
+                path,
+                macs=budget,
+                samples=options.samples,
+                select=options.select,
+                refit=options.refit,
+                threads=options.threads,
+            )
         except BudgetError as error:
             status = str(error)
             least = _least(status)
@@ -143,6 +150,7 @@ def peers_of(path: Path, python: str, timeout: float) -> dict[str, str]:
 def one(path: Path, options: argparse.Namespace) -> Row:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(path), "--macs", str(options.macs)]
     command += ["--samples", str(options.samples), "--select", options.select, "--refit", options.refit]
+    command += ["--threads", str(options.threads)]
     start = time.perf_counter()
     answer, failure = process(command, options.timeout)
     row = (
@@ -197,6 +205,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--select", default="qr")
     parser.add_argument("--refit", default="lstsq", help="'none' is faster, and proves the same of the cut")
+    parser.add_argument("--threads", type=int, default=1, help="of onnxruntime; set OMP_NUM_THREADS, too")
     parser.add_argument("--only", default="*", metavar="GLOB", help="globs over FOLDER/NAME, by commas")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds per model and tool")
     parser.add_argument("--peer-python", help="a python with torch, timm, onnxsim and torch-pruning")
