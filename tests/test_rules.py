@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,8 +15,11 @@ from law import call_of, check_pipeline, check_rule, execute, free_factors, one_
 from onnx import helper as oh
 from op_cases import CASES, FORMS, MS, Case, Form
 
-from onnxprune.coupling.rule import Locked, Rule, bind
+from onnxprune.coupling.rule import Call, Locked, Rule, bind
 from onnxprune.coupling.rules import TABLE, lookup
+
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
+import audit_rules
 
 
 @cache
@@ -52,14 +58,18 @@ def test_project_case_survives_random_cuts(case: Case) -> None:
     assert groups > 0 or not case.chained or frozen
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.op}-{len(f.inputs)}")
-def test_rule_of_an_operator_without_processor_kernel(form: Form) -> None:
+def call_of_form(form: Form) -> Call:
     names = [f"i{k}" if shape else "" for k, shape in enumerate(form.inputs)]
     node = oh.make_node(form.op, names, [f"o{k}" for k in range(len(form.outputs))], domain=MS, **dict(form.attributes))
     model = oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=[oh.make_opsetid(MS, 1)])
     feeds = {name: np.zeros(shape, np.float32) for name, shape in zip(names, form.inputs, strict=True) if shape}
     results = {f"o{k}": np.zeros(shape, np.float32) for k, shape in enumerate(form.outputs)}
-    call = call_of(model, feeds, results)
+    return call_of(model, feeds, results)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.op}-{len(f.inputs)}")
+def test_rule_of_an_operator_without_processor_kernel(form: Form) -> None:
+    call = call_of_form(form)
     entry = lookup(MS, form.op)
     rule = entry(call) if callable(entry) else entry
     assert isinstance(rule, Rule)
@@ -137,6 +147,51 @@ def test_onnx_own_cases_survive_random_cuts(op: str) -> None:
 def test_no_operator_of_the_installed_onnx_is_without_an_entry() -> None:
     known = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
     assert sorted(known - set(TABLE)) == []
+
+
+#: Operators of onnxruntime's own domain that its optimizers and quantizers put into files.
+RUNTIME_MADE = """
+    FusedConv NhwcConv NhwcFusedConv NhwcMaxPool FusedGemm FusedMatMul TransposeMatMul
+    QLinearConv QLinearAdd QLinearMul QLinearAveragePool QLinearGlobalAveragePool QLinearConcat QLinearSigmoid
+    QLinearLeakyRelu QLinearSoftmax QLinearWhere QGemm QAttention QuantizeLinear DequantizeLinear
+    DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulIntegerToFloat MatMulNBits MatMulBnb4
+    Attention MultiHeadAttention GroupQueryAttention PackedAttention DecoderMaskedMultiHeadAttention
+    EmbedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization SimplifiedLayerNormalization
+    LayerNormalization SkipGroupNorm GroupNorm Gelu FastGelu BiasGelu QuickGelu BiasAdd BiasSplitGelu BiasDropout
+    BiasSoftmax RotaryEmbedding GemmaRotaryEmbedding RelativePositionBias GatedRelativePositionBias MoE QMoE
+    GatherBlockQuantized ConvTransposeWithDynamicPads Pad Inverse Trilu Unique
+"""
+
+
+@pytest.mark.parametrize("op", RUNTIME_MADE.split())
+def test_what_a_runtime_writes_into_files_has_an_entry(op: str) -> None:
+    assert (MS, op) in TABLE
+
+
+def test_every_current_operator_of_the_standard_has_an_entry_since_opset_seven() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    names = {
+        schema.name
+        for opset in range(7, newest + 1)
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.domain == "" and schema.since_version <= opset
+    }
+    assert sorted(name for name in names if ("", name) not in TABLE) == []
+    assert len(names) > 190
+
+
+def test_the_operator_table_of_the_readme_is_current() -> None:
+    """Operator for operator; word for word where the installed packages are those that it was written with."""
+    readme = (audit_rules.ROOT / "README.md").read_text()
+    _, rest = readme.split(audit_rules.BEGIN)
+    told = rest.split(audit_rules.END)[0]
+    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")][1:]
+    names = {(row[0].lstrip("| "), name) for row in rows for name in row[1].split()}
+    assert names == {(domain or "ai.onnx", op) for domain, op in TABLE}
+    lines = audit_rules.table(audit_rules.examples())
+    if f"onnx {version('onnx')}, onnxruntime {version('onnxruntime')}" in told:
+        assert audit_rules.replaced(readme, lines) == readme, "run: python tools/audit_rules.py --write"
+    assert not [line.operator for line in lines if line.kind == "MISSING"]
 
 
 def test_every_refusal_finishes_its_sentence() -> None:

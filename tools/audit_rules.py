@@ -1,6 +1,6 @@
 """Print what is known of every operator: its rule, that it is moved, or why channels stop at it.
 
-    python tools/audit_rules.py [--markdown]
+    python tools/audit_rules.py [--markdown | --write]
 
 Lists every operator of the installed onnx and, where the installed onnxruntime tells them, of com.microsoft.
 Exits 1 where one has no entry.
@@ -10,28 +10,35 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx.defs
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+if TYPE_CHECKING:
+    from onnxprune.coupling.rule import Call
+
 Key = tuple[str, str]
+MOVED = "run on coordinates, so that what moves where is seen"
+BEGIN, END = "<!-- operators: begin -->", "<!-- operators: end -->"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One operator: since-versions, kind (rule, moved, locked, structural, MISSING), text, an example of it bound."""
+    """One operator: since-versions, kind (rule, moved, locked, structural, MISSING), and its rule or reason."""
 
     domain: str
     operator: str
     versions: str
     kind: str
     text: str
-    example: str
 
 
 def operators() -> dict[Key, str]:
@@ -53,16 +60,16 @@ def _join(versions: set[int]) -> str:
     return " ".join(str(v) for v in sorted(versions))
 
 
-def examples() -> dict[Key, str]:
-    """(domain, operator) -> its rule bound at the first case of the project's table and of ONNX's own cases."""
+def examples() -> dict[Key, tuple[str, str]]:
+    """(domain, operator) -> its kind and its rule, bound at the first case of the project's own table, else of its
+    list of operators that no processor runs, else of ONNX's own cases."""
     from law import call_of, execute, feeds_of, one_node, shaped
-    from op_cases import CASES
-    from test_rules import backend_cases
+    from op_cases import CASES, FORMS
+    from test_rules import backend_cases, call_of_form
 
-    from onnxprune.coupling.rule import DoesNotFit, Rule, bind
-    from onnxprune.coupling.rules import lookup
+    from onnxprune.coupling.rule import DoesNotFit
 
-    found: dict[Key, str] = {}
+    found: dict[Key, tuple[str, str]] = {}
 
     def note(model: onnx.ModelProto, feeds: Mapping[str, object]) -> None:
         node = model.graph.node[0]
@@ -72,10 +79,7 @@ def examples() -> dict[Key, str]:
         try:
             results = execute(shaped(model, feeds), feeds)
             call = call_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=True)))
-            entry = lookup(*key)
-            rule = entry(call) if callable(entry) else entry
-            if isinstance(rule, Rule):
-                found[key] = str(bind(rule, call))
+            found[key] = _told(call)
         except (RuntimeError, DoesNotFit, NotImplementedError, AttributeError, TypeError, IndexError, ValueError):
             return
 
@@ -84,6 +88,8 @@ def examples() -> dict[Key, str]:
             one_node(case.op, case.inputs, case.attributes, case.domain, case.outputs, case.opset),
             feeds_of(case.inputs),
         )
+    for form in FORMS:
+        found.setdefault(("com.microsoft", form.op), _told(call_of_form(form)))
     for cases in backend_cases().values():
         for _, model, inputs in cases:
             named = zip(model.graph.node[0].input, inputs, strict=True)
@@ -91,7 +97,21 @@ def examples() -> dict[Key, str]:
     return found
 
 
-def table(bound: Mapping[Key, str]) -> list[Line]:
+def _told(call: Call) -> tuple[str, str]:
+    """(kind, rule or reason) of the operator at one node."""
+    from onnxprune.coupling.rule import Locked, Rule, bind
+    from onnxprune.coupling.rules import lookup
+
+    entry = lookup(call.node.domain, call.node.op)
+    rule = entry(call) if callable(entry) else entry
+    if not isinstance(rule, Rule):
+        return ("locked", rule.reason) if isinstance(rule, Locked) else ("moved", MOVED)
+    bound = bind(rule, call)
+    stay = [f for f in bound.factors() if f in rule.mix]
+    return "rule", f"`{bound}`" + (f", {', '.join(stay)} stay{'s' if len(stay) == 1 else ''}" if stay else "")
+
+
+def table(bound: Mapping[Key, tuple[str, str]]) -> list[Line]:
     """One line per operator, sorted by domain and name."""
     from onnxprune.coupling.rule import Locked, Mover, Rule, Structural
     from onnxprune.coupling.rules import TABLE
@@ -99,48 +119,67 @@ def table(bound: Mapping[Key, str]) -> list[Line]:
     lines: list[Line] = []
     known = operators()
     for key in sorted({*known, *TABLE}):
-        entry, example = TABLE.get(key), bound.get(key, "")
+        entry = TABLE.get(key)
         if entry is None:
             kind, text = "MISSING", "no entry"
-        elif isinstance(entry, Rule):
-            kind, text = "rule", entry.text
         elif isinstance(entry, Mover):
-            kind, text = "moved", "run on coordinates"
+            kind, text = "moved", MOVED
         elif isinstance(entry, Locked):
             kind, text = "locked", entry.reason
         elif isinstance(entry, Structural):
             kind, text = "structural", entry.note
+        elif key in bound:
+            kind, text = bound[key]
+        elif isinstance(entry, Rule):
+            kind, text = "rule", f"`{entry.text}`"
         else:
-            kind = "moved" if entry.__name__ in ("concat", "gather", "qlinear_concat") else "rule"
-            text = (entry.__doc__ or "").strip().split("\n")[0] or "by rank and attributes"
-        lines.append(Line(key[0] or "ai.onnx", key[1], known.get(key, "runtime"), kind, text, example))
+            kind, text = "rule", (entry.__doc__ or "by rank and attributes").strip().split("\n")[0].rstrip(".")
+        lines.append(Line(key[0] or "ai.onnx", key[1], known.get(key, "runtime"), kind, text))
     return lines
 
 
 def markdown(lines: list[Line]) -> str:
-    """The table as the README carries it."""
-    rows = ["| domain | operator | since | kind | rule, as bound in an example, or reason |", "|---|---|---|---|---|"]
+    """The table as the README carries it: operators of one domain that are told the same share a row."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
     for line in lines:
-        told = f"`{line.example}`" if line.example else line.text
-        rows.append(f"| {line.domain} | {line.operator} | {line.versions} | {line.kind} | {told.replace('|', '/')} |")
-    return "\n".join(rows) + "\n"
+        rows.setdefault((line.domain, line.kind, line.text.replace("|", "/")), []).append(line.operator)
+    head = ["| domain | operators | kind | rule, bound in an example, or reason |", "|---|---|---|---|"]
+    body = [f"| {domain} | {' '.join(names)} | {kind} | {text} |" for (domain, kind, text), names in rows.items()]
+    return "\n".join([*head, *body]) + "\n"
+
+
+def block(lines: list[Line]) -> str:
+    """What stands between the README's markers: the versions that it was made with, and the table, folded up."""
+    kinds = Counter(line.kind for line in lines)
+    counted = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+    versions = f"onnx {version('onnx')}, onnxruntime {version('onnxruntime')}"
+    title = f"<summary>{len(lines)} operators of {versions}: {counted}</summary>"
+    return f"<details>\n{title}\n\n{markdown(lines)}\n</details>\n"
+
+
+def replaced(text: str, lines: list[Line]) -> str:
+    """``text`` with a new block between the markers."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{block(lines)}{END}{after}"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--markdown", action="store_true", help="the table for the README")
+    parser.add_argument("--markdown", action="store_true", help="the block for the README, to standard output")
+    parser.add_argument("--write", action="store_true", help="put that block between the README's markers")
     options = parser.parse_args(arguments)
     lines = table(examples())
-    if options.markdown:
-        sys.stdout.write(markdown(lines))
+    if options.write:
+        readme = ROOT / "README.md"
+        readme.write_text(replaced(readme.read_text(), lines))
+    elif options.markdown:
+        sys.stdout.write(block(lines))
     else:
         for line in lines:
             print(f"{line.domain:24} {line.operator:34} {line.versions:28} {line.kind:10} {line.text}")
-            if line.example:
-                print(f"{'':24} {'':34} {'':28} {'':10} {line.example}")
     missing = [line.operator for line in lines if line.kind == "MISSING"]
-    counts = {kind: sum(line.kind == kind for line in lines) for kind in ("rule", "moved", "locked", "structural")}
-    print(", ".join(f"{n} {kind}" for kind, n in counts.items()), f"{len(missing)} missing", sep=", ", file=sys.stderr)
+    print(f"{len(lines)} operators, {len(missing)} without an entry", file=sys.stderr)
     return 1 if missing else 0
 
 

@@ -139,7 +139,7 @@ def einsum(call: Call) -> Rule | Locked:
         words: list[str] = []
         for piece in re.findall(r"\.\.\.|.", term):
             if piece != "...":
-                words.append(f"f{ord(piece)}")
+                words.append(piece)
                 continue
             for k in range(own):
                 lead = wide - own + k
@@ -192,9 +192,16 @@ def deformable(call: Call) -> Rule | Locked:
     return Rule(text, places, {"offset_group": "p"}, sizes={"p": offsets, "f": 2 * taps, "m": taps}, macs=macs)
 
 
+def activated_matmul(call: Call) -> Rule | Locked:
+    """FusedMatMul with an activation behind it, which some of them take along an axis."""
+    if call.node.attribute("activation_axis") is not None:
+        return Locked("ends in an activation along an axis, such as a softmax")
+    return fused_matmul(call)
+
+
 def causal_conv(call: Call) -> Rule | Locked:
     """CausalConvWithState of ai.onnx: depthwise along time, with the last inputs carried over."""
-    if call.node.domain or len(call.node.outputs) > 2:
+    if len(call.node.outputs) > 2:
         return Locked("keeps a convolution state in a layout of its own")
     return Rule("n c x, c 1 k, c, n c p -> n c x, n c p", frozenset("xp"), macs=(("n", "c", "k", "x"),))
 
@@ -215,7 +222,7 @@ MICROSOFT: dict[str, Entry] = {
     "ConvTransposeWithDynamicPads": padded_transpose,
     "FusedGemm": fused_gemm,
     "FusedMatMul": fused_matmul,
-    "FusedMatMulActivation": fused_matmul,
+    "FusedMatMulActivation": activated_matmul,
     "TransposeMatMul": fused_matmul,
-    "CausalConvWithState": causal_conv,
+    "CausalConvWithState": Locked("keeps a convolution state in a layout of its own"),
 }
