@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.budget.cost import Cost, macs
 from onnxprune.choose import whole
-from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.coupling.groups import Axis, Coupling, Held
 from onnxprune.result import GroupRow
 
 Array = np.ndarray
@@ -28,7 +28,10 @@ def _share(axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> 
 
 
 def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:
-    """Every group, then every set of channels that is held, with the share of MACs in layers it touches."""
+    """Every group, then every set of channels that is held, with the share of MACs in layers it touches.
+
+    ``keep``: one boolean per unit; ``frozen``: ids of groups that the user left out.
+    """
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
     total = cost(whole(coupling))
@@ -39,15 +42,13 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
         rows.append(GroupRow(group.id, group.name, len(group), after, _share(group.axes, per_node, total), reason))
     for number, held in enumerate(coupling.held, start=len(rows)):
         share = _share(held.axes, per_node, total)
-        rows.append(
-            GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, number - len(coupling.groups)))
-        )
+        rows.append(GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, held)))
     return tuple(rows)
 
 
-def lock_text(coupling: Coupling, number: int) -> str:
-    """The reason of one held set; the node, tensor and axis are added where its text does not name them."""
-    reason = coupling.held[number].reason
+def lock_text(coupling: Coupling, held: Held) -> str:
+    """Why a set of channels stays; the node, tensor and axis are added where the reason does not name them."""
+    reason = held.reason
     where = []
     if reason.value is not None and f"'{reason.value}'" not in reason.text:
         axis = "" if reason.axis is None else f"axis {reason.axis} of "
@@ -58,13 +59,10 @@ def lock_text(coupling: Coupling, number: int) -> str:
 
 
 def prunable_share(coupling: Coupling) -> float:
-    """Share of MACs in nodes with a side that can be cut."""
+    """Share (0 … 1) of MACs in nodes with a side that can be cut."""
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
-    live = set()
-    for term, node in enumerate(cost.nodes):
-        if cost.slope[term].any():
-            live.add(node)
+    live = {node for term, node in enumerate(cost.nodes) if cost.slope[term].any()}
     return sum(v for n, v in per_node.items() if n in live) / max(cost(whole(coupling)), 1.0)
 
 

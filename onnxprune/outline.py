@@ -105,7 +105,7 @@ def _output_axes(coupling: Coupling, node: Node) -> list[tuple[Key, int]]:
 
 def _reasons(coupling: Coupling, frozen: frozenset[int], owners: list[int]) -> dict[int, str]:
     """Node -> why the channels that its weight makes stay whole."""
-    places = [(held.axes, lock_text(coupling, number)) for number, held in enumerate(coupling.held)]
+    places = [(held.axes, lock_text(coupling, held)) for held in coupling.held]
     places += [(group.axes, LEFT_OUT) for group in coupling.groups if group.id in frozen]
     found: dict[int, str] = {}
     for axes, text in places:

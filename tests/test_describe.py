@@ -28,8 +28,8 @@ def classifier(last: str) -> Sketch:
 def test_a_lock_names_each_thing_once(last: str) -> None:
     coupling = couple(classifier(last).model(), {}, None)
     assert coupling.held
-    for number, held in enumerate(coupling.held):
-        text = lock_text(coupling, number)
+    for held in coupling.held:
+        text = lock_text(coupling, held)
         names = re.findall(r"'([^']+)'", text)
         assert len(names) == len(set(names)) >= 1, text
         assert held.reason.value is None or held.reason.value in names
