@@ -1,0 +1,157 @@
+"""What every method of the benchmark is given: one model, its calibration images split in two, and a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxprune import metrics
+from onnxprune.budget.allocate import Curve, uniform
+from onnxprune.budget.cost import Cost, macs
+from onnxprune.budget.target import Budget
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.choose import Choices, keep_of, price, rank, whole, within
+from onnxprune.coupling.groups import Group
+from onnxprune.coupling.open import couple
+from onnxprune.graph.load import load
+from onnxprune.linear.gram import Gram
+from onnxprune.options import Options
+from onnxprune.progress import Silent
+from onnxprune.runtime.outputs import outputs_of
+from onnxprune.runtime.session import open_session
+from onnxprune.selection.base import Evidence, Ranking, evidence
+from onnxprune.study import Study, study
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import Use
+
+Array = np.ndarray
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """One model and its data.  ``work.fit`` is what methods learn from, ``work.holdout`` what they choose by."""
+
+    path: Path
+    calibration: Path
+    preprocess: Preprocess
+    options: Options
+    work: Study
+    test: Dataset
+
+    @cached_property
+    def cost(self) -> Cost:
+        return macs(self.work.coupling)
+
+    @cached_property
+    def full(self) -> float:
+        """MACs of the original."""
+        return self.cost(whole(self.work.coupling))
+
+    @cached_property
+    def grams(self) -> Mapping[int, Gram]:
+        """Second moments of every layer's input in the original, by node index."""
+        return rank(self.work, self.options, Silent())[1]
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        work = self.work
+        return tuple(evidence(work.coupling, g, work.layers, self.grams) for g in work.coupling.groups)
+
+    @cached_property
+    def reference(self) -> list[Array]:
+        return self.outputs(self.work.loaded.proto, self.work.holdout)
+
+    @cached_property
+    def streams(self) -> frozenset[int]:
+        """Groups that more than one full (not depthwise) layer writes to: residual streams."""
+        found = set()
+        for group in self.work.coupling.groups:
+            places = set(group.axes)
+            writers = [
+                layer
+                for layer in self.work.layers
+                if layer.groups() == 1 and (layer.output, -1 if layer.kind == "matmul" else 1) in _signed(self, places)
+            ]
+            if len(writers) > 1:
+                found.add(group.id)
+        return frozenset(found)
+
+    def outputs(self, model: onnx.ModelProto, data: Dataset) -> list[Array]:
+        names = list(self.work.coupling.graph.outputs)
+        return outputs_of(open_session(model, self.work.engine), data, names, data.batch_limit or BATCH)
+
+    def damage(self, model: onnx.ModelProto) -> float:
+        """KL(original ‖ model) on the holdout: what candidates of one method are chosen by."""
+        return metrics.damage(self.reference, self.outputs(model, self.work.holdout))
+
+    def top1(self, model: onnx.ModelProto) -> float:
+        """Top-1 on the labelled test data, which no method sees."""
+        labels = self.test.labels
+        assert labels is not None
+        found = metrics.accuracy(self.outputs(model, self.test), labels)
+        assert found is not None
+        return found.top1
+
+    def kept(self, model: onnx.ModelProto, without: str = "") -> float:
+        """MACs of any model as a share of the original's, nodes named ``without``… left out."""
+        sample = {name: array.shape for name, array in self.work.holdout.fetch([0]).items()}
+        coupling = couple(model, {}, sample)
+        cost = macs(coupling)
+        terms = cost.terms(whole(coupling))
+        names = [coupling.graph.nodes[index].label for index in cost.nodes]
+        counted = [not (without and name.startswith(without)) for name in names]
+        return float(terms[counted].sum() + cost.fixed) / self.full
+
+    # -- budgets --------------------------------------------------------------------------------------------
+
+    def priced(self, rankings: tuple[Ranking, ...]) -> Choices:
+        """The package's error curves, measured for these orders."""
+        return price(self.work, self.options, rankings, self.grams, Silent())
+
+    def allocated(self, choices: Choices, kept: float) -> Array:
+        counts = within(self.work, choices, self.cost, kept * self.full * (1 + 1e-12))
+        return keep_of(self.work.coupling, choices.rankings, counts)
+
+    def uniform(self, rankings: tuple[Ranking, ...], kept: float, still: frozenset[int]) -> Array | None:
+        """The same share of every group but those in ``still``; ``None`` where that cannot reach ``kept``."""
+        curves = [flat(group, group.id in still) for group in self.work.coupling.groups]
+        target = kept * self.full * (1 + 1e-12)
+        if self.cost(np.asarray([c.widths[0] for c in curves], dtype=np.float64)) > target:
+            return None
+        return keep_of(self.work.coupling, rankings, uniform(self.cost, curves, target))
+
+    def cut(self, keep: Array, weights: Mapping[Use, Array]) -> onnx.ModelProto:
+        return cut(self.work.coupling, keep, weights)
+
+
+def _signed(bench: Workbench, places: set[tuple[object, int]]) -> set[tuple[object, int]]:
+    """``places`` with the last axis of tensors also under the name -1."""
+    shapes = bench.work.coupling.facts.shapes
+    last = {(key, -1) for key, axis in places if isinstance(key, str) and axis == len(shapes[key]) - 1}
+    return places | last
+
+
+def flat(group: Group, still: bool) -> Curve:
+    """A curve that knows no damage, for budgets that do not look at it."""
+    size = len(group)
+    return Curve(np.zeros(size + 1), np.asarray([size]) if still else np.arange(1, size + 1))
+
+
+def open_workbench(
+    model: Path, calibration: Path, test: Path, preprocess: Preprocess, samples: int, seed: int
+) -> Workbench:
+    """Read the model, couple it, split the samples; every channel count is allowed (``--round 1``)."""
+    options = Options(
+        budget=Budget("macs", 0.5), samples=samples, preprocess=preprocess, round_to=1, seed=seed, select="qr"
+    )
+    work = study(load(model), str(calibration), options)
+    labelled = open_dataset(str(test), work.fit.specs, preprocess, None, seed)
+    return Workbench(model, calibration, preprocess, options, work, labelled)
