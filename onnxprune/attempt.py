@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, stored_bytes
-from onnxprune.choose import Choices, keep_of, lossless, whole, within
+from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.choose import Choices, keep_of, lossless, within
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
 from onnxprune.options import Options
@@ -23,19 +23,25 @@ from onnxprune.surgery.edit import sweep
 Array = np.ndarray
 #: Halvings of the interval of kept MACs in the search for a drop, and corrections in the search for a latency.
 HALVINGS, CORRECTIONS = 5, 6
+#: Kept shares of the MACs below which no drop is searched for, and that are not told apart.
+LEAST_KEPT, FINEST = 0.02, 0.01
 #: Share of a latency that may be left unused.
 ROOM = 0.04
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """``counts``: units kept per group; ``keep``: per unit; ``model``: cut, refitted, swept."""
+    """``counts``: units kept per group, (groups,); ``keep``: one boolean per unit; ``model``: cut, refitted, swept.
+
+    ``refits``: the fits that are in ``model``; ``notes``: what the user should know about it.
+    """
 
     counts: Array
     keep: Array
     model: onnx.ModelProto
     drop: Drop
-    refits: tuple[Refitted, ...]
+    refits: tuple[Refitted, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,37 +55,39 @@ class Found:
 def attempt(
     work: Study, choices: Choices, counts: Array, judge: Judge, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts``, refit, and judge.  Cost: see :func:`onnxprune.refit.sequential.refit`."""
+    """Cut to ``counts`` (units kept per group), refit, and judge; a refit that is worse than none is left out.
+
+    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
+    """
     keep = keep_of(work.coupling, choices.rankings, counts)
-    weights = {}
-    refits: tuple[Refitted, ...] = ()
-    if options.refit == "lstsq" and not keep.all():
-        found = refit(
-            work.coupling,
-            keep,
-            work.layers,
-            choices.grams,
-            work.fit,
-            work.engine,
-            options.memory or DEFAULT_MEMORY,
-            options.seed,
-            progress,
-        )
-        weights, refits = dict(found.weights), found.layers
     plain = sweep(cut(work.coupling, keep), work.loaded.proto)
-    drop = judge.drop(plain)
-    if not weights:
-        return Candidate(counts, keep, plain, drop, refits)
-    fitted = sweep(cut(work.coupling, keep, weights), work.loaded.proto)
-    fitted_drop = judge.drop(fitted)
-    if drop.value < fitted_drop.value:
-        progress.note("the refit was worse than the plain cut on the holdout, and was left out")
-        return Candidate(counts, keep, plain, drop, ())
-    return Candidate(counts, keep, fitted, fitted_drop, refits)
+    unfitted = Candidate(counts, keep, plain, judge.drop(plain))
+    if options.refit == "none" or keep.all():
+        return unfitted
+    found = refit(
+        work.coupling,
+        keep,
+        work.layers,
+        choices.grams,
+        work.fit,
+        work.engine,
+        options.memory or DEFAULT_MEMORY,
+        options.seed,
+        progress,
+    )
+    if not found.weights:
+        return replace(unfitted, refits=found.layers)
+    model = sweep(cut(work.coupling, keep, found.weights), work.loaded.proto)
+    drop = judge.drop(model)
+    if unfitted.drop.value < drop.value:
+        return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+    return Candidate(counts, keep, model, drop, found.layers)
 
 
 def find(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
     """The candidate that the budget asks for.
+
+    Cost: one :func:`attempt`; for a largest drop up to ``HALVINGS`` + 2 of them.
 
     Raises:
         BudgetError: where the budget cannot be met.
@@ -95,43 +103,43 @@ def find(work: Study, choices: Choices, judge: Judge, options: Options, progress
 
 
 def cost_of(work: Study, kind: str, value: float) -> tuple[Cost, float]:
-    """(cost, target) of a budget in MACs, parameters or bytes."""
+    """(cost, target) of a budget in MACs, parameters or bytes: a share of the whole model's, or bytes."""
     if kind == "size":
         cost, full = stored_bytes(work.coupling, work.loaded.file_bytes), float(work.loaded.file_bytes)
     elif kind == "params":
         cost, full = parameters(work.coupling), float(count_parameters(work.loaded.proto))
     else:
         cost = macs(work.coupling)
-        full = cost(whole(work.coupling))
+        full = cost(sizes(work.coupling))
     target = value if kind == "size" and value > 1 else value * full
     if target >= full:
         # Nothing need go, even where arrays that a cut would split count twice.
-        target = max(target, cost(whole(work.coupling)))
+        target = max(target, cost(sizes(work.coupling)))
     # Rounding of sums of products must not refuse what is exactly at the target.
     return cost, target * (1 + 1e-12)
 
 
 def _step(work: Study, candidate: Candidate) -> SearchStep:
     cost = macs(work.coupling)
-    full = cost(whole(work.coupling))
-    return SearchStep(cost(candidate.counts.astype(np.float64)) / max(full, 1.0), candidate.drop.value)
+    full = cost(sizes(work.coupling))
+    return SearchStep(cost(candidate.counts) / max(full, 1.0), candidate.drop.value)
 
 
 def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
     """Halve the interval of kept MACs; what costs nothing (dead channels) is tried first and never given up."""
     cost = macs(work.coupling)
-    full = cost(whole(work.coupling))
+    full = cost(sizes(work.coupling))
     free = lossless(choices)
-    low = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
-    high = cost(free.astype(np.float64)) / full
+    low = max(cost(np.asarray([c.widths[0] for c in choices.curves])) / full, LEAST_KEPT)
+    high = cost(free) / full
     best = attempt(work, choices, free, judge, options, progress)
     steps = [_step(work, best)]
     if best.drop.value > options.budget.value:
-        best = attempt(work, choices, whole(work.coupling).astype(np.int64), judge, options, progress)
+        best = attempt(work, choices, sizes(work.coupling), judge, options, progress)
         high = 1.0
     for _ in range(HALVINGS):
-        middle = (max(low, 0.02) + high) / 2 if best.counts.sum() else high
-        if high - middle < 0.01:
+        middle = (low + high) / 2
+        if high - middle < FINEST:
             break
         counts = np.minimum(within(work, choices, cost, middle * full), free)
         candidate = attempt(work, choices, counts, judge, options, progress)
@@ -156,7 +164,7 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
     until the whole model's measured ratio holds with little room left.
     """
     cost, wanted = choices.time, options.budget.value
-    full = cost(whole(work.coupling))
+    full = cost(sizes(work.coupling))
     if options.latency_table is not None:
         candidate = attempt(work, choices, within(work, choices, cost, wanted * full), judge, options, progress)
         return Found(candidate, (_step(work, candidate),))

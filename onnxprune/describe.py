@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost, macs
-from onnxprune.choose import whole
+from onnxprune.budget.cost import Cost, macs, sizes
 from onnxprune.coupling.groups import Axis, Coupling, Held
 from onnxprune.result import GroupRow
 
@@ -17,7 +16,7 @@ LEFT_OUT = "left out by --exclude or --only"
 def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
     """MACs of each node of the whole model."""
     found: dict[int, float] = {}
-    for node, value in zip(cost.nodes, cost.terms(whole(coupling)), strict=True):
+    for node, value in zip(cost.nodes, cost.terms(sizes(coupling)), strict=True):
         found[node] = found.get(node, 0.0) + float(value)
     return found
 
@@ -34,7 +33,7 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
     """
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
-    total = cost(whole(coupling))
+    total = cost(sizes(coupling))
     rows = []
     for group in coupling.groups:
         reason = LEFT_OUT if group.id in frozen else None
@@ -63,7 +62,7 @@ def prunable_share(coupling: Coupling) -> float:
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
     live = {node for term, node in enumerate(cost.nodes) if cost.slope[term].any()}
-    return sum(v for n, v in per_node.items() if n in live) / max(cost(whole(coupling)), 1.0)
+    return sum(v for n, v in per_node.items() if n in live) / max(cost(sizes(coupling)), 1.0)
 
 
 def choice_lines(coupling: Coupling) -> tuple[str, ...]:
@@ -71,7 +70,8 @@ def choice_lines(coupling: Coupling) -> tuple[str, ...]:
     lines = []
     for taken in coupling.choices:
         if sum(n > 1 for _, n in taken.free) > 1:
-            others = ", ".join(f"{name} ({n})" for name, n in taken.free if name != taken.factor)
+            others = ", ".join(f"{name} ({n} to choose from)" for name, n in taken.free if name != taken.factor)
             chosen = dict(taken.free)[taken.factor]
-            lines.append(f"{coupling.graph.nodes[taken.node].label}: cut by {taken.factor} ({chosen}), not {others}")
+            label = coupling.graph.nodes[taken.node].label
+            lines.append(f"{label}: cut along {taken.factor} ({chosen} to choose from), not {others}")
     return tuple(lines)

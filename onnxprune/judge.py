@@ -20,12 +20,15 @@ from onnxprune.study import Study
 Array = np.ndarray
 #: What the user's metric is given: feeds -> outputs by name.
 SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
-BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Knows the original's outputs (or score), so that each candidate costs one pass."""
+    """Knows the original's outputs and score, so that each candidate costs one pass.
+
+    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``score``: the original's by the
+    user's ``metric``, 0 where there is none.
+    """
 
     holdout: Dataset
     engine: Engine
@@ -35,27 +38,33 @@ class Judge:
     score: float
 
     def drop(self, model: onnx.ModelProto) -> Drop:
-        """The drop of ``model`` against the original."""
+        """How much worse ``model`` is than the original.
+
+        Raises:
+            DataError: where the user's metric fails.
+        """
         if self.metric is not None:
             return Drop("own metric", self.score - _score(self.metric, model, self.engine), self.holdout.count)
         session = open_session(model, self.engine)
-        found = outputs_of(session, self.holdout, self.outputs, _batch(self.holdout))
+        found = outputs_of(session, self.holdout, self.outputs)
         return metrics.drop(self.reference, found, self.holdout.count)
 
 
 def judge(work: Study, evaluate: object | None) -> Judge:
-    """A judge for ``work``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``."""
+    """A judge for ``work``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.
+
+    Cost: one pass of the original over the holdout, and one call of the metric.
+
+    Raises:
+        DataError: where the metric cannot be found, or fails.
+    """
     model = work.loaded.proto
     names = tuple(work.coupling.graph.outputs)
     metric = _metric(evaluate)
     score = _score(metric, model, work.engine) if metric is not None else 0.0
     session = open_session(model, work.engine)
-    reference = tuple(outputs_of(session, work.holdout, names, _batch(work.holdout)))
+    reference = tuple(outputs_of(session, work.holdout, names))
     return Judge(work.holdout, work.engine, names, reference, metric, score)
-
-
-def _batch(dataset: Dataset) -> int:
-    return dataset.batch_limit or BATCH
 
 
 def _metric(evaluate: object | None) -> Callable[[SessionRunner], float] | None:
@@ -92,14 +101,14 @@ def _score(metric: Callable[[SessionRunner], float], model: onnx.ModelProto, eng
 
 
 def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:
-    """Top-1 of both models on labelled data; ``None`` without labels or class scores."""
+    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or class scores."""
     if labelled.labels is None:
         return None
     found = []
     for model in (before, after):
         session = open_session(model, engine)
         names = [o.name for o in session.get_outputs()]
-        scored = metrics.accuracy(outputs_of(session, labelled, names, _batch(labelled)), labelled.labels)
+        scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
         if scored is None:
             return None
         found.append(scored.top1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost, macs
-from onnxprune.choose import whole
+from onnxprune.budget.cost import Cost, macs, sizes, units_kept
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
 from onnxprune.describe import LEFT_OUT, lock_text
@@ -24,8 +23,7 @@ def layer_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
     reshapes).  Bodies of control flow are one row with their owner.  Cost: linear in nodes and edges.
     """
     cost, owners = macs(coupling), _owners(coupling)
-    kept = np.asarray([float(keep[group.units].sum()) for group in coupling.groups])
-    before, after = (_per_node(cost, counts, owners) for counts in (whole(coupling), kept))
+    before, after = (_per_node(cost, counts, owners) for counts in (sizes(coupling), units_kept(coupling, keep)))
     total = max(sum(before.values()), 1.0)
     reasons, captured = _reasons(coupling, frozen, owners), _captured(coupling, owners)
     rows: list[LayerRow] = []

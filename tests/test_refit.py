@@ -204,14 +204,6 @@ def test_a_fit_that_held_out_rows_do_not_confirm_is_rejected() -> None:
         assert found.after == found.before > 0
 
 
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on = table("conv-bias")
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
@@ -224,9 +216,9 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         return -float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
 
     fair = judge(on.work, nearness)
-    sound = attempt.attempt(on.work, choices, counts, fair, OPTIONS, heard := Heard())
+    sound = attempt.attempt(on.work, choices, counts, fair, OPTIONS, Silent())
     assert sound.refits
-    assert not heard.notes
+    assert not sound.notes
     plain = attempt.attempt(on.work, choices, counts, fair, replace(OPTIONS, refit="none"), Silent())
     assert not plain.refits
     assert 0 < sound.drop.value < plain.drop.value
@@ -236,8 +228,8 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         return Refit({use: -array for use, array in found.weights.items()}, found.layers)
 
     monkeypatch.setattr(attempt, "refit", hurting)
-    hurt = attempt.attempt(on.work, choices, counts, fair, OPTIONS, heard)
-    assert "was worse than the plain cut" in heard.notes[0]
+    hurt = attempt.attempt(on.work, choices, counts, fair, OPTIONS, Silent())
+    assert "was worse than the plain cut" in hurt.notes[0]
     assert hurt.refits == ()
     assert hurt.drop == plain.drop
     assert hurt.model == plain.model

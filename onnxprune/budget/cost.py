@@ -81,8 +81,13 @@ class Stepped:
 
 
 def sizes(coupling: Coupling) -> Array:
-    """Units per group."""
+    """Units per group, int64 (groups,)."""
     return np.asarray([len(g) for g in coupling.groups], dtype=np.int64)
+
+
+def units_kept(coupling: Coupling, keep: Array) -> Array:
+    """Units per group that ``keep`` (one boolean per unit) leaves, int64 (groups,)."""
+    return np.asarray([np.count_nonzero(keep[g.units]) for g in coupling.groups], dtype=np.int64)
 
 
 #: Node index, constant factor, live axes.

@@ -99,8 +99,7 @@ class Probe:
         self._model, self.names = _lift(coupling, layers)
         self._tensors = {t.name: t for t in self._model.graph.initializer}
         self._outputs = list(coupling.graph.outputs)
-        self.batch = 32 if not dataset.batch_limit else dataset.batch_limit
-        self.reference = outputs_of(open_session(self._model, engine), dataset, self._outputs, self.batch)
+        self.reference = outputs_of(open_session(self._model, engine), dataset, self._outputs)
 
     def damage(self, weights: Mapping[Use, Array]) -> float:
         # onnxruntime fuses BatchNormalization into the weights stored in the file, so overriding them at load time
@@ -118,7 +117,7 @@ class Probe:
         session = open_session(self._model, self.engine)
         for name, data in before.items():
             self._tensors[name].raw_data = data
-        return damage(self.reference, outputs_of(session, self.dataset, self._outputs, self.batch))
+        return damage(self.reference, outputs_of(session, self.dataset, self._outputs))
 
     def _bias(self, use: Use) -> Array:
         layer = self.layers[use[0]]

@@ -11,10 +11,17 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.runtime.session import run
 
 Array = np.ndarray
+#: Samples per run: enough to keep the cores busy, few enough for the activations of large images.
+BATCH = 32
 
 
-def outputs_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int) -> list[Array]:
-    """Each output, stacked on the sample axis (flattened behind it where batches differ in shape)."""
+def outputs_of(
+    session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int = BATCH
+) -> list[Array]:
+    """Each output, stacked on the sample axis (flattened behind it where batches differ in shape).
+
+    ``batch``: samples per run, where the model does not fix them.
+    """
     parts: list[list[Array]] = [[] for _ in names]
     rows = dataset.rows(batch)
     for feeds, indices in zip(dataset.batches(batch), rows, strict=True):
