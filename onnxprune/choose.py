@@ -78,6 +78,9 @@ def price(
     found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, progress)
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
+    if options.budget.kind == "latency":
+        # Odd widths only ever cost time.
+        allowed = allowed[:2]
     return Choices(tuple(rankings), tuple(_restricted(found, widths) for widths in allowed), grams, ticking.time)
 
 
