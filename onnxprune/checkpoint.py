@@ -17,6 +17,8 @@ from onnxprune.plan import Plan, TensorCut, fingerprint, keep_vector
 
 #: More names than this are counted, not listed.
 LISTED = 5
+#: Exporters fold, rename and merge tensors in inference mode.
+REMEDY = "export with training=TrainingMode.TRAINING and without constant folding, so that every tensor keeps its name"
 #: What frameworks call the statistics of a BatchNormalization.
 STATISTICS = "running_mean"
 
@@ -34,12 +36,12 @@ Kind = TypeVar("Kind", bound=Tensor)
 
 
 def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
-    """What a cut leaves of every initializer; one that its readers cut differently is listed once for each."""
+    """What a cut leaves of every stored tensor; one that its readers cut differently is listed once for each."""
     masks = coupling.masks(keep)
     found: dict[str, TensorCut] = {}
     for key, lines in coupling.units.items():
         name = coupling.value_of(key)
-        if not isinstance(key, tuple) or name not in coupling.graph.initializers:
+        if not isinstance(key, tuple) or not _named(coupling, name):
             continue
         lengths = tuple(len(line) for line in lines)
         kept = {axis: np.flatnonzero(masks(key, axis)) for axis in range(len(lines))}
@@ -50,6 +52,14 @@ def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
     return tuple(found.values())
 
 
+def _named(coupling: Coupling, value: str) -> bool:
+    """Whether this constant bears a name of the framework's: exporters give equal tensors theirs by an Identity."""
+    producer = coupling.graph.producer.get(value)
+    return value in coupling.graph.initializers or (
+        producer is not None and coupling.graph.nodes[producer].op == "Identity"
+    )
+
+
 def torch_plan(
     plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: str | Path | onnx.ModelProto | None = None
 ) -> dict[str, Kind]:
@@ -57,7 +67,8 @@ def torch_plan(
 
     Works on arrays and on torch tensors alike (they are only indexed; torch is not imported): what goes in as a
     tensor comes out as one, with its dtype and device.  Names must be those of the ONNX initializers, but for a
-    common prefix such as ``module.``.  ``model``: the original ONNX model, needed for a plan written by hand, which
+    common prefix such as ``module.``; vectors that the exporter merged with equal ones are cut like the others of their
+    module.  ``model``: the original ONNX model, needed for a plan written by hand, which
     lists no tensors.  The weights are the checkpoint's own, not refitted.
 
     Raises:
@@ -71,13 +82,13 @@ def torch_plan(
     names = [cut.name for cut in cuts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PlanError(f"{_list(twice)}: readers of the same tensor keep different parts of it; untie them first")
+        raise PlanError(f"{_list(twice)}: readers of the same tensor keep different parts of it; {REMEDY}")
     prefix = _prefix(names, state_dict)
     missing = [name for name in names if prefix + name not in state_dict]
     if missing:
         raise PlanError(
             f"the plan cuts {_list(missing)}, which the checkpoint does not have (it has {_list(list(state_dict))}); "
-            "export without constant folding and with BatchNormalization unfused, so that names stay"
+            f"{REMEDY}"
         )
     for cut in cuts:
         shape = tuple(state_dict[prefix + cut.name].shape)
@@ -85,7 +96,7 @@ def torch_plan(
             raise PlanError(f"'{cut.name}' has shape {shape} in the checkpoint, {cut.shape} in the ONNX model")
     _refuse_folded(cuts, state_dict)
     found = dict(state_dict)
-    for cut in cuts:
+    for cut in (*cuts, *_merged(cuts, prefix, state_dict)):
         found[prefix + cut.name] = _sliced(state_dict[prefix + cut.name], cut)
     return found
 
@@ -116,6 +127,33 @@ def _prefix(names: list[str], state_dict: Mapping[str, object]) -> str:
     return ""
 
 
+def _merged(cuts: tuple[TensorCut, ...], prefix: str, state_dict: Mapping[str, Tensor]) -> list[TensorCut]:
+    """Cuts of vectors that the ONNX model lacks, because exporters store equal tensors once.
+
+    A vector is cut like another of the same length in the same module (the vectors of a normalization).  Where the
+    module only has a matrix or kernel of that length, which of its axes the vector goes with cannot be told.
+    """
+    beside: dict[str, list[TensorCut]] = {}
+    for cut in cuts:
+        beside.setdefault(cut.name.rpartition(".")[0], []).append(cut)
+    names = {cut.name for cut in cuts}
+    found, unsure = [], []
+    for full, tensor in state_dict.items():
+        name = full.removeprefix(prefix)
+        shape = tuple(tensor.shape)
+        if name in names or len(shape) != 1:
+            continue
+        near = [cut for cut in beside.get(name.rpartition(".")[0], ()) if cut.shape[0] == shape[0] and 0 in cut.kept]
+        vectors = [cut for cut in near if len(cut.shape) == 1]
+        if vectors:
+            found.append(TensorCut(name, shape, vectors[0].kept))
+        elif near:
+            unsure.append(name)
+    if unsure:
+        raise PlanError(f"{_list(unsure)} may have to be cut, too, but the ONNX model has no such tensor; {REMEDY}")
+    return found
+
+
 def _refuse_folded(cuts: tuple[TensorCut, ...], state_dict: Mapping[str, Tensor]) -> None:
     """Statistics of a normalization that the exporter folded into a layer would stay too long, unnoticed."""
     statistics = [name for name in state_dict if name.endswith(STATISTICS)]
@@ -125,7 +163,7 @@ def _refuse_folded(cuts: tuple[TensorCut, ...], state_dict: Mapping[str, Tensor]
     if left and not cut_too:
         raise PlanError(
             f"the checkpoint has {_list(left)}, but the ONNX model has no BatchNormalization that the plan cuts: the "
-            "exporter folded it into the layer before; export in training mode, so that it stays"
+            f"exporter folded it into the layer before; {REMEDY}"
         )
 
 

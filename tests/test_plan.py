@@ -121,8 +121,28 @@ def test_names_shapes_and_models_that_do_not_match_are_named(case: tuple[onnx.Mo
     length = plan.tensors[0].shape[0]
     with pytest.raises(PlanError, match="folded"):
         onnxprune.torch_plan(plan, {**state, "bn1.running_mean": np.zeros(length, dtype=np.float32)})
-    with pytest.raises(PlanError, match="untie"):
+    with pytest.raises(PlanError, match="different parts"):
         onnxprune.torch_plan(replace(plan, tensors=(*plan.tensors, plan.tensors[0])), state)
+
+
+def test_vectors_that_the_exporter_merged_are_cut_like_their_module(case: tuple[onnx.ModelProto, Plan]) -> None:
+    _, plan = case
+    vector = next(cut for cut in plan.tensors if len(cut.shape) == 1)
+    kernel = next(cut for cut in plan.tensors if len(cut.shape) == 4 and 0 in cut.kept)
+    named = replace(
+        plan, tensors=(replace(vector, name="norm.weight"), replace(kernel, name="conv.weight")), model=plan.model
+    )
+    state = {
+        "norm.weight": np.ones(vector.shape),
+        "norm.bias": np.arange(vector.shape[0]),
+        "conv.weight": np.ones(kernel.shape),
+        "other.bias": np.ones(vector.shape),
+    }
+    sliced = onnxprune.torch_plan(named, state)
+    np.testing.assert_array_equal(sliced["norm.bias"], vector.kept[0])
+    assert sliced["other.bias"].shape == vector.shape
+    with pytest.raises(PlanError, match=r"'conv\.bias' may have to be cut"):
+        onnxprune.torch_plan(named, {**state, "conv.bias": np.ones(kernel.shape[0])})
 
 
 @pytest.mark.parametrize("kept", [(0,), (0, 1, 2), (3, 5, 6, 9), (0, 2, 4)])
