@@ -70,6 +70,7 @@ def prune(
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
     kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01).
 
+    The other options are those of the command line (:class:`onnxprune.options.Options`).
     Raises:
         OnnxPruneError: a subclass per kind of problem; :class:`VerificationError` where the result is not sound.
 

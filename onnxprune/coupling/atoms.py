@@ -17,14 +17,19 @@ Atoms = np.ndarray
 
 
 #: What would unlock a channel, by the kind of lock.
-NOTHING = "impossible: every position here depends on every other, or has its fixed place"
-BORDER = "impossible: inputs and outputs of the model keep their shapes"
+NOTHING = "nothing can: the result depends on every position of this axis, or on one at its fixed place"
+PLACE = "it holds places, not channels"
+BORDER = "nothing can: inputs and outputs of the model keep their shapes"
+CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
+LAST = "nothing can: an axis keeps at least one unit"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
 
 
 @dataclass(frozen=True)
 class Reason:
+#: Those that no change of options or inputs can lift.
+FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST})
     """Why positions stay, in words that name the node or tensor, and what would unlock them (``remedy``).
 
     ``node`` (index, or ``None``), ``value`` and ``axis``: where they were found.
@@ -191,9 +196,7 @@ def solve(ledger: Ledger) -> Classes:
 
 def _passed_over(choice: Choice, option: Option) -> Reason:
     return Reason(
-        f"{choice.label} splits or merges this axis, and cuts another factor of it instead ({option.factor})",
-        choice.node,
-        remedy="only one factor can be cut at a time; exclude the group that is cut to keep it whole",
+        f"{choice.label} splits or joins this axis, and what is cut is {option.factor}", choice.node, remedy=CHOSEN
     )
 
 
@@ -203,7 +206,7 @@ def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) ->
     locks = [reasons[int(k)] for k in indices if k >= 0]
     # A border of the model says more than an axis that holds places.
     behind = next((r for r in locks if r.remedy != NOTHING), locks[0] if locks else None)
-    text = f"{choice.label} splits or merges this axis with one that cannot be cut"
+    text = f"{choice.label} splits or joins this axis with one that cannot be cut"
     if behind is None:
         return Reason(text, choice.node)
     return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)

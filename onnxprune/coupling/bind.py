@@ -180,7 +180,7 @@ class _Walker:
             return
         for atoms in (*outside, *inside):
             if atoms.size > 1:
-                reason = Reason(f"{text} with a shape that is not always the same", node.index, remedy=SHAPE)
+                reason = Reason(f"{text}, where its shape is not the same on both sides", node.index, remedy=SHAPE)
                 self.labels.ledger.lock(atoms, reason)
 
     def share(self) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from onnxprune.coupling.atoms import NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import NOTHING, PLACE, Atoms, Choice, Option, Reason
 from onnxprune.coupling.labels import Key, Labels, named
 from onnxprune.coupling.notation import Dim
 from onnxprune.coupling.rule import Bound, DoesNotFit
@@ -63,19 +63,21 @@ class FactorTies:
 
     def finish(self) -> None:
         for factor, atoms in self.vectors.items():
-            text = self._lock_text(factor)
-            if text is not None:
-                self.labels.ledger.lock(atoms, Reason(f"{named(self.node)} {text}", self.node.index, remedy=NOTHING))
+            why = self._lock(factor)
+            if why is not None:
+                text, remedy = why
+                self.labels.ledger.lock(atoms, Reason(f"{named(self.node)} {text}", self.node.index, remedy=remedy))
         if self.compounds:
             self._choose()
 
-    def _lock_text(self, factor: str) -> str | None:
+    def _lock(self, factor: str) -> tuple[str, str] | None:
+        """(text, remedy) where the factor's positions must stay."""
         if factor in self.bound.rule.mix:
-            return "mixes all positions of this axis"
+            return "mixes all positions of this axis", NOTHING
         readers = len(self.bound.inputs_with(factor))
         if self.bound.in_output(factor):
-            return None if readers else "makes this axis anew: it holds places, not channels"
-        return None if readers > 1 else "slides or sums over this axis: it holds places, not channels"
+            return None if readers else ("makes this axis anew", PLACE)
+        return None if readers > 1 else ("slides or sums over this axis", PLACE)
 
     def _choose(self) -> None:
         compounds = [(dim, self._live(dim), atoms) for dim, atoms in self.compounds]

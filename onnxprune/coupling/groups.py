@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import SIMPLIFY, Classes, Reason, Taken, solve
+from onnxprune.coupling.atoms import LAST, SIMPLIFY, Classes, Reason, Taken, solve
 from onnxprune.coupling.bind import Walked, walk
 from onnxprune.coupling.labels import Key, named
 from onnxprune.coupling.operands import edits
@@ -91,6 +91,7 @@ class Coupling:
 def analyse(graph: Graph, facts: Facts) -> Coupling:
     """Couple ``graph``.  Axes whose cut some operand cannot follow are locked, with that as the reason.
 
+    Axes whose cut some operand cannot follow are locked, with that as the reason.
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
     walked = walk(graph, facts)
@@ -172,7 +173,7 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
         own = tuple(places[g])
         groups.append(Group(g, _name(graph, walked, own), np.arange(start, start + len(pool)), own))
         start += len(pool)
-    held = _held(graph, walked, classes)
+    held = _held(graph, walked, classes, unit_of)
     frozen = {key: tuple(lines) for key, lines in units.items()}
     return Coupling(graph, facts, walked, classes, frozen, _distinct(groups), held, count)
 
@@ -226,9 +227,10 @@ def _distinct(groups: list[Group]) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def _held(graph: Graph, walked: Walked, classes: Classes) -> tuple[Held, ...]:
-    """Locked channels of weights that multiply: what the report must explain."""
+def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -> tuple[Held, ...]:
+    """Channels of weights that multiply, and that stay: what the report must explain."""
     found: dict[int, list[tuple[Axis, np.ndarray]]] = {}
+    tied: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     for index, bound in walked.bounds.items():
         if bound.rule.linear is None and not bound.rule.macs:
             continue
@@ -240,6 +242,8 @@ def _held(graph: Graph, walked: Walked, classes: Classes) -> tuple[Held, ...]:
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
                 roots = classes.of[walked.labels[key][axis]]
                 stuck = roots[classes.lock[roots] >= 0]
+                if not private and len(roots) > 1 and classes.lock[roots[0]] < 0 and (unit_of[roots] < 0).all():
+                    tied.setdefault(int(roots[0]), []).append(((key, axis), roots))
                 if private or len(stuck) < 2:
                     continue
                 found.setdefault(int(classes.lock[stuck[0]]), []).append(((key, axis), stuck))
@@ -247,6 +251,10 @@ def _held(graph: Graph, walked: Walked, classes: Classes) -> tuple[Held, ...]:
     for which, places in found.items():
         reason = classes.reasons[which]
         size = max(len(np.unique(stuck)) for _, stuck in places)
+        held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
+    for places in tied.values():
+        size = max(len(roots) for _, roots in places)
+        reason = Reason(f"its {size} positions are tied into one unit, and one must stay", remedy=LAST)
         held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
     return (*held, *_refused(graph, walked))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.coupling.atoms import NOTHING, Atoms, Choice, Option, Reason
 from onnxprune.coupling.labels import Labels, named
 from onnxprune.coupling.rule import Call, DoesNotFit
@@ -75,10 +73,21 @@ class MoverTies:
             axes_out = {k.out_axis for k in knot} - {live.out_axis}
             locks = [self._labels_of(slot)[axis] for slot, axis in sorted(axes_in)]
             locks += [labels[axis] for axis in sorted(axes_out)]
-            count, size = len(np.unique(live.source)), labels[live.out_axis].size
-            name = f"{count} of axis {live.axis} as {size} of axis {live.out_axis}"
-            options.append(Option(name, ties, tuple(locks)))
+            options.append(Option(self._name(labels, knot, live), ties, tuple(locks)))
         self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(options)))
+
+    def _name(self, labels: list[Atoms], knot: list[Link], live: Link) -> str:
+        """What is cut: "the 12 of 12x64" where one axis is the product of several."""
+        into = {(k.slot, k.axis): self._labels_of(k.slot)[k.axis].size for k in knot}
+        outof = {k.out_axis: labels[k.out_axis].size for k in knot}
+        if len(into) == 1:
+            sizes, size = [outof[k] for k in sorted(outof)], outof[live.out_axis]
+        elif len(outof) == 1:
+            sizes, size = [into[k] for k in sorted(into)], into[live.slot, live.axis]
+        else:
+            return f"axis {live.axis} as axis {live.out_axis}"
+        which = f" (axis {live.out_axis if len(into) == 1 else live.axis})" if sizes.count(size) > 1 else ""
+        return f"the {size} of {'x'.join(map(str, sizes))}{which}"
 
     def _strided_slice(self, call: Call) -> None:
         """Every second position is found by counting, so an axis that is sliced so keeps all of its positions."""

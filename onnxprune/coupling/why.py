@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.coupling.atoms import Reason
-from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.atoms import FINAL, PLACE, Reason
+from onnxprune.coupling.groups import Axis, Coupling, Group
 from onnxprune.coupling.labels import Key, named
+from onnxprune.coupling.path import path_to_lock
 from onnxprune.errors import PlanError
 
-#: More nodes than this are counted, not listed.
+#: More nodes, groups or reasons than this are counted, not listed.
 LISTED = 60
+FEW = 6
+#: Groups of one tensor that are told with every node they run through.
+WHOLE = 2
 
 
 def why(coupling: Coupling, name: str) -> str:
     """What ties or locks the tensor, node or group called ``name``, in plain words; several lines.
 
-    A prunable axis is answered with its group and the nodes that the group runs through, in order; a locked one
-    with the path of nodes to the lock, and what would unlock it.  Cost: linear in positions, once per axis.
+    A prunable axis is answered with its groups and the nodes that each runs through, in order; a locked one with
+    the path of nodes to the lock, and what would unlock it.  Cost: linear in positions, once per axis.
 
     Raises:
         PlanError: where nothing has that name; the message offers similar names.
@@ -35,13 +37,22 @@ def why(coupling: Coupling, name: str) -> str:
         return "\n".join(_tell_node(coupling, index) for index in nodes)
     groups = [g for g in coupling.groups if name in (g.name, str(g.id), f"group {g.id}")]
     if groups:
-        return "\n".join(_tell_group(coupling, group, "") for group in groups)
+        return "\n".join(line for group in groups for line in _tell_group(coupling, group))
+    if name in coupling.facts.values or name in coupling.graph.constants:
+        return f"tensor '{name}'\n  {_unlabelled(coupling, name)}"
     raise PlanError(f"no tensor, node or group is called '{name}'{_similar(coupling, name)}")
 
 
 def tell(reason: Reason) -> str:
     """A lock in one sentence, with what would unlock it."""
     return f"{reason.text}; to unlock: {reason.remedy}" if reason.remedy else reason.text
+
+
+def _unlabelled(coupling: Coupling, value: str) -> str:
+    made = coupling.graph.producer.get(value)
+    if made is not None and made in coupling.facts.arithmetic:
+        return "holds sizes, not channels: it is computed again after a cut"
+    return "is a constant that states sizes or places, or that nothing reads: a cut rewrites it where it must"
 
 
 def _similar(coupling: Coupling, name: str) -> str:
@@ -57,10 +68,24 @@ def _similar(coupling: Coupling, name: str) -> str:
 
 
 def _tensor(coupling: Coupling, name: str) -> list[Key]:
-    """The keys under which a tensor's axes are recorded: itself, or its uses where it is a constant."""
-    found: list[Key] = [key for key in coupling.walked.labels if isinstance(key, str) and key == name]
-    if not found:
-        found = [use for use in coupling.graph.consumers.get(name, ()) if use in coupling.walked.labels]
+    """The keys under which a tensor's axes are recorded: itself, or its uses where it is a constant.
+
+    A constant that only feeds other constants (a weight behind a Transpose) is told by their uses; a name that only
+    a body of control flow has is found without the body's own prefix.
+    """
+    labels, graph = coupling.walked.labels, coupling.graph
+    known = {v: None for node in graph.nodes for v in (*node.inputs, *node.outputs) if v is not None}
+    values = [name] if name in known else [v for v in known if v.endswith(f"::{name}")]
+    found: list[Key] = []
+    for value in values:
+        if value in labels:
+            found.append(value)
+            continue
+        for index, slot in graph.consumers.get(value, ()):
+            if (index, slot) in labels:
+                found.append((index, slot))
+            elif index in coupling.facts.folded:
+                found += [key for out in graph.nodes[index].outputs if out for key in _tensor(coupling, out)]
     return found
 
 
@@ -69,11 +94,15 @@ def _tell_node(coupling: Coupling, index: int) -> str:
     lines = [f"node {named(node)}"]
     bound = coupling.walked.bounds.get(index)
     if bound is not None:
-        lines.append(f"  rule: {bound}")
+        lines.append(f"  its rule: {bound}  (equal letters leave together)")
     elif index in coupling.walked.locked:
         lines.append(f"  locked: {tell(coupling.walked.locked[index])}")
     elif index in coupling.walked.movers:
-        lines.append("  moves data: where each position goes was found by running it")
+        lines.append("  it moves data: where each position goes was seen by running it on coordinates")
+    elif index in coupling.facts.arithmetic:
+        lines.append("  it computes sizes, which are computed again after a cut")
+    elif index in coupling.facts.folded or node.op == "Constant":
+        lines.append("  it is computed from constants alone; what reads the result is cut with it")
     for out in node.outputs:
         if out in coupling.walked.labels:
             lines.append(_indent(_tell_key(coupling, out or "")))
@@ -92,125 +121,130 @@ def _tell_key(coupling: Coupling, key: Key) -> str:
     shape = "x".join(str(n) for n in coupling.facts.shapes.get(value, ())) or "a scalar"
     reader = "" if isinstance(key, str) else f", as {named(coupling.graph.nodes[key[0]])} reads it"
     lines = [f"tensor '{value}' ({shape}{reader})"]
+    places: dict[str, list[int]] = {}
+    told: set[int] = set()
     for axis, atoms in enumerate(coupling.walked.labels[key]):
-        if atoms.size > 1:
-            lines += [f"  {line}" for line in _tell_axis(coupling, key, axis)]
+        if atoms.size < 2:
+            continue
+        place = _place(coupling, key, axis)
+        if place is None:
+            lines += [f"  {line}" for line in _tell_axis(coupling, key, axis, told)]
+        else:
+            places.setdefault(place, []).append(axis)
+    for text, axes in places.items():
+        which = f"axis {axes[0]} stays" if len(axes) == 1 else f"axes {' and '.join(map(str, axes))} stay"
+        lines.append(f"  {which}: {text}")
     if len(lines) == 1:
         lines.append("  has no axis longer than 1")
     return "\n".join(lines)
 
 
-def _tell_axis(coupling: Coupling, key: Key, axis: int) -> Iterator[str]:
+def _place(coupling: Coupling, key: Key, axis: int) -> str | None:
+    """What an axis of places, not channels, is: rows and columns, steps, samples.  ``None`` for any other axis."""
+    roots = np.unique(coupling.classes.of[coupling.walked.labels[key][axis]])
+    if (coupling.classes.lock[roots] < 0).any():
+        return None
+    sets = [_reasons(coupling, int(root)) for root in roots[:1]]
+    for reason in sets[0]:
+        if reason.remedy == PLACE:
+            return f"{reason.text} ({PLACE})"
+    return None
+
+
+def _reasons(coupling: Coupling, root: int) -> list[Reason]:
+    """Every lock on one class, those that nothing can lift first."""
+    atoms, which = coupling.classes.locks
+    found = [coupling.classes.reasons[int(k)] for k in np.unique(which[coupling.classes.of[atoms] == root])]
+    return sorted(found, key=lambda reason: reason.remedy not in FINAL)
+
+
+def _tell_axis(coupling: Coupling, key: Key, axis: int, told: set[int]) -> Iterator[str]:
     atoms = coupling.walked.labels[key][axis]
     units = coupling.units[key][axis]
-    for group in coupling.groups:
-        here = int(np.isin(units, group.units).sum())
-        if here:
-            yield f"axis {axis}: {here} of {atoms.size} positions can leave, with group '{group.name}'"
-            yield from _tell_group(coupling, group, "  ").splitlines()
+    here = [(group, int(np.isin(units, group.units).sum())) for group in coupling.groups]
+    here = [(group, count) for group, count in here if count]
     roots = coupling.classes.of[atoms]
-    stuck = roots[coupling.classes.lock[roots] >= 0]
-    if len(stuck):
-        path, reason = _to_lock(coupling, key, int(stuck[0]))
-        yield f"axis {axis}: {len(stuck)} of {atoms.size} positions stay: {reason.text}"
-        if path:
-            yield "  tied to it through: " + " -> ".join(path)
-        if reason.remedy:
-            yield f"  to unlock: {reason.remedy}"
-    elif (units < 0).all():
-        yield f"axis {axis}: {atoms.size} positions stay: no weight has this axis, so cutting it would save nothing"
+    locks = coupling.classes.lock[roots]
+    if here:
+        can = sum(count for _, count in here)
+        yield f"axis {axis}: {can} of {atoms.size} positions can leave"
+        for number, (group, count) in enumerate(here[:FEW]):
+            which = f"{count} of them in " if len(here) > 1 else ""
+            if group.id in told:
+                yield f"  {which}group '{group.name}', told above"
+            elif number >= WHOLE:
+                yield f"  {which}group '{group.name}' (ask for it by its name)"
+            else:
+                told.add(group.id)
+                first, *rest = _tell_group(coupling, group)
+                yield f"  {which}{first}"
+                yield from (f"  {line}" for line in rest)
+        if len(here) > FEW:
+            yield f"  the rest in {len(here) - FEW} more groups: " + ", ".join(f"'{g.name}'" for g, _ in here[FEW:])
+    kinds = [int(k) for k in dict.fromkeys(locks[locks >= 0].tolist())]
+    for kind in kinds[:FEW]:
+        stuck = roots[locks == kind]
+        yield f"axis {axis}: {len(stuck)} of {atoms.size} positions stay"
+        yield from _tell_lock(coupling, key, int(stuck[0]))
+    if len(kinds) > FEW:
+        yield f"axis {axis}: the rest stays for {len(kinds) - FEW} more reasons"
+    if not here and not kinds:
+        yield from _tell_whole(coupling, axis, roots)
 
 
-def _tell_group(coupling: Coupling, group: Group, indent: str) -> str:
+def _tell_lock(coupling: Coupling, key: Key, root: int) -> Iterator[str]:
+    reasons = _reasons(coupling, root)
+    final = [reason for reason in reasons if reason.remedy in FINAL]
+    found = path_to_lock(coupling, key, root, final or reasons)
+    path, reason = found or ([], (final or reasons)[0])
+    yield f"  because {reason.text}"
+    if path:
+        yield "  the way there: " + " -> ".join(path)
+    if reason.remedy:
+        yield f"  to unlock: {reason.remedy}"
+    others = [r for r in dict.fromkeys(_sentence(r) for r in reasons) if r != _sentence(reason)]
+    if others and not final:
+        yield f"  and then: {others[0]}" + (f", and {len(others) - 1} more locks" if len(others) > 1 else "")
+
+
+def _sentence(reason: Reason) -> str:
+    return tell(reason)
+
+
+def _tell_whole(coupling: Coupling, axis: int, roots: np.ndarray) -> Iterator[str]:
+    """An axis that nothing locks, and that stays all the same."""
+    for held in coupling.held:
+        if any((coupling.classes.of[coupling.walked.labels[k][a]] == roots[0]).any() for k, a in held.axes):
+            yield f"axis {axis}: {len(roots)} positions stay, because {held.reason.text}"
+            yield from _through(coupling, held.axes)
+            return
+    yield f"axis {axis}: {len(roots)} positions stay: no weight has this axis, so cutting it would save nothing"
+
+
+def _tell_group(coupling: Coupling, group: Group) -> list[str]:
+    first = f"group '{group.name}': {len(group)} channels, each of which leaves from all of these at once"
+    return [first, *_through(coupling, group.axes)]
+
+
+def _through(coupling: Coupling, axes: Sequence[Axis]) -> Iterator[str]:
+    """The nodes behind ``axes`` in order: one line for each with a weight, what only passes channels on joined."""
     places: dict[int, list[str]] = {}
-    producer = coupling.graph.producer
-    for key, axis in group.axes:
+    for key, axis in axes:
         if isinstance(key, tuple):
             places.setdefault(key[0], []).append(f"'{coupling.value_of(key)}' axis {axis}")
-        elif key in producer:
-            places.setdefault(producer[key], [])
-    lines = [f"{indent}group '{group.name}': {len(group)} channels, each of which leaves as a whole, through:"]
+        elif key in coupling.graph.producer:
+            places.setdefault(coupling.graph.producer[key], [])
+    passed: list[str] = []
     for index in sorted(places)[:LISTED]:
-        parts = ", ".join(places[index])
-        lines.append(f"{indent}  {named(coupling.graph.nodes[index])}{f' ({parts})' if parts else ''}")
+        node = coupling.graph.nodes[index]
+        if not places[index]:
+            passed.append(named(node))
+            continue
+        if passed:
+            yield f"    -> {', '.join(passed)}"
+            passed = []
+        yield f"  {named(node)} ({', '.join(places[index])})"
+    if passed:
+        yield f"    -> {', '.join(passed)}"
     if len(places) > LISTED:
-        lines.append(f"{indent}  and {len(places) - LISTED} more nodes")
-    return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One place on the way to a lock: the key, and the node that led to it from the step before."""
-
-    key: Key
-    node: int | None
-    before: _Step | None
-
-
-def _to_lock(coupling: Coupling, start: Key, root: int) -> tuple[list[str], Reason]:
-    """Nodes from ``start`` to the nearest lock of the class ``root``, and that lock's reason."""
-    classes = coupling.classes
-    held = {
-        key
-        for key, lines in coupling.walked.labels.items()
-        if any((classes.of[atoms] == root).any() for atoms in lines)
-    }
-    atoms, which = classes.locks
-    reasons = [classes.reasons[int(k)] for k in np.unique(which[classes.of[atoms] == root])]
-    seen: set[Key] = {start}
-    queue: deque[_Step] = deque([_Step(start, None, None)])
-    while queue:
-        step = queue.popleft()
-        for reason in reasons:
-            if _is_at(coupling, step.key, reason):
-                return _path(coupling, step), reason
-        for index, key in _neighbours(coupling, step.key):
-            if key in held and key not in seen:
-                seen.add(key)
-                queue.append(_Step(key, index, step))
-    return [], classes.reasons[int(classes.lock[root])]
-
-
-def _is_at(coupling: Coupling, key: Key, reason: Reason) -> bool:
-    if reason.value is not None:
-        return coupling.value_of(key) == reason.value
-    return reason.node is not None and reason.node in _touching(coupling, key)
-
-
-def _touching(coupling: Coupling, key: Key) -> list[int]:
-    """Nodes that make or read what is at ``key``."""
-    if isinstance(key, tuple):
-        return [key[0]]
-    made = coupling.graph.producer.get(key)
-    readers = [index for index, _ in coupling.graph.consumers.get(key, ())]
-    return [*([] if made is None else [made]), *readers]
-
-
-def _neighbours(coupling: Coupling, key: Key) -> Iterator[tuple[int, Key]]:
-    for index in _touching(coupling, key):
-        yield from ((index, other) for other in _keys_of(coupling, index))
-
-
-def _keys_of(coupling: Coupling, index: int) -> Iterable[Key]:
-    node = coupling.graph.nodes[index]
-    yield from (o for o in node.outputs if o is not None)
-    for slot, value in enumerate(node.inputs):
-        if (index, slot) in coupling.walked.labels:
-            yield index, slot
-        elif value is not None:
-            yield value
-    for body in coupling.graph.bodies[1:]:
-        if body.owner == index:
-            yield from (*body.inputs, *body.outputs)
-
-
-def _path(coupling: Coupling, step: _Step) -> list[str]:
-    names: list[str] = []
-    at: _Step | None = step
-    while at is not None:
-        if at.node is not None:
-            text = named(coupling.graph.nodes[at.node])
-            if not names or names[-1] != text:
-                names.append(text)
-        at = at.before
-    return names[::-1]
+        yield f"  and {len(places) - LISTED} more nodes"
