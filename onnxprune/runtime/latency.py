@@ -1,4 +1,8 @@
-"""Latency of two models, measured in pairs, so that a machine whose speed drifts does not decide."""
+"""Latency of two models, measured in pairs, so that a machine whose speed drifts does not decide.
+
+A pair is the fastest of a few runs in a row of each model, one model right after the other: the pair shares the
+machine's state of the moment, and a run that another process interrupted is left out.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,30 @@ from onnxprune.runtime.session import Engine, open_session, run
 Array = np.ndarray
 #: Seconds that one comparison may take, and the pairs that it makes at least and at most.
 SECONDS, LEAST_PAIRS, MOST_PAIRS = 3.0, 7, 60
+#: Seconds of one model's runs in a row, and their number at most.
+ROW_SECONDS, MOST_IN_ROW = 0.04, 32
 
 
 def compare_latency(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[Change, tuple[float, float]]:
-    """(milliseconds per run, ± of each in ms), from alternating runs.
+    """(milliseconds per run, ± of each in ms), from alternating rows of runs.
 
     ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one.  ±: about
     a 90 % interval of the original's median, and of the median ratio (times the original's median).
     """
     sessions = (open_session(before, engine), open_session(after, engine))
     for session in sessions:
-        for _ in range(2):
-            run(session, feeds)
+        run(session, feeds)
+    warm = min(_fastest(session, feeds, 2) for session in sessions)
+    in_row = int(np.clip(ROW_SECONDS / max(warm, 1e-9), 1, MOST_IN_ROW))
     pairs: list[tuple[float, float]] = []
     start = time.perf_counter()
     while len(pairs) < LEAST_PAIRS or (len(pairs) < MOST_PAIRS and time.perf_counter() - start < SECONDS):
         first = len(pairs) % 2
         times = [0.0, 0.0]
         for which in (first, 1 - first):
-            times[which] = _once(sessions[which], feeds)
+            times[which] = _fastest(sessions[which], feeds, in_row)
         pairs.append((times[0], times[1]))
     table = np.asarray(pairs)
     ratios = table[:, 1] / table[:, 0]
@@ -52,7 +59,11 @@ def notch(values: Array) -> float:
     return float(1.57 * (high - low) / np.sqrt(len(values)))
 
 
-def _once(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> float:
-    start = time.perf_counter()
-    session.run(None, dict(feeds))
-    return time.perf_counter() - start
+def _fastest(session: ort.InferenceSession, feeds: Mapping[str, Array], runs: int) -> float:
+    """Seconds of the fastest of ``runs`` runs in a row."""
+    best = np.inf
+    for _ in range(runs):
+        start = time.perf_counter()
+        session.run(None, dict(feeds))
+        best = min(best, time.perf_counter() - start)
+    return float(best)
