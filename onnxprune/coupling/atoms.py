@@ -24,12 +24,12 @@ CHOSEN = "nothing can: an axis that is a product is cut along one of its factors
 LAST = "nothing can: an axis keeps at least one unit"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
+#: Those that no change of options or inputs can lift.
+FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST})
 
 
 @dataclass(frozen=True)
 class Reason:
-#: Those that no change of options or inputs can lift.
-FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST})
     """Why positions stay, in words that name the node or tensor, and what would unlock them (``remedy``).
 
     ``node`` (index, or ``None``), ``value`` and ``axis``: where they were found.

@@ -89,7 +89,7 @@ class Coupling:
 
 
 def analyse(graph: Graph, facts: Facts) -> Coupling:
-    """Couple ``graph``.  Axes whose cut some operand cannot follow are locked, with that as the reason.
+    """Couple ``graph``.
 
     Axes whose cut some operand cannot follow are locked, with that as the reason.
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
