@@ -1,0 +1,60 @@
+"""At which input shapes a graph is analysed."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from graphs import Sketch, prove, table
+from onnx import TensorProto
+
+from onnxprune.coupling.open import couple
+from onnxprune.errors import ModelError
+from onnxprune.graph.inputs import input_shapes
+from onnxprune.graph.view import view
+
+
+def _net(s: Sketch, batch: int | str = "n") -> onnx.ModelProto:
+    x = s.op("Relu", s.conv(s.input("x", [batch, 3, 8, 8]), 3, 6, 3, name="a"))
+    s.output(s.conv(x, 6, 2, name="b"), [batch, 2, 8, 8])
+    return s.model()
+
+
+def test_dims_of_one_name_get_one_size_and_the_batch_is_one_then_two() -> None:
+    s = Sketch()
+    s.input("ids", ["batch", "length"], TensorProto.INT64)
+    s.input("mask", ["batch", "length"], TensorProto.INT64)
+    s.output(s.op("Add", "ids", "mask"), ["batch", "length"], TensorProto.INT64)
+    first, other = input_shapes(view(s.model()), {}, None)
+    assert first["ids"] == first["mask"] and other["ids"] == other["mask"]
+    assert (first["ids"][0], other["ids"][0]) == (1, 2) and first["ids"][1] != other["ids"][1]
+
+
+def test_given_shapes_are_the_only_ones_and_samples_set_the_free_sizes() -> None:
+    graph = view(_net_any_size())
+    first, other = input_shapes(graph, {"x": (4, 3, 40, 48)}, None)
+    assert first == other == {"x": (4, 3, 40, 48)}
+    first, other = input_shapes(graph, {}, {"x": (7, 3, 40, 48)})
+    assert first == {"x": (1, 3, 40, 48)}
+    assert other["x"][0] == 2 and other["x"][2] > 40
+
+
+def _net_any_size() -> onnx.ModelProto:
+    s = Sketch()
+    s.output(s.conv(s.input("x", ["n", 3, "h", "w"]), 3, 6), ["n", 6, "h", "w"])
+    return s.model()
+
+
+def test_a_length_that_the_graph_needs_is_found() -> None:
+    s = Sketch()
+    wave = s.op("Unsqueeze", s.input("wave", ["n", "t"]), s.array([1]))
+    made = s.op("Conv", wave, s.weight(6, 1, 128), name="a", attrs={"strides": [64]})
+    s.output(s.op("Conv", made, s.weight(2, 6, 1)), ["n", 2, "k"])
+    first, _ = input_shapes(view(s.model()), {}, None)
+    assert first["wave"][1] >= 128
+    assert table(prove(s.model())) == {"a": 6}
+
+
+@pytest.mark.parametrize("given", [{"y": (1, 3, 8, 8)}, {"x": (1, 4, 8, 8)}, {"x": (1, 3, 8)}])
+def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ModelError):
+        couple(_net(Sketch()), given, None)
