@@ -235,11 +235,11 @@ def test_latency_is_told_in_milliseconds_by_the_paired_ratio(monkeypatch: pytest
     """A machine that slows down while it measures changes every run, and no ratio."""
     clock = {"runs": 0}
 
-    def once(session: object, feeds: object) -> float:
+    def fastest(session: object, feeds: object, runs: int) -> float:
         clock["runs"] += 1
         return (0.010 if session == "a" else 0.008) * (1 + (clock["runs"] - 1) // 2 / 10)
 
-    monkeypatch.setattr(latency, "_once", once)
+    monkeypatch.setattr(latency, "_fastest", fastest)
     monkeypatch.setattr(latency, "open_session", lambda model, engine: model)
     monkeypatch.setattr(latency, "run", lambda session, feeds: [])
     change, (alone, paired) = latency.compare_latency("a", "b", {}, ENGINE)  # type: ignore[arg-type]
