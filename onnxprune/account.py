@@ -121,6 +121,7 @@ def _settings(work: Study, options: Options) -> dict[str, str]:
         "refit": options.refit,
         "round": "auto" if options.round_to is None else str(options.round_to),
         "seed": str(options.seed),
+        "rules": options.rules,
     }
 
 

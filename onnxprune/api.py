@@ -63,14 +63,15 @@ def prune(
     memory: int | None = None,
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    rules: str = "exact",
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
     kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01).
-
     The other options are those of the command line (:class:`onnxprune.options.Options`).
+
     Raises:
         OnnxPruneError: a subclass per kind of problem; :class:`VerificationError` where the result is not sound.
 
@@ -101,6 +102,7 @@ def prune(
         memory=memory,
         seed=seed,
         shapes=dict(shapes or {}),
+        rules=rules,
     )
     return _prune(load(model), None, data, options, progress or Silent())
 
@@ -166,9 +168,8 @@ def apply(model: str | Path | onnx.ModelProto, plan: Plan | str | Path) -> onnx.
     >>> inspect(apply(model, plan)).groups[0].before
     8
     """
-    loaded = load(model)
-    coupling = couple(loaded.proto, {}, None)
-    return _applied(loaded, coupling, plan if isinstance(plan, Plan) else Plan.read(plan))[0]
+    loaded, read = load(model), plan if isinstance(plan, Plan) else Plan.read(plan)
+    return _applied(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
 
 def apply_file(path: Path, plan: Path, output: Path, options: Options, progress: Progress) -> Report:
@@ -179,9 +180,10 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     """
     check_writable(output, path)
     clock = Clock()
-    work = study(load(path), None, options)
+    read = Plan.read(plan)
+    work = study(load(path), None, replace(options, rules=read.rules))
     clock.mark("couple")
-    model, keep = _applied(work.loaded, work.coupling, Plan.read(plan))
+    model, keep = _applied(work.loaded, work.coupling, read)
     checks = _verified(work, keep, model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
@@ -199,22 +201,27 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 # -- looking ----------------------------------------------------------------------------------------------------
 
 
-def analyse(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Coupling:
+def analyse(
+    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
+) -> Coupling:
     """The coupling of a model: its groups, what is held and why."""
-    return couple(load(model).proto, dict(shapes or {}), None)
+    return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 
-def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Inspection:
+def inspect(
+    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
+) -> Inspection:
     """What can be pruned, what cannot and why, and where the MACs are.
 
-    ``shapes``: input name to shape, for dynamic dims.
+    ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
+    width of normalizations.
 
     >>> found = inspect("models/demo.onnx")
     >>> found.groups[0].name, found.groups[0].before, found.groups[-1].locked
     ('/stem/conv/Conv', 16, "'logits' is an output of the model")
     """
     loaded = load(model)
-    coupling = couple(loaded.proto, dict(shapes or {}), None)
+    coupling = couple(loaded.proto, dict(shapes or {}), None, rules)
     cost = macs(coupling)
     everything = np.ones(coupling.unit_count, dtype=np.bool_)
     inputs = tuple(
@@ -237,7 +244,12 @@ def inspect(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int,
     )
 
 
-def why(model: str | Path | onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
+def why(
+    model: str | Path | onnx.ModelProto,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    rules: str = "exact",
+) -> str:
     """The group or lock of a tensor, node or group, and the path that ties or locks it.
 
     >>> print(why("models/demo.onnx", "logits"))
@@ -246,7 +258,7 @@ def why(model: str | Path | onnx.ModelProto, name: str, shapes: Mapping[str, tup
         because 'logits' is an output of the model
         to unlock: nothing can: inputs and outputs of the model keep their shapes
     """
-    return explain(couple(load(model).proto, dict(shapes or {}), None), name)
+    return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
 
 
 def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:

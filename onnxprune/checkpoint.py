@@ -113,7 +113,7 @@ def _from_model(plan: Plan, model: str | Path | onnx.ModelProto) -> tuple[Tensor
     loaded = load(model)
     if plan.model != fingerprint(loaded.proto):
         raise PlanError("the plan was made for another model (its nodes or the shapes of its weights differ)")
-    coupling = couple(loaded.proto, {}, None)
+    coupling = couple(loaded.proto, {}, None, plan.rules)
     return tensor_cuts(coupling, keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count))
 
 

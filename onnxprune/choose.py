@@ -141,7 +141,8 @@ def plan_of(work: Study, keep: Array) -> Plan:
         kept = np.flatnonzero(keep[group.units])
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
-    return Plan(fingerprint(work.loaded.proto), tuple(cuts), tensor_cuts(work.coupling, keep))
+    rules = work.coupling.walked.rules
+    return Plan(fingerprint(work.loaded.proto), tuple(cuts), tensor_cuts(work.coupling, keep), rules)
 
 
 def whole(coupling: Coupling) -> Array:

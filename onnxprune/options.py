@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SELECTORS = ("qr", "magnitude", "random")
 REFITS = ("lstsq", "none")
+RULES = ("exact", "approximate")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Options:
     over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
     ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
-    to shape, for dynamic dims.
+    to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
+    normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
     """
 
     budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
@@ -47,3 +49,4 @@ class Options:
     memory: int | None = None
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rules: str = "exact"

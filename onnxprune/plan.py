@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import PlanError
+from onnxprune.options import RULES
 
 VERSION = 1
 
@@ -44,12 +45,14 @@ class Plan:
     """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed.
 
     ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
-    (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.
+    (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.  ``rules``: the
+    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.
     """
 
     model: str
     cuts: tuple[Cut, ...]
     tensors: tuple[TensorCut, ...] = ()
+    rules: str = "exact"
 
     def to_json(self) -> str:
         document: dict[str, object] = {
@@ -57,6 +60,8 @@ class Plan:
             "model": self.model,
             "groups": [{"name": c.group, "before": c.before, "kept": list(c.kept)} for c in self.cuts],
         }
+        if self.rules != "exact":
+            document["rules"] = self.rules
         if self.tensors:
             document["tensors"] = [
                 {
@@ -114,7 +119,10 @@ class Plan:
                 raise PlanError(
                     f"group '{cut.group}': 'kept' must be ascending indices below {cut.before}, at least one"
                 )
-        return Plan(model, tuple(cuts), tensors)
+        rules = document.get("rules", "exact")
+        if rules not in RULES:
+            raise PlanError(f"the plan was made by rules called {rules!r}; there are {' and '.join(RULES)}")
+        return Plan(model, tuple(cuts), tensors, rules)
 
 
 def to_ranges(kept: Sequence[int]) -> str:

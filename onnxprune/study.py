@@ -71,7 +71,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     specs = _with_shapes(specs_of(loaded), options.shapes)
     dataset = open_dataset(data, specs, options.preprocess, options.samples, options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
-    coupling = couple(loaded.proto, options.shapes, sample)
+    coupling = couple(loaded.proto, options.shapes, sample, options.rules)
     fit, holdout = split(dataset, options.seed)
     notes = list(dataset.notes)
     notes += [f"onnx.checker on the original: {c}" for c in loaded.complaints]

@@ -43,16 +43,16 @@ class Engine(ModuleType):
         self._called(model=model, plan=plan, output=output, options=options)
         return made_up.report()
 
-    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> object:
-        self._called(model=model, shapes=shapes)
+    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]], rules: str) -> object:
+        self._called(model=model, shapes=shapes, rules=rules)
         return made_up.inspection()
 
     def compare_models(self, a: Path, b: Path, data: object, options: Options, progress: object) -> object:
         self._called(a=a, b=b, data=data, options=options)
         return made_up.comparison()
 
-    def why(self, model: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-        self._called(model=model, name=name, shapes=shapes)
+    def why(self, model: Path, name: str, shapes: Mapping[str, tuple[int, ...]], rules: str) -> str:
+        self._called(model=model, name=name, shapes=shapes, rules=rules)
         return f"{name} is in group 3"
 
     def _called(self, **given: object) -> None:

@@ -25,6 +25,10 @@ def add_common(parser: Parser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true")
 
 
+def add_rules(parser: Parser) -> None:
+    parser.add_argument("--approximate", dest="rules", action="store_const", const="approximate", default="exact")
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true")
 
@@ -59,6 +63,7 @@ def add_pruning(parser: Parser) -> None:
     parser.add_argument("--round", dest="round_to", type=values.multiple, default=None, metavar="auto|N")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB")
+    add_rules(parser)
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
@@ -85,6 +90,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
         memory=given.get("memory"),
         seed=given.get("seed", defaults.seed),
         shapes=dict(given["shape"]),
+        rules=given.get("rules", defaults.rules),
     )
 
 

@@ -17,6 +17,7 @@ onnxprune inspect MODEL.onnx [options]     where the MACs are, what is prunable,
                                            what is locked and why
 
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --approximate       by the rules that also narrow normalizations
   --report FILE.html  the same as a page, with a picture of the graph
   --json              one JSON document on stdout, nothing else
   -v, --verbose       every group, not only the biggest
@@ -35,6 +36,7 @@ def parser() -> Parser:
     made.add_argument("MODEL")
     made.add_argument("--report", type=Path)
     shared.add_json(made)
+    shared.add_rules(made)
     shared.add_common(made)
     return made
 
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with stdout_to_stderr():
         from onnxprune.api import inspect
 
-        inspection = inspect(Path(arguments.MODEL), options.shapes)
+        inspection = inspect(Path(arguments.MODEL), options.shapes, options.rules)
     if arguments.report is not None:
         from onnxprune.report.html import render_inspection
 

@@ -33,6 +33,8 @@ how
   --round auto|N       channel counts are multiples of N (auto: fastest here)
   --exclude GLOB, --only GLOB    nodes, tensors or groups; repeatable
   --shape NAME=1x3x224x224       for dynamic inputs; repeatable
+  --approximate        also narrow layer and RMS normalizations: their mean and
+                       variance change, so masked equivalence does not hold
   --providers LIST (cpu)  --threads N (all)  --memory BYTES  --seed N (0)
 output
   --plan FILE          write the plan (JSON)

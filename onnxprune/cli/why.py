@@ -15,6 +15,7 @@ onnxprune why MODEL.onnx NAME [options] the group or lock of one tensor or node,
                                         and the path that ties or locks it
 
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
+  --approximate       by the rules that also narrow normalizations
   -q, --quiet         -v, --verbose         -h, --help
 
 examples
@@ -27,6 +28,7 @@ def parser() -> Parser:
     made = Parser("why", HELP)
     made.add_argument("MODEL")
     made.add_argument("NAME")
+    shared.add_rules(made)
     shared.add_common(made)
     return made
 
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with stdout_to_stderr():
         from onnxprune.api import why
 
-        answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes)
+        answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes, options.rules)
     print(answer.rstrip("\n"))
     return 0
 

@@ -22,6 +22,7 @@ PLACE = "it holds places, not channels"
 BORDER = "nothing can: inputs and outputs of the model keep their shapes"
 CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
 LAST = "nothing can: an axis keeps at least one unit"
+LOOSEN = "let its mean and variance be those of the channels that stay (--approximate)"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
 #: Those that no change of options or inputs can lift.

@@ -21,29 +21,34 @@ from onnxprune.graph.view import Graph, Node, data_uses
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """The filled ledger, the label of each position, and the rule or mover found at each node."""
+    """The filled ledger, the label of each position, and the rule or mover found at each node by the table ``rules``."""
 
     ledger: Ledger
     labels: Mapping[Key, tuple[Atoms, ...]]
     bounds: Mapping[int, Bound]
     movers: frozenset[int]
     locked: Mapping[int, Reason]
+    rules: str
 
 
-def walk(graph: Graph, facts: Facts) -> Walked:
-    """Bind every node of ``graph``.  Cost: linear in nodes, plus one execution per axis of each mover."""
-    walker = _Walker(graph, facts)
+def walk(graph: Graph, facts: Facts, rules: str) -> Walked:
+    """Bind every node of ``graph`` by the table called ``rules``.
+
+    Cost: linear in nodes, plus one execution per axis of each mover.
+    """
+    walker = _Walker(graph, facts, rules)
     for node in graph.nodes:
         walker.visit(node)
     walker.cross()
     walker.share()
     walker.borders()
-    return Walked(walker.labels.ledger, walker.labels.of, walker.bounds, frozenset(walker.movers), walker.locked)
+    return Walked(walker.labels.ledger, walker.labels.of, walker.bounds, frozenset(walker.movers), walker.locked, rules)
 
 
 class _Walker:
-    def __init__(self, graph: Graph, facts: Facts) -> None:
+    def __init__(self, graph: Graph, facts: Facts, rules: str) -> None:
         self.graph = graph
+        self.rules = rules
         self.facts = facts
         self.labels = Labels(graph, facts)
         self.bounds: dict[int, Bound] = {}
@@ -72,7 +77,7 @@ class _Walker:
         if node.op in ("Shape", "Size") and node.domain == "":
             return
         call = Call(node, self.graph, self.facts)
-        entry = lookup(node.domain, node.op)
+        entry = lookup(node.domain, node.op, self.rules)
         if callable(entry):
             unknown = self._unknown(node)
             if unknown is not None:

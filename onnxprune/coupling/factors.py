@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from onnxprune.coupling.atoms import NOTHING, PLACE, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, Option, Reason
 from onnxprune.coupling.labels import Key, Labels, named
 from onnxprune.coupling.notation import Dim
 from onnxprune.coupling.rule import Bound, DoesNotFit
@@ -73,7 +73,9 @@ class FactorTies:
     def _lock(self, factor: str) -> tuple[str, str] | None:
         """(text, remedy) where the factor's positions must stay."""
         if factor in self.bound.rule.mix:
-            return "mixes all positions of this axis", NOTHING
+            return "mixes all positions of this axis", LOOSEN if factor in self.bound.rule.estimates else NOTHING
+        if factor in self.bound.rule.estimates:
+            return None
         readers = len(self.bound.inputs_with(factor))
         if self.bound.in_output(factor):
             return None if readers else ("makes this axis anew", PLACE)

@@ -88,13 +88,13 @@ class Coupling:
         return key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]] or ""
 
 
-def analyse(graph: Graph, facts: Facts) -> Coupling:
-    """Couple ``graph``.
+def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
+    """Couple ``graph`` by the operator table called ``rules``.
 
     Axes whose cut some operand cannot follow are locked, with that as the reason.
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
-    walked = walk(graph, facts)
+    walked = walk(graph, facts, rules)
     while True:
         coupling = _collect(graph, facts, walked, solve(walked.ledger))
         refused = _try_cuts(coupling)

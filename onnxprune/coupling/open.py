@@ -15,19 +15,23 @@ from onnxprune.runtime.probe import measure, plausible_feeds
 
 
 def couple(
-    model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]], sample: Mapping[str, tuple[int, ...]] | None
+    model: onnx.ModelProto,
+    given: Mapping[str, tuple[int, ...]],
+    sample: Mapping[str, tuple[int, ...]] | None,
+    rules: str = "exact",
 ) -> Coupling:
     """The coupling of ``model`` (not changed), at input shapes that :func:`input_shapes` chooses.
 
     ``given``: shapes of inputs as the user states them; ``sample``: shapes of one data sample.  Where shape
     inference leaves values of the main graph open, the model is run on made-up inputs and their shapes are
-    measured; if it cannot be run on those, what depends on these values is locked.  Cost: seconds for 2,000 nodes.
+    measured; if it cannot be run on those, what depends on these values is locked.  ``rules``: "exact", or
+    "approximate", which also cuts the width of normalizations.  Cost: seconds for 2,000 nodes.
 
     Raises:
         ModelError: where ``given`` does not fit the model.
     """
     graph = view(model)
-    return analyse(graph, facts_of(graph, *input_shapes(graph, given, sample)))
+    return analyse(graph, facts_of(graph, *input_shapes(graph, given, sample)), rules)
 
 
 def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:

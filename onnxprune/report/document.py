@@ -39,6 +39,7 @@ def of_report(report: Report) -> Json:
             "masked_max_rel_err": report.verify.masked_max_rel_err,
             "passed": report.verify.passed,
             "complaints": list(report.verify.complaints),
+            "estimates": list(report.verify.estimates),
         },
         "refits": [
             {"node": r.node, "before": r.before, "after": r.after, "accepted": r.accepted} for r in report.refits

@@ -50,6 +50,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "verdict": wording.verdict(report),
             "summary": rows.summary(report),
             "checks": wording.checks(report.verify),
+            "estimates": wording.estimates(report.verify) if report.verify.estimates else "",
             "free": free,
             "biggest": rows.biggest(free, _GROUPS_SHOWN),
             "locked": sorted(locked, key=lambda row: -row.macs_share),

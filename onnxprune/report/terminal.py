@@ -173,6 +173,8 @@ def _print_verification(console: Console, verify: Verification) -> None:
     for name, good in wording.checks(verify):
         line.append(f"{name} {'ok' if good else 'FAILED'}, ", style="" if good else "red")
     line.append(f"masked equivalence {wording.decimals(verify.masked_max_rel_err)}")
+    if verify.estimates:
+        line.append(f"; {wording.estimates(verify)}")
     for complaint in verify.complaints:
         line.append(f"\n{complaint}", style="red")
     label = Text("verified", style="green") if verify.passed else Text("FAILED", style="bold red")

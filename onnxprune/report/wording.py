@@ -148,6 +148,13 @@ def checks(verify: Verification) -> tuple[tuple[str, bool], ...]:
     )
 
 
+def estimates(verify: Verification) -> str:
+    """Why masked equivalence need not hold."""
+    count = len(verify.estimates)
+    nodes = f"'{verify.estimates[0]}'" + (f" and {count - 1} more normalizations" if count > 1 else "")
+    return f"it does not hold, as {nodes} take{'s' if count == 1 else ''} a mean or variance over fewer channels"
+
+
 def elide(text: str, width: int) -> str:
     """``text``, its middle replaced by ``…`` where it is longer than ``width``: names differ at both ends."""
     if len(text) <= width:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Entry, Locked
+from onnxprune.coupling.rule import Binder, Call, Entry, Locked, Mover, Rule
 from onnxprune.coupling.rules import (
     attention,
     elementwise,
@@ -38,5 +39,27 @@ TABLE: Mapping[tuple[str, str], Entry] = MappingProxyType(
 UNKNOWN = Locked("has no rule in onnxprune")
 
 
-def lookup(domain: str, op: str) -> Entry:
-    return TABLE.get((domain, op), UNKNOWN)
+def _loosened(entry: Entry) -> Entry:
+    """The entry with the axes left free over which it only takes a statistic."""
+    if isinstance(entry, Rule):
+        return replace(entry, mix=entry.mix - entry.estimates)
+    return _loosened_binder(entry) if callable(entry) else entry
+
+
+def _loosened_binder(binder: Binder) -> Binder:
+    def bind(call: Call) -> Rule | Mover | Locked:
+        found = binder(call)
+        return replace(found, mix=found.mix - found.estimates) if isinstance(found, Rule) else found
+
+    return bind
+
+
+#: By name: "exact" cuts only what the masked original proves; "approximate" also the width of normalizations.
+TABLES: Mapping[str, Mapping[tuple[str, str], Entry]] = MappingProxyType(
+    {"exact": TABLE, "approximate": MappingProxyType({key: _loosened(entry) for key, entry in TABLE.items()})}
+)
+
+
+def lookup(domain: str, op: str, rules: str = "exact") -> Entry:
+    """The entry of an operator in the table called ``rules``."""
+    return TABLES[rules].get((domain, op), UNKNOWN)

@@ -42,9 +42,9 @@ def layer_normalization(call: Call) -> Rule:
 
     statistics = " ".join([*dims[:axis], *["1"] * (rank - axis)]) or "_"
     full = " ".join(dims)
+    mixed = frozenset(dims[axis:])
     return Rule(
-        f"{full}, {parameter(1)}, {parameter(2)} -> {full}, {statistics}, {statistics}",
-        mix=frozenset(dims[axis:]),
+        f"{full}, {parameter(1)}, {parameter(2)} -> {full}, {statistics}, {statistics}", mix=mixed, estimates=mixed
     )
 
 
@@ -82,14 +82,16 @@ def skip_layer_normalization(call: Call) -> Rule:
     skip = " ".join(names[lead + k] if size == shape[lead + k] else "1" for k, size in enumerate(call.shape(1) or ()))
     statistics = " ".join([*names[:-1], "1"])
     return Rule(
-        f"{full}, {skip}, {width}, {width}, {width} -> {full}, {statistics}, {statistics}, {full}", frozenset({width})
+        f"{full}, {skip}, {width}, {width}, {width} -> {full}, {statistics}, {statistics}, {full}",
+        mix=frozenset({width}),
+        estimates=frozenset({width}),
     )
 
 
 def embed_layer_normalization(call: Call) -> Rule:
     """Sum of looked-up word, position and segment embeddings, normalized over their width."""
     text = "b s, b s, v d, p d, q d, d, d, b s, b s -> b s d, b, b s d"
-    return Rule(text, frozenset({"d", "v", "p", "q", "s"}))
+    return Rule(text, frozenset({"d", "v", "p", "q", "s"}), estimates=frozenset("d"))
 
 
 def group_norm(call: Call) -> Rule:
@@ -116,7 +118,8 @@ def gated_rms(call: Call) -> Rule:
     """GatedRMSNorm: RMS over the last axis, times a gate of the same shape."""
     names = [f"d{k}" for k in range(call.rank())]
     full = " ".join(names)
-    return Rule(f"{full}, {names[-1]}, {full} -> {full}", frozenset({names[-1]}))
+    mixed = frozenset({names[-1]})
+    return Rule(f"{full}, {names[-1]}, {full} -> {full}", mix=mixed, estimates=mixed)
 
 
 TABLE: dict[str, Entry] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 REDUCE = [f"Reduce{k}" for k in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]]
@@ -15,7 +17,10 @@ def reduce(call: Call) -> Rule | Locked:
         return Locked("reduces over axes that are computed at run time")
     if not axes:
         axes = () if call.node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
-    return reduced(call, tuple(a % max(rank, 1) for a in axes), extra=1)
+    found = reduced(call, tuple(a % max(rank, 1) for a in axes), extra=1)
+    # A mean over one axis that is kept: a normalization written out.
+    spelled_out = call.node.op == "ReduceMean" and len(axes) == 1 and call.node.integer("keepdims", 1)
+    return replace(found, estimates=found.mix) if spelled_out else found
 
 
 def reduced(call: Call, axes: tuple[int, ...], extra: int) -> Rule:
