@@ -148,8 +148,8 @@ def einsum(call: Call) -> Rule | Locked:
         return " ".join(words) or "_"
 
     text = ", ".join(spell(t, call.shape(k) or ()) for k, t in enumerate(terms)) + f" -> {spell(right, out)}"
-    letters = sorted(set(re.sub(r"[.,]", "", left)))
-    return Rule(text, macs=((*letters, *(f"E{k}" for k in range(wide if offset >= 0 else 0))),))
+    factors = sorted(set(re.sub(r"[.,]", "", left)))
+    return Rule(text, macs=((*factors, *(f"E{k}" for k in range(wide if offset >= 0 else 0))),))
 
 
 def fused_conv(call: Call) -> Rule:
