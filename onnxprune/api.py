@@ -239,7 +239,7 @@ def inspect(
         prunable_macs_share=prunable_share(coupling),
         choices=choice_lines(coupling),
         inputs=inputs,
-        notes=tuple(f"onnx.checker: {c}" for c in loaded.complaints),
+        notes=(*(f"onnx.checker: {c}" for c in loaded.complaints), *loaded.repairs),
         layers=layer_rows(coupling, everything, frozenset()),
     )
 

@@ -75,8 +75,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     fit, holdout = split(dataset, options.seed)
     notes = list(dataset.notes)
     notes += [f"onnx.checker on the original: {c}" for c in loaded.complaints]
-    if loaded.renamed:
-        notes.append(f"{loaded.renamed} nodes had the name of another one, which onnxruntime refuses: numbered")
+    notes += loaded.repairs
     return Study(
         loaded,
         coupling,

@@ -9,6 +9,7 @@ from onnx import TensorProto
 from onnx import helper as oh
 
 from onnxprune.coupling.why import why
+from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
 
 
@@ -110,17 +111,36 @@ def test_a_branch_that_is_never_taken_does_not_lock() -> None:
     assert table(prove(s.model())) == {"outer": 9}
 
 
-def test_local_functions_lock_what_they_touch_and_stay_in_the_file() -> None:
-    function = oh.make_function(
-        "mine", "Twice", ["a"], ["b"], [oh.make_node("Add", ["a", "a"], ["b"])], [oh.make_opsetid("", 17)]
-    )
+def _calls_a_function() -> onnx.ModelProto:
+    body = [
+        oh.make_node("Constant", [], ["half"], value=oh.make_tensor("half", TensorProto.FLOAT, [], [0.5])),
+        oh.make_node("Mul", ["a", "half"], ["h"]),
+        oh.make_node("Add", ["a", "h"], ["b"]),
+    ]
+    function = oh.make_function("mine", "Half", ["a"], ["b"], body, [oh.make_opsetid("", 17)])
     s = Sketch(domains={"mine": 1}, functions=[function])
     x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, name="a")
-    twice = s.op("Twice", s.conv(x, 6, 5, name="b"), name="call", domain="mine")
-    s.output(s.conv(twice, 5, 2, name="c"), ["n", 2, 8, 8])
-    coupling = prove(s.model())
+    called = s.op("Half", s.conv(x, 6, 5, name="b"), name="call", domain="mine")
+    s.output(s.conv(called, 5, 2, name="c"), ["n", 2, 8, 8])
+    return s.model()
+
+
+def test_local_functions_are_written_out_when_a_model_is_loaded() -> None:
+    model = _calls_a_function()
+    loaded = load(model)
+    assert [f.name for f in model.functions] == ["Half"]
+    assert not loaded.proto.functions and "1 local function" in loaded.repairs[0]
+    coupling = prove(loaded.proto)
+    assert table(coupling) == {"a": 6, "b": 5}
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    assert np.array_equal(run(model, feeds)[0], run(loaded.proto, feeds)[0])
+
+
+def test_a_function_that_stays_locks_what_it_touches() -> None:
+    """As it does in models that are too large to be written out."""
+    coupling = prove(_calls_a_function())
     assert table(coupling) == {"a": 6}
-    assert "Twice 'call' calls a local function" in reasons(coupling)
+    assert "Half 'call' calls a local function" in reasons(coupling)
     assert "inline" in why(coupling, "b")
     small = cut(coupling, random_keep(coupling, 0))
-    assert [f.name for f in small.functions] == ["Twice"]
+    assert [f.name for f in small.functions] == ["Half"]

@@ -48,7 +48,7 @@ def test_duplicate_and_missing_node_names() -> None:
     for node in model.graph.node:
         node.name = "same"
     loaded = load(model)
-    assert loaded.renamed == 2 and {n.name for n in model.graph.node} == {"same"}
+    assert "2 nodes" in loaded.repairs[0] and {n.name for n in model.graph.node} == {"same"}
     assert [n.name for n in loaded.proto.graph.node] == ["same", "same_2", "same_3"]
     assert table(prove(loaded.proto)) == {"same": 6}
     for node in model.graph.node:

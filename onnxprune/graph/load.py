@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.names import repeated_names, with_unique_names
+from onnxprune.graph.repair import repaired
 
 _P = TypeVar("_P", bound=Message)
 _EXTERNAL = onnx.TensorProto.EXTERNAL
@@ -34,8 +34,7 @@ class LoadedModel:
     external: whether the file kept tensors in external data files.
     file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
     complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts.
-    renamed: how many nodes had another node's name, and got one of their own, without which onnxruntime
-        refuses the model.
+    repairs: what was put right in `proto` after it was read, one sentence each; see `repaired`.
     """
 
     proto: onnx.ModelProto
@@ -43,13 +42,13 @@ class LoadedModel:
     external: bool
     file_bytes: int
     complaints: tuple[str, ...] = ()
-    renamed: int = 0
+    repairs: tuple[str, ...] = ()
 
 
 def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
     """Read and check a model.
 
-    Never changes a given ModelProto, and does not copy it either. Raises ModelError, naming file and remedy,
+    Never changes a given ModelProto, and copies it only to repair it (see `repaired`). Raises ModelError, naming file and remedy,
     for whatever is not a complete ONNX model that the installed onnx and onnxruntime know. Models of
     more than 2 GB are fine with external data. Cost: one pass over the files; memory: the model plus its
     largest tensor.
@@ -78,8 +77,8 @@ def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
     _check_versions(proto, where)
     _check_sizes(proto, where)
     complaints = _complaints(proto, path, external, where)
-    renamed = repeated_names(proto)
-    return LoadedModel(with_unique_names(proto) if renamed else proto, path, external, file_bytes, complaints, renamed)
+    proto, repairs = repaired(proto, file_bytes)
+    return LoadedModel(proto, path, external, file_bytes, complaints, repairs)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
