@@ -98,7 +98,7 @@ def find(work: Study, choices: Choices, judge: Judge, options: Options, progress
     if kind == "latency":
         return _by_latency(work, choices, judge, options, progress)
     cost, target = cost_of(work, kind, value)
-    candidate = attempt(work, choices, within(work, choices, cost, target), judge, options, progress)
+    candidate = attempt(work, choices, within(choices, cost, target), judge, options, progress)
     return Found(candidate, (_step(work, candidate),))
 
 
@@ -141,7 +141,7 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
         middle = (low + high) / 2
         if high - middle < FINEST:
             break
-        counts = np.minimum(within(work, choices, cost, middle * full), free)
+        counts = np.minimum(within(choices, cost, middle * full), free)
         candidate = attempt(work, choices, counts, judge, options, progress)
         steps.append(_step(work, candidate))
         if candidate.drop.value <= options.budget.value:
@@ -166,14 +166,14 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
     cost, wanted = choices.time, options.budget.value
     full = cost(sizes(work.coupling))
     if options.latency_table is not None:
-        candidate = attempt(work, choices, within(work, choices, cost, wanted * full), judge, options, progress)
+        candidate = attempt(work, choices, within(choices, cost, wanted * full), judge, options, progress)
         return Found(candidate, (_step(work, candidate),))
     progress.stage("latency", CORRECTIONS)
     feeds = next(work.fit.batches(1))
     least = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
     target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
-        counts = within(work, choices, cost, target * full)
+        counts = within(choices, cost, target * full)
         plain = sweep(cut(work.coupling, keep_of(work.coupling, choices.rankings, counts)), work.loaded.proto)
         ratio = compare_latency(work.loaded.proto, plain, feeds, work.engine)[0].ratio
         progress.advance()

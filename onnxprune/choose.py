@@ -14,6 +14,7 @@ from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
+from onnxprune.describe import lock_text
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import Gram
@@ -26,8 +27,6 @@ from onnxprune.selection.table import SELECTORS
 from onnxprune.study import Study
 
 Array = np.ndarray
-
-
 #: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
 WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 
@@ -52,7 +51,9 @@ class Choices:
 
 
 def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranking, ...], Mapping[int, Gram]]:
-    """Calibrate, and order the units of every group.
+    """Calibrate, and order the units of every group; also the second moments that this took, by layer index.
+
+    Cost: one pass of the original over the calibration data, and u³ per group of u units.
 
     Raises:
         BudgetError: where the model has nothing to prune; the message says what holds it.
@@ -74,7 +75,10 @@ def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranki
 def price(
     work: Study, options: Options, rankings: Sequence[Ranking], grams: Mapping[int, Gram], progress: Progress
 ) -> Choices:
-    """Measure how each group's narrowing hurts the output on the holdout."""
+    """Measure how each group's narrowing hurts the output on the holdout, and which widths are worth it.
+
+    Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
+    """
     found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, progress)
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
@@ -89,21 +93,22 @@ def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve,
 
 
 def nothing_reason(coupling: Coupling) -> str:
+    """What holds the first few sets of channels, for a model of which nothing can be cut."""
     if coupling.held:
-        return "; ".join(dict.fromkeys(f"'{h.name}' {h.reason.text}" for h in coupling.held[:3]))
+        return "; ".join(dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3]))
     return "no operator in it has channels with weights"
 
 
 def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Array:
-    """One boolean per unit, from the number of units kept per group."""
+    """One boolean per unit: of each group the first ``kept`` (groups,) of its ranking stay."""
     keep = np.zeros(coupling.unit_count, dtype=np.bool_)
     for group, ranking, count in zip(coupling.groups, rankings, kept, strict=True):
         keep[group.units[ranking.order[: int(count)]]] = True
     return keep
 
 
-def within(work: Study, choices: Choices, cost: Costing, target: float) -> Array:
-    """Units kept per group for a cost of at most ``target``.
+def within(choices: Choices, cost: Costing, target: float) -> Array:
+    """Units kept per group, int64 (groups,), for a cost of at most ``target`` (in the unit of ``cost``).
 
     Of the first tier that can meet the target, unless a later one does it at a fraction of the damage; the last,
     of every width, is tried only where no other can.
@@ -146,4 +151,5 @@ def plan_of(work: Study, keep: Array) -> Plan:
 
 
 def whole(coupling: Coupling) -> Array:
+    """Units per group of the uncut model, float64 (groups,)."""
     return sizes(coupling).astype(np.float64)
