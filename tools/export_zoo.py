@@ -4,6 +4,7 @@
     pip install --no-deps torchvision==0.28.0 timm==1.0.31
     python tools/export_zoo.py --out /tmp/zoo                      # OUT/ts/NAME.onnx, OUT/dynamo/NAME.onnx
     python tools/export_zoo.py --out /tmp/zoo --variants fp16,external,dynamic   # derives OUT/variants/
+    python tools/export_zoo.py --out /tmp/zoo --variants qdq,qdq-channel,qop,qop-channel
 
 Each file is run in onnxruntime against torch on one seeded input; a failure is a row of the table,
 never the end of the run. The table goes to stderr line by line, one JSON object to stdout at the end.
@@ -32,7 +33,14 @@ import onnxruntime as ort
 
 SEED = 20240607
 EXPORTERS = ("ts", "dynamo")
-VARIANTS = ("fp16", "external", "dynamic")
+QUANTIZED = {
+    "qdq": ("QDQ", False),
+    "qdq-channel": ("QDQ", True),
+    "qop": ("QOperator", False),
+    "qop-channel": ("QOperator", True),
+}
+"""Variants quantized to 8 bits: name -> (format, one scale per channel)."""
+VARIANTS = ("fp16", "external", "dynamic", *QUANTIZED)
 
 VARIANT_SOURCES = (
     "ts/resnet18", "ts/mobilenet_v1", "ts/shufflenet_v2_x0_5", "ts/yolo_c2f", "ts/vgg16_bn_32",
@@ -40,6 +48,8 @@ VARIANT_SOURCES = (
     "dynamo/vit_fused_qkv",
 )  # fmt: skip
 """Files under OUT, without suffix, that ``--variants`` copies: five of each exporter."""
+QUANTIZED_SOURCES = ("ts/resnet20_option_a", "ts/mobilenet_v2", "ts/shufflenet_v2_x0_5", "dynamo/vit_fused_qkv")
+"""The same for the quantized variants."""
 
 
 @dataclass(frozen=True)
@@ -540,6 +550,31 @@ def to_external(source: Path, target: Path) -> None:
     onnx.save(model, target, save_as_external_data=True, location=target.name + ".data", size_threshold=1024)
 
 
+def to_quantized(entry: Entry, source: Path, target: Path, form: str, per_channel: bool) -> None:
+    """Write ``source`` with 8-bit weights and activations, their ranges taken from four seeded inputs."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            rng = np.random.default_rng(SEED)
+            self.feeds = iter([{i.name: rng.standard_normal(i.shape).astype(np.float32) for i in entry.inputs}] * 4)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    ready = target.with_suffix(".ready.onnx")
+    quantization.quant_pre_process(source, ready, skip_symbolic_shape=True)
+    quantization.quantize_static(
+        ready,
+        target,
+        Reader(),
+        quant_format=quantization.QuantFormat[form],
+        per_channel=per_channel,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    ready.unlink()
+
+
 def to_dynamic(entry: Entry, exporter: str, target: Path, init: str) -> None:
     """Export ``entry`` again to ``target`` with axis 0 of every input symbolic.
 
@@ -562,13 +597,15 @@ def variant_row(entry: Entry, exporter: str, variant: str, out: Path, init: str)
     try:
         if variant == "dynamic":
             to_dynamic(entry, exporter, target, init)
+        elif variant in QUANTIZED:
+            to_quantized(entry, source, target, *QUANTIZED[variant])
         else:
             {"fp16": to_fp16, "external": to_external}[variant](source, target)
         error = _variant_error(source, target, variant)
         nodes = len(onnx.load(target, load_external_data=False).graph.node)
     except Exception as failure:
         return Row(label, exporter, 0, _megabytes(target), time.perf_counter() - start, None, _brief(failure))
-    limit = 0.1 if variant == "fp16" else 1e-4
+    limit = 1.0 if variant in QUANTIZED else 0.1 if variant == "fp16" else 1e-4
     status = "ok" if error <= limit else f"err: differs from its original by {error:.1e}"
     return Row(label, exporter, nodes, _megabytes(target), time.perf_counter() - start, error, status)
 
@@ -576,7 +613,7 @@ def variant_row(entry: Entry, exporter: str, variant: str, out: Path, init: str)
 def _variant_error(source: Path, target: Path, variant: str) -> float:
     rng = np.random.default_rng(SEED)
     inputs = onnx.load(source, load_external_data=False).graph.input
-    shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in inputs}
+    shapes = {i.name: [d.dim_value or 2 for d in i.type.tensor_type.shape.dim] for i in inputs}
     singles = [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(3)]
     if variant == "dynamic":
         expected = [run(source, f) for f in singles]
@@ -606,8 +643,9 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
         for exporter in exporters:
             if not options.variants:
                 yield export_row(entry, exporter, out, options.init)
-            elif f"{exporter}/{entry.name}" in VARIANT_SOURCES:
-                for variant in options.variants:
+            for variant in options.variants or ():
+                sources = QUANTIZED_SOURCES if variant in QUANTIZED else VARIANT_SOURCES
+                if f"{exporter}/{entry.name}" in sources:
                     yield variant_row(entry, exporter, variant, out, options.init)
 
 
