@@ -25,12 +25,16 @@ from onnxprune.errors import BudgetError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.judge import judge
+from onnxprune.latency.operators import operator_times
+from onnxprune.latency.signature import timed_layers
+from onnxprune.latency.synthetic import layers_file
+from onnxprune.linear.form import layers
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
-from onnxprune.result import Comparison, Inspection, Report, Result, Verification
-from onnxprune.study import Study, specs_of, study
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
+from onnxprune.study import Study, engine_of, specs_of, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
 from onnxprune.verify import verify
@@ -54,6 +58,7 @@ def prune(
     select: str = "qr",
     refit: str = "lstsq",
     round_to: int | None = None,
+    latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
     evaluate: object | None = None,
@@ -93,6 +98,7 @@ def prune(
         select=select,
         refit=refit,
         round_to=round_to,
+        latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
         evaluate=evaluate,
@@ -286,3 +292,25 @@ def compare_models(
     dataset = open_dataset(data, specs_of(first), options.preprocess, options.samples, options.seed)
     progress.stage("compare", None)
     return side_by_side(first, second, dataset, options)
+
+
+def operators(
+    a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None, options: Options
+) -> tuple[OperatorTime, ...]:
+    """Where the two models spend their time, by operator: see :func:`onnxprune.latency.operators.operator_times`."""
+    first, second = load(a), load(b)
+    dataset = open_dataset(data, specs_of(first), options.preprocess, 1, options.seed)
+    feeds = next(dataset.batches(1))
+    return operator_times(first.proto, second.proto, feeds, engine_of(options).cores())
+
+
+def layers_to_time(
+    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, object]:
+    """The layers file of a model, as JSON: what ``tools/measure_latency_table.py`` times on a device.
+
+    >>> sorted({entry["key"].split()[0] for entry in layers_to_time("models/demo.onnx")["entries"]})
+    ['Conv', 'MatMul', 'byte', 'inputs', 'mac', 'widths']
+    """
+    coupling = couple(load(model).proto, dict(shapes or {}), None, "exact")
+    return layers_file(timed.signature for timed in timed_layers(coupling, layers(coupling)))

@@ -197,8 +197,19 @@ class Inspection:
 
 
 @dataclass(frozen=True)
+class OperatorTime:
+    """One type of operator: milliseconds of all its nodes, in the first and in the second model."""
+
+    operator: str
+    milliseconds: Change
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error)."""
+    """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error).
+
+    ``operators`` is empty where no profile was asked for.
+    """
 
     a: str
     b: str
@@ -210,6 +221,7 @@ class Comparison:
     drop: Drop | None
     accuracy: Change | None
     outputs: tuple[tuple[str, float], ...]
+    operators: tuple[OperatorTime, ...] = ()
 
     def _repr_html_(self) -> str:
         from onnxprune.report.html import frame, render_comparison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.budget.target import Budget, Kind
@@ -61,6 +62,7 @@ def add_pruning(parser: Parser) -> None:
     parser.add_argument("--select", type=values.choice(SELECTORS), default="qr")
     parser.add_argument("--refit", type=values.choice(REFITS), default="lstsq")
     parser.add_argument("--round", dest="round_to", type=values.multiple, default=None, metavar="auto|N")
+    parser.add_argument("--latency-table", type=Path, metavar="FILE")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB")
     add_rules(parser)
@@ -81,6 +83,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
         select=given.get("select", defaults.select),
         refit=given.get("refit", defaults.refit),
         round_to=given.get("round_to"),
+        latency_table=given.get("latency_table"),
         exclude=tuple(given.get("exclude", ())),
         only=tuple(given.get("only", ())),
         evaluate=given.get("evaluate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
                       --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr
   --eval FILE.py:FUNC your metric, f(session_runner) -> float, higher is better
   --test SRC          labelled data, for the accuracy
+  --per-op            where both spend their time, by operator (CPU)
   --max-drop X        a gate for CI: exit code 1 where the drop is above X
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
   --providers LIST (cpu)   --threads N (all)   --memory BYTES
@@ -47,6 +49,7 @@ def parser() -> Parser:
     made.add_argument("A")
     made.add_argument("B")
     shared.add_data(made)
+    made.add_argument("--per-op", action="store_true")
     made.add_argument("--max-drop", dest="gate", type=values.drop, metavar="X")
     shared.add_engine(made)
     shared.add_json(made)
@@ -59,7 +62,12 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import compare_models
 
-        comparison = compare_models(Path(arguments.A), Path(arguments.B), arguments.data, options, progress)
+        pair = Path(arguments.A), Path(arguments.B)
+        comparison = compare_models(*pair, arguments.data, options, progress)
+        if arguments.per_op:
+            from onnxprune.api import operators
+
+            comparison = replace(comparison, operators=operators(*pair, arguments.data, options))
     if arguments.json:
         from onnxprune.report.document import of_comparison
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,9 @@ onnxprune inspect MODEL.onnx [options]     where the MACs are, what is prunable,
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
   --approximate       by the rules that also narrow normalizations
   --report FILE.html  the same as a page, with a picture of the graph
+  --layers FILE.json  write its layers, to be timed on a device by
+                      tools/measure_latency_table.py, for
+                      --latency-table FILE
   --json              one JSON document on stdout, nothing else
   -v, --verbose       every group, not only the biggest
   -q, --quiet         no notes
@@ -35,6 +39,7 @@ def parser() -> Parser:
     made = Parser("inspect", HELP)
     made.add_argument("MODEL")
     made.add_argument("--report", type=Path)
+    made.add_argument("--layers", type=Path)
     shared.add_json(made)
     shared.add_rules(made)
     shared.add_common(made)
@@ -44,6 +49,7 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
     check_side_file(arguments.report, "--report", (Path(arguments.MODEL),))
+    check_side_file(arguments.layers, "--layers", (Path(arguments.MODEL),))
     with stdout_to_stderr():
         from onnxprune.api import inspect
 
@@ -52,6 +58,10 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         from onnxprune.report.html import render_inspection
 
         write_text(arguments.report, render_inspection(inspection))
+    if arguments.layers is not None:
+        from onnxprune.api import layers_to_time
+
+        write_text(arguments.layers, json.dumps(layers_to_time(Path(arguments.MODEL), options.shapes)))
     if arguments.json:
         from onnxprune.report.document import of_inspection
 
@@ -62,8 +72,9 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     told = inspection.notes if arguments.quiet else ()
     console = console_for(sys.stdout)
     print_inspection(console, inspection, view_of(arguments, told))
-    if arguments.report is not None:
-        print_wrote(console, "report", str(arguments.report))
+    for label, path in (("report", arguments.report), ("layers", arguments.layers)):
+        if path is not None:
+            print_wrote(console, label, str(path))
     return 0
 
 

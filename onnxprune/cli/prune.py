@@ -31,6 +31,7 @@ how
   --select METHOD      qr, magnitude or random (qr)
   --refit METHOD       lstsq or none (lstsq)
   --round auto|N       channel counts are multiples of N (auto: fastest here)
+  --latency-table FILE fastest on the device that the table was measured on
   --exclude GLOB, --only GLOB    nodes, tensors or groups; repeatable
   --shape NAME=1x3x224x224       for dynamic inputs; repeatable
   --approximate        also narrow layer and RMS normalizations: their mean and

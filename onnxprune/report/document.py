@@ -81,6 +81,7 @@ def of_comparison(comparison: Comparison) -> Json:
         "drop": _drop(comparison.drop),
         "accuracy": _change(comparison.accuracy),
         "outputs": [{"name": name, "rel_l2_err": error} for name, error in comparison.outputs],
+        "operators_ms": {row.operator: _change(row.milliseconds) for row in comparison.operators},
     }
 
 

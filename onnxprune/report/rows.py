@@ -75,7 +75,10 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
     before, after = wording.milliseconds(change.before), wording.milliseconds(change.after)
     if wording.same_speed(change, spread):
         return Row("latency", before, after, "same, within error", None)
-    return Row("latency", before, after, wording.speed_text(change, spread) or "", change.after < change.before)
+    text = wording.speed_text(change, spread) or ""
+    if spread is not None and change.after:
+        text += f" ±{spread[1] / change.after * max(change.ratio, 1 / change.ratio):.2f}"
+    return Row("latency", before, after, text, change.after < change.before)
 
 
 def _drop(drop: Drop | None) -> Row:

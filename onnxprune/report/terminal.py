@@ -13,7 +13,7 @@ from rich.text import Text
 
 from onnxprune.report import wording
 from onnxprune.report.rows import biggest, left_out, summary
-from onnxprune.result import Comparison, GroupRow, Inspection, Report, Verification
+from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Verification
 
 FOLDED = 20
 LOCKED_FOLDED = 8
@@ -83,13 +83,27 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print(Text.assemble(("B  ", "dim"), comparison.b), soft_wrap=True)
     console.print()
     _print_summary(console, comparison)
-    if not comparison.outputs:
-        return
+    if comparison.outputs:
+        table = _table()
+        table.add_column("output", overflow="fold")
+        table.add_column("relative L2 error", justify="right")
+        for name, error in comparison.outputs:
+            table.add_row(name, wording.decimals(error))
+        console.print(table)
+    if comparison.operators:
+        console.print()
+        _print_operators(console, comparison.operators)
+
+
+def _print_operators(console: Console, operators: Sequence[OperatorTime]) -> None:
     table = _table()
-    table.add_column("output", overflow="fold")
-    table.add_column("relative L2 error", justify="right")
-    for name, error in comparison.outputs:
-        table.add_row(name, wording.decimals(error))
+    table.add_column("operator", overflow="fold")
+    for side in ("A", "B", "change"):
+        table.add_column(side, justify="right", no_wrap=True)
+    for row in operators:
+        change = row.milliseconds
+        sides = (wording.milliseconds(value) for value in (change.before, change.after))
+        table.add_row(row.operator, *sides, wording.change_text(change))
     console.print(table)
 
 

@@ -116,8 +116,11 @@ def verdict(report: Report) -> str:
         for what, change in (("MACs", report.macs), ("parameters", report.params))
         if change.after < change.before
     ]
-    speed = speed_text(report.latency_ms, report.latency_spread)
+    latency = report.latency_ms
+    speed = speed_text(latency, report.latency_spread)
     parts += [speed] if speed else []
+    if latency is not None and (latency.ratio > 1 or same_speed(latency, report.latency_spread)):
+        name = f"NOT FASTER here: {name}"
     accuracy = report.accuracy
     measured = ""
     if accuracy is not None:
