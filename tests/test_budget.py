@@ -27,6 +27,8 @@ from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
 
 DEMO = Path(__file__).parents[1] / "models" / "demo.onnx"
+#: Elements of shape arithmetic that a cut may make needless, or split, in one of these graphs.
+SHAPES = 32
 
 
 # -- costs -----------------------------------------------------------------------------------------------------------
@@ -107,10 +109,10 @@ def test_costs_by_formula_are_those_of_the_cut_model(name: str) -> None:
         assert multiplications == pytest.approx(counted_macs(small, feeds), rel=1e-9)
         if keep.all():
             # Arrays that a cut would split are still one; axes of what is computed from constants are still there.
-            assert elements >= count_parameters(small) - 16
-            assert size >= small.ByteSize() - 16 * 8
+            assert elements >= count_parameters(small) - SHAPES
+            assert size >= small.ByteSize() - 8 * SHAPES
             continue
-        assert elements == pytest.approx(count_parameters(small), abs=16), "more than a few shape constants"
+        assert elements == pytest.approx(count_parameters(small), abs=SHAPES), "more than a few shape constants"
         # Names and the lengths in front of fields are counted as they were.
         assert size == pytest.approx(small.ByteSize(), abs=64 * len(small.graph.node))
     for cost in formulas:
