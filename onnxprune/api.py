@@ -20,10 +20,11 @@ from onnxprune.choose import plan_of, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.describe import choice_lines, group_rows, prunable_share
+from onnxprune.describe import choice_lines, group_rows, prunable_share, reading_notes
 from onnxprune.errors import BudgetError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
+from onnxprune.graph.view import view
 from onnxprune.judge import judge
 from onnxprune.latency.operators import operator_times
 from onnxprune.latency.signature import timed_layers
@@ -57,6 +58,7 @@ def prune(
     preprocess: str | Preprocess | None = None,
     select: str = "qr",
     refit: str = "lstsq",
+    effort: str = "default",
     round_to: int | None = None,
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
@@ -97,6 +99,7 @@ def prune(
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
         refit=refit,
+        effort=effort,
         round_to=round_to,
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
@@ -240,12 +243,12 @@ def inspect(
         macs=int(cost(sizes(coupling))),
         params=count_parameters(loaded.proto),
         bytes=loaded.file_bytes,
-        nodes=len(coupling.graph.nodes),
+        nodes=len(view(loaded.proto).nodes),
         groups=group_rows(coupling, everything, frozenset()),
         prunable_macs_share=prunable_share(coupling),
         choices=choice_lines(coupling),
         inputs=inputs,
-        notes=(*(f"onnx.checker: {c}" for c in loaded.complaints), *loaded.repairs),
+        notes=reading_notes(loaded, coupling),
         layers=layer_rows(coupling, everything, frozenset()),
     )
 

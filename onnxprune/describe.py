@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxprune.budget.cost import Cost, macs, sizes
 from onnxprune.coupling.groups import Axis, Coupling, Held
+from onnxprune.graph.load import LoadedModel
 from onnxprune.result import GroupRow
 
 Array = np.ndarray
@@ -55,6 +56,17 @@ def lock_text(coupling: Coupling, held: Held) -> str:
     if reason.node is not None and f"'{coupling.graph.nodes[reason.node].label}'" not in reason.text:
         where.append(f"node '{coupling.graph.nodes[reason.node].label}'")
     return f"{reason.text} (at {', '.join(where)})" if where else reason.text
+
+
+def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
+    """What was objected to in the original, and what was written otherwise than it stands there."""
+    notes = [f"onnx.checker on the original: {c}" for c in loaded.complaints]
+    notes += loaded.repairs
+    if coupling.graph.model is not loaded.proto:
+        notes.append(
+            "channel shuffles (Reshape, Transpose, Reshape) are written as Gathers, to cut channels one by one"
+        )
+    return tuple(notes)
 
 
 def prunable_share(coupling: Coupling) -> float:

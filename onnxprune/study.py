@@ -6,7 +6,7 @@ A :class:`Study` is made once per run and read by all later stages.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -16,12 +16,15 @@ from onnxprune.calibration.dataset import Dataset, InputSpec
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
+from onnxprune.describe import reading_notes
 from onnxprune.errors import BudgetError
 from onnxprune.graph.facts import declared_shape
+from onnxprune.graph.inputs import input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.options import Options
+from onnxprune.runtime.probe import expected_integer
 from onnxprune.runtime.session import Engine
 
 Array = np.ndarray
@@ -54,7 +57,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
-        found.append(InputSpec(name, dtype, dims))
+        found.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
     return tuple(found)
 
 
@@ -68,14 +71,15 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
-    specs = _with_shapes(specs_of(loaded), options.shapes)
+    shapes = options.shapes
+    if data is None and options.preprocess is None:
+        # Made-up data must have sizes at which the operators of the model fit together.
+        shapes = {**input_shapes(view(loaded.proto), options.shapes, None)[0], **options.shapes}
+    specs = _with_shapes(specs_of(loaded), shapes)
     dataset = open_dataset(data, specs, options.preprocess, options.samples, options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
     fit, holdout = split(dataset, options.seed)
-    notes = list(dataset.notes)
-    notes += [f"onnx.checker on the original: {c}" for c in loaded.complaints]
-    notes += loaded.repairs
     return Study(
         loaded,
         coupling,
@@ -84,7 +88,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         holdout,
         engine_of(options),
         frozen_groups(coupling, options.exclude, options.only),
-        tuple(notes),
+        (*dataset.notes, *reading_notes(loaded, coupling)),
     )
 
 
@@ -95,7 +99,7 @@ def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, .
         given = shapes.get(spec.name)
         if given is not None and len(given) == len(spec.shape):
             dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
-            spec = InputSpec(spec.name, spec.dtype, dims)
+            spec = replace(spec, shape=dims)
         found.append(spec)
     return tuple(found)
 

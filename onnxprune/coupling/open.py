@@ -10,6 +10,7 @@ from onnxprune.coupling.groups import Coupling, analyse
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import Facts, Measured, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
+from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
 from onnxprune.runtime.probe import measure, plausible_feeds
 
@@ -31,7 +32,13 @@ def couple(
         ModelError: where ``given`` does not fit the model.
     """
     graph = view(model)
-    return analyse(graph, facts_of(graph, *input_shapes(graph, given, sample)), rules)
+    shapes = input_shapes(graph, given, sample)
+    facts = facts_of(graph, *shapes)
+    rewritten = written_as_gathers(graph, facts)
+    if rewritten is not None:
+        graph = view(rewritten)
+        facts = facts_of(graph, *shapes)
+    return analyse(graph, facts, rules)
 
 
 def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:

@@ -1,0 +1,112 @@
+"""Channel shuffles written as what they are: Reshape, Transpose, Reshape that permute one axis become one Gather.
+
+A shuffle ties every channel to one of each other block, and a network of shuffles ties most channels to each other.
+A Gather with constant indices computes the same, bit for bit, and lets every channel leave alone: its indices are
+renumbered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper as oh
+from onnx import numpy_helper
+
+from onnxprune.graph.facts import Facts
+from onnxprune.graph.view import Graph, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffle:
+    """``nodes`` (Reshape, Transpose, Reshape) take ``index`` along ``axis`` of the first one's input."""
+
+    nodes: tuple[Node, Node, Node]
+    axis: int
+    index: np.ndarray
+
+
+def shuffles(graph: Graph, facts: Facts) -> Iterator[Shuffle]:
+    """Every shuffle of the main graph whose inner values nothing else reads, and which holds for all input sizes."""
+    outputs = set(graph.outputs)
+    for last in graph.nodes:
+        middle = _maker(graph, last, "Reshape", "Transpose", outputs)
+        first = None if middle is None else _maker(graph, middle, "Transpose", "Reshape", outputs)
+        if middle is None or first is None or last.scope:
+            continue
+        found = _permuted(facts, first, middle, last)
+        if found is not None:
+            yield Shuffle((first, middle, last), *found)
+
+
+def _maker(graph: Graph, node: Node, op: str, wanted: str, outputs: set[str]) -> Node | None:
+    """The node that makes the first input of ``node`` (an ``op``), if it is a ``wanted`` and made for it alone."""
+    value = node.inputs[0] if node.op == op and node.domain == "" and node.inputs else None
+    if value is None or value in outputs or len(graph.consumers[value]) > 1 or value not in graph.producer:
+        return None
+    made = graph.nodes[graph.producer[value]]
+    return made if made.op == wanted and made.domain == "" and made.scope == node.scope else None
+
+
+def _permuted(facts: Facts, first: Node, middle: Node, last: Node) -> tuple[int, np.ndarray] | None:
+    source, split, out = first.inputs[0] or "", first.outputs[0] or "", last.outputs[0] or ""
+    if any(v not in facts.shapes for v in (source, split, out)):
+        return None
+    before, parts, after = facts.shapes[source], facts.shapes[split], facts.shapes[out]
+    extra = len(parts) - len(before)
+    if (
+        extra < 1
+        or len(after) != len(before)
+        or not all(facts.always_equal(source, k, out, k) for k in range(len(after)))
+    ):
+        return None
+    order = middle.integers("perm") or tuple(reversed(range(len(parts))))
+    for axis, size in enumerate(before):
+        inner = range(axis, axis + extra + 1)
+        rest = [k for k in range(len(before)) if k != axis]
+        if (
+            math.prod(parts[k] for k in inner) != size
+            or facts.is_dynamic(source, axis)
+            or any(facts.is_dynamic(split, k) for k in inner)
+            or not all(facts.always_equal(source, k, split, k if k < axis else k + extra) for k in rest)
+            or any(order[k] != k for k in range(len(parts)) if k not in inner)
+        ):
+            continue
+        index = np.arange(size).reshape(parts[axis : axis + extra + 1])
+        index = index.transpose([order[k] - axis for k in inner]).ravel()
+        return None if np.array_equal(index, np.arange(size)) else (axis, index)
+    return None
+
+
+def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
+    """A copy of the model with a Gather in place of every shuffle; ``None`` where there is none.
+
+    The Gather has the name and the output of the shuffle's last Reshape.  Cost: one copy of the model.
+    """
+    found = list(shuffles(graph, facts))
+    if not found:
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    taken = {value for node in graph.nodes for value in (*node.inputs, *node.outputs) if value is not None}
+    gone: set[int] = set()
+    for shuffle in found:
+        first, middle, last = shuffle.nodes
+        name = f"{last.outputs[0]}_order"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        model.graph.initializer.append(numpy_helper.from_array(shuffle.index.astype(np.int64), name))
+        node = oh.make_node("Gather", [first.proto.input[0], name], list(last.proto.output), axis=shuffle.axis)
+        node.name = last.proto.name
+        model.graph.node[last.position].CopyFrom(node)
+        gone.update((first.position, middle.position))
+    for position in sorted(gone, reverse=True):
+        del model.graph.node[position]
+    lost = {out for shuffle in found for node in shuffle.nodes[:2] for out in node.proto.output}
+    for place in reversed([k for k, v in enumerate(model.graph.value_info) if v.name in lost]):
+        del model.graph.value_info[place]
+    return model
