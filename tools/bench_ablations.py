@@ -20,7 +20,7 @@ from bench_cell import Found, Method, Outcomes, best
 import onnxprune
 from onnxprune.budget.allocate import uniform
 from onnxprune.budget.cost import Cost
-from onnxprune.choose import Choices
+from onnxprune.choose import Choices, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.form import Layer
@@ -34,12 +34,17 @@ Change = Callable[[], AbstractContextManager[object]]
 
 
 def pruned(bench: Workbench, kept: float, select: str, refit: str, exclude: tuple[str, ...]) -> Result:
-    """The public function, at ``--round 1``."""
+    """The public function, at ``--round 1``; what does not depend on the budget is computed once per model."""
     options = bench.options
-    return onnxprune.prune(
-        bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,
-        select=select, refit=refit, round_to=1, exclude=exclude, seed=options.seed,
-    )  # fmt: skip
+
+    def once(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        return lambda *arguments: bench.once((name, select, exclude), lambda: function(*arguments))
+
+    with patch("onnxprune.api.rank", once("rank", rank)), patch("onnxprune.api.price", once("price", price)):
+        return onnxprune.prune(
+            bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,
+            select=select, refit=refit, round_to=1, exclude=exclude, seed=options.seed,
+        )  # fmt: skip
 
 
 def own(select: str = "qr", refit: str = "lstsq", change: Change = nullcontext) -> Method:

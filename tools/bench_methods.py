@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 import onnx
 from baselines import compensate, rank
+from baselines.batch_statistics import Statistics, channels_of_cut, reestimated, statistics
 from baselines.peers import PAD_NODE, Peer, channels_of, run_peer
 from baselines.sequential import exact_sequential
-from baselines.batch_statistics import Statistics, channels_of_cut, reestimated, statistics
 from baselines.workbench import Workbench
 from bench_ablations import own, own_outputs, own_statistics, own_uniform, per_layer
 from bench_cell import Method, Outcomes, best
@@ -25,19 +24,16 @@ Criterion = Callable[[Workbench], tuple[Ranking, ...]]
 Compensation = Callable[[Workbench, Array], dict[Use, Array]]
 
 
-@lru_cache(maxsize=8)
 def _rankings(bench: Workbench, criterion: Criterion) -> tuple[Ranking, ...]:
-    return criterion(bench)
+    return bench.once(("order", criterion), lambda: criterion(bench))
 
 
-@lru_cache(maxsize=8)
 def _choices(bench: Workbench, criterion: Criterion) -> Choices:
-    return bench.priced(_rankings(bench, criterion))
+    return bench.once(("curves", criterion), lambda: bench.priced(_rankings(bench, criterion)))
 
 
-@lru_cache(maxsize=1)
 def _statistics(bench: Workbench) -> Statistics:
-    return statistics(bench, bench.work.loaded.proto)
+    return bench.once(("statistics",), lambda: statistics(bench, bench.work.loaded.proto))
 
 
 def _uniform(bench: Workbench, criterion: Criterion, kept: float) -> dict[str, Array | None]:

@@ -9,6 +9,7 @@ Prints one JSON line: the share of the MACs of each.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 
@@ -22,7 +23,7 @@ from torch_net import Net, pads_as_convs
 
 GRADIENT_SAMPLES, BATCH = 128, 32
 #: Kept MACs may be this far off; and pruning ratios are searched to this precision.
-TOLERANCE, PRECISION = 0.01, 1e-3
+TOLERANCE, PRECISION = 0.01, 1 / 256
 
 
 def importance(kind: str) -> tp.importance.Importance:
@@ -35,34 +36,50 @@ def importance(kind: str) -> tp.importance.Importance:
     return table[kind]()
 
 
-def gradients(net: Net, images: torch.Tensor, found: tp.importance.Importance) -> None:
-    """Gradients of the cross-entropy against the net's own decisions, since no labels are given."""
+def gradients(net: Net, images: torch.Tensor, squared: bool) -> None:
+    """Gradients of the cross-entropy against the net's own decisions, since no labels are given.
+
+    ``squared``: the sum of each sample's squared gradient stands in ``grad``, as the Hessian importance reads it.
+    Its own accumulation keeps the last sample only (it looks up names among parameters), so it is not used.
+    """
     with torch.no_grad():
         decided = torch.cat([net(part).argmax(1) for part in images.split(BATCH)])
-    if isinstance(found, tp.importance.GroupHessianImportance):
-        found.zero_grad()
-        for image, label in zip(images, decided, strict=True):
-            net.zero_grad()
-            nn.functional.cross_entropy(net(image[None]), label[None]).backward()
-            found.accumulate_grad(net)
-        return
-    net.zero_grad()
-    for part, labels in zip(images.split(BATCH), decided.split(BATCH), strict=True):
+    size = 1 if squared else BATCH
+    total = [torch.zeros_like(p) for p in net.parameters()]
+    for part, labels in zip(images.split(size), decided.split(size), strict=True):
+        net.zero_grad()
         nn.functional.cross_entropy(net(part), labels, reduction="sum").backward()
+        for sum_, parameter in zip(total, net.parameters(), strict=True):
+            assert parameter.grad is not None
+            sum_ += parameter.grad**2 if squared else parameter.grad
+    for sum_, parameter in zip(total, net.parameters(), strict=True):
+        parameter.grad = sum_
 
 
-def pruned(job: dict, options: dict, model: onnx.ModelProto, images: torch.Tensor, low: float, high: float) -> Net:
-    """To the ratio ``low``, then group after group toward ``high`` until the MACs are met."""
-    torch.manual_seed(0)
+def prepared(options: dict, model: onnx.ModelProto, images: torch.Tensor) -> Net:
+    """The net before any cut, with the gradients that the importance asks for."""
     net = Net(model, options["pad_node"]).eval()
-    example = images[:1]
-    net(example)
+    net(images[:1])
+    if options["importance"] in ("taylor", "hessian"):
+        gradients(net, images[:GRADIENT_SAMPLES], options["importance"] == "hessian")
+    return net
+
+
+def copied(net: Net) -> Net:
+    """A copy with its gradients."""
+    found = copy.deepcopy(net)
+    for parameter, like in zip(found.parameters(), net.parameters(), strict=True):
+        parameter.grad = None if like.grad is None else like.grad.clone()
+    return found
+
+
+def pruned(job: dict, options: dict, before: Net, example: torch.Tensor, low: float, high: float) -> Net:
+    """To the ratio ``low``, then group after group toward ``high`` until the MACs are met."""
+    net = copied(before)
+    found = importance(options["importance"])
     full = net.macs()
     last = list(net.layers.values())[-1]
     ignored = [last] + ([] if job["streams"] else streams(net))
-    found = importance(options["importance"])
-    if options["importance"] in ("taylor", "hessian"):
-        gradients(net, images[:GRADIENT_SAMPLES], found)
     pruner = tp.pruner.BasePruner(
         net, example, importance=found, global_pruning=options["global"], pruning_ratio=high, ignored_layers=ignored,
         iterative_steps=2, iterative_pruning_ratio_scheduler=lambda ratio, steps: [0.0, low, ratio],
@@ -106,21 +123,20 @@ def main() -> None:
     onnx.save(model, options["whole"])
     model = pads_as_convs(model, options["pad_node"])
     images = torch.from_numpy(np.load(options["data"])["images"])
-    whole = Net(model, options["pad_node"]).eval()
-    whole(images[:1])
+    before = prepared(options, model, images)
+    full = before.macs()
     shares = []
+    known: dict[tuple[bool, float], float] = {}
     for job in options["jobs"]:
-
-        def kept(low: float, high: float, job: dict = job) -> float:
-            net = pruned(job, options, model, images, low, high)
-            return net.macs() / whole.macs()
-
-        low, high = 0.0, 0.95
+        low, high = 0.0, 1.0 - PRECISION
         while high - low > PRECISION:
             middle = (low + high) / 2
-            low, high = (middle, high) if kept(middle, middle) > job["kept"] else (low, middle)
-        net = pruned(job, options, model, images, low, high)
-        reached = net.macs() / whole.macs()
+            key = (job["streams"], middle)
+            if key not in known:
+                known[key] = pruned(job, options, before, images[:1], middle, middle).macs() / full
+            low, high = (middle, high) if known[key] > job["kept"] else (low, middle)
+        net = pruned(job, options, before, images[:1], low, high)
+        reached = net.macs() / full
         shares.append(reached)
         if abs(reached - job["kept"]) <= TOLERANCE:
             onnx.save(net.to_onnx(), job["file"])

@@ -63,7 +63,7 @@ def run_peer(bench: Workbench, peer: Peer, python: str, kept: Sequence[float]) -
         command = [python, str(HERE / peer.script), json.dumps(settings)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
         models: dict[float, dict[str, onnx.ModelProto]] = {k: {} for k in kept}
         said = dict.fromkeys(kept, "")
         for job, reached in zip(jobs, json.loads(done.stdout.splitlines()[-1]), strict=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -31,13 +32,15 @@ from onnxprune.study import Study, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import Use
 
+T = TypeVar("T")
 Array = np.ndarray
 BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Workbench:
-    """One model and its data.  ``work.fit`` is what methods learn from, ``work.holdout`` what they choose by."""
+    """One model and its data.  ``work.fit`` is what methods learn from, ``work.holdout`` what they choose by;
+    ``memory`` holds what serves several cells."""
 
     path: Path
     calibration: Path
@@ -45,6 +48,7 @@ class Workbench:
     options: Options
     work: Study
     test: Dataset
+    memory: dict[tuple[object, ...], object] = field(default_factory=dict)
 
     @cached_property
     def cost(self) -> Cost:
@@ -84,6 +88,12 @@ class Workbench:
                 found.add(group.id)
         return frozenset(found)
 
+    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What ``make`` gives, computed the first time only."""
+        if key not in self.memory:
+            self.memory[key] = make()
+        return self.memory[key]  # type: ignore[return-value]
+
     def outputs(self, model: onnx.ModelProto, data: Dataset) -> list[Array]:
         names = list(self.work.coupling.graph.outputs)
         return outputs_of(open_session(model, self.work.engine), data, names, data.batch_limit or BATCH)
@@ -117,7 +127,7 @@ class Workbench:
         return price(self.work, self.options, rankings, self.grams, Silent())
 
     def allocated(self, choices: Choices, kept: float) -> Array:
-        counts = within(self.work, choices, self.cost, kept * self.full * (1 + 1e-12))
+        counts = within(choices, self.cost, kept * self.full * (1 + 1e-12))
         return keep_of(self.work.coupling, choices.rankings, counts)
 
     def uniform(self, rankings: tuple[Ranking, ...], kept: float, still: frozenset[int]) -> Array | None:
