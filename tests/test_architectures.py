@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import Sketch, prove, reasons, table
+from onnx import TensorProto
+
+import onnxprune
 
 
 def _grid(*lines: list[int]) -> np.ndarray:
@@ -50,3 +53,15 @@ def test_a_diagonal_of_indices_is_no_grid_and_stays() -> None:
     g.output(g.conv(g.op("ScatterND", whole, g.keep("indices", indices), rows), 4, 5, name="last"), [1, 5, 4, 4])
     coupling = prove(g.model())
     assert not table(coupling) and "ScatterND" in reasons(coupling)
+
+
+def test_made_up_data_suit_a_model_that_needs_long_inputs_and_a_certain_number() -> None:
+    g = Sketch()
+    wave, rate = g.input("wave", ["n", 1, "t"]), g.input("rate", [], TensorProto.INT64)
+    frames = g.op("Conv", wave, g.weight(16, 1, 400), name="frames", attrs={"strides": [160]})
+    hidden = g.op("Relu", g.op("Conv", g.op("Relu", frames), g.weight(12, 16, 1), name="hidden"))
+    # Any other rate divides by zero.
+    right = g.op("Cast", g.op("Equal", rate, g.array(16000)), attrs={"to": TensorProto.FLOAT})
+    g.output(g.op("Div", g.op("Conv", hidden, g.weight(4, 12, 1), name="last"), right), ["n", 4, "u"])
+    result = onnxprune.prune(g.model(), macs=0.6, samples=4, round_to=1, threads=1)
+    assert result.report.verify.passed and result.report.macs.ratio <= 0.6

@@ -163,6 +163,19 @@ def test_channels_that_are_mixed_up_fail_masked_equivalence(node: str, slot: int
     assert any("masked equivalence fails" in complaint for complaint in found.complaints)
 
 
+def test_rounding_that_the_model_itself_magnifies_is_measured_and_tolerated() -> None:
+    g = Sketch()
+    y = g.conv(g.op("Relu", g.conv(g.input("x", [2, 3, 8, 8]), 3, 16, 3, name="first")), 16, 6, 3, name="second")
+    g.output(g.op("Sin", g.op("Mul", y, g.array(2e3, np.float32))), [2, 6, 8, 8])
+    coupling = couple(g.model(), {}, None)
+    keep = random_keep(coupling, 0)
+    feeds = plausible_feeds(coupling.graph, {"x": (2, 3, 8, 8)})
+    worst, tolerance = masked_error(coupling, keep, feeds, ENGINE)
+    assert 1e-4 < worst <= tolerance <= 1e-2
+    wrong = crossed(coupling, "second", 1)
+    assert not checked(pruned(wrong, keep), wrong, keep).passed
+
+
 def test_nothing_cut_is_equivalent_without_a_run() -> None:
     coupling = couple(small_net(), {}, None)
     keep = np.ones(coupling.unit_count, dtype=np.bool_)

@@ -18,11 +18,15 @@ Fetch = Callable[[Sequence[int]], Feeds]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of the model: its name, numpy dtype and shape, None for a dimension that is free."""
+    """One input of the model: its name, numpy dtype and shape, None for a dimension that is free.
+
+    ``usual``: the number that an integer input is likely to hold (a sampling rate that the model asks for), if any.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
+    usual: int | None = None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ class _Maker:
             return self._picture(rng, self.layout)
         if is_float(self.spec.dtype):
             return np.asarray(rng.standard_normal(self.shape)).astype(self.spec.dtype)
+        if self.spec.usual is not None and self.spec.dtype.kind in "iu":
+            return np.full(self.shape, self.spec.usual, self.spec.dtype)
         if not self.shape:
             return np.asarray(1).astype(self.spec.dtype)
         # 0 and 1 are valid as masks, flags, and indices into every table of two rows or more.

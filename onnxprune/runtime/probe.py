@@ -43,7 +43,8 @@ def plausible_feeds(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Arra
     for name, shape in shapes.items():
         kind = np.dtype(oh.tensor_dtype_to_np_dtype(graph.types[name].tensor_type.elem_type))
         if kind.kind in "iu":
-            feeds[name] = np.full(shape, _expected(graph, name), dtype=kind)
+            known = expected_integer(graph, name)
+            feeds[name] = np.full(shape, 1 if known is None else known, dtype=kind)
         elif kind.kind == "b":
             feeds[name] = np.ones(shape, dtype=kind)
         elif kind.kind == "O":
@@ -53,10 +54,11 @@ def plausible_feeds(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Arra
     return feeds
 
 
-def _expected(graph: Graph, name: str) -> int:
+def expected_integer(graph: Graph, name: str) -> int | None:
+    """The first constant that the graph compares the input ``name`` with; ``None`` where it does not."""
     for index, slot in graph.consumers.get(name, ()):
         node = graph.nodes[index]
         other = node.inputs[1 - slot] if node.op == "Equal" and len(node.inputs) == 2 else None
         if other is not None and other in graph.constants and graph.constants[other].size:
             return int(graph.constants[other].ravel()[0])
-    return 1
+    return None
