@@ -5,7 +5,8 @@
     python tools/bench_zoo.py /tmp/zoo/ts --peer-python /path/to/python    # with onnxsim and torch-pruning beside it
 
 Every model is pruned in a process of its own, on synthetic data, so that a crash or a hang is a row.  The table and
-the summary go to stdout, one JSON line per model to the file of ``--json``.  Exits 1 where a model is not OK: it
+the summary go to stdout, one JSON line per model to the file of ``--json``; what that file knows already is not run
+again.  Exits 1 where a model is not OK: it
 crashed, its result is not valid, or it stayed whole without a lock that the report names.
 """
 
@@ -17,7 +18,8 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +132,19 @@ def process(command: list[str], timeout: float) -> tuple[dict[str, Any] | None, 
     return json.loads(done.stdout.strip().splitlines()[-1]), ""
 
 
-def peers_of(path: Path, python: str, timeout: float) -> dict[str, str]:
+def peers_of(path: Path, python: str, timeout: float, known: Mapping[str, Row]) -> dict[str, str]:
     """What each peer says of the model; torch-pruning only where the file is one of export_zoo.py's."""
     asked = {"onnxsim": str(path)}
     if path.parent.name in ("ts", "dynamo"):
         asked["torch-pruning"] = path.stem
     found = {}
     for peer, what in asked.items():
+        # It prunes the torch model, whatever exporter the file came from.
+        twins = [known.get(f"{folder}/{what}") for folder in ("ts", "dynamo")]
+        same = next((row.peers[peer] for row in twins if row is not None and peer in row.peers), None)
+        if same is not None:
+            found[peer] = same
+            continue
         answer, failure = process([python, str(TOOLS / "zoo_peers.py"), peer, what], timeout)
         if answer is None:
             found[peer] = f"crashed ({failure})"
@@ -147,20 +155,32 @@ def peers_of(path: Path, python: str, timeout: float) -> dict[str, str]:
     return found
 
 
-def one(path: Path, options: argparse.Namespace) -> Row:
+def one(path: Path, options: argparse.Namespace, known: Mapping[str, Row]) -> Row:
+    """The row of one file; what ``known`` has of it is taken from there."""
+    name = f"{path.parent.name}/{path.stem}"
+    row = known.get(name) or _pruned(path, name, options)
+    if options.peer_python is None or row.peers:
+        return row
+    return replace(row, peers=peers_of(path, options.peer_python, options.timeout, known))
+
+
+def _pruned(path: Path, name: str, options: argparse.Namespace) -> Row:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(path), "--macs", str(options.macs)]
     command += ["--samples", str(options.samples), "--select", options.select, "--refit", options.refit]
     command += ["--threads", str(options.threads)]
     start = time.perf_counter()
     answer, failure = process(command, options.timeout)
-    row = (
-        Row(f"{path.parent.name}/{path.stem}", "?", f"crashed: {failure}", seconds=time.perf_counter() - start)
-        if answer is None
-        else Row(**answer)
-    )
-    if options.peer_python is None:
-        return row
-    return Row(**{**asdict(row), "peers": peers_of(path, options.peer_python, options.timeout)})
+    if answer is None:
+        return Row(name, "?", f"crashed: {failure}", seconds=time.perf_counter() - start)
+    return Row(**answer)
+
+
+def read(path: Path | None) -> dict[str, Row]:
+    """Rows of an earlier run, by model; the last one counts."""
+    if path is None or not path.exists():
+        return {}
+    rows = (Row(**json.loads(text)) for text in path.read_text().splitlines())
+    return {row.model: row for row in rows}
 
 
 HEADER = f"{'model':44} {'nodes':>5} {'prunable':>8} {'kept':>6} {'masked':>8} {'s':>6} {'MB':>6}  status"
@@ -217,13 +237,16 @@ def main(argv: list[str]) -> int:
         print(json.dumps(asdict(prune_one(options.worker, options))))
         return 0
     print(HEADER, flush=True)
+    known = read(options.json)
     rows: list[Row] = []
     for path in files(options.paths, options.only):
-        rows.append(one(path, options))
-        print(line(rows[-1]), flush=True)
-        if options.json is not None:
+        row = one(path, options, known)
+        rows.append(row)
+        print(line(row), flush=True)
+        if options.json is not None and known.get(row.model) != row:
+            known[row.model] = row
             with options.json.open("a") as out:
-                out.write(json.dumps(asdict(rows[-1])) + "\n")
+                out.write(json.dumps(asdict(row)) + "\n")
     print(summary(rows))
     return 0 if rows and all(r.status in ("ok", "locked") for r in rows) else 1
 
