@@ -119,9 +119,11 @@ class Net(nn.Module):
         if kind == "Clip":
             return torch.clamp(x, *(float(self.constants[n]) for n in node.input[1:3]))
         if kind == "Add":
-            return ins[0] + ins[1]
+            return x + (ins[1] if len(ins) > 1 else self._constant(node))
         if kind == "Concat":
             return torch.cat(ins, own["axis"])
+        if own.get("ceil_mode"):
+            raise ValueError(f"{node.name}: the benchmark's torch module does not know ceil_mode")
         if kind == "MaxPool":
             return F.max_pool2d(_padded(x, own, -math.inf), own["kernel_shape"], own.get("strides", (1, 1)))
         if kind == "AveragePool":
@@ -138,6 +140,9 @@ class Net(nn.Module):
         if kind == "Slice":
             return self._sliced(node, x)
         raise ValueError(f"the benchmark's torch module does not know {kind}")
+
+    def _constant(self, node: onnx.NodeProto) -> torch.Tensor:
+        return self._tensor(next(n for n in node.input if n in self.constants))
 
     def _sliced(self, node: onnx.NodeProto, x: torch.Tensor) -> torch.Tensor:
         starts, ends, axes, steps = (self.constants[n].tolist() for n in node.input[1:5])
@@ -160,24 +165,25 @@ class Net(nn.Module):
         """The graph with the modules' present weights."""
         found = onnx.ModelProto()
         found.CopyFrom(self.model)
-        new: dict[str, np.ndarray] = {}
         for k, layer in self.layers.items():
             node = found.graph.node[int(k)]
             state = {name: t.detach().numpy() for name, t in layer.state_dict().items()}
+            names = ("weight", "bias")
             if isinstance(layer, nn.BatchNorm2d):
                 names = ("weight", "bias", "running_mean", "running_var")
-                new.update({value: state[name] for name, value in zip(names, node.input[1:], strict=True)})
-                continue
             flip = isinstance(layer, nn.Linear) and not any(a.name == "transB" and a.i for a in node.attribute)
-            new[node.input[1]] = state["weight"].T if flip else state["weight"]
-            if "bias" in state:
-                new[node.input[2]] = state["bias"]
+            for slot, name in enumerate(names[: len(node.input) - 1], 1):
+                array = state[name].T if flip and name == "weight" else state[name]
+                # Layers that shared an array need not be cut alike, so each gets its own.
+                node.input[slot] = f"{node.input[slot]}.{k}"
+                found.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), node.input[slot]))
             for attribute in node.attribute:
                 if attribute.name == "group":
                     attribute.i = layer.groups
-        for tensor in found.graph.initializer:
-            if tensor.name in new:
-                tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new[tensor.name]), tensor.name))
+        read = {name for node in found.graph.node for name in node.input}
+        kept = [t for t in found.graph.initializer if t.name in read]
+        del found.graph.initializer[:]
+        found.graph.initializer.extend(kept)
         del found.graph.value_info[:]
         return found
 
