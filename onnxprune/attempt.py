@@ -9,6 +9,7 @@ import onnx
 
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.choose import Choices, keep_of, lossless, within
+from onnxprune.effort import EFFORTS
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
 from onnxprune.options import Options
@@ -73,6 +74,7 @@ def attempt(
         work.engine,
         options.memory or DEFAULT_MEMORY,
         options.seed,
+        EFFORTS[options.effort].rounds,
         progress,
     )
     if not found.weights:

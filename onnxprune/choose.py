@@ -15,6 +15,7 @@ from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
 from onnxprune.describe import lock_text
+from onnxprune.effort import EFFORTS
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import Gram
@@ -24,7 +25,7 @@ from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
-from onnxprune.study import Study
+from onnxprune.study import DEFAULT_MEMORY, Study
 
 Array = np.ndarray
 #: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
@@ -79,7 +80,7 @@ def price(
 
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, progress)
+    found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, EFFORTS[options.effort], options.memory or DEFAULT_MEMORY, progress)
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":

@@ -21,10 +21,19 @@ def is_scores(outputs: Sequence[Array]) -> bool:
     return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1 and outputs[0].dtype.kind == "f"
 
 
+def is_probabilities(scores: Array) -> bool:
+    """Rows that are positive and sum to one."""
+    return bool(scores.min() >= 0 and np.allclose(scores.sum(axis=1, dtype=np.float64), 1.0, atol=1e-3))
+
+
+def _centred(scores: Array) -> Array:
+    return np.asarray(scores - scores.mean(axis=1, keepdims=True))
+
+
 def log_probabilities(scores: Array) -> Array:
     """Log-softmax; rows that already are probabilities are only logged."""
     wide = scores.astype(np.float64)
-    if wide.min() >= 0 and np.allclose(wide.sum(axis=1), 1.0, atol=1e-3):
+    if is_probabilities(wide):
         return np.asarray(np.log(np.maximum(wide, 1e-12)))
     shifted = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
@@ -73,10 +82,17 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int) -> 
 
 
 def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:
-    """A smooth companion of :func:`drop` for the allocator: mean KL(original‖pruned), else squared L2 error."""
+    """A smooth companion of :func:`drop` for the allocator.
+
+    Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores less their mean,
+    which unlike KL does not vanish where the original is sure of its answer (as it is on what it was trained on).
+    Any other output: squared relative L2 error.
+    """
     if is_scores(original):
-        p, q = log_probabilities(original[0]), log_probabilities(pruned[0])
-        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+        if is_probabilities(original[0]):
+            p, q = log_probabilities(original[0]), log_probabilities(pruned[0])
+            return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+        return relative_error([_centred(original[0])], [_centred(pruned[0])]) ** 2
     return relative_error(original, pruned) ** 2
 
 

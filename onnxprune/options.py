@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SELECTORS = ("qr", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
+EFFORT_NAMES = ("fast", "default", "best")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
     ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
+    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.
     """
 
     budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
@@ -50,3 +52,4 @@ class Options:
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
+    effort: str = "default"

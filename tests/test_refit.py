@@ -78,7 +78,7 @@ def table(name: str) -> Bench:
 
 def refitted(on: Bench, keep: np.ndarray) -> Refit:
     work = on.work
-    return refit(on.coupling, keep, work.layers, on.grams, work.fit, work.engine, 1 << 30, 0, Silent())
+    return refit(on.coupling, keep, work.layers, on.grams, work.fit, work.engine, 1 << 30, 0, 2, Silent())
 
 
 def error(on: Bench, model: onnx.ModelProto) -> float:

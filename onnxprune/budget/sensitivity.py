@@ -1,7 +1,7 @@
 """What cutting one group does to the model's output: measured at a few widths, interpolated between.
 
-For each group the original is run on the holdout with only that group narrowed: the cut channels' weights in all
-readers are zero, and what remains is folded by least squares from the calibration moments.  Between the measured
+For each group the original is run on some of the holdout with only that group narrowed: the cut channels' weights in
+all readers are zero, and what remains is folded by least squares from the calibration moments.  Between the measured
 widths the damage follows the selector's error curve on a log-log scale.
 """
 
@@ -10,27 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 
 from onnxprune.budget.allocate import Curve
+from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.effort import Effort, measurements
 from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.metrics import damage
 from onnxprune.progress import Progress
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.session import Engine, open_session
+from onnxprune.runtime.relay import Relay
+from onnxprune.runtime.session import Engine
+from onnxprune.runtime.store import Store
 from onnxprune.selection.base import Ranking, readers_of, reading_axis
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Editor, Use
+from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
-#: Shares of a group's units at which the damage is measured.
-SHARES = (0.875, 0.75, 0.5, 0.25)
+#: Samples per run; the slot that stands for what is added to a layer's bias.
+BATCH, BIAS = 32, -1
 #: Least and largest relative error that the interpolation distinguishes.
 TINY = 1e-9
 RIDGE = 1e-3
@@ -78,7 +79,7 @@ def folded_weights(
 
 
 def _bias_use(layer: Layer) -> Use:
-    return (layer.index, -1)
+    return layer.index, BIAS
 
 
 def _add(known: Array | None, part: Array, group: int, groups: int) -> Array:
@@ -89,68 +90,44 @@ def _add(known: Array | None, part: Array, group: int, groups: int) -> Array:
 
 
 class Probe:
-    """The original model with every layer's weight replaceable, run on the holdout."""
+    """The damage that other weights do to the outputs, asked in graph order."""
 
-    def __init__(self, coupling: Coupling, layers: Sequence[Layer], dataset: Dataset, engine: Engine) -> None:
+    def __init__(
+        self,
+        coupling: Coupling,
+        layers: Sequence[Layer],
+        dataset: Dataset,
+        engine: Engine,
+        store: Store,
+        stops: Sequence[int],
+    ) -> None:
         self.coupling = coupling
-        self.dataset = dataset
-        self.engine = engine
         self.layers = {layer.index: layer for layer in layers}
-        self._model, self.names = _lift(coupling, layers)
-        self._tensors = {t.name: t for t in self._model.graph.initializer}
-        self._outputs = list(coupling.graph.outputs)
-        self.reference = outputs_of(open_session(self._model, engine), dataset, self._outputs)
+        graph, facts = coupling.graph, coupling.facts
+        outputs = [v for v in graph.outputs if v in graph.producer and graph.producer[v] not in facts.folded]
+        batches = dataset.batches(dataset.batch_limit or BATCH)
+        self.relay = Relay(graph, facts, store, batches, engine, stops, outputs)
+        self.reference = self.relay.outcome({})
 
-    def damage(self, weights: Mapping[Use, Array]) -> float:
-        # onnxruntime fuses BatchNormalization into the weights stored in the file, so overriding them at load time
-        # would have no effect: the stored bytes are exchanged, and put back.
-        before: dict[str, bytes] = {}
-        for use, array in weights.items():
-            name = self.names.get(use)
-            if name is None:
-                continue
-            if use[1] == -1:
-                base = self._bias(use)
-                array = (base + array.ravel()).astype(base.dtype)
-            before[name] = self._tensors[name].raw_data
-            self._tensors[name].raw_data = np.ascontiguousarray(array).tobytes()
-        session = open_session(self._model, self.engine)
-        for name, data in before.items():
-            self._tensors[name].raw_data = data
-        return damage(self.reference, outputs_of(session, self.dataset, self._outputs))
+    def damage(self, weights: Mapping[Use, Array], stop: int) -> float:
+        """The damage of ``weights``, all of nodes from ``stop`` on; stops never go down."""
+        self.relay.advance(stop)
+        replaced: dict[Use, Array] = {}
+        for (index, slot), array in weights.items():
+            if slot != BIAS:
+                replaced[index, slot] = array
+            elif self.layers[index].bias_slot is not None:
+                base = self._bias(self.layers[index])
+                replaced[index, self.layers[index].bias_slot or 0] = (base + array.ravel()).astype(base.dtype)
+        return damage(self.reference, self.relay.outcome(replaced))
 
-    def _bias(self, use: Use) -> Array:
-        layer = self.layers[use[0]]
+    def _bias(self, layer: Layer) -> Array:
         slot = layer.bias_slot
         if slot is not None and slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None:
             return constant_of(self.coupling, (layer.index, slot))
         weight = constant_of(self.coupling, (layer.index, layer.weight_slot))
         normal = to_normal(layer, weight, layer.groups())
         return np.zeros(normal.shape[0] * normal.shape[1], dtype=weight.dtype)
-
-
-def _lift(coupling: Coupling, layers: Sequence[Layer]) -> tuple[onnx.ModelProto, dict[Use, str]]:
-    """The original with each layer's weight and bias as an initializer of its own; use -> name."""
-    editor = Editor(coupling.graph)
-    names: dict[Use, str] = {}
-    for layer in layers:
-        places: list[tuple[Use, int, Array]] = []
-        use = (layer.index, layer.weight_slot)
-        weight = constant_of(coupling, use)
-        places.append((use, layer.weight_slot, weight))
-        if layer.bias_slot is not None:
-            slot = layer.bias_slot
-            if slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None:
-                bias = constant_of(coupling, (layer.index, slot))
-            else:
-                normal = to_normal(layer, weight, layer.groups())
-                bias = np.zeros(normal.shape[0] * normal.shape[1], dtype=weight.dtype)
-            places.append(((layer.index, -1), slot, bias))
-        for key, slot, array in places:
-            name = f"onnxprune.{key[0]}.{key[1]}"
-            editor.rewire(layer.node, slot, gs.Constant(name, np.ascontiguousarray(array)))
-            names[key] = name
-    return editor.finish(), names
 
 
 def curves(
@@ -161,33 +138,50 @@ def curves(
     dataset: Dataset,
     engine: Engine,
     frozen: frozenset[int],
+    effort: Effort,
+    memory: int,
     progress: Progress,
 ) -> list[Curve]:
     """One :class:`Curve` per group, of every width; groups in ``frozen`` may only stay whole.
 
-    Cost: one pass of the original over ``dataset`` per group and share.
+    Cost: per group and share, what comes behind the group's first reader, over the samples that ``effort`` allows.
     """
-    movable = [g for g in coupling.groups if g.id not in frozen]
-    progress.stage("sensitivity", len(movable) * len(SHARES))
-    probe = Probe(coupling, layers, dataset, engine) if movable else None
-    found: list[Curve] = []
-    for group, ranking in zip(coupling.groups, rankings, strict=True):
-        size = len(group)
-        if group.id in frozen or probe is None:
-            found.append(Curve(np.zeros(size + 1), np.asarray([size])))
-            continue
-        measured: list[tuple[int, float]] = []
-        for share in SHARES:
-            count = max(1, round(size * share))
-            kept = np.zeros(size, dtype=np.bool_)
-            kept[ranking.order[:count]] = True
-            readers = folded_weights(coupling, group, kept, layers, grams)
-            measured.append((count, max(probe.damage(readers), 0.0) if readers else ranking.error[count]))
-            progress.advance()
-        late = np.exp(LATE * group.id / max(len(coupling.groups) - 1, 1))
-        damage_at = interpolate(ranking.error, measured) * late
-        found.append(Curve(damage_at, np.arange(1, size + 1)))
-    return found
+    first = {g.id: min((r.index for r in readers_of(coupling, g, tuple(layers))), default=-1) for g in coupling.groups}
+    asked = sorted((g for g in coupling.groups if g.id not in frozen), key=lambda g: (first[g.id], g.id))
+    # On average a group stands in the middle: half of the network comes behind it.
+    shares, probes = measurements(effort, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    progress.stage("sensitivity", len(asked) * len(shares))
+    found = {g.id: Curve(np.zeros(len(g) + 1), np.asarray([len(g)])) for g in coupling.groups}
+    if asked:
+        few = dataset.take(list(range(min(dataset.count, probes))))
+        with Store(memory) as store:
+            probe = Probe(coupling, layers, few, engine, store, [first[g.id] for g in asked if first[g.id] >= 0])
+            for group in asked:
+                found[group.id] = _curve(probe, group, rankings[group.id], grams, first[group.id], shares, progress)
+    return [found[g.id] for g in coupling.groups]
+
+
+def _curve(
+    probe: Probe,
+    group: Group,
+    ranking: Ranking,
+    grams: Mapping[int, Gram],
+    stop: int,
+    shares: Sequence[float],
+    progress: Progress,
+) -> Curve:
+    """The curve of one group; without readers the selector's own error stands in."""
+    size = len(group)
+    measured: list[tuple[int, float]] = []
+    for share in shares:
+        count = max(1, round(size * share))
+        kept = np.zeros(size, dtype=np.bool_)
+        kept[ranking.order[:count]] = True
+        readers = folded_weights(probe.coupling, group, kept, list(probe.layers.values()), grams)
+        measured.append((count, max(probe.damage(readers, stop), 0.0) if readers else float(ranking.error[count])))
+        progress.advance()
+    late = np.exp(LATE * group.id / max(len(probe.coupling.groups) - 1, 1))
+    return Curve(interpolate(ranking.error, measured) * late, np.arange(1, size + 1))
 
 
 def interpolate(error: Array, measured: Sequence[tuple[int, float]]) -> Array:

@@ -24,7 +24,7 @@ from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 ROWS_PER_UNKNOWN = 12
-LEAST_ROWS = 4096
+LEAST_ROWS = 16_384
 MOST_ROWS = 40_000
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxprune.budget.target import Budget, Kind
 from onnxprune.cli import values
 from onnxprune.cli.parser import Parser, UsageError, nearest
-from onnxprune.options import REFITS, SELECTORS, Options
+from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS, Options
 
 if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess
@@ -61,6 +61,7 @@ def add_pruning(parser: Parser) -> None:
     parser.add_argument("--max-drop", type=values.drop, metavar="X")
     parser.add_argument("--select", type=values.choice(SELECTORS), default="qr")
     parser.add_argument("--refit", type=values.choice(REFITS), default="lstsq")
+    parser.add_argument("--effort", type=values.choice(EFFORT_NAMES), default="default")
     parser.add_argument("--round", dest="round_to", type=values.multiple, default=None, metavar="auto|N")
     parser.add_argument("--latency-table", type=Path, metavar="FILE")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB")
@@ -82,6 +83,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
         preprocess=_preprocess(given),
         select=given.get("select", defaults.select),
         refit=given.get("refit", defaults.refit),
+        effort=given.get("effort", defaults.effort),
         round_to=given.get("round_to"),
         latency_table=given.get("latency_table"),
         exclude=tuple(given.get("exclude", ())),

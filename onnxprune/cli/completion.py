@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from onnxprune.cli import apply, compare, inspect, prune, values, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import Parser
-from onnxprune.options import REFITS, SELECTORS
+from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS
 
 HELP = """\
 onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         "--preprocess": tuple(PRESETS),
         "--select": SELECTORS,
         "--refit": REFITS,
+        "--effort": EFFORT_NAMES,
         "--round": ("auto", "8", "16", "32"),
         "--providers": tuple(values.PROVIDERS),
     }

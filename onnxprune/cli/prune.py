@@ -30,6 +30,7 @@ budget, one of         R is the fraction KEPT; default: --max-drop 0.01
 how
   --select METHOD      qr, magnitude or random (qr)
   --refit METHOD       lstsq or none (lstsq)
+  --effort LEVEL       fast, default or best: computing spent on accuracy
   --round auto|N       channel counts are multiples of N (auto: fastest here)
   --latency-table FILE fastest on the device that the table was measured on
   --exclude GLOB, --only GLOB    nodes, tensors or groups; repeatable

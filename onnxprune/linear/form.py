@@ -112,7 +112,7 @@ def geometry(
     node, rank = layer.node, len(space_in)
     strides = node.integers("strides") or (1,) * rank
     dilations = node.integers("dilations") or (1,) * rank
-    begin = _begin_pads(layer, space_in, space_out, kernel, strides, dilations)
+    begin = padding(layer, space_in, space_out, kernel)
     lines: list[Array] = []
     for a in range(rank):
         out = np.arange(space_out[a])[:, None]
@@ -126,15 +126,11 @@ def geometry(
     return Geometry(tuple(lines))
 
 
-def _begin_pads(
-    layer: Layer,
-    space_in: Sequence[int],
-    space_out: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-) -> list[int]:
+def padding(layer: Layer, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]) -> list[int]:
+    """Padding before the first position of each spatial axis, ``auto_pad`` and ``output_shape`` resolved."""
     rank = len(space_in)
+    strides = layer.node.integers("strides") or (1,) * rank
+    dilations = layer.node.integers("dilations") or (1,) * rank
     mode = layer.node.string("auto_pad", "NOTSET")
     pads = layer.node.integers("pads")
     if layer.kind == "transpose" and layer.node.integers("output_shape"):

@@ -5,11 +5,13 @@ input differs from the original's, rows of the pruned input X and of the target 
 minimise ‖XW − Y‖² + λ‖D(W − W₀)‖², where W₀ are the weights folded on the original inputs.  λ is the best of a few
 on held-out rows; where no λ beats W₀ and the plain slice there, the better of those two stays.  Because later
 layers see the refitted outputs of earlier ones, errors are corrected instead of adding up.
+
+Where a layer reads a hidden one (:mod:`onnxprune.refit.hidden`), the hidden layer is then refined against what the
+reader still misses (:mod:`onnxprune.refit.refine`), and the reader fitted again.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,18 +21,22 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, row_picks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.view import view
-from onnxprune.linear.form import Layer, from_normal, sample_outputs, sample_rows, to_normal
+from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.progress import Progress
+from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.fit import Rows, fit
+from onnxprune.refit.hidden import Hidden, hidden_of
+from onnxprune.refit.refine import Maps, Part, refine
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
+from onnxprune.runtime.free import FreeLayer, chain_function
 from onnxprune.runtime.segment import Runner
 from onnxprune.runtime.session import Engine
 from onnxprune.runtime.store import Store
-from onnxprune.surgery.cut import constant_of, cut
+from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
@@ -39,6 +45,8 @@ FOLD_RIDGE = 1e-3
 HOLD_EVERY = 5
 #: Per-channel scales below this share of the largest cannot be divided by.
 SMALLEST_SCALE = 1e-4
+#: Bytes of one activation that a refinement looks at; more samples than these hold are left out.
+MAP_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +66,14 @@ def refit(
     engine: Engine,
     memory: int,
     seed: int,
+    rounds: int,
     progress: Progress,
 ) -> Refit:
     """Refit every layer of the cut ``keep``.
 
     Cost: one pass of the original and one of the pruned model over ``dataset`` (each node runs once per batch),
-    plus, per layer, rows·n² for the moments and n³/3 per strength, n = kept inputs · taps.
+    plus, per layer, rows·n² for the moments and n³/3 per strength, n = kept inputs · taps; ``rounds`` of
+    refinement of the hidden layers cost two more fits and about ten passes of the two layers each.
     """
     pruned = view(cut(coupling, keep))
     biggest = sorted({v for layer in layers for v in (layer.data, layer.output)})
@@ -74,10 +84,8 @@ def refit(
         whole = Runner(coupling.graph, coupling.facts, store, "o:", batches, engine)
         small = Runner(pruned, coupling.facts, store, "p:", batches, engine)
         del batches
-        work = _Work(coupling, keep, grams, dataset.count, whole, small, seed)
+        work = _Work(coupling, keep, layers, grams, dataset.count, whole, small, seed, rounds)
         progress.stage("refit", len(layers))
-        for layer in layers:
-            work.prepare(layer)
         for layer in layers:
             work.layer(layer)
             progress.advance()
@@ -89,30 +97,37 @@ class _Work:
         self,
         coupling: Coupling,
         keep: Array,
+        layers: Sequence[Layer],
         grams: Mapping[int, Gram],
         samples: int,
         whole: Runner,
         small: Runner,
         seed: int,
+        rounds: int,
     ) -> None:
         self.coupling = coupling
-        self.masks = coupling.masks(keep)
         self.grams = grams
         self.samples = samples
         self.whole = whole
         self.small = small
         self.seed = seed
+        self.rounds = rounds
         self.weights: dict[Use, Array] = {}
         self.report: list[Refitted] = []
-        self.targets: dict[int, Target] = {}
-        self.touched: set[str] = set()
+        masks = coupling.masks(keep)
+        self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
+        self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
+        found = [hidden_of(coupling, layer, layers) for layer in layers] if rounds else []
+        self.hidden = {pair.reader.index: pair for pair in found if pair is not None}
+        self.current: dict[int, Array] = {}
+        self._hold(-1)
 
-    def prepare(self, layer: Layer) -> None:
-        target = target_of(self.coupling, layer, _channels(self.coupling, layer))
-        self.targets[layer.index] = target
-        self.whole.held.add(target.value)
-        if target.other is not None:
-            self.small.held.add(target.other)
+    def _hold(self, index: int) -> None:
+        """Keep what layers behind node ``index`` will ask for."""
+        later = [t for i, t in self.targets.items() if i > index]
+        self.whole.held = {t.value for t in later}
+        self.small.held = {t.other for t in later if t.other is not None}
+        self.small.held |= {pair.layer.data for i, pair in self.hidden.items() if i > index}
 
     def layer(self, layer: Layer) -> None:
         target = self.targets[layer.index]
@@ -120,139 +135,157 @@ class _Work:
         self.small.replaced = self.weights
         self.small.advance(layer.index)
         if self.small.has(layer.data) and self.whole.has(target.value):
-            self._fit(layer, target)
-        later = [t for i, t in self.targets.items() if i > layer.index]
-        self.whole.held = {t.value for t in later}
-        self.small.held = {t.other for t in later if t.other is not None}
+            fitted = self._fit(layer, target)
+            if fitted is not None and layer.index in self.hidden:
+                fitted = self._refine(self.hidden[layer.index], fitted)
+            if fitted is not None:
+                self.report.append(fitted)
+        self._hold(layer.index)
 
-    def _fit(self, layer: Layer, target: Target) -> None:
-        sliced = self._sliced(layer)
-        groups, outs, channels, taps = sliced.shape
-        out_mask = self._out_mask(layer)
-        scale = target.scale[out_mask]
+    def _fit(self, layer: Layer, target: Target) -> Refitted | None:
+        """Fit ``layer`` on its inputs as they are now; ``None`` where nothing before it was changed."""
+        part = self.cut[layer.index]
+        base = part.base()
+        self.current[layer.index] = base
+        scale = target.scale[part.kept_outputs]
         usable = np.abs(scale) > SMALLEST_SCALE * max(float(np.abs(scale).max(initial=0.0)), 1e-30)
-        train, test = self._rows(layer, target, groups, channels * taps, np.where(usable, scale, 1.0))
-        old_bias = self._old_bias(layer, groups, outs)
-        base = np.concatenate([sliced.reshape(groups, outs, -1), old_bias[:, :, None]], axis=2).transpose(0, 2, 1)
-        with blas_threads(channels * taps):
-            found = fit(train, test, base, self._folded(layer, base, train.constant), target.window)
+        train, test = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
+        with blas_threads(base.shape[1] - 1):
+            found = fit(train, test, base, self._folded(part, base, train.constant), target.window)
         if found.before == 0.0:
-            return
-        self.report.append(Refitted(layer.node.label, found.before, found.after, found.accepted))
+            return None
         if found.accepted:
-            best = np.where(usable.reshape(groups, 1, outs), found.weights, base)
-            self._store(layer, target, best, old_bias)
+            best = np.where(usable.reshape(part.groups, 1, -1), found.weights, base)
+            self._keep(part, target, best)
+        return Refitted(layer.node.label, found.before, found.after, found.accepted)
 
-    def _rows(self, layer: Layer, target: Target, groups: int, features: int, scale: Array) -> tuple[Rows, Rows]:
+    def _keep(self, part: CutLayer, target: Target, weights: Array) -> None:
+        self.current[part.layer.index] = weights
+        self.weights.update(part.constants(weights, target.home))
+
+    def _rows(self, part: CutLayer, target: Target, scale: Array, features: int) -> tuple[Rows, Rows]:
         """Rows to fit on and rows held out, from all batches."""
-        out_mask = self._out_mask(layer)
-        shift = target.shift[out_mask].astype(np.float32)
+        layer = part.layer
+        shift = target.shift[part.kept_outputs].astype(np.float32)
         parts: tuple[list[tuple[Array, Array, Array]], ...] = ([], [])
         for batch in range(self.small.count):
             x = self.small.get(layer.data, batch)
             y = self.whole.get(target.value, batch)
             picks, geo = row_picks(self.coupling, layer, x, y.shape, features, self.samples, self.seed + batch)
-            rows = sample_rows(layer, x, geo, picks, groups).reshape(-1, groups, features)
-            wanted = sample_outputs(layer, y, geo, picks)[:, out_mask]
+            rows = sample_rows(layer, x, geo, picks, part.groups).reshape(-1, part.groups, features)
+            wanted = sample_outputs(layer, y, geo, picks)[:, part.kept_outputs]
             offset = np.broadcast_to(shift, wanted.shape)
             if target.other is not None:
                 offset = offset + sample_outputs(layer, self.small.get(target.other, batch), geo, picks)
-            parts[batch % HOLD_EVERY == HOLD_EVERY - 1].append((rows, wanted, offset))
+            parts[_held_out(batch)].append((rows, wanted, offset))
         light = scale.astype(np.float32)
-        constant = 0.0 if layer.bias_slot is None and target.home is None else 1.0
         made = []
-        for part in parts:
-            if part:
-                x, wanted, offset = (np.concatenate(column) for column in zip(*part, strict=True))
-                made.append(Rows(x, wanted, offset, light, constant))
+        for column in parts:
+            if column:
+                x, wanted, offset = (np.concatenate(c) for c in zip(*column, strict=True))
+                made.append(Rows(x, wanted, offset, light, _constant(layer, target)))
         return made[0], made[-1]
 
-    def _folded(self, layer: Layer, base: Array, constant: float) -> Array:
+    def _folded(self, part: CutLayer, base: Array, constant: float) -> Array:
         """W₀: all of the original weights, folded onto the kept inputs with the original's moments.
 
         ``constant``: see :class:`onnxprune.refit.fit.Rows`.
         """
-        gram = self.grams.get(layer.index)
-        use = (layer.index, layer.weight_slot)
-        stored = constant_of(self.coupling, use)
-        full = to_normal(layer, stored, layer.groups())
-        if gram is None or full.shape[0] != base.shape[0] or full.shape[2] * full.shape[3] + 1 == base.shape[1]:
+        gram = self.grams.get(part.layer.index)
+        full = part.full()
+        if gram is None or full.shape[0] != base.shape[0] or full.shape[1] == base.shape[1]:
             return base
-        channels = self._in_mask(layer)
-        alive = np.flatnonzero(np.append(np.repeat(channels, full.shape[3]), True))
-        outs = self._out_mask(layer).reshape(full.shape[0], -1)
-        bias = self._full_bias(layer, full.shape[0], full.shape[1])
+        taps = (full.shape[1] - 1) // len(part.kept_inputs)
+        alive = np.flatnonzero(np.append(np.repeat(part.kept_inputs, taps), True))
+        outs = part.kept_outputs.reshape(full.shape[0], -1)
         found = np.empty_like(base)
         for g in range(full.shape[0]):
-            flat = np.concatenate([full[g].reshape(full.shape[1], -1), bias[g][:, None]], axis=1).T
-            found[g] = fold(with_constant(gram.xx[g], constant), flat[:, outs[g]].astype(np.float64), alive, FOLD_RIDGE)
+            found[g] = fold(with_constant(gram.xx[g], constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
         return found
 
-    # -- masks and slices -----------------------------------------------------------------------------------
+    # -- hidden layers --------------------------------------------------------------------------------------
 
-    def _out_mask(self, layer: Layer) -> Array:
-        axis = -1 if layer.kind == "matmul" else 1
-        rank = len(self.coupling.facts.shapes[layer.output])
-        return self.masks(layer.output, axis % rank)
+    def _refine(self, pair: Hidden, fitted: Refitted) -> Refitted:
+        """Alternate: the hidden layer takes its steps, its reader is fitted again."""
+        target = self.targets[pair.reader.index]
+        first, second = self.cut[pair.layer.index], self.cut[pair.reader.index]
+        if pair.layer.index not in self.current or not self.small.has(pair.layer.data):
+            return fitted
+        graph, engine = self.small.graph, self.small.engine
+        layer, reader = FreeLayer(graph, pair.layer, engine), FreeLayer(graph, pair.reader, engine)
+        chain = chain_function(graph, pair.chain, pair.layer.output, pair.reader.data, self.small.constant, engine)
+        train, test = self._maps(pair, target)
+        scale = target.scale[second.kept_outputs].astype(np.float32)
+        constant = _constant(pair.layer, self.targets[pair.layer.index])
+        for _ in range(self.rounds):
+            better = refine(
+                Part(layer, self.current[pair.layer.index], first.stored, _axis(pair.layer)),
+                chain,
+                Part(reader, self.current[pair.reader.index], second.stored, _axis(pair.reader)),
+                scale,
+                target.window,
+                constant,
+                train,
+                test,
+            )
+            if better is None:
+                break
+            self._keep(first, self.targets[pair.layer.index], better)
+            for batch in range(self.small.count):
+                output = layer.forward(self.small.get(pair.layer.data, batch), *first.stored(better))
+                self.small.put(pair.reader.data, batch, chain(output))
+            again = self._fit(pair.reader, target)
+            if again is not None:
+                fitted = Refitted(fitted.node, fitted.before, again.after, fitted.accepted or again.accepted)
+        return fitted
 
-    def _in_mask(self, layer: Layer) -> Array:
-        """Kept input channels of one group (the same in every group)."""
-        axis = (0 if layer.flip else 1) if layer.kind == "matmul" else (1 if layer.kind == "conv" else 0)
-        mask = self.masks((layer.index, layer.weight_slot), axis)
-        return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
+    def _maps(self, pair: Hidden, target: Target) -> tuple[list[Maps], list[Maps]]:
+        """Whole activations to step on and to search the steps' lengths on."""
+        second = self.cut[pair.reader.index]
+        shift = target.shift[second.kept_outputs].astype(np.float32)
+        parts: tuple[list[Maps], list[Maps]] = ([], [])
+        room = [MAP_BYTES, MAP_BYTES // 4]
+        for batch in range(self.small.count):
+            x = self.small.get(pair.layer.data, batch)
+            wanted = self.whole.get(target.value, batch)
+            side = _held_out(batch)
+            if parts[side] and room[side] < max(x.nbytes, wanted.nbytes):
+                continue
+            room[side] -= max(x.nbytes, wanted.nbytes)
+            wanted = np.compress(second.kept_outputs, wanted, axis=_axis(pair.reader) % wanted.ndim)
+            shape = [1] * wanted.ndim
+            shape[_axis(pair.reader)] = len(shift)
+            offset = shift.reshape(shape)
+            if target.other is not None:
+                offset = offset + self.small.get(target.other, batch)
+            parts[side].append(self._map(pair, x, wanted, offset, batch))
+        return parts[0], parts[1] or parts[0]
 
-    def _sliced(self, layer: Layer) -> Array:
-        use = (layer.index, layer.weight_slot)
-        array = constant_of(self.coupling, use)
-        for axis in range(array.ndim):
-            array = np.compress(self.masks(use, axis), array, axis=axis)
-        return to_normal(layer, array, self._groups_now(layer)).astype(np.float64)
+    def _map(self, pair: Hidden, x: Array, wanted: Array, offset: Array, batch: int) -> Maps:
+        layer = pair.layer
+        groups, count, _ = self.current[layer.index].shape
+        shape = (len(x), *self.coupling.facts.shapes[layer.output][1:])
+        picks, geo = row_picks(self.coupling, layer, x, shape, count - 1, self.samples, self.seed + batch)
+        rows = sample_rows(layer, x, geo, picks, groups)
+        return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 
-    def _groups_now(self, layer: Layer) -> int:
-        attribute = self.small.graph.nodes[layer.index].integer("group", 1)
-        return attribute if layer.kind != "matmul" else 1
 
-    def _full_bias(self, layer: Layer, groups: int, outs: int) -> Array:
-        slot = layer.bias_slot
-        if slot is not None and slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None:
-            bias = constant_of(self.coupling, (layer.index, slot)).astype(np.float64)
-            return np.broadcast_to(bias, (groups * outs,)).reshape(groups, outs)
-        return np.zeros((groups, outs))
+def _held_out(batch: int) -> int:
+    return int(batch % HOLD_EVERY == HOLD_EVERY - 1)
 
-    def _old_bias(self, layer: Layer, groups: int, outs: int) -> Array:
-        mask = self._out_mask(layer)
-        full = self._full_bias(layer, 1, len(mask))
-        return np.asarray(full[0][mask].reshape(groups, outs))
 
-    # -- where the bias goes --------------------------------------------------------------------------------
+def _constant(layer: Layer, target: Target) -> float:
+    """1 where a bias has a place, else 0."""
+    return 0.0 if layer.bias_slot is None and target.home is None else 1.0
 
-    def _has_bias(self, layer: Layer) -> bool:
-        slot = layer.bias_slot
-        return slot is not None and slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None
 
-    def _store(self, layer: Layer, target: Target, best: Array, old_bias: Array) -> None:
-        use = (layer.index, layer.weight_slot)
-        stored = constant_of(self.coupling, use)
-        for axis in range(stored.ndim):
-            stored = np.compress(self.masks(use, axis), stored, axis=axis)
-        groups, count, outs = best.shape
-        taps = math.prod(stored.shape[2:]) if layer.kind != "matmul" else 1
-        normal = best[:, :-1].transpose(0, 2, 1).reshape(groups, outs, (count - 1) // taps, taps)
-        self.weights[use] = from_normal(layer, normal, stored)
-        bias = best[:, -1].reshape(-1)
-        if self._has_bias(layer) or (layer.bias_slot is not None and target.home is None):
-            slot = layer.bias_slot
-            assert slot is not None
-            self.weights[layer.index, slot] = bias.astype(stored.dtype)
-        elif target.home is not None:
-            home, sign = target.home
-            array = constant_of(self.coupling, home)
-            for axis in range(array.ndim):
-                array = np.compress(self.masks(home, axis), array, axis=axis)
-            moved = array + sign * (bias - old_bias.reshape(-1)).reshape(array.shape)
-            self.weights[home] = moved.astype(array.dtype)
+def _axis(layer: Layer) -> int:
+    return -1 if layer.kind == "matmul" else 1
+
+
+def _groups(small: Runner, layer: Layer) -> int:
+    return small.graph.nodes[layer.index].integer("group", 1) if layer.kind != "matmul" else 1
 
 
 def _channels(coupling: Coupling, layer: Layer) -> int:
-    shape = coupling.facts.shapes[layer.output]
-    return shape[-1] if layer.kind == "matmul" else shape[1]
+    return coupling.facts.shapes[layer.output][_axis(layer)]

@@ -28,10 +28,10 @@ def outputs_of(
         for part, result in zip(parts, run(session, feeds, names), strict=True):
             padded = result.ndim > 0 and dataset.batch_limit not in (None, 1) and len(result) > len(indices)
             part.append(result[: len(indices)] if padded else np.atleast_1d(result))
-    return [_stack(part) for part in parts]
+    return [stack(part) for part in parts]
 
 
-def _stack(parts: list[Array]) -> Array:
+def stack(parts: list[Array]) -> Array:
     if all(p.shape[1:] == parts[0].shape[1:] for p in parts):
         return np.concatenate(parts)
     return np.concatenate([p.ravel() for p in parts])

@@ -40,6 +40,7 @@ class Runner:
         self.replaced: dict[Use, Array] = {}
         self.held: set[str] = set()
         self._prefix = prefix
+        self._types = facts.dtypes
         self._cursor = 0
         self._nodes = [n for n in graph.nodes if not n.scope and n.index not in facts.folded and not _is_constant(n)]
         self._constants: dict[str, Array] = {}
@@ -78,6 +79,10 @@ class Runner:
     def get(self, value: str, batch: int) -> Array:
         return self.store.get(self._prefix + value, batch)
 
+    def put(self, value: str, batch: int, array: Array) -> None:
+        """Exchange what was computed for ``value``; nodes that read it later see the new array."""
+        self.store.put(self._prefix + value, batch, array)
+
     def constant(self, value: str) -> Array | None:
         if value in self._constants:
             return self._constants[value]
@@ -98,26 +103,32 @@ class Runner:
             if value not in self.held and self._last_use.get(value, -1) < self._cursor:
                 self.store.drop(name)
 
-    def _run(self, piece: list[Node]) -> None:
+    def _wanted(self, piece: list[Node]) -> list[str]:
+        """What ``piece`` makes for nodes behind it, or for those who asked."""
         made = {o for n in piece for o in n.outputs if o is not None}
-        last = piece[-1].index
-        wanted = sorted(v for v in made if self._last_use.get(v, -1) > last or v in self.held)
+        return sorted(v for v in made if self._last_use.get(v, -1) > piece[-1].index or v in self.held)
+
+    def _run(self, piece: list[Node]) -> None:
+        wanted = self._wanted(piece)
         if not wanted:
             return
-        model, inputs = self._model(piece, made, wanted)
+        model, inputs = self._model(piece, wanted, self.replaced)
         session = open_session(model, self.engine)
         names = {name: self._prefix + name for name in inputs}
         for batch in range(self.count):
             for value, array in zip(wanted, run(session, self.store.feeds(names, batch), wanted), strict=True):
                 self.store.put(self._prefix + value, batch, array)
 
-    def _model(self, piece: list[Node], made: set[str], wanted: list[str]) -> tuple[onnx.ModelProto, list[str]]:
+    def _model(
+        self, piece: list[Node], wanted: list[str], replaced: Mapping[Use, Array]
+    ) -> tuple[onnx.ModelProto, list[str]]:
+        made = {o for n in piece for o in n.outputs if o is not None}
         nodes: list[onnx.NodeProto] = []
         initializers: dict[str, onnx.TensorProto] = {}
         inputs: dict[str, None] = {}
         for node in piece:
             proto = node.proto
-            changes = {slot: a for (index, slot), a in self.replaced.items() if index == node.index}
+            changes = {slot: a for (index, slot), a in replaced.items() if index == node.index}
             if changes:
                 proto = onnx.NodeProto()
                 proto.CopyFrom(node.proto)
@@ -140,10 +151,7 @@ class Runner:
                     initializers[value] = numpy_helper.from_array(known, value)
                 else:
                     inputs[value] = None
-        specs = [
-            oh.make_tensor_value_info(v, oh.np_dtype_to_tensor_dtype(self.store.get(self._prefix + v, 0).dtype), None)
-            for v in inputs
-        ]
+        specs = [oh.make_tensor_value_info(v, self._type(v), None) for v in inputs]
         graph = oh.make_graph(nodes, "piece", specs, [onnx.ValueInfoProto(name=v) for v in wanted])
         graph.initializer.extend(initializers.values())
         model = oh.make_model(
@@ -151,6 +159,11 @@ class Runner:
         )
         model.functions.extend(self.graph.model.functions)
         return model, list(inputs)
+
+    def _type(self, value: str) -> int:
+        if self.has(value):
+            return int(oh.np_dtype_to_tensor_dtype(self.get(value, 0).dtype))
+        return self._types[value]
 
     def _captured(self, node: Node) -> list[str]:
         """Outer values that the bodies of ``node`` read."""

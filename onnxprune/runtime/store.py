@@ -35,6 +35,8 @@ class Store:
             self._folder = None
 
     def put(self, value: str, batch: int, array: Array) -> None:
+        """Keep ``array``; one that was there before goes."""
+        self._forget((value, batch))
         if self._used + array.nbytes <= self.limit:
             self._memory[value, batch] = array
             self._used += array.nbytes
@@ -61,7 +63,11 @@ class Store:
         return {value for value, _ in (*self._memory, *self._disk)}
 
     def drop(self, value: str) -> None:
-        for key in [k for k in self._memory if k[0] == value]:
+        for key in [k for k in (*self._memory, *self._disk) if k[0] == value]:
+            self._forget(key)
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        if key in self._memory:
             self._used -= self._memory.pop(key).nbytes
-        for key in [k for k in self._disk if k[0] == value]:
+        if key in self._disk:
             self._disk.pop(key).unlink()

@@ -1,0 +1,110 @@
+"""One linear layer of the cut model: its kept axes, its sliced weights, and how new weights are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.site import Masks
+from onnxprune.linear.form import Layer, from_normal, to_normal
+from onnxprune.surgery.cut import constant_of
+from onnxprune.surgery.edit import Use
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CutLayer:
+    """``layer`` after a cut.  ``groups``: its convolution groups in the cut model (depthwise layers lose some)."""
+
+    coupling: Coupling
+    masks: Masks
+    layer: Layer
+    groups: int
+
+    @property
+    def weight_use(self) -> Use:
+        return self.layer.index, self.layer.weight_slot
+
+    @cached_property
+    def kept_outputs(self) -> Array:
+        """Boolean per output channel of the original."""
+        axis = -1 if self.layer.kind == "matmul" else 1
+        return self.masks(self.layer.output, axis % len(self.coupling.facts.shapes[self.layer.output]))
+
+    @cached_property
+    def kept_inputs(self) -> Array:
+        """Boolean per input channel of one convolution group of the original (the same in every group)."""
+        layer = self.layer
+        axis = (0 if layer.flip else 1) if layer.kind == "matmul" else (1 if layer.kind == "conv" else 0)
+        mask = self.masks(self.weight_use, axis)
+        return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
+
+    def sliced(self, use: Use) -> Array:
+        """A constant of the original on the kept positions of all of its axes."""
+        array = constant_of(self.coupling, use)
+        for axis in range(array.ndim):
+            array = np.compress(self.masks(use, axis), array, axis=axis)
+        return array
+
+    @property
+    def has_bias(self) -> bool:
+        slot = self.layer.bias_slot
+        inputs = self.layer.node.inputs
+        return slot is not None and slot < len(inputs) and inputs[slot] is not None
+
+    def full_bias(self) -> Array:
+        """The original's bias per output channel, float64; zeros where it has none."""
+        count = len(self.kept_outputs)
+        if not self.has_bias:
+            return np.zeros(count)
+        assert self.layer.bias_slot is not None
+        bias = constant_of(self.coupling, (self.layer.index, self.layer.bias_slot)).astype(np.float64)
+        return np.broadcast_to(bias, (count,))
+
+    def full(self) -> Array:
+        """All of the original weights with their biases: (g, n+1, o) float64, of the original's sizes."""
+        normal = to_normal(self.layer, constant_of(self.coupling, self.weight_use), self.layer.groups())
+        return _with_bias(normal, self.full_bias())
+
+    def base(self) -> Array:
+        """The sliced weights with their biases: (g, n+1, o) float64."""
+        normal = to_normal(self.layer, self.sliced(self.weight_use), self.groups)
+        return _with_bias(normal, self.full_bias()[self.kept_outputs])
+
+    def stored(self, weights: Array) -> tuple[Array, Array]:
+        """(g, n+1, o) -> (weight in its stored layout, bias (g·o,)), both of the stored dtype."""
+        like = self.sliced(self.weight_use)
+        groups, count, outs = weights.shape
+        channels = int(self.kept_inputs.sum())
+        normal = weights[:, :-1].transpose(0, 2, 1).reshape(groups, outs, channels, (count - 1) // channels)
+        return from_normal(self.layer, normal, like), weights[:, -1].reshape(-1).astype(like.dtype)
+
+    def constants(self, weights: Array, home: tuple[Use, float] | None) -> Mapping[Use, Array]:
+        """The constants that make the layer compute with ``weights`` (g, n+1, o).
+
+        ``home``: where the bias goes that the layer itself has no place for, and with which sign; see
+        :class:`onnxprune.refit.targets.Target`.
+        """
+        weight, bias = self.stored(weights)
+        found = {self.weight_use: weight}
+        slot = self.layer.bias_slot
+        if slot is not None and (self.has_bias or home is None):
+            found[self.layer.index, slot] = bias
+        elif home is not None:
+            use, sign = home
+            array = self.sliced(use)
+            change = weights[:, -1].reshape(-1) - self.full_bias()[self.kept_outputs]
+            found[use] = (array + sign * change.reshape(array.shape)).astype(array.dtype)
+        return found
+
+
+def _with_bias(normal: Array, bias: Array) -> Array:
+    """(g, o, i, t) and (g·o,) -> (g, i·t+1, o)."""
+    groups, outs = normal.shape[:2]
+    flat = normal.reshape(groups, outs, -1).astype(np.float64)
+    return np.concatenate([flat, bias.reshape(groups, outs, 1)], axis=2).transpose(0, 2, 1)
