@@ -60,7 +60,7 @@ def probes() -> list[Json]:
     square = (PROBE_SIDE, PROBE_SIDE)
     for key, op, shape in (("byte", "Add", PROBE_ELEMENTS), ("mac", "MatMul", square)):
         nodes = [oh.make_node(op, ["a", "b"], ["layer.1.out"], name="layer.1")]
-        found.append(_packed(key, 1, nodes, [], {"a": shape, "b": shape}, {"layer.1.out": None}, "float32", 1.0))
+        found.append(_packed(key, 1, nodes, [], {"a": shape, "b": shape}, {"layer.1.out": shape}, "float32", 1.0))
     return found
 
 
@@ -73,7 +73,7 @@ def _entry(signature: Signature, inputs: int, outputs: list[int]) -> Json:
     taken = min(1.0, MOST_ELEMENTS / (channels // groups * max(outputs) * math.prod(signature.kernel)))
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
-    results: dict[str, tuple[int, ...] | None] = {}
+    results: dict[str, tuple[int, ...]] = {}
     for width in outputs:
         outs = max(1, int(width * taken))
         shape = (channels, outs) if matrix else _weight_shape(signature, channels, outs, groups)
@@ -83,13 +83,13 @@ def _entry(signature: Signature, inputs: int, outputs: list[int]) -> Json:
         name, made = f"layer.{width}", f"layer.{width}.out"
         if matrix:
             nodes.append(oh.make_node("MatMul", ["x", f"weight.{width}"], [made], name=name))
-            results[made] = None
+            results[made] = (*signature.space, outs)
             continue
         nodes.append(_convolution(signature, groups, [f"weight.{width}", made], name))
         nodes.append(oh.make_node("Relu", [made], [f"{made}.relu"], name=f"{name}.relu"))
         # Only a few numbers leave each branch, so that no output has to be brought into the plain layout.
         nodes.append(oh.make_node("GlobalAveragePool", [f"{made}.relu"], [f"pool.{width}"], name=f"pool.{width}"))
-        results[f"pool.{width}"] = None
+        results[f"pool.{width}"] = (1, outs, *(1 for _ in signature.space))
     x = (*signature.space, channels) if matrix else (1, channels, *signature.space)
     return _packed(signature.key, inputs, nodes, constants, {"x": x}, results, signature.dtype, 1 / taken)
 
@@ -121,7 +121,7 @@ def _packed(
     nodes: list[onnx.NodeProto],
     constants: list[onnx.TensorProto],
     feeds: dict[str, tuple[int, ...]],
-    results: dict[str, tuple[int, ...] | None],
+    results: dict[str, tuple[int, ...]],
     dtype: str,
     scale: float,
 ) -> Json:
