@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import Sketch, prove, reasons, table
+from graphs import Sketch, prove, pruned, random_keep, reasons, table
 from onnx import TensorProto
 
 import onnxprune
@@ -65,3 +65,31 @@ def test_made_up_data_suit_a_model_that_needs_long_inputs_and_a_certain_number()
     g.output(g.op("Div", g.op("Conv", hidden, g.weight(4, 12, 1), name="last"), right), ["n", 4, "u"])
     result = onnxprune.prune(g.model(), macs=0.6, samples=4, round_to=1, threads=1)
     assert result.report.verify.passed and result.report.macs.ratio <= 0.6
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_weight_shared_through_identity_is_cut_once_for_all_its_readers(copies: int) -> None:
+    g = Sketch()
+    weight, bias = g.weight(8, 3, 3, 3, name="weight"), g.weight(8, name="bias")
+    ends = []
+    for side in ("left", "right"):
+        x = g.input(side, [1, 3, 6, 6])
+        y = g.op("Conv", x, weight, bias, attrs={"pads": [1, 1, 1, 1]})
+        ends.append(g.op("Relu", g.conv(g.op("Relu", y), 8, 4)))
+        for _ in range(copies):
+            weight, bias = g.op("Identity", weight), g.op("Identity", bias)
+    g.output(g.op("Sub", *ends), [1, 4, 6, 6])
+    model = g.model()
+    coupling = prove(model)
+    assert 8 in table(coupling).values()
+    small = pruned(coupling, random_keep(coupling, 0))
+    assert len(small.graph.initializer) == len(model.graph.initializer)
+
+
+def test_a_bias_that_identity_copies_is_cut_for_each_reader_alone() -> None:
+    g = Sketch()
+    x, bias = g.input("x", [1, 3, 6, 6]), g.keep("bias", np.zeros(8, np.float32))
+    y = g.conv(x, 3, 8, 3, bias=bias, name="first")
+    z = g.conv(g.op("Relu", y), 8, 8, 3, bias=g.op("Identity", bias), name="second")
+    g.output(g.conv(g.op("Relu", z), 8, 4), [1, 4, 6, 6])
+    assert sorted(table(prove(g.model())).values()) == [8, 8]

@@ -16,7 +16,7 @@ from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, data_uses
+from onnxprune.graph.view import Graph, Node, original_of, shared_uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,19 +197,14 @@ class _Walker:
         for index, bound in self.bounds.items():
             for slot, value in enumerate(self.graph.nodes[index].inputs):
                 weighs = bound.rule.linear is not None or bool(bound.rule.macs)
-                if (
-                    value is not None
-                    and weighs
-                    and self.labels.is_constant(value)
-                    and len(data_uses(self.graph, value)) > 1
-                ):
-                    readers.setdefault(value, []).append((index, slot))
+                if value is not None and weighs and self.labels.is_constant(value):
+                    readers.setdefault(original_of(self.graph, value), []).append((index, slot))
         for value, uses in readers.items():
-            shape = self.facts.shapes[value]
-            if len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(value)):
+            shape, everyone = self.facts.shapes[value], shared_uses(self.graph, value)
+            if len(everyone) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(value)):
                 continue
             first = self.labels.get(uses[0]) or ()
-            for use in data_uses(self.graph, value):
+            for use in everyone:
                 if use in self.labels.of:
                     for left, right in zip(first, self.labels.of[use], strict=True):
                         self.labels.ledger.tie(left, right, use[0])

@@ -183,6 +183,33 @@ def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
     ]
 
 
+def original_of(graph: Graph, value: str) -> str:
+    """The value that ``value`` is a copy of by Identity nodes, by which exporters merge equal tensors; else itself."""
+    while value in graph.producer:
+        node = graph.nodes[graph.producer[value]]
+        if node.op != "Identity" or node.domain or node.inputs[0] is None:
+            break
+        value = node.inputs[0]
+    return value
+
+
+def copies_of(graph: Graph, value: str) -> list[str]:
+    """``value`` and all that Identity nodes make of it."""
+    found = [value]
+    for name in found:
+        for index, _ in graph.consumers.get(name, ()):
+            node = graph.nodes[index]
+            if node.op == "Identity" and not node.domain:
+                found += [out for out in node.outputs if out is not None]
+    return found
+
+
+def shared_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
+    """The :func:`data_uses` of ``value`` and of its copies, other than by the Identity nodes that copy it."""
+    uses = [use for name in copies_of(graph, value) for use in data_uses(graph, name)]
+    return [(i, slot) for i, slot in uses if graph.nodes[i].op != "Identity" or graph.nodes[i].domain]
+
+
 def view(model: onnx.ModelProto) -> Graph:
     """Flatten ``model`` into a :class:`Graph`.  Cost: linear in nodes; no weight is decoded."""
     nodes: list[Node] = []

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.graph.view import Graph, Node, data_uses
+from onnxprune.graph.view import Graph, Node, copies_of, original_of, shared_uses
 from onnxprune.surgery.carry import from_surgeon, to_surgeon
 
 Array = np.ndarray
@@ -43,19 +43,20 @@ class Editor:
     def constants(self, values: Mapping[Use, Array]) -> None:
         """Give each use (node index, input slot) of a constant the array ``values[use]``.
 
-        A constant whose every use asks for the same array keeps its name and place; otherwise the uses that
-        differ get constants of their own, so that no other reader is touched.
+        A constant whose every use asks for the same array keeps its name and place, as do its copies by Identity;
+        otherwise the uses that differ get constants of their own, so that no other reader is touched.
         """
         by_value: dict[str, list[Use]] = {}
         for use in values:
-            by_value.setdefault(self.graph.nodes[use[0]].inputs[use[1]] or "", []).append(use)
+            by_value.setdefault(original_of(self.graph, self._value(use)), []).append(use)
         exposed = {o for body in self.graph.bodies for o in body.outputs}
         for value, uses in by_value.items():
-            readers = set(data_uses(self.graph, value))
+            copies, readers = copies_of(self.graph, value), set(shared_uses(self.graph, value))
             same = all(_equal(values[u], values[uses[0]]) for u in uses)
-            if same and readers == set(uses) and value not in exposed and self._in_place(value, values[uses[0]]):
+            hidden = exposed.isdisjoint(copies)
+            if same and readers == set(uses) and hidden and self._in_place(value, values[uses[0]]):
                 continue
-            askers = set(self.graph.consumers.get(value, ())) - readers
+            askers = {u for copy in copies for u in self.graph.consumers.get(copy, ()) if self._asks(u[0])}
             made: list[tuple[Array, gs.Constant]] = []
             for index, slot in uses:
                 array = values[index, slot]
@@ -68,6 +69,13 @@ class Editor:
                 # Who asks for its size would keep the original alive, and get the old size.
                 for index, slot in askers:
                     self.rewire(self.graph.nodes[index], slot, made[0][1])
+
+    def _value(self, use: Use) -> str:
+        return self.graph.nodes[use[0]].inputs[use[1]] or ""
+
+    def _asks(self, index: int) -> bool:
+        """Whether a node only asks for the size of what it reads."""
+        return self.graph.nodes[index].op in ("Shape", "Size") and self.graph.nodes[index].domain == ""
 
     def _in_place(self, value: str, array: Array) -> bool:
         producer = self.graph.producer.get(value)
