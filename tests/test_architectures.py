@@ -93,3 +93,16 @@ def test_a_bias_that_identity_copies_is_cut_for_each_reader_alone() -> None:
     z = g.conv(g.op("Relu", y), 8, 8, 3, bias=g.op("Identity", bias), name="second")
     g.output(g.conv(g.op("Relu", z), 8, 4), [1, 4, 6, 6])
     assert sorted(table(prove(g.model())).values()) == [8, 8]
+
+
+def test_a_layer_with_whole_heads_in_its_batch_axis_is_refitted_at_the_heads_that_stay() -> None:
+    g = Sketch()
+    wide = g.conv(g.input("x", [1, 3, 6, 6]), 3, 32, 3, name="wide")
+    heads = g.op("Reshape", wide, g.array([8, 4, 6, 6]))
+    pooled = g.conv(g.op("Relu", heads), 4, 4, 3, group=4, name="pooled")
+    joined = g.op("Reshape", g.op("Softmax", pooled, attrs={"axis": 1}), g.array([1, 32, 6, 6]))
+    g.output(g.conv(joined, 32, 5, name="last"), [1, 5, 6, 6])
+    model = g.model()
+    assert table(prove(model)) == {"wide": 8}
+    result = onnxprune.prune(model, macs=0.6, samples=8, round_to=1, threads=1)
+    assert result.report.verify.passed and result.report.macs.ratio <= 0.6

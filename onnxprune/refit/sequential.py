@@ -20,6 +20,7 @@ import numpy as np
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, row_picks
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.site import Masks
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import Gram, with_constant
@@ -117,6 +118,7 @@ class _Work:
         masks = coupling.masks(keep)
         self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
         self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
+        self.places = {layer.index: _places(coupling, masks, layer) for layer in layers}
         found = [hidden_of(coupling, layer, layers) for layer in layers] if rounds else []
         self.hidden = {pair.reader.index: pair for pair in found if pair is not None}
         self.current: dict[int, Array] = {}
@@ -170,7 +172,7 @@ class _Work:
         parts: tuple[list[tuple[Array, Array, Array]], ...] = ([], [])
         for batch in range(self.small.count):
             x = self.small.get(layer.data, batch)
-            y = self.whole.get(target.value, batch)
+            y = self._wanted(layer, target, batch)
             picks, geo = row_picks(self.coupling, layer, x, y.shape, features, self.samples, self.seed + batch)
             rows = sample_rows(layer, x, geo, picks, part.groups).reshape(-1, part.groups, features)
             wanted = sample_outputs(layer, y, geo, picks)[:, part.kept_outputs]
@@ -185,6 +187,13 @@ class _Work:
                 x, wanted, offset = (np.concatenate(c) for c in zip(*column, strict=True))
                 made.append(Rows(x, wanted, offset, light, _constant(layer, target)))
         return made[0], made[-1]
+
+    def _wanted(self, layer: Layer, target: Target, batch: int) -> Array:
+        """The original's activation at the places that the pruned model still has."""
+        found = self.whole.get(target.value, batch)
+        for axis, kept in self.places[layer.index]:
+            found = np.compress(kept, found, axis=axis)
+        return found
 
     def _folded(self, part: CutLayer, base: Array, constant: float) -> Array:
         """W₀: all of the original weights, folded onto the kept inputs with the original's moments.
@@ -247,7 +256,7 @@ class _Work:
         room = [MAP_BYTES, MAP_BYTES // 4]
         for batch in range(self.small.count):
             x = self.small.get(pair.layer.data, batch)
-            wanted = self.whole.get(target.value, batch)
+            wanted = self._wanted(pair.reader, target, batch)
             side = _held_out(batch)
             if parts[side] and room[side] < max(x.nbytes, wanted.nbytes):
                 continue
@@ -281,6 +290,13 @@ def _constant(layer: Layer, target: Target) -> float:
 
 def _axis(layer: Layer) -> int:
     return -1 if layer.kind == "matmul" else 1
+
+
+def _places(coupling: Coupling, masks: Masks, layer: Layer) -> list[tuple[int, Array]]:
+    """Axes of the output, other than the channels', that lose positions: heads in a batch axis, say; what stays."""
+    rank = len(coupling.facts.shapes[layer.output])
+    found = [(axis, masks(layer.output, axis)) for axis in range(rank) if axis != _axis(layer) % rank]
+    return [(axis, kept) for axis, kept in found if not kept.all()]
 
 
 def _groups(small: Runner, layer: Layer) -> int:
