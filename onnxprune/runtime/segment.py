@@ -10,7 +10,7 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node
+from onnxprune.graph.view import Graph, Node, original_of
 from onnxprune.runtime.session import Engine, open_session, run
 from onnxprune.runtime.store import Store
 
@@ -84,6 +84,10 @@ class Runner:
         self.store.put(self._prefix + value, batch, array)
 
     def constant(self, value: str) -> Array | None:
+        # Folded values were computed on the original; a copy by Identity is what its source is in this graph.
+        source = original_of(self.graph, value)
+        if source != value and source in self.graph.constants:
+            return self.graph.constants[source]
         if value in self._constants:
             return self._constants[value]
         return self.graph.constants.get(value, None)
