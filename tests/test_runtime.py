@@ -235,7 +235,7 @@ def test_latency_is_told_in_milliseconds_by_the_paired_ratio(monkeypatch: pytest
     """A machine that slows down while it measures changes every run, and no ratio."""
     clock = {"runs": 0}
 
-    def fastest(session: object, feeds: object, runs: int) -> float:
+    def fastest(session: object, feeds: object, runs: int, clock_: object) -> float:
         clock["runs"] += 1
         return (0.010 if session == "a" else 0.008) * (1 + (clock["runs"] - 1) // 2 / 10)
 
