@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from graphs import Sketch, prove, pruned, random_keep, reasons, table
 from onnx import TensorProto
@@ -106,3 +107,38 @@ def test_a_layer_with_whole_heads_in_its_batch_axis_is_refitted_at_the_heads_tha
     assert table(prove(model)) == {"wide": 8}
     result = onnxprune.prune(model, macs=0.6, samples=8, round_to=1, threads=1)
     assert result.report.verify.passed and result.report.macs.ratio <= 0.6
+
+
+def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
+    """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do."""
+    g, tokens, width = Sketch(), 6, 16
+    x = g.input("x", [1, tokens, width])
+
+    def split(name: str, count: int) -> str:
+        y = g.op("MatMul", x, g.weight(width, count * size), name=name)
+        return g.op("Transpose", g.op("Reshape", y, g.array([1, tokens, count, size])), attrs={"perm": [0, 2, 1, 3]})
+
+    table = g.weight(tokens, size)
+
+    def turn(y: str) -> str:
+        a, b = g.split("Split", y, g.array([size // 2, size // 2]), outputs=2, attrs={"axis": -1})
+        return g.op("Add", y, g.op("Mul", g.op("Concat", g.op("Neg", b), a, attrs={"axis": -1}), table))
+
+    def repeat(y: str) -> str:
+        wide = g.op("Expand", g.op("Unsqueeze", y, g.array([2])), g.array([1, shared, heads // shared, tokens, size]))
+        return g.op("Reshape", wide, g.array([1, heads, tokens, size]))
+
+    q, k, v = turn(split("q", heads)), repeat(turn(split("k", shared))), repeat(split("v", shared))
+    scores = g.op("MatMul", q, g.op("Transpose", k, attrs={"perm": [0, 1, 3, 2]}))
+    seen = g.op("Transpose", g.op("MatMul", g.op("Softmax", scores), v), attrs={"perm": [0, 2, 1, 3]})
+    flat = g.op("Reshape", seen, g.array([1, tokens, heads * size]))
+    g.output(g.op("MatMul", flat, g.weight(heads * size, 5), name="o"), [1, tokens, 5])
+    return g.model()
+
+
+@pytest.mark.parametrize(("heads", "shared", "size"), [(8, 2, 8), (16, 8, 4), (4, 4, 16), (6, 1, 8), (4, 2, 16)])
+def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(heads: int, shared: int, size: int) -> None:
+    coupling = prove(_grouped_attention(heads, shared, size))
+    uses = [key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)]
+    cut = {coupling.graph.nodes[index].label for index, _ in uses}
+    assert {"q", "o"} <= cut

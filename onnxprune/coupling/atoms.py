@@ -6,7 +6,7 @@ nothing per position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +66,12 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """The option that was taken at a choice, with how many classes each option would have left free."""
+    """The ``option`` that was taken at a choice, with how many classes each would have left free at that moment."""
 
     node: int
     factor: str
     free: tuple[tuple[str, int], ...]
+    option: int = 0
 
 
 class Ledger:
@@ -149,8 +150,42 @@ def solve(ledger: Ledger) -> Classes:
     """Classes of tied atoms, after deciding every choice in graph order (the ledger is not changed).
 
     Each choice takes the first option that leaves ``ENOUGH_UNITS`` classes free, else the one that leaves most.
-    Cost: one connected-components pass, plus one relabelling per choice.
+    What was taken may be locked by a later choice (query heads, where few key heads serve them all).  Then those
+    choices, or the later ones, are taken otherwise, if that leaves more positions free.
+    Cost: one connected-components pass, plus one relabelling per choice; up to three times that where choices clash.
     """
+    first = best = _decide(ledger, {})
+    regretted, culprits = _regretted(ledger, first)
+    for numbers in (regretted, culprits):
+        if numbers:
+            other = _decide(ledger, {k: first.taken[k].option for k in numbers})
+            best = max(best, other, key=_freedom)
+    return best
+
+
+def _freedom(classes: Classes) -> int:
+    return int((classes.lock[classes.of] < 0).sum())
+
+
+def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int]]:
+    """(choices whose option turned out to leave nothing free, the choices by which that was locked)."""
+    at = {choice.node: number for number, choice in enumerate(ledger.choices)}
+    regretted: list[int] = []
+    culprits: dict[int, None] = {}
+    for number, (choice, taken) in enumerate(zip(ledger.choices, classes.taken, strict=True)):
+        if not taken.free[taken.option][1]:
+            continue
+        ties = choice.options[taken.option].ties
+        locks = classes.lock[classes.of[np.concatenate([atoms.ravel() for atoms, _ in ties])]]
+        if len(locks) and (locks >= 0).all():
+            regretted.append(number)
+            by = (classes.reasons[int(k)].node for k in np.unique(locks))
+            culprits.update({at[node]: None for node in by if node in at and at[node] != number})
+    return regretted, list(culprits)
+
+
+def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
+    """``avoided``: number of a choice → the option that it does not take, unless no other leaves anything free."""
     left, right, node = ledger.edges()
     lock_atoms, lock_reasons = ledger.locks()
     root = _components(ledger.count, left, right)
@@ -160,11 +195,10 @@ def solve(ledger: Ledger) -> Classes:
     reasons = list(ledger.reasons)
     decided = Ledger()
     taken: list[Taken] = []
-    for choice in ledger.choices:
+    for number, choice in enumerate(ledger.choices):
         merged = [_merge(root, option.ties) for option in choice.options]
         free = [_free(held >= 0, pairs) for pairs in merged]
-        enough = [k for k, n in enumerate(free) if n >= ENOUGH_UNITS]
-        pick = enough[0] if enough else int(np.argmax(free))
+        pick = _pick([0 if avoided.get(number) == k else n for k, n in enumerate(free)])
         option = choice.options[pick]
         for a, b in option.ties:
             decided.tie(a, b, choice.node)
@@ -183,7 +217,7 @@ def solve(ledger: Ledger) -> Classes:
             mapping[old] = new
             root = mapping[root]
         counts = tuple((o.factor, n) for o, n in zip(choice.options, free, strict=True))
-        taken.append(Taken(choice.node, option.factor, counts))
+        taken.append(Taken(choice.node, option.factor, counts, pick))
     more = decided.locks()
     atoms = np.concatenate([lock_atoms, more[0]])
     which = np.concatenate([lock_reasons, more[1] + len(reasons)])
@@ -193,6 +227,11 @@ def solve(ledger: Ledger) -> Classes:
     extra = decided.edges()
     edges = Edges(*(np.concatenate(pair) for pair in zip((left, right, node), extra, strict=True)))
     return Classes(root, lock, (*reasons, *decided.reasons), (atoms, which), edges, tuple(taken))
+
+
+def _pick(free: Sequence[int]) -> int:
+    enough = [k for k, n in enumerate(free) if n >= ENOUGH_UNITS]
+    return enough[0] if enough else int(np.argmax(free))
 
 
 def _passed_over(choice: Choice, option: Option) -> Reason:
