@@ -19,6 +19,8 @@ from baselines.peers import channels_of  # noqa: E402
 from baselines.readers import normal_weight, readers  # noqa: E402
 from baselines.sequential import exact_sequential  # noqa: E402
 from baselines.workbench import Workbench, open_workbench  # noqa: E402
+from bench_cell import Found  # noqa: E402
+from bench_methods import LITERATURE, METHODS  # noqa: E402
 from bench_table import Cell, read_cells, tables, write_cell  # noqa: E402
 
 from onnxprune.calibration.preprocess import Preprocess  # noqa: E402
@@ -31,6 +33,8 @@ COMPENSATIONS = (
     compensate.exact,
     exact_sequential,
 )
+#: Rows that exchange a part of the package where it is looked up.
+EXCHANGED = ("onnxprune-refit-per-layer", "onnxprune-refit-sequential", "onnxprune-uniform", "onnxprune-statistics")
 
 
 @cache
@@ -108,6 +112,15 @@ def test_uniform_budgets_come_within_one_percent_or_are_refused(kept: float, sti
         assert still and kept < 0.5
     else:
         assert kept - 0.01 <= bench.kept(bench.cut(keep, {})) <= kept + 1e-9
+
+
+@pytest.mark.parametrize("name", [*LITERATURE, *EXCHANGED])
+def test_a_row_gives_a_model_of_the_asked_size(name: str) -> None:
+    bench = demo()
+    for kept, found in METHODS[name](bench, (0.6,), ""):
+        assert isinstance(found, Found), found
+        assert abs(found.macs - kept) <= 0.01
+        assert bench.damage(found.model) > 0
 
 
 def test_streams_are_the_groups_with_several_writers() -> None:

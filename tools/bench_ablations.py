@@ -19,7 +19,7 @@ from bench_cell import Found, Method, Outcomes, best
 
 import onnxprune
 from onnxprune.budget.allocate import uniform
-from onnxprune.budget.cost import Cost
+from onnxprune.budget.cost import Costing
 from onnxprune.choose import Choices, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
@@ -33,27 +33,34 @@ Array = np.ndarray
 Change = Callable[[], AbstractContextManager[object]]
 
 
-def pruned(bench: Workbench, kept: float, select: str, refit: str, exclude: tuple[str, ...]) -> Result:
+def pruned(
+    bench: Workbench,
+    kept: float,
+    select: str = "qr",
+    refit: str = "lstsq",
+    effort: str = "default",
+    exclude: tuple[str, ...] = (),
+) -> Result:
     """The public function, at ``--round 1``; what does not depend on the budget is computed once per model."""
     options = bench.options
 
     def once(name: str, function: Callable[..., object]) -> Callable[..., object]:
-        return lambda *arguments: bench.once((name, select, exclude), lambda: function(*arguments))
+        return lambda *arguments: bench.once((name, select, effort, exclude), lambda: function(*arguments))
 
     with patch("onnxprune.api.rank", once("rank", rank)), patch("onnxprune.api.price", once("price", price)):
         return onnxprune.prune(
             bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,
-            select=select, refit=refit, round_to=1, exclude=exclude, seed=options.seed,
+            select=select, refit=refit, effort=effort, round_to=1, exclude=exclude, seed=options.seed,
         )  # fmt: skip
 
 
-def own(select: str = "qr", refit: str = "lstsq", change: Change = nullcontext) -> Method:
+def own(select: str = "qr", refit: str = "lstsq", effort: str = "default", change: Change = nullcontext) -> Method:
     """The package with these options, one of its parts exchanged by ``change``."""
 
     def method(bench: Workbench, kept: Sequence[float], python: str) -> Outcomes:
         for fraction in kept:
             with change():
-                model = pruned(bench, fraction, select, refit, ()).model
+                model = pruned(bench, fraction, select, refit, effort).model
             yield fraction, Found(model, bench.kept(model), "")
 
     return method
@@ -64,7 +71,7 @@ def own_statistics(bench: Workbench, kept: Sequence[float], python: str) -> Outc
     coupling = bench.work.coupling
     wanted = statistics(bench, bench.work.loaded.proto)
     for fraction in kept:
-        result = pruned(bench, fraction, "qr", "lstsq", ())
+        result = pruned(bench, fraction)
         keep = keep_vector(result.plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count)
         model = reestimated(bench, result.model, channels_of_cut(bench, keep), wanted)
         yield fraction, Found(model, bench.kept(model), "")
@@ -80,12 +87,12 @@ def own_uniform(bench: Workbench, kept: Sequence[float], python: str) -> Outcome
         scopes.setdefault(streams, "without streams")
         for exclude, note in scopes.items():
             with uniform_budget(), suppress(BudgetError):
-                tried[note] = pruned(bench, fraction, "qr", "lstsq", exclude).model
+                tried[note] = pruned(bench, fraction, exclude=exclude).model
         yield fraction, best(bench, tried)
 
 
 def uniform_budget() -> AbstractContextManager[object]:
-    def within(work: object, choices: Choices, cost: Cost, target: float) -> Array:
+    def within(choices: Choices, cost: Costing, target: float) -> Array:
         return uniform(cost, choices.curves, target)
 
     return patch("onnxprune.attempt.within", within)

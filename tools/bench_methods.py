@@ -103,8 +103,10 @@ OWN: Mapping[str, Method] = MappingProxyType(
         "onnxprune-select-magnitude": own(select="magnitude"),
         "onnxprune-select-random": own(select="random"),
         "onnxprune-refit-none": own(refit="none"),
-        "onnxprune-refit-per-layer": own(change=per_layer),
-        "onnxprune-refit-sequential": own(change=own_outputs),
+        "onnxprune-refit-per-layer": own(effort="fast", change=per_layer),
+        "onnxprune-refit-sequential": own(effort="fast", change=own_outputs),
+        "onnxprune-effort-fast": own(effort="fast"),
+        "onnxprune-effort-best": own(effort="best"),
         "onnxprune-uniform": own_uniform,
         "onnxprune-statistics": own_statistics,
     }
