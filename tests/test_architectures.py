@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, random_keep, reasons, table
+from graphs import Sketch, prove, pruned, random_keep, reasons, run, table
 from onnx import TensorProto
 
 import onnxprune
+from onnxprune.graph.load import load
 
 
 def _grid(*lines: list[int]) -> np.ndarray:
@@ -142,3 +145,53 @@ def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(heads:
     uses = [key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)]
     cut = {coupling.graph.nodes[index].label for index, _ in uses}
     assert {"q", "o"} <= cut
+
+
+def _chunked(g: Sketch, x: str) -> list[str]:
+    parts = g.op("SplitToSequence", x, g.array(4), attrs={"axis": 1})
+    return [g.op("SequenceAt", parts, g.array(k)) for k in (1, 0)]
+
+
+def _split_by_sizes(g: Sketch, x: str) -> list[str]:
+    parts = g.op("SplitToSequence", x, g.array([3, 5]), attrs={"axis": 1})
+    return [g.op("SequenceAt", parts, g.array(k)) for k in (0, -1)]
+
+
+def _unbound(g: Sketch, x: str) -> list[str]:
+    parts = g.op("SplitToSequence", g.op("Reshape", x, g.array([1, 2, 4, 6, 6])), attrs={"axis": 1, "keepdims": 0})
+    return [g.op("SequenceAt", parts, g.array(k)) for k in (-1, 0)]
+
+
+def _constructed(g: Sketch, x: str) -> list[str]:
+    made = g.op("SequenceConstruct", x, g.op("Relu", x))
+    return [g.op("SequenceAt", made, g.array(1)), g.op("ConcatFromSequence", made, attrs={"axis": 1})]
+
+
+@pytest.mark.parametrize(
+    ("take", "units"), [(_chunked, [4, 4]), (_split_by_sizes, [3, 5]), (_unbound, [4]), (_constructed, [8])]
+)
+def test_members_of_sequences_are_slices_of_what_was_split(
+    take: Callable[[Sketch, str], list[str]], units: list[int]
+) -> None:
+    g = Sketch()
+    whole = g.conv(g.input("x", [1, 3, 6, 6]), 3, 8, 3, name="whole")
+    joined = g.op("Concat", *take(g, whole), attrs={"axis": 1})
+    count = 24 if take is _constructed else 8
+    g.output(g.conv(g.op("Relu", joined), count, 5, name="last"), [1, 5, 6, 6])
+    model = g.model()
+    loaded = load(model)
+    assert not any("Sequence" in node.op_type for node in loaded.proto.graph.node) and loaded.repairs
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 6, 6)).astype(np.float32)}
+    assert np.array_equal(run(model, feeds)[0], run(loaded.proto, feeds)[0])
+    assert sorted(table(prove(loaded.proto)).values()) == units
+
+
+def test_members_that_only_a_run_can_pick_stay_in_their_sequence() -> None:
+    g = Sketch()
+    x, place = g.input("x", [1, 3, 6, 6]), g.input("place", [], TensorProto.INT64)
+    parts = g.op("SplitToSequence", g.conv(x, 3, 8, 3, name="whole"), g.array(4), attrs={"axis": 1})
+    g.output(g.conv(g.op("SequenceAt", parts, place), 4, 5, name="last"), [1, 5, 6, 6])
+    model = g.model()
+    assert load(model).proto is model
+    coupling = prove(model)
+    assert not table(coupling) and "sequence" in reasons(coupling)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import inliner
 
+from onnxprune.graph.sequences import without_sequences
+
 #: Beyond this size a model cannot pass through onnx's own inliner, which serializes it.
 _INLINER_LIMIT = (1 << 31) - (1 << 20)
 
@@ -15,7 +17,8 @@ def repaired(model: onnx.ModelProto, size: int) -> tuple[onnx.ModelProto, tuple[
     """(``model``, or a repaired copy of it; what was done, one sentence each).
 
     Local functions are written out where they are called, so that channels can be followed into them; a function of
-    another opset than the model's stays, and locks what it touches.  Nodes that have an earlier node's name get a
+    another opset than the model's stays, and locks what it touches.  Sequences that are taken apart where they are
+    made become slices.  Nodes that have an earlier node's name get a
     number behind it.  ``size``: bytes of the model.  Cost: nothing where nothing is amiss, else copies of the model.
     """
     done: list[str] = []
@@ -25,6 +28,9 @@ def repaired(model: onnx.ModelProto, size: int) -> tuple[onnx.ModelProto, tuple[
         gone = before - len(model.functions)
         if gone:
             done.append(f"{_counted(gone, 'local function')} written out at the calls, to prune inside")
+    model, parts = without_sequences(model)
+    if parts:
+        done.append(f"{_counted(parts, 'member')} of sequences written as slices, to follow channels through them")
     repeated = sum(len(late) for late, _ in _repeats(model.graph))
     if repeated:
         model = _with_unique_names(model)
