@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxprune.result import Change
-from onnxprune.runtime.session import Engine, open_session, run
+from onnxprune.runtime.session import Engine, open_timing_session, run
 
 Array = np.ndarray
 #: Seconds that one comparison may take, and the pairs that it makes at least and at most.
@@ -34,7 +34,7 @@ def compare_latency(
     ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one.  ±: about
     a 90 % interval of the original's median, and of the median ratio (times the original's median).
     """
-    sessions = (open_session(before, engine), open_session(after, engine))
+    sessions = (open_timing_session(before, engine), open_timing_session(after, engine))
     for session in sessions:
         run(session, feeds)
     clock = clock_of(engine)
