@@ -16,7 +16,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
-from onnxprune.linear.solve import Ridge, fold, ridge
+from onnxprune.linear.solve import Ridge, Ridges, fold, ridge
 from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
 
@@ -236,3 +236,20 @@ def test_small_systems_get_one_thread_and_the_rest_is_as_before() -> None:
         with pytest.raises(KeyboardInterrupt), blas_threads(10):
             raise KeyboardInterrupt
         assert threads() == before
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_all_groups_at_once_are_solved_as_each_by_itself(dead: bool) -> None:
+    generator = np.random.default_rng(int(dead))
+    rows = generator.standard_normal((6, 50, 4))
+    if dead:
+        rows[2, :, 1] = 0.0
+    rows[:, :, -1] = 1.0
+    xx, xy = rows.transpose(0, 2, 1) @ rows, generator.standard_normal((6, 4, 3))
+    prior = generator.standard_normal((6, 4, 3))
+    for strength in (1e-4, 0.1):
+        together = Ridges(xx, strength).solve(xy, prior)
+        for g in range(6):
+            np.testing.assert_allclose(together[g], ridge(xx[g], xy[g], prior[g], strength), rtol=1e-6, atol=1e-9)
+    singular = np.zeros_like(xx)
+    assert np.isfinite(Ridges(singular, 1e-4).solve(xy, prior)).all()

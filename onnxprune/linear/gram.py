@@ -59,6 +59,6 @@ class Gram:
 
 
 def with_constant(xx: Array, value: float) -> Array:
-    """Second moments (n+1, n+1) as if the constant feature, 1 in ``xx``, had been ``value``."""
-    scale = np.append(np.ones(len(xx) - 1), value)
+    """Second moments (..., n+1, n+1) as if the constant feature, 1 in ``xx``, had been ``value``."""
+    scale = np.append(np.ones(xx.shape[-1] - 1), value)
     return np.asarray(xx * scale[:, None] * scale)

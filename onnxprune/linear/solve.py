@@ -34,6 +34,31 @@ class Ridge:
         return np.asarray(scipy.linalg.cho_solve(self._factor, right, overwrite_b=True, check_finite=False))
 
 
+class Ridges:
+    """:class:`Ridge` for all groups of a layer: ``xx`` (g, n+1, n+1); many small systems are solved in one call."""
+
+    def __init__(self, xx: Array, strength: float) -> None:
+        self._each: list[Ridge] = []
+        if len(xx) > 1:
+            diagonal = np.diagonal(xx, axis1=1, axis2=2)
+            floor = 1e-8 * np.maximum(diagonal[:, :-1].mean(axis=1), 1e-30)
+            self.penalty = strength * diagonal + floor[:, None]
+            self.penalty[:, -1] = floor
+            self._systems = xx + self.penalty[:, :, None] * np.eye(xx.shape[1])
+            try:
+                np.linalg.cholesky(self._systems)
+                return
+            except np.linalg.LinAlgError:
+                pass
+        self._each = [Ridge(one, strength) for one in xx]
+
+    def solve(self, xy: Array, prior: Array) -> Array:
+        """``xy`` and ``prior`` (g, n+1, o); the result likewise."""
+        if self._each:
+            return np.stack([one.solve(right, to) for one, right, to in zip(self._each, xy, prior, strict=True)])
+        return np.asarray(np.linalg.solve(self._systems, xy + self.penalty[:, :, None] * prior))
+
+
 def ridge(xx: Array, xy: Array, prior: Array, strength: float) -> Array:
     """argmin_W ‖XW − Y‖² + strength·‖D(W − prior)‖², D² = diag(XᵀX); the constant feature is free.
 

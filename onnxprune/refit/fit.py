@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
-from onnxprune.linear.solve import Ridge
+from onnxprune.linear.solve import Ridges
 
 Array = np.ndarray
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -83,7 +83,7 @@ def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> tuple[float
 def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float, float]) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
 
-    ``base``/``prior`` (g, n+1, o) float64.  Cost: see :class:`onnxprune.linear.solve.Ridge`, once per strength,
+    ``base``/``prior`` (g, n+1, o) float64.  Cost: see :class:`onnxprune.linear.solve.Ridges`, once per strength,
     plus two products of the rows with the weights per round.
     """
     first, energy = loss(test, base, window)
@@ -96,7 +96,7 @@ def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float,
         best, best_loss = prior, folded
     moments = train.gram()
     for value in STRENGTHS:
-        trial = _solve(_factor(moments, value), moments.xy, prior)
+        trial = Ridges(moments.xx, value).solve(moments.xy, prior)
         error = loss(test, trial, window)[0]
         if error < best_loss:
             best, best_loss, strength = trial, error, value
@@ -107,10 +107,10 @@ def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float,
     clipped = np.isfinite(window[0]) or np.isfinite(window[1])
     rounds = 0
     if clipped:
-        factor = _factor(moments, strength)
+        factor = Ridges(moments.xx, strength)
         current = best
         for _ in range(ROUNDS):
-            current = _solve(factor, _refined(train, current, window), prior)
+            current = factor.solve(_refined(train, current, window), prior)
             error = loss(test, current, window)[0]
             if error > best_loss * (1 - LEAST_GAIN):
                 break
@@ -133,21 +133,13 @@ def _final(
     if test is train:
         return start
     both = moments.merge(test.gram())
-    factor = _factor(both, strength)
+    factor = Ridges(both.xx, strength)
     if not rounds:
-        return _solve(factor, both.xy, prior)
+        return factor.solve(both.xy, prior)
     current = start
     for _ in range(2):
-        current = _solve(factor, _refined(train, current, window) + _refined(test, current, window), prior)
+        current = factor.solve(_refined(train, current, window) + _refined(test, current, window), prior)
     return current
-
-
-def _factor(moments: Gram, strength: float) -> list[Ridge]:
-    return [Ridge(xx, strength) for xx in moments.xx]
-
-
-def _solve(factors: list[Ridge], xy: Array, prior: Array) -> Array:
-    return np.stack([factor.solve(xy[g], prior[g]) for g, factor in enumerate(factors)])
 
 
 def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.linear.gram import Gram, with_constant
-from onnxprune.linear.solve import Ridge
+from onnxprune.linear.solve import Ridges
 from onnxprune.linear.threads import blas_threads
 from onnxprune.runtime.free import FreeLayer
 
@@ -86,7 +86,7 @@ def refine(
     for maps in train:
         gram.update(maps.rows, None)
     with blas_threads(weights.shape[1]):
-        factors = [Ridge(with_constant(xx, constant), RIDGE) for xx in gram.xx]
+        factors = Ridges(with_constant(gram.xx, constant), RIDGE)
     length, improved = 1.0, False
     before = [hidden.forward(maps.x, weights) for maps in test]
     now = _loss(before, chain, reader, scale, window, test)
@@ -136,7 +136,7 @@ def _step(
     window: tuple[float, float],
     constant: float,
     train: Sequence[Maps],
-    factors: Sequence[Ridge],
+    factors: Ridges,
 ) -> Array:
     """The K-FAC step, (g, n+1, o)."""
     groups, _, outs = weights.shape
@@ -162,12 +162,12 @@ def _step(
     curvature = slopes / max(rows, 1) * _energy(reader, scale)
     step = np.empty_like(gradient)
     with blas_threads(weights.shape[1]):
-        for g, factor in enumerate(factors):
+        solved = factors.solve(gradient, np.zeros_like(gradient))
+        for g in range(groups):
             own = slice(g * outs, (g + 1) * outs)
             block = curvature[own, own]
             block = block + (DAMPING * np.trace(block) / outs + 1e-12) * np.eye(outs)
-            solved = factor.solve(gradient[g], np.zeros_like(gradient[g]))
-            step[g] = np.linalg.solve(block, solved.T).T
+            step[g] = np.linalg.solve(block, solved[g].T).T
     return step
 
 
