@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from case import MS, Case
 from law import call_of, check_pipeline, check_rule, execute, free_factors, one_node, runs, shaped, surround
 from onnx import helper as oh
-from op_cases import CASES, FORMS, MS, Case, Form
+from op_cases import CASES
+from operator_forms import FORMS, Form
 
 from onnxprune.coupling.rule import Call, Locked, Rule, bind
 from onnxprune.coupling.rules import TABLE, lookup

@@ -64,7 +64,8 @@ def examples() -> dict[Key, tuple[str, str]]:
     """(domain, operator) -> its kind and its rule, bound at the first case of the project's own table, else of its
     list of operators that no processor runs, else of ONNX's own cases."""
     from law import call_of, execute, feeds_of, one_node, shaped
-    from op_cases import CASES, FORMS
+    from op_cases import CASES
+    from operator_forms import FORMS
     from test_rules import backend_cases, call_of_form
 
     from onnxprune.coupling.rule import DoesNotFit
