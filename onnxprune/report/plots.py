@@ -40,7 +40,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Channels of each group, before and after; ``span``: how far to the right of ``left`` the bars reach."""
+    """Channels of each group, before and after; ``span``: how far to the right of ``left`` the bars reach.
+
+    ``ends``: what stands below the first and the last bar.
+    """
 
     width: float
     span: float
@@ -49,6 +52,7 @@ class Bars:
     bottom: float
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
+    ends: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ class Panel:
 
 
 def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
-    """Groups from left to right in the model's order; many of them make the plot wider than ``width``."""
+    """Groups from left to right as listed: those that can be cut in the model's order, then the locked ones.
+
+    Many of them make the plot wider than ``width``.
+    """
     left, top, bottom, height = 38.0, 10.0, 200.0, 218.0
     step = max(5.0, min(56.0, (width - left) / max(1, len(groups))))
     top_ticks = _round_ticks(max((row.before for row in groups), default=1))
@@ -107,7 +114,8 @@ def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
         )
     ticks = tuple(Tick(round(bottom - value * scale, 2), f"{value:g}") for value in top_ticks)
     span = len(groups) * step
-    return Bars(max(width, left + span), max(span, 90.0), height, left, bottom, tuple(bars), ticks)
+    ends = ("input", "locked" if bars and bars[-1].locked else "output")
+    return Bars(max(width, left + span), max(span, 90.0), height, left, bottom, tuple(bars), ticks, ends)
 
 
 def search_curve(
@@ -121,7 +129,8 @@ def search_curve(
     points = sorted({(s.macs_ratio, s.drop) for s in steps if math.isfinite(s.drop)})
     kept = [x for x, _ in points] + ([chosen.macs_ratio] if chosen else [])
     drops = [y for _, y in points] + ([chosen.drop] if chosen else [])
-    highest = max([*drops, limit or 0.0, 1e-9])
+    # No drop at all still gets an axis that can be read.
+    highest = max([*drops, limit or 0.0, 0.01])
     y_values = _round_ticks(highest)
     low = math.floor(min(kept, default=0.0) * 10 - 1e-9) / 10
     x_values = [low + (1 - low) * i / 4 for i in range(5)]
@@ -171,7 +180,7 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
 
 
 def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
-    width, height, left, right, top, bottom = 200.0, 118.0, 36.0, 194.0, 8.0, 96.0
+    width, height, left, right, top, bottom = 200.0, 118.0, 44.0, 194.0, 8.0, 96.0
     whole = max([p.kept for p in curve.points] + ([row.before] if row else [1]))
     lowest = 10.0 ** powers[0]
 
