@@ -6,9 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-#: What is drawn boldly; the best of each family is labelled, the rest are thin grey lines.
+#: Colour per family, by the beginning of a method's name; everything else is of the literature.
 FAMILIES = {"onnxprune": "#0b6e4f", "torch-pruning": "#b3541e", "onnxsim": "#7a3e9d"}
 LITERATURE = "#2f5d9b"
+MARKERS = "ovs^Dp*XP<>hd8"
 
 
 def main() -> int:
@@ -29,21 +30,24 @@ def main() -> int:
         original = next((c["top1"] for c in own if c["method"] == "original"), None)
         if original is not None:
             axes.axhline(100 * original, color="black", linewidth=0.8, linestyle=":", label="original")
-        for method in dict.fromkeys(c["method"] for c in own if c["method"] != "original"):
+        drawn: dict[str | None, int] = {}
+        methods = dict.fromkeys(c["method"] for c in own if c["method"] != "original")
+        for method in sorted(methods, key=lambda m: -max(c["top1"] for c in own if c["method"] == m)):
             line = sorted((c["macs"], 100 * c["top1"]) for c in own if c["method"] == method)
             family = next((f for f in FAMILIES if method.startswith(f)), None)
-            style = {"color": FAMILIES.get(family, LITERATURE), "linewidth": 0.9, "alpha": 0.6, "marker": "."}
+            drawn[family] = drawn.get(family, -1) + 1
+            style = {"color": FAMILIES.get(family, LITERATURE), "linewidth": 1, "markersize": 4, "alpha": 0.75}
+            style |= {"marker": MARKERS[drawn[family] % len(MARKERS)]}
             if method == "onnxprune":
-                style |= {"linewidth": 2.5, "alpha": 1.0, "marker": "o", "zorder": 5}
+                style |= {"linewidth": 3, "markersize": 6, "alpha": 1.0, "zorder": 5}
             elif family == "onnxprune":
                 style |= {"linestyle": "--"}
             axes.plot(*zip(*line, strict=True), label=method, **style)
-            axes.annotate(method, line[0], fontsize=5, color=style["color"])
         axes.set_xlabel("MACs kept, share of the original")
         axes.set_ylabel("top-1 on the test images, %")
         axes.set_title(f"{model}: no training, {own[0]['samples']} unlabelled images")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=5, ncol=2, loc="lower right")
+        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.savefig(out / f"{model}.png", dpi=150, bbox_inches="tight", metadata={"Software": None})
         plt.close(figure)
     print(f"plots of {', '.join(models)} in {out}")
