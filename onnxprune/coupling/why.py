@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,14 @@ FEW = 6
 WHOLE = 2
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What one answer has told already: ids of groups, first lines of locks."""
+
+    groups: set[int]
+    locks: set[str]
+
+
 def why(coupling: Coupling, name: str) -> str:
     """What ties or locks the tensor, node or group called ``name``, in plain words; several lines.
 
@@ -31,7 +40,8 @@ def why(coupling: Coupling, name: str) -> str:
     """
     keys = _tensor(coupling, name)
     if keys:
-        return "\n".join(_tell_key(coupling, key) for key in keys)
+        told = _Told(set(), set())
+        return "\n".join(_tell_key(coupling, key, told) for key in keys)
     nodes = [n.index for n in coupling.graph.nodes if name in (str(n.proto.name), n.label)]
     if nodes:
         return "\n".join(_tell_node(coupling, index) for index in nodes)
@@ -92,6 +102,7 @@ def _tensor(coupling: Coupling, name: str) -> list[Key]:
 def _tell_node(coupling: Coupling, index: int) -> str:
     node = coupling.graph.nodes[index]
     lines = [f"node {named(node)}"]
+    told = _Told(set(), set())
     bound = coupling.walked.bounds.get(index)
     if bound is not None:
         lines.append(f"  its rule: {bound}  (equal letters leave together)")
@@ -105,10 +116,10 @@ def _tell_node(coupling: Coupling, index: int) -> str:
         lines.append("  it is computed from constants alone; what reads the result is cut with it")
     for out in node.outputs:
         if out in coupling.walked.labels:
-            lines.append(_indent(_tell_key(coupling, out or "")))
+            lines.append(_indent(_tell_key(coupling, out or "", told)))
     for slot in range(len(node.inputs)):
         if (index, slot) in coupling.walked.labels and len(coupling.walked.labels[index, slot]) > 1:
-            lines.append(_indent(_tell_key(coupling, (index, slot))))
+            lines.append(_indent(_tell_key(coupling, (index, slot), told)))
     return "\n".join(lines)
 
 
@@ -116,13 +127,17 @@ def _indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _tell_key(coupling: Coupling, key: Key) -> str:
+def _shown(value: str) -> str:
+    """A tensor's own name, without the path of the body of control flow that it stands in."""
+    return value.rsplit("::", 1)[-1]
+
+
+def _tell_key(coupling: Coupling, key: Key, told: _Told) -> str:
     value = coupling.value_of(key)
     shape = "x".join(str(n) for n in coupling.facts.shapes.get(value, ())) or "a scalar"
     reader = "" if isinstance(key, str) else f", as {named(coupling.graph.nodes[key[0]])} reads it"
-    lines = [f"tensor '{value}' ({shape}{reader})"]
+    lines = [f"tensor '{_shown(value)}' ({shape}{reader})"]
     places: dict[str, list[int]] = {}
-    told: set[int] = set()
     for axis, atoms in enumerate(coupling.walked.labels[key]):
         if atoms.size < 2:
             continue
@@ -158,7 +173,7 @@ def _reasons(coupling: Coupling, root: int) -> list[Reason]:
     return sorted(found, key=lambda reason: reason.remedy not in FINAL)
 
 
-def _tell_axis(coupling: Coupling, key: Key, axis: int, told: set[int]) -> Iterator[str]:
+def _tell_axis(coupling: Coupling, key: Key, axis: int, told: _Told) -> Iterator[str]:
     atoms = coupling.walked.labels[key][axis]
     units = coupling.units[key][axis]
     here = [(group, int(np.isin(units, group.units).sum())) for group in coupling.groups]
@@ -170,12 +185,12 @@ def _tell_axis(coupling: Coupling, key: Key, axis: int, told: set[int]) -> Itera
         yield f"axis {axis}: {can} of {atoms.size} positions can leave"
         for number, (group, count) in enumerate(here[:FEW]):
             which = f"{count} of them in " if len(here) > 1 else ""
-            if group.id in told:
+            if group.id in told.groups:
                 yield f"  {which}group '{group.name}', told above"
             elif number >= WHOLE:
                 yield f"  {which}group '{group.name}' (ask for it by its name)"
             else:
-                told.add(group.id)
+                told.groups.add(group.id)
                 first, *rest = _tell_group(coupling, group)
                 yield f"  {which}{first}"
                 yield from (f"  {line}" for line in rest)
@@ -184,8 +199,12 @@ def _tell_axis(coupling: Coupling, key: Key, axis: int, told: set[int]) -> Itera
     kinds = [int(k) for k in dict.fromkeys(locks[locks >= 0].tolist())]
     for kind in kinds[:FEW]:
         stuck = roots[locks == kind]
-        yield f"axis {axis}: {len(stuck)} of {atoms.size} positions stay"
-        yield from _tell_lock(coupling, key, int(stuck[0]))
+        lines = list(_tell_lock(coupling, key, int(stuck[0])))
+        again = lines[0] in told.locks
+        yield f"axis {axis}: {len(stuck)} of {atoms.size} positions stay" + (f", {lines[0].strip()}" if again else "")
+        if not again:
+            told.locks.add(lines[0])
+            yield from lines
     if len(kinds) > FEW:
         yield f"axis {axis}: the rest stays for {len(kinds) - FEW} more reasons"
     if not here and not kinds:
@@ -231,7 +250,7 @@ def _through(coupling: Coupling, axes: Sequence[Axis]) -> Iterator[str]:
     places: dict[int, list[str]] = {}
     for key, axis in axes:
         if isinstance(key, tuple):
-            places.setdefault(key[0], []).append(f"'{coupling.value_of(key)}' axis {axis}")
+            places.setdefault(key[0], []).append(f"'{_shown(coupling.value_of(key))}' axis {axis}")
         elif key in coupling.graph.producer:
             places.setdefault(coupling.graph.producer[key], [])
     passed: list[str] = []

@@ -1,0 +1,113 @@
+"""What ``why`` answers: groups with their way, locks with what would lift them, places in one line, near misses."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import Sketch, table
+
+from onnxprune.coupling.atoms import BORDER, LAST
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.open import couple
+from onnxprune.coupling.why import why
+from onnxprune.errors import PlanError
+
+
+def _two_layers() -> Coupling:
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, 3, name="first"), name="relu")
+    s.output(s.conv(x, 6, 2, name="second"), ["n", 2, 8, 8])
+    return couple(s.model(), {}, None)
+
+
+def test_a_node_is_answered_with_its_rule_its_groups_and_its_places() -> None:
+    told = why(_two_layers(), "first").splitlines()
+    assert told[0] == "node Conv 'first'"
+    assert "n (g i) x0 x1, (g o) i k0 k1, (g o) -> n (g o) y0 y1" in told[1]
+    assert "    axis 1: 6 of 6 positions can leave" in told
+    assert "        Conv 'first' ('w1' axis 0, 'w2' axis 0)" in told
+    assert "          -> Relu 'relu'" in told
+    assert "        Conv 'second' ('w5' axis 1)" in told
+    assert any(line.startswith("    axes 2 and 3 stay:") and "places, not channels" in line for line in told)
+
+
+def test_a_lock_is_answered_with_the_way_to_it_and_what_would_lift_it() -> None:
+    told = why(_two_layers(), "w5").splitlines()
+    assert "    because 'conv7' is an output of the model" in told
+    assert "    the way there: Conv 'second'" in told
+    assert f"    to unlock: {BORDER}" in told
+
+
+def test_the_same_lock_is_told_once_per_answer() -> None:
+    told = why(_two_layers(), "second")
+    assert told.count("to unlock") == 1
+    assert "axis 0: 2 of 2 positions stay, because 'conv7' is an output of the model" in told
+
+
+def test_a_group_is_found_by_its_name_and_its_number() -> None:
+    s = Sketch()
+    x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 12, name="wide")
+    parts = s.split("Split", x, s.array([6, 6]), outputs=2, attrs={"axis": 1})
+    y = s.op("Concat", s.conv(parts[0], 6, 2), s.conv(parts[1], 6, 2), attrs={"axis": 1})
+    s.output(y, ["n", 4, 8, 8])
+    coupling = couple(s.model(), {}, None)
+    assert table(coupling) == {"wide": 6, "wide#2": 6}
+    assert why(coupling, "wide#2") == why(coupling, "1")
+    assert why(coupling, "wide#2").startswith("group 'wide#2': 6 channels")
+
+
+def test_a_weight_behind_constants_is_told_by_the_node_that_reads_it() -> None:
+    s = Sketch()
+    turned = s.op("Transpose", s.weight(6, 4, name="weight"), attrs={"perm": [1, 0]})
+    x = s.op("MatMul", s.input("x", ["n", 4]), turned, name="first")
+    s.output(s.op("MatMul", x, s.weight(6, 2)), ["n", 2])
+    told = why(couple(s.model(), {}, None), "weight")
+    assert "as MatMul 'first' reads it" in told and "axis 1: 6 of 6 positions can leave" in told
+
+
+def test_sizes_and_places_are_called_so() -> None:
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, 3, name="first"))
+    size = s.op("Concat", s.op("Shape", x, attrs={"start": 0, "end": 1}), s.array([6, 64]), name="size",
+                attrs={"axis": 0})  # fmt: skip
+    s.output(s.op("MatMul", s.weight(4, 6), s.op("Reshape", x, size)), ["n", 4, 64])
+    coupling = couple(s.model(), {}, None)
+    assert "holds sizes, not channels" in why(coupling, size)
+    assert "computes sizes" in why(coupling, "size")
+
+
+def test_an_axis_that_is_tied_into_one_unit_says_so() -> None:
+    s = Sketch()
+    x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, name="first")
+    left = s.op("Slice", x, s.array([0]), s.array([5]), s.array([1]))
+    right = s.op("Slice", x, s.array([1]), s.array([6]), s.array([1]))
+    s.output(s.conv(s.op("Add", left, right), 5, 2), ["n", 2, 8, 8])
+    coupling = couple(s.model(), {}, None)
+    assert not coupling.groups
+    assert [held.reason.remedy for held in coupling.held].count(LAST) == 1
+    assert "its 6 positions are tied into one unit, and one must stay" in why(coupling, "first")
+
+
+def test_a_tensor_inside_a_body_is_found_without_the_path_of_its_body() -> None:
+    inner = Sketch(prefix="inner_")
+    inner.output(inner.conv(inner.conv("x", 3, 5, name="inside"), 5, 2), ["n", 2, 8, 8])
+    other = Sketch(prefix="other_")
+    other.output(other.conv("x", 3, 2), ["n", 2, 8, 8])
+    s = Sketch()
+    s.input("x", ["n", 3, 8, 8])
+    chosen = s.op(
+        "If", s.input("flag", [], 9), attrs={"then_branch": inner.graph("t"), "else_branch": other.graph("e")}
+    )
+    s.output(chosen, ["n", 2, 8, 8])
+    told = why(couple(s.model(), {}, None), "inner_conv3")
+    assert told.startswith("tensor 'inner_conv3' (1x5x8x8)") and "group 'inside'" in told
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("frist", "first"), ("FIRST", "first"), ("con3", "conv3")])
+def test_a_near_miss_is_answered_with_what_was_meant(asked: str, meant: str) -> None:
+    with pytest.raises(PlanError, match=f"did you mean.*'{meant}'"):
+        why(_two_layers(), asked)
+
+
+def test_a_name_like_no_other_is_answered_with_where_to_look() -> None:
+    with pytest.raises(PlanError, match="onnxprune inspect"):
+        why(_two_layers(), "zzzzzzzz")
