@@ -33,9 +33,9 @@ def allowed_widths(size: int, multiple: int) -> Array:
 def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     """Units kept per group so that ``cost`` is at most ``target`` and as near to it as the widths allow.
 
-    From the whole model down, each step takes the narrowing with the least added damage per saved cost (all
-    narrowings of a group are compared, so that a steep start does not hide a cheap stretch behind it); then
-    widths are given back where the target leaves room, most damage saved first.
+    From the whole model down, each step takes the narrowing with the least added damage per saved cost (near and far
+    narrowings of a group are compared, so that a steep start does not hide a cheap stretch behind it); then widths
+    are given back where the target leaves room, most damage saved first.
 
     Raises:
         BudgetError: where even the narrowest model costs more than ``target``.
@@ -49,28 +49,37 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
         )
     now = cost(kept)
     while now > target:
-        best: tuple[float, int, float, float] | None = None
-        for g, curve in enumerate(curves):
-            options = curve.widths[curve.widths < kept[g]]
-            if not len(options):
-                continue
-            trial = np.repeat(kept[None], len(options), axis=0)
-            trial[:, g] = options
-            saved = now - cost.many(trial)
-            # A step that overshoots is worth only what was still needed.
-            useful = np.minimum(saved, (now - target) * 1.02)
-            added = np.maximum(curve.damage[options] - curve.damage[int(kept[g])], 0.0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                price = np.where(saved > 0, added / useful, np.inf)
-            k = len(price) - 1 - int(np.argmin(price[::-1]))
-            if np.isfinite(price[k]) and (best is None or price[k] < best[0]):
-                best = (float(price[k]), g, float(options[k]), float(saved[k]))
-        if best is None:
+        options = [_narrower(c.widths, k) for c, k in zip(curves, kept, strict=True)]
+        groups = np.repeat(np.arange(len(curves)), [len(o) for o in options])
+        widths = np.concatenate(options)
+        if not len(widths):
             break
-        _, g, width, saved_cost = best
-        kept[g] = width
-        now -= saved_cost
+        trial = np.repeat(kept[None], len(widths), axis=0)
+        trial[np.arange(len(widths)), groups] = widths
+        saved = now - cost.many(trial)
+        # A step that overshoots is worth only what was still needed.
+        useful = np.minimum(saved, (now - target) * 1.02)
+        here = [c.damage[int(k)] for c, k in zip(curves, kept, strict=True)]
+        there = np.concatenate([c.damage[o] for c, o in zip(curves, options, strict=True)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            price = np.where(
+                saved > 0, np.maximum(there - np.repeat(here, [len(o) for o in options]), 0) / useful, np.inf
+            )
+        # Of equal prices the smallest step of the first group.
+        k = int(np.lexsort((-widths, groups, price))[0])
+        if not np.isfinite(price[k]):
+            break
+        kept[groups[k]] = widths[k]
+        now -= float(saved[k])
     return give_back(cost, curves, kept, target)
+
+
+def _narrower(widths: Array, kept: float) -> Array:
+    """Widths below ``kept``: all of the near ones, ever fewer of the far ones."""
+    below = widths[widths < kept][::-1]
+    return (
+        below[np.unique((1.25 ** np.arange(64)).astype(np.int64)).clip(max=len(below) - 1)] if len(below) > 8 else below
+    )
 
 
 def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float) -> Array:

@@ -44,9 +44,14 @@ class Cost:
     nodes: tuple[int, ...]
     fixed: float = 0.0
 
+    def lengths(self, kept: Array) -> Array:
+        """Axis lengths, (..., terms, axes)."""
+        flat = np.asarray(kept, dtype=np.float64) @ self.slope.reshape(self.base.size, self.slope.shape[2]).T
+        return np.asarray(self.base + flat.reshape(*flat.shape[:-1], *self.base.shape))
+
     def terms(self, kept: Array) -> Array:
         """Per term; ``kept`` (groups,) or (..., groups)."""
-        lengths = self.base + np.einsum("tag,...g->...ta", self.slope, kept)
+        lengths = self.lengths(kept)
         return np.asarray(self.factor * lengths.prod(axis=-1))
 
     def __call__(self, kept: Array) -> float:
@@ -70,7 +75,7 @@ class Stepped:
     align: int
 
     def many(self, kept: Array) -> Array:
-        lengths = self.exact.base + np.einsum("tag,...g->...ta", self.exact.slope, kept)
+        lengths = self.exact.lengths(kept)
         padded = np.ceil(lengths / self.block) * self.block
         padded *= np.where(np.rint(lengths) % self.align, UNALIGNED, 1.0)
         lengths = np.where(self.channels, padded, lengths)
