@@ -16,7 +16,7 @@ import onnx
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
-from onnxprune.graph.view import data_uses
+from onnxprune.graph.view import data_uses, original_of
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -214,7 +214,7 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
         cut.add(key)
-        known = ways.setdefault(coupling.value_of(key), [])
+        known = ways.setdefault(original_of(coupling.graph, coupling.value_of(key)), [])
         if not any(all(map(np.array_equal, lines, other)) for other in known):
             known.append(lines)
             products.append((key[0], per_element(constant_of(coupling, key)), [(key, a) for a in range(len(lines))]))
