@@ -7,7 +7,9 @@ import numpy as np
 from onnxprune.budget.cost import Cost, macs, sizes
 from onnxprune.coupling.groups import Axis, Coupling, Held
 from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.view import Graph, readers_behind
 from onnxprune.result import GroupRow
+from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 #: Why a group stays that nothing locks.
@@ -22,8 +24,8 @@ def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
     return found
 
 
-def _share(axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> float:
-    nodes = {key[0] for key, _ in axes if isinstance(key, tuple)}
+def _share(graph: Graph, axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> float:
+    nodes = {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_behind(graph, key)}
     return sum(per_node.get(n, 0.0) for n in nodes) / max(total, 1.0)
 
 
@@ -39,9 +41,13 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
     for group in coupling.groups:
         reason = LEFT_OUT if group.id in frozen else None
         after = int(keep[group.units].sum())
-        rows.append(GroupRow(group.id, group.name, len(group), after, _share(group.axes, per_node, total), reason))
+        rows.append(
+            GroupRow(
+                group.id, group.name, len(group), after, _share(coupling.graph, group.axes, per_node, total), reason
+            )
+        )
     for number, held in enumerate(coupling.held, start=len(rows)):
-        share = _share(held.axes, per_node, total)
+        share = _share(coupling.graph, held.axes, per_node, total)
         rows.append(GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, held)))
     return tuple(rows)
 
@@ -66,7 +72,29 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
         notes.append(
             "channel shuffles (Reshape, Transpose, Reshape) are written as Gathers, to cut channels one by one"
         )
+    whole, quantized = _quantized_layers(coupling)
+    if quantized:
+        notes.append(
+            f"{quantized} of {whole} layers have integer weights, which no refit touches (it would have to be rounded "
+            "again): their channels are ranked by their weights' size, and the damage of each width is measured"
+        )
     return tuple(notes)
+
+
+def _quantized_layers(coupling: Coupling) -> tuple[int, int]:
+    """(nodes with MACs and a stored weight, those of them whose weight is of integers)."""
+    weighed: set[int] = set()
+    integers: set[int] = set()
+    for key, lines in coupling.units.items():
+        if not isinstance(key, tuple) or len(lines) < 2:
+            continue
+        for index, _ in readers_behind(coupling.graph, key):
+            bound = coupling.walked.bounds.get(index)
+            if bound is not None and bound.rule.macs:
+                weighed.add(index)
+                if constant_of(coupling, key).dtype.kind in "iu":
+                    integers.add(index)
+    return len(weighed), len(integers)
 
 
 def prunable_share(coupling: Coupling) -> float:

@@ -18,8 +18,11 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+import onnxprune
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.linear.stored import real_values
+from onnxprune.selection.base import evidence
 from onnxprune.surgery.cut import cut, mask
 
 ort.set_default_logger_severity(4)
@@ -131,3 +134,67 @@ def test_dynamically_quantized(tmp_path: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
     coupling = check(onnx.load(target), 1e-5)
     assert sorted(len(g) for g in coupling.groups) == [8, 10, 12, 16]
+
+
+def _quantized(folder: Path, kind: QuantFormat, per_channel: bool) -> onnx.ModelProto:
+    source, target = folder / "float.onnx", folder / "quantized.onnx"
+    onnx.save(small_net(), source)
+    quantize_static(source, target, _Images(), quant_format=kind, per_channel=per_channel)
+    return onnx.load(target)
+
+
+FORMS = [(kind, per_channel) for kind in (QuantFormat.QDQ, QuantFormat.QOperator) for per_channel in (True, False)]
+
+
+@pytest.mark.parametrize(("kind", "per_channel"), FORMS)
+def test_stored_integers_are_the_numbers_that_were_quantized(
+    tmp_path: Path, kind: QuantFormat, per_channel: bool
+) -> None:
+    coupling = couple(_quantized(tmp_path, kind, per_channel), {}, None)
+    exact = {t.name: numpy_helper.to_array(t) for t in small_net().graph.initializer}
+    found = {}
+    for key, lines in coupling.units.items():
+        if isinstance(key, tuple) and len(lines) > 1 and coupling.value_of(key).startswith("w"):
+            found[coupling.value_of(key)[:2]] = real_values(coupling, key)
+    assert found.keys() == {name for name in exact if name.startswith("w")}
+    for name, values in found.items():
+        assert values is not None
+        assert np.abs(values - exact[name]).max() <= np.abs(exact[name]).max() / 100
+
+
+@pytest.mark.parametrize(("kind", "per_channel"), FORMS)
+def test_units_of_quantized_layers_are_ranked_by_their_real_size(
+    tmp_path: Path, kind: QuantFormat, per_channel: bool
+) -> None:
+    quantized, plain = couple(_quantized(tmp_path, kind, per_channel), {}, None), couple(small_net(), {}, None)
+    sizes = {len(g): evidence(plain, g, (), {}).magnitude for g in plain.groups}
+    for group in quantized.groups:
+        magnitude = evidence(quantized, group, (), {}).magnitude
+        assert np.corrcoef(magnitude, sizes[len(group)])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("kind", "per_channel"), FORMS)
+def test_a_quantized_model_is_really_cut_and_its_report_says_what_was_left_out(
+    tmp_path: Path, kind: QuantFormat, per_channel: bool
+) -> None:
+    model = _quantized(tmp_path, kind, per_channel)
+    report = onnxprune.prune(model, macs=0.6, samples=8, round_to=1, threads=1).report
+    assert report.macs.ratio <= 0.6 and report.bytes.after < report.bytes.before
+    assert report.verify.passed and not report.refits
+    assert any("7 of 7 layers have integer weights" in note for note in report.notes)
+    shares = {row.name: row.macs_share for row in report.groups if row.locked is None}
+    assert len(shares) == 4 and all(share > 0 for share in shares.values())
+
+
+def test_layers_of_a_dequantized_weight_are_named_and_their_locks_told(tmp_path: Path) -> None:
+    model = small_net()
+    for number, node in enumerate(model.graph.node):
+        node.name = f"layer{number}"
+    source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(model, source)
+    quantize_static(source, target, _Images(), quant_format=QuantFormat.QDQ)
+    found = onnxprune.inspect(onnx.load(target))
+    wanted = onnxprune.inspect(onnx.load(source))
+    assert [row.name for row in found.groups] == [row.name for row in wanted.groups]
+    assert [row.locked for row in found.groups] == [row.locked for row in wanted.groups]
+    assert [round(row.macs_share, 9) for row in found.groups] == [round(row.macs_share, 9) for row in wanted.groups]

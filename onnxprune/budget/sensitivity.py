@@ -8,8 +8,10 @@ widths the damage follows the selector's error curve on a log-log scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
+import onnx
 
 from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
@@ -22,11 +24,12 @@ from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.metrics import damage
 from onnxprune.progress import Progress
+from onnxprune.runtime.outputs import outputs_of
 from onnxprune.runtime.relay import Relay
-from onnxprune.runtime.session import Engine
+from onnxprune.runtime.session import Engine, open_session
 from onnxprune.runtime.store import Store
 from onnxprune.selection.base import Ranking, readers_of, reading_axis
-from onnxprune.surgery.cut import constant_of
+from onnxprune.surgery.cut import constant_of, cut
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
@@ -105,9 +108,23 @@ class Probe:
         self.layers = {layer.index: layer for layer in layers}
         graph, facts = coupling.graph, coupling.facts
         outputs = [v for v in graph.outputs if v in graph.producer and graph.producer[v] not in facts.folded]
+        self.dataset, self.engine, self.outputs = dataset, engine, outputs
         batches = dataset.batches(dataset.batch_limit or BATCH)
         self.relay = Relay(graph, facts, store, batches, engine, stops, outputs)
         self.reference = self.relay.outcome({})
+
+    @cached_property
+    def _whole(self) -> list[Array]:
+        return self._run(self.coupling.graph.model)
+
+    def _run(self, model: onnx.ModelProto) -> list[Array]:
+        return outputs_of(open_session(model, self.engine), self.dataset, self.outputs)
+
+    def damage_of_cut(self, group: Group, kept: Array) -> float:
+        """The damage of a cut of ``group`` alone, without any refit.  Cost: one pass of the cut model."""
+        keep = np.ones(self.coupling.unit_count, dtype=np.bool_)
+        keep[group.units] = kept
+        return damage(self._whole, self._run(cut(self.coupling, keep)))
 
     def damage(self, weights: Mapping[Use, Array], stop: int) -> float:
         """The damage of ``weights``, all of nodes from ``stop`` on; stops never go down."""
@@ -170,7 +187,7 @@ def _curve(
     shares: Sequence[float],
     progress: Progress,
 ) -> Curve:
-    """The curve of one group; without readers the selector's own error stands in."""
+    """The curve of one group; what has no reader to refit (quantized weights, say) is cut to be measured."""
     size = len(group)
     measured: list[tuple[int, float]] = []
     for share in shares:
@@ -178,7 +195,8 @@ def _curve(
         kept = np.zeros(size, dtype=np.bool_)
         kept[ranking.order[:count]] = True
         readers = folded_weights(probe.coupling, group, kept, list(probe.layers.values()), grams)
-        measured.append((count, max(probe.damage(readers, stop), 0.0) if readers else float(ranking.error[count])))
+        found = probe.damage(readers, stop) if readers else probe.damage_of_cut(group, kept)
+        measured.append((count, max(found, 0.0)))
         progress.advance()
     late = np.exp(LATE * group.id / max(len(probe.coupling.groups) - 1, 1))
     return Curve(interpolate(ranking.error, measured) * late, np.arange(1, size + 1))

@@ -18,7 +18,7 @@ from onnxprune.coupling.labels import Key, named
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.site import CannotFollow, Edit, Masks
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node
+from onnxprune.graph.view import Graph, readers_behind
 
 Axis = tuple[Key, int]
 
@@ -194,7 +194,8 @@ def _weighty(graph: Graph, walked: Walked) -> frozenset[Key]:
 
 def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
     """After the earliest layer whose weight makes the group's channels, else the first tensor they stand in."""
-    makers = [key[0] for key, axis in axes if isinstance(key, tuple) and _makes(graph, walked, key, axis)]
+    uses = [(use, axis) for key, axis in axes if isinstance(key, tuple) for use in readers_behind(graph, key)]
+    makers = [use[0] for use, axis in uses if _makes(graph, walked, use, axis)]
     if makers:
         return graph.nodes[min(makers)].label
     key = axes[0][0]
@@ -213,7 +214,7 @@ def _makes(graph: Graph, walked: Walked, use: tuple[int, int], axis: int) -> boo
         return False
     linear = bound.rule.linear
     read = range(len(bound.inputs)) if linear is None else (linear.data,)
-    data = [bound.inputs[k] or () for k in read if (index, k) not in walked.labels]
+    data = [bound.inputs[k] or () for k in read if (index, k) not in walked.labels and k != slot]
     return any(bound.in_output(f) and not any(f in dim for t in data for dim in t) for f in term[axis])
 
 
@@ -235,8 +236,8 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
         if bound.rule.linear is None and not bound.rule.macs:
             continue
         for slot, term in enumerate(bound.inputs):
-            key = (index, slot)
-            if term is None or key not in walked.labels:
+            key = _stored_at(graph, walked, index, slot)
+            if term is None or key is None:
                 continue
             for axis, dim in enumerate(term):
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
@@ -259,6 +260,15 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
     return (*held, *_refused(graph, walked))
 
 
+def _stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
+    """The use of a constant that a node reads at ``slot``, directly or dequantized."""
+    if (index, slot) in walked.labels:
+        return index, slot
+    made = graph.producer.get(graph.nodes[index].inputs[slot] or "")
+    dequantized = made is not None and graph.nodes[made].op == "DequantizeLinear" and (made, 0) in walked.labels
+    return (made, 0) if made is not None and dequantized else None
+
+
 def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
     """Nodes that no rule could be fitted to, and that read a matrix or more: their weights stay whole."""
     for index, reason in walked.locked.items():
@@ -272,5 +282,5 @@ def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
 
 def _held_name(graph: Graph, axis: Axis) -> str:
     key = axis[0]
-    node: Node = graph.nodes[key[0]] if isinstance(key, tuple) else graph.nodes[0]
-    return node.label
+    readers = readers_behind(graph, key) if isinstance(key, tuple) else []
+    return graph.nodes[readers[0][0] if readers else 0].label

@@ -48,7 +48,8 @@ class Rule:
     operator would compute from the factor's size, written down once that factor is cut.  ``macs``: products of
     factors whose sum is the number of multiply-accumulates.  ``masks``: (slot, axis) places whose cut positions
     are zeroed in the masked original although their factor also reaches an output (recurrent weights).
-    ``zeros``: slot → slot of its zero point, the number that stands for zero in a quantized tensor.  ``estimates``:
+    ``zeros`` and ``scales``: slot of a quantized tensor → slot of its zero point, the number that stands for zero
+    in it, and of its scale.  ``estimates``:
     factors over which the operator takes a statistic (a mean, a variance), which a cut of them changes a little: in
     the exact rules they are among ``mix``, in the approximate ones they may be cut.
     """
@@ -63,6 +64,7 @@ class Rule:
     masks: tuple[tuple[int, int], ...] = ()
     pins: Mapping[str, tuple[str, float]] = field(default_factory=lambda: _NO_PINS)
     zeros: Mapping[int, int] = field(default_factory=lambda: _NO_ZEROS)
+    scales: Mapping[int, int] = field(default_factory=lambda: _NO_ZEROS)
     estimates: frozenset[str] = frozenset()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
 from onnxprune.linear.gram import Gram
+from onnxprune.linear.stored import real_values
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -72,6 +73,9 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
         units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)]
         total += _fold(channel_gram(coupling, layer, gram), units - first, size)
     magnitude = _magnitude(coupling, group)
+    if not seen and not magnitude.any():
+        # Nothing tells the units apart: all are worth the same.
+        magnitude = np.ones(size)
     if not seen:
         total = np.diag(magnitude**2 / max(float((magnitude**2).sum()), 1e-30))
     return Evidence(total, magnitude)
@@ -117,10 +121,10 @@ def _magnitude(coupling: Coupling, group: Group) -> Array:
     for key, axis in group.axes:
         if not isinstance(key, tuple):
             continue
-        array = constant_of(coupling, key)
-        if array.dtype.kind != "f" or array.ndim < 2:
+        array = real_values(coupling, key)
+        if array is None or array.ndim < 2:
             continue
-        squares = np.square(array.astype(np.float64)).sum(axis=tuple(a for a in range(array.ndim) if a != axis))
+        squares = np.square(array).sum(axis=tuple(a for a in range(array.ndim) if a != axis))
         units = coupling.units[key][axis] - first
         own = (units >= 0) & (units < size)
         np.add.at(total, units[own], squares[own])

@@ -27,6 +27,23 @@ def constant_of(coupling: Coupling, use: Use) -> Array:
     return found if found is not None else coupling.graph.constants[value]
 
 
+def laid_along(coupling: Coupling, use: Use, slot: int | None) -> Array | None:
+    """The constant at another input of the same node (a scale, a zero point), shaped to broadcast over ``use``'s.
+
+    ``None`` where there is none, or its values run along no axis of the constant at ``use`` (blocks).
+    """
+    inputs, bound = coupling.graph.nodes[use[0]].inputs, coupling.walked.bounds[use[0]]
+    name = inputs[slot] if slot is not None and slot < len(inputs) else None
+    if slot is None or name is None or (name not in coupling.facts.values and name not in coupling.graph.constants):
+        return None
+    values, term, own = constant_of(coupling, (use[0], slot)), bound.inputs[use[1]] or (), bound.inputs[slot]
+    if values.size == 1:
+        return values.reshape(())
+    sizes = {dim: size for dim, size in zip(own or (), values.shape, strict=False) if dim}
+    shape = [sizes.get(dim, 1) for dim in term]
+    return values.reshape(shape) if int(np.prod(shape)) == values.size else None
+
+
 def kept_constants(coupling: Coupling, keep: Array) -> dict[Use, Array]:
     """Every use of a constant that loses positions, with what is left of it."""
     masks = coupling.masks(keep)
@@ -118,16 +135,8 @@ def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
 
 def _zero(coupling: Coupling, bound: Bound, index: int, slot: int) -> Array:
     """What stands for zero in a constant: its zero point, laid along the axis that the zero points run along."""
-    point = bound.rule.zeros.get(slot)
-    inputs = coupling.graph.nodes[index].inputs
-    if point is None or point >= len(inputs) or inputs[point] is None:
-        return np.zeros((), dtype=np.int8)
-    values = constant_of(coupling, (index, point))
-    term, own = bound.inputs[slot] or (), bound.inputs[point]
-    if values.size == 1 or not own:
-        return values.reshape(())
-    sizes = {dim: size for dim, size in zip(own, values.shape, strict=True) if dim}
-    return values.reshape([sizes.get(dim, 1) for dim in term])
+    found = laid_along(coupling, (index, slot), bound.rule.zeros.get(slot))
+    return np.zeros((), dtype=np.int8) if found is None else found
 
 
 def _places(coupling: Coupling, index: int) -> list[tuple[int, list[int]]]:

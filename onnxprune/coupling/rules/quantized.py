@@ -10,6 +10,11 @@ from onnxprune.coupling.rules.linear import conv, gemm, matmul
 from onnxprune.coupling.rules.normalize import along
 from onnxprune.coupling.rules.spatial import reduced
 
+#: Of the tensor at slot 0: its scale, then its zero point.
+_FIRST, _SECOND = MappingProxyType({0: 1}), MappingProxyType({0: 2})
+#: Of data at slot 0 and a weight at slot 3, as most quantized layers have them.
+_LAYER_SCALES, _LAYER_ZEROS = MappingProxyType({0: 1, 3: 4}), MappingProxyType({0: 2, 3: 5})
+
 
 def linear_scale(call: Call) -> Rule | Locked:
     """QuantizeLinear and DequantizeLinear: one scale per tensor, per position of ``axis``, or per block along it."""
@@ -17,14 +22,14 @@ def linear_scale(call: Call) -> Rule | Locked:
     names = [f"d{k}" for k in range(rank)]
     full = " ".join(names) or "_"
     if all(size == 1 for size in scale):
-        return Rule(f"{full}, _, _ -> {full}")
+        return Rule(f"{full}, _, _ -> {full}", zeros=_SECOND, scales=_FIRST)
     axis = call.node.integer("axis", 1)
     if not -rank <= axis < rank:
         return Locked("has a quantization axis outside its tensor")
     axis %= rank
     block = call.node.integer("block_size", 0)
     if not block:
-        return Rule(f"{full}, {names[axis]}, {names[axis]} -> {full}")
+        return Rule(f"{full}, {names[axis]}, {names[axis]} -> {full}", zeros=_SECOND, scales=_FIRST)
     # A block shares its scale, so it can only leave whole.
     blocks = " ".join([*names[:axis], "q", *names[axis + 1 :]])
     data = " ".join([*names[:axis], "(q r)", *names[axis + 1 :]])
@@ -55,7 +60,8 @@ def qlinear_conv(call: Call) -> Rule:
         attributes={"group": "g"},
         sizes={} if call.node.attribute("group") is not None else {"g": 1},
         macs=(("n", "g", "o", "i", *(f"k{k}" for k in range(space)), *(f"y{k}" for k in range(space))),),
-        zeros=MappingProxyType({0: 2, 3: 5}),
+        zeros=_LAYER_ZEROS,
+        scales=_LAYER_SCALES,
     )
 
 
@@ -96,7 +102,7 @@ def qlinear_matmul(call: Call) -> Rule:
     row, column = (_lines(call, slot, a, "i") for slot in (1, 2)), (_lines(call, slot, b, "j") for slot in (4, 5))
     out = [_lines(call, slot, y, "i") for slot in (6, 7)]
     text = f"{a}, {', '.join(row)}, {b}, {', '.join(column)}, {', '.join(out)} -> {y}"
-    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 3: 5}))
+    return Rule(text, macs=found.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
 def matmul_integer(call: Call) -> Rule:
@@ -110,7 +116,12 @@ def matmul_integer_to_float(call: Call) -> Rule:
     scales = (
         f"{_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')}, {_lines(call, 4, a, 'i')}, {_lines(call, 5, b, 'j')}"
     )
-    return Rule(f"{a}, {b}, {scales}, j -> {y}", macs=found.macs, zeros=MappingProxyType({0: 4, 1: 5}))
+    return Rule(
+        f"{a}, {b}, {scales}, j -> {y}",
+        macs=found.macs,
+        zeros=MappingProxyType({0: 4, 1: 5}),
+        scales=MappingProxyType({0: 2, 1: 3}),
+    )
 
 
 def dynamic_quantize_matmul(call: Call) -> Rule:
@@ -118,7 +129,7 @@ def dynamic_quantize_matmul(call: Call) -> Rule:
     a, b, y, found = _product(call, 1)
     text = f"{a}, {b}, {_lines(call, 2, b, 'j')}, {_lines(call, 3, b, 'j')}, j -> {y}"
     masks = tuple((0, axis) for axis in range(call.rank(0)))
-    return Rule(text, macs=found.macs, masks=masks, zeros=MappingProxyType({1: 3}))
+    return Rule(text, macs=found.macs, masks=masks, zeros=MappingProxyType({1: 3}), scales=MappingProxyType({1: 2}))
 
 
 def qgemm(call: Call) -> Rule:
@@ -127,7 +138,7 @@ def qgemm(call: Call) -> Rule:
     a, b, c = found.text.split(" -> ")[0].split(", ")
     columns = [_along(call, slot, "j", (call.out_shape() or (0, 0))[-1]) for slot in (4, 5)]
     text = f"{a}, _, _, {b}, {columns[0]}, {columns[1]}, {c}, _, _ -> i j"
-    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 3: 5}))
+    return Rule(text, macs=found.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
 def qlinear_binary(call: Call) -> Rule:
