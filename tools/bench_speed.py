@@ -3,8 +3,9 @@
     ONNXPRUNE_ASSETS=/path/to/assets python tools/bench_speed.py --peers /path/to/peers/bin/python [--samples 256]
 
 For each model the command line is run as a user would (``--macs 0.7``), and onnxruntime alone once over the same
-calibration images, before and after it (the faster one counts; reading images is not part of it).  Beside it, what
-torch-pruning and onnxsim take to cut the same model.  Then one small model over 64 … 4,096 samples: seconds must
+calibration images, before and after it (the faster one counts; reading images is not part of it).  "work" is the same
+ratio in processor seconds of all threads, which other processes do not disturb.  Beside it, what torch-pruning and
+onnxsim take to cut the same model.  Then one small model over 64 … 4,096 samples: seconds must
 grow linearly, memory not at all.  Prints tables and one JSON line.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import fnmatch
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,7 +50,8 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run: ``stages`` in seconds, ``plain``: seconds of onnxruntime alone over the same images."""
+    """One run: ``stages`` in seconds; ``plain``: seconds of onnxruntime alone over the same images; ``work`` and
+    ``plain_work``: processor seconds of both."""
 
     model: str
     samples: int
@@ -56,24 +59,30 @@ class Run:
     stages: dict[str, float]
     gigabytes: float
     plain: float
+    work: float
+    plain_work: float
     peers: dict[str, float]
 
     @property
     def passes(self) -> float:
         return self.seconds / self.plain
 
+    @property
+    def work_passes(self) -> float:
+        return self.work / self.plain_work
 
-def plain_pass(path: Path, data: Path, samples: int, threads: int) -> float:
-    """Seconds of onnxruntime over the images, in batches."""
+
+def plain_pass(path: Path, data: Path, samples: int, threads: int) -> tuple[float, float]:
+    """(seconds, processor seconds) of onnxruntime over the images, in batches."""
     loaded = load(path)
     dataset = open_dataset(str(data), specs_of(loaded), Preprocess.named("imagenet"), samples, 0)
     session = open_session(loaded.proto, Engine(threads=threads))
-    total = 0.0
+    total = work = 0.0
     for feeds in dataset.batches(min(BATCH, dataset.batch_limit or BATCH)):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         session.run(None, dict(feeds))
-        total += time.perf_counter() - start
-    return total
+        total, work = total + time.perf_counter() - start, work + time.process_time() - worked
+    return total, work
 
 
 def run(name: str, path: Path, data: Path, samples: int, threads: int, extra: Sequence[str]) -> Run:
@@ -84,13 +93,23 @@ def run(name: str, path: Path, data: Path, samples: int, threads: int, extra: Se
             "--preprocess", "imagenet", "--macs", MACS, "--threads", str(threads), "-o", f"{folder}/out.onnx",
             "--json", "-q", *extra,
         ]  # fmt: skip
+        worked = children()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        worked = children() - worked
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr.strip()}")
     found = json.loads(done.stdout)
-    plain = min(before, plain_pass(path, data, samples, threads))
+    plain, plain_work = (min(pair) for pair in zip(before, plain_pass(path, data, samples, threads), strict=True))
     stages = {stage: round(s, 2) for stage, s in found["seconds"].items() if stage != "total"}
-    return Run(name, samples, found["seconds"]["total"], stages, found["peak_rss_bytes"] / 1e9, plain, {})
+    return Run(
+        name, samples, found["seconds"]["total"], stages, found["peak_rss_bytes"] / 1e9, plain, worked, plain_work, {}
+    )
+
+
+def children() -> float:
+    """Processor seconds of all finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def peer_seconds(path: Path, python: str, threads: int) -> dict[str, float]:
@@ -113,7 +132,7 @@ def show(found: Run) -> None:
     peers = "".join(f"  {name} {seconds:.0f} s" for name, seconds in found.peers.items())
     print(
         f"{found.model:20} {found.samples:5} images {found.seconds:7.1f} s = {found.passes:5.1f} passes of "
-        f"{found.plain:6.1f} s   {found.gigabytes:5.2f} GB   ({stages}){peers}",
+        f"{found.plain:6.1f} s, work {found.work_passes:5.1f}   {found.gigabytes:5.2f} GB   ({stages}){peers}",
         flush=True,
     )
 
@@ -158,7 +177,7 @@ def main() -> int:
         runs.append(found)
     if arguments.growth:
         runs += growth(assets, arguments.growth, arguments.threads, arguments.rest)
-    print(json.dumps([asdict(r) | {"passes": r.passes} for r in runs]))
+    print(json.dumps([asdict(r) | {"passes": r.passes, "work_passes": r.work_passes} for r in runs]))
     return 0
 
 
