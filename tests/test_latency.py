@@ -6,8 +6,10 @@ import base64
 import itertools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -27,6 +29,7 @@ from onnxprune.latency.signature import Signature, Timed, timed_layers
 from onnxprune.latency.synthetic import entries_of, layers_file, widths
 from onnxprune.latency.table import grid_of, read_table, table_of
 from onnxprune.linear.form import layers
+from onnxprune.report import wording
 from onnxprune.result import Change
 
 Array = np.ndarray
@@ -372,3 +375,9 @@ def test_the_layers_file_is_json_and_small() -> None:
     document = api.layers_to_time(DEMO)
     assert document[device.LAYERS] == 1
     assert len(json.dumps(document)) < 500_000
+
+
+@pytest.mark.parametrize(("after", "told"), [(5.0, False), (9.999, True), (10.0, True), (13.0, True)])
+def test_a_result_that_is_not_faster_says_so_first(after: float, told: bool) -> None:
+    report = replace(made_up.report(1), latency_ms=Change(10.0, after), latency_spread=(0.1, 0.1))
+    assert wording.verdict(report).startswith("NOT FASTER") == told
