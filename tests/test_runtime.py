@@ -240,7 +240,7 @@ def test_latency_is_told_in_milliseconds_by_the_paired_ratio(monkeypatch: pytest
         return (0.010 if session == "a" else 0.008) * (1 + (clock["runs"] - 1) // 2 / 10)
 
     monkeypatch.setattr(latency, "_fastest", fastest)
-    monkeypatch.setattr(latency, "open_session", lambda model, engine: model)
+    monkeypatch.setattr(latency, "open_timing_session", lambda model, engine: model)
     monkeypatch.setattr(latency, "run", lambda session, feeds: [])
     change, (alone, paired) = latency.compare_latency("a", "b", {}, ENGINE)  # type: ignore[arg-type]
     assert change.ratio == pytest.approx(0.8)
