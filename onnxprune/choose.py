@@ -80,7 +80,18 @@ def price(
 
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    found = curves(work.coupling, rankings, work.layers, grams, work.holdout, work.engine, work.frozen, EFFORTS[options.effort], options.memory or DEFAULT_MEMORY, progress)
+    found = curves(
+        work.coupling,
+        rankings,
+        work.layers,
+        grams,
+        work.holdout,
+        work.engine,
+        work.frozen,
+        EFFORTS[options.effort],
+        options.memory or DEFAULT_MEMORY,
+        progress,
+    )
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":
@@ -108,8 +119,11 @@ def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Arr
     return keep
 
 
-def within(choices: Choices, cost: Costing, target: float) -> Array:
+def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0) -> Array:
     """Units kept per group, int64 (groups,), for a cost of at most ``target`` (in the unit of ``cost``).
+
+    Damage done late counts ``exp(lateness)`` times as much as damage done first: the refit of every later layer still
+    corrects what an early cut did, and nothing comes after the last.
 
     Of the first tier that can meet the target, unless a later one does it at a fraction of the damage; the last,
     of every width, is tried only where no other can.
@@ -118,7 +132,9 @@ def within(choices: Choices, cost: Costing, target: float) -> Array:
         BudgetError: where none can.
     """
     best: tuple[float, Array] | None = None
-    for number, tier in enumerate(choices.tiers):
+    late = np.exp(lateness * np.linspace(0, 1, len(choices.rankings)))
+    for number, measured in enumerate(choices.tiers):
+        tier = [Curve(c.damage * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
         if best is not None and number == len(choices.tiers) - 1:
             break
         try:

@@ -10,12 +10,14 @@ from types import MappingProxyType
 FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: Samples that the damage is measured on.
 LEAST_PROBES, MOST_PROBES = 16, 128
+TRIED, UNTRIED = (0.0, 0.75, 1.5), (1.0,)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """``allowance``: multiply-accumulates for measuring what each group's cut does to the output; ``rounds``: of
-    refining hidden layers against their readers.  Nothing depends on how fast the machine is."""
+    """``allowance``: multiply-accumulates for measuring what each group's cut does to the output, and again for
+    trying allocations; ``rounds``: of refining hidden layers against their readers.  Nothing depends on how fast the
+    machine is."""
 
     allowance: float
     rounds: int
@@ -37,3 +39,12 @@ def measurements(effort: Effort, macs: float) -> tuple[tuple[float, ...], int]:
     shares = FINE if macs * len(FINE) * LEAST_PROBES * 2 <= effort.allowance else COARSE
     affordable = int(effort.allowance / max(macs * len(shares), 1.0))
     return shares, min(MOST_PROBES, max(LEAST_PROBES, affordable))
+
+
+def allocations(effort: Effort, macs: float) -> tuple[float, ...]:
+    """Latenesses to try (:func:`onnxprune.choose.within`), each at ``macs``; one, untried, where that is too much.
+
+    >>> allocations(EFFORTS["default"], 5e11), allocations(EFFORTS["default"], 5e12)
+    ((0.0, 0.75, 1.5), (1.0,))
+    """
+    return TRIED if macs * len(TRIED) <= effort.allowance and effort.rounds else UNTRIED

@@ -49,6 +49,11 @@ class Judge:
         found = outputs_of(session, self.holdout, self.outputs)
         return metrics.drop(self.reference, found, self.holdout.count)
 
+    def damage(self, model: onnx.ModelProto) -> float:
+        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates."""
+        session = open_session(model, self.engine)
+        return metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+
 
 def judge(work: Study, evaluate: object | None) -> Judge:
     """A judge for ``work``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.

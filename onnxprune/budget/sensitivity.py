@@ -29,7 +29,7 @@ from onnxprune.runtime.relay import Relay
 from onnxprune.runtime.session import Engine, open_session
 from onnxprune.runtime.store import Store
 from onnxprune.selection.base import Ranking, readers_of, reading_axis
-from onnxprune.surgery.cut import constant_of, cut
+from onnxprune.surgery.cut import constant_of, cut, masked_constants
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
@@ -38,9 +38,6 @@ BATCH, BIAS = 32, -1
 #: Least and largest relative error that the interpolation distinguishes.
 TINY = 1e-9
 RIDGE = 1e-3
-#: Damage done late counts more than damage done early, by exp(LATE) from the first group to the last: the refit of
-#: every later layer still corrects what an early cut did, and nothing comes after the last.
-LATE = 1.5
 
 
 def folded_weights(
@@ -121,9 +118,15 @@ class Probe:
         return outputs_of(open_session(model, self.engine), self.dataset, self.outputs)
 
     def damage_of_cut(self, group: Group, kept: Array) -> float:
-        """The damage of a cut of ``group`` alone, without any refit.  Cost: one pass of the cut model."""
+        """The damage of a cut of ``group`` alone, without any refit.
+
+        Cost: one pass of the model with other constants or, where that does not do, of the model that is cut.
+        """
         keep = np.ones(self.coupling.unit_count, dtype=np.bool_)
         keep[group.units] = kept
+        constants = masked_constants(self.coupling, keep)
+        if constants is not None:
+            return damage(self.reference, self.relay.outcome(constants))
         return damage(self._whole, self._run(cut(self.coupling, keep)))
 
     def damage(self, weights: Mapping[Use, Array], stop: int) -> float:
@@ -198,8 +201,7 @@ def _curve(
         found = probe.damage(readers, stop) if readers else probe.damage_of_cut(group, kept)
         measured.append((count, max(found, 0.0)))
         progress.advance()
-    late = np.exp(LATE * group.id / max(len(probe.coupling.groups) - 1, 1))
-    return Curve(interpolate(ranking.error, measured) * late, np.arange(1, size + 1))
+    return Curve(interpolate(ranking.error, measured), np.arange(1, size + 1))
 
 
 def interpolate(error: Array, measured: Sequence[tuple[int, float]]) -> Array:

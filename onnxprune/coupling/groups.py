@@ -236,7 +236,7 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
         if bound.rule.linear is None and not bound.rule.macs:
             continue
         for slot, term in enumerate(bound.inputs):
-            key = _stored_at(graph, walked, index, slot)
+            key = stored_at(graph, walked, index, slot)
             if term is None or key is None:
                 continue
             for axis, dim in enumerate(term):
@@ -260,13 +260,14 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
     return (*held, *_refused(graph, walked))
 
 
-def _stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
-    """The use of a constant that a node reads at ``slot``, directly or dequantized."""
+def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
+    """The use of a constant that a node reads at ``slot``, directly or dequantized (not in blocks)."""
     if (index, slot) in walked.labels:
         return index, slot
     made = graph.producer.get(graph.nodes[index].inputs[slot] or "")
-    dequantized = made is not None and graph.nodes[made].op == "DequantizeLinear" and (made, 0) in walked.labels
-    return (made, 0) if made is not None and dequantized else None
+    if made is None or graph.nodes[made].op != "DequantizeLinear" or (made, 0) not in walked.labels:
+        return None
+    return (made, 0) if made in walked.bounds and walked.bounds[made].rule.scales else None
 
 
 def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:

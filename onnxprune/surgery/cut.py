@@ -6,14 +6,14 @@ a cut axis, the part that the cut would remove.  Both compute the same function,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.groups import Coupling, stored_at
 from onnxprune.coupling.labels import Key
-from onnxprune.coupling.rule import Bound
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.surgery.edit import Editor, Use
 
@@ -103,39 +103,66 @@ def _new_sizes(coupling: Coupling, keep: Array) -> dict[str, dict[int, int]]:
 
 def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
     """The original with the readers of the cut channels zeroed; same shapes as the original."""
-    editor = Editor(coupling.graph)
-    masks = coupling.masks(keep)
-    zeroed: dict[Use, Array] = {}
-    for index, bound in coupling.walked.bounds.items():
-        node = coupling.graph.nodes[index]
-        for slot, axes in _places(coupling, index):
-            constant = (index, slot) in coupling.units
-            key: Key = (index, slot) if constant else node.inputs[slot] or ""
-            lines = [(axis, masks(key, axis)) for axis in axes]
-            lines = [(axis, line) for axis, line in lines if not line.all()]
-            shape = coupling.facts.shapes[coupling.value_of(key)]
-            stays = np.ones((1,) * len(shape), dtype=np.bool_)
-            for axis, line in lines:
-                stays = stays & line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-            if not lines:
-                continue
-            if constant:
-                array = constant_of(coupling, (index, slot))
-                zeroed[index, slot] = np.where(stays, array, _zero(coupling, bound, index, slot)).astype(array.dtype)
+    editor, places = Editor(coupling.graph), _masked(coupling, keep)
+    for place in places:
+        if place.stored is None:
+            node = coupling.graph.nodes[place.node]
+            kind = onnx.helper.tensor_dtype_to_np_dtype(coupling.facts.dtypes[node.inputs[place.slot] or ""])
+            point = coupling.walked.bounds[place.node].rule.zeros.get(place.slot)
+            if point is None and kind.kind not in "iu":
+                editor.insert_before(node, place.slot, "Mul", place.stays.astype(kind))
             else:
-                kind = onnx.helper.tensor_dtype_to_np_dtype(coupling.facts.dtypes[coupling.value_of(key)])
-                point = bound.rule.zeros.get(slot)
-                if point is None and kind.kind not in "iu":
-                    editor.insert_before(node, slot, "Mul", stays.astype(kind))
-                else:
-                    editor.insert_select(node, slot, stays, np.zeros((), kind), point)
-    editor.constants(zeroed)
+                editor.insert_select(node, place.slot, place.stays, np.zeros((), kind), point)
+    editor.constants(_zeroed(coupling, places))
     return editor.finish()
 
 
-def _zero(coupling: Coupling, bound: Bound, index: int, slot: int) -> Array:
+def masked_constants(coupling: Coupling, keep: Array) -> dict[Use, Array] | None:
+    """The constants in which the masked original differs from the original; ``None`` where that is not all."""
+    places = _masked(coupling, keep)
+    return None if any(place.stored is None for place in places) else _zeroed(coupling, places)
+
+
+@dataclass(frozen=True, eq=False)
+class _Masked:
+    """An input of a node of which only ``stays`` (broadcasts over it) counts; ``stored``: the constant it is."""
+
+    node: int
+    slot: int
+    stored: Use | None
+    stays: Array
+
+
+def _masked(coupling: Coupling, keep: Array) -> list[_Masked]:
+    masks = coupling.masks(keep)
+    found: list[_Masked] = []
+    for index in coupling.walked.bounds:
+        for slot, axes in _places(coupling, index):
+            stored = stored_at(coupling.graph, coupling.walked, index, slot)
+            key: Key = stored or coupling.graph.nodes[index].inputs[slot] or ""
+            lines = [(axis, line) for axis in axes if not (line := masks(key, axis)).all()]
+            rank = len(coupling.facts.shapes[coupling.value_of(key)])
+            stays = np.ones((1,) * rank, dtype=np.bool_)
+            for axis, line in lines:
+                stays = stays & line.reshape([-1 if a == axis else 1 for a in range(rank)])
+            if lines:
+                found.append(_Masked(index, slot, stored, stays))
+    return found
+
+
+def _zeroed(coupling: Coupling, places: Sequence[_Masked]) -> dict[Use, Array]:
+    found: dict[Use, Array] = {}
+    for place in places:
+        if place.stored is not None:
+            # Several nodes may read one dequantized weight.
+            array = found.get(place.stored, constant_of(coupling, place.stored))
+            found[place.stored] = np.where(place.stays, array, _zero(coupling, place.stored)).astype(array.dtype)
+    return found
+
+
+def _zero(coupling: Coupling, use: Use) -> Array:
     """What stands for zero in a constant: its zero point, laid along the axis that the zero points run along."""
-    found = laid_along(coupling, (index, slot), bound.rule.zeros.get(slot))
+    found = laid_along(coupling, use, coupling.walked.bounds[use[0]].rule.zeros.get(use[1]))
     return np.zeros((), dtype=np.int8) if found is None else found
 
 
@@ -154,7 +181,7 @@ def _places(coupling: Coupling, index: int) -> list[tuple[int, list[int]]]:
             continue
         slots = [slot for slot in bound.inputs_with(factor) if inputs[slot] is not None]
         # A constant is zeroed in place; anything else needs a node in front.
-        slot = next((s for s in slots if (index, s) in coupling.units), slots[0])
+        slot = next((s for s in slots if stored_at(coupling.graph, coupling.walked, index, s)), slots[0])
         term = bound.inputs[slot] or ()
         found.setdefault(slot, set()).update(a for a, dim in enumerate(term) if factor in dim)
     return [(slot, sorted(axes)) for slot, axes in sorted(found.items())]
