@@ -92,7 +92,7 @@ def own_uniform(bench: Workbench, kept: Sequence[float], python: str) -> Outcome
 
 
 def uniform_budget() -> AbstractContextManager[object]:
-    def within(choices: Choices, cost: Costing, target: float) -> Array:
+    def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0) -> Array:
         return uniform(cost, choices.curves, target)
 
     return patch("onnxprune.attempt.within", within)
