@@ -1,16 +1,17 @@
 """Fitting one layer to its target: ridge regression, then regression against what readers can tell apart.
 
 Where every reader of the target clips it (a Relu), an output that should be negative may be any negative number.
-So the plain least-squares solution is refined: targets outside the window are replaced by the prediction, clipped
-to the window's edge on that side, and the regression is repeated with the same factored system.  This is
-expectation-maximisation for a censored (Tobit-like) least-squares problem; each round lowers the clipped error on
-the rows it sees, and rounds stop when the held-out rows no longer gain.
+So targets outside the window are replaced by the prediction, clipped to the window's edge on that side, and the
+regression is repeated with the same factored system.  This is expectation-maximisation for a censored (Tobit-like)
+least-squares problem; each round lowers the clipped error on the rows it sees, and rounds stop when the held-out rows
+no longer gain.  The first prediction is that of the better of the plain slice and the folded weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridges
 
 Array = np.ndarray
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+#: Strengths of the ridge, and the one that is tried first.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+START = 2
 #: Rounds of refinement at most, and the relative gain on held-out rows below which they stop.
 ROUNDS, LEAST_GAIN = 8, 2e-3
 #: Relative squared error below which a layer already does what it did: nothing upstream was changed.
@@ -90,21 +93,31 @@ def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float,
     scale = max(energy, 1e-30)
     if first <= EXACT * scale:
         return Fit(base, 0.0, 0.0, False)
-    best, best_loss, strength = base, first, None
+    best, best_loss = base, first
     folded = loss(test, prior, window)[0]
     if folded < best_loss:
         best, best_loss = prior, folded
     moments = train.gram()
-    for value in STRENGTHS:
-        trial = Ridges(moments.xx, value).solve(moments.xy, prior)
+    clipped = bool(np.isfinite(window[0]) or np.isfinite(window[1]))
+    # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
+    right = _refined(train, best, window) if clipped else moments.xy
+    strength: float | None = None
+
+    def improves(value: float) -> bool:
+        nonlocal best, best_loss, strength
+        trial = Ridges(moments.xx, value).solve(right, prior)
         error = loss(test, trial, window)[0]
-        if error < best_loss:
-            best, best_loss, strength = trial, error, value
-        elif strength is not None:
+        if error >= best_loss:
+            return False
+        best, best_loss, strength = trial, error, value
+        return True
+
+    improves(STRENGTHS[START])
+    for side in (STRENGTHS[START + 1 :], STRENGTHS[:START][::-1]):
+        if list(takewhile(improves, side)):
             break
     if strength is None:
         return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), best is not base)
-    clipped = np.isfinite(window[0]) or np.isfinite(window[1])
     rounds = 0
     if clipped:
         factor = Ridges(moments.xx, strength)
@@ -134,7 +147,7 @@ def _final(
         return start
     both = moments.merge(test.gram())
     factor = Ridges(both.xx, strength)
-    if not rounds:
+    if not np.isfinite(window).any():
         return factor.solve(both.xy, prior)
     current = start
     for _ in range(2):

@@ -22,6 +22,21 @@ class Hidden:
     reader: Layer
 
 
+#: Hidden layers in a row that are refined against one reader.
+DEPTH = 2
+
+
+def stretch_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> tuple[Hidden, ...]:
+    """The hidden layers that lead to ``reader``, the nearest first: each is read by the one before."""
+    found: list[Hidden] = []
+    while len(found) < DEPTH:
+        pair = hidden_of(coupling, found[-1].layer if found else reader, layers)
+        if pair is None:
+            break
+        found.append(pair)
+    return tuple(found)
+
+
 def hidden_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> Hidden | None:
     """The hidden layer that ``reader`` reads, if there is one."""
     if reader.kind == "transpose":

@@ -1,12 +1,17 @@
-"""Refining a hidden layer against what its reader still misses.
+"""Refining a hidden layer against what its last reader still misses.
 
 Fitting each layer to the original's activations asks too much of a hidden layer: nothing sees its output but its
-reader, so any output will do that serves the reader's target.  With r the reader's residual, the hidden layer's
-weights take Gauss-Newton steps with Kronecker-factored curvature (K-FAC, Martens and Grosse, arXiv 1503.05671):
+reader, so any output will do that serves the reader's target; where that reader is hidden, too, what counts is the
+target of the reader behind it.  With r the residual of the last reader, the hidden layer's weights take Gauss-Newton
+steps with Kronecker-factored curvature (K-FAC, Martens and Grosse, arXiv 1503.05671):
 
-    ΔW = (XᵀX + λD²)⁻¹ · Xᵀδ · (H + μI)⁻¹,    δ = (adjoint of the reader) r ∘ σ',    H = E[σ'σ'ᵀ] ∘ Σ_t w_tᵀw_t
+    ΔW = (XᵀX + λD²)⁻¹ · Xᵀδ · (H + μI)⁻¹
 
-The derivative σ' of the elementwise operators between the two layers is taken by central differences, which needs
+where δ and H are carried back from the last reader (δ = r, H = I) over each link, w its weights per tap t:
+
+    δ ← (adjoint of w) δ ∘ σ',    H ← E[σ'σ'ᵀ] ∘ Σ_t w_tᵀ H w_t
+
+The derivative σ' of the elementwise operators between two layers is taken by central differences, which needs
 no rule per operator.  The length of each step is searched on held-out samples, so a step never makes those worse.
 """
 
@@ -46,8 +51,8 @@ class Maps:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One of the two layers: its node with free weights, its weights (g, n+1, o), how these are stored, and the axis
-    of its channels in its output."""
+    """One layer: its node with free weights, its weights (g, n+1, o), how these are stored, and the axis of its
+    channels in its output."""
 
     free: FreeLayer
     weights: Array
@@ -64,20 +69,34 @@ class Part:
         return values.reshape(shape)
 
 
-def refine(
-    hidden: Part,
-    chain: Callable[[Array], Array],
-    reader: Part,
-    scale: Array,
-    window: tuple[float, float],
-    constant: float,
-    train: Sequence[Maps],
-    test: Sequence[Maps],
-) -> Array | None:
-    """Better weights (g, n+1, o) for ``hidden``; ``None`` where no step helps.
+@dataclass(frozen=True, eq=False)
+class Link:
+    """``reader`` reads what ``chain`` makes of the output of the layer before."""
 
-    ``scale`` (reader's channels,), ``window`` and ``constant``: see :class:`onnxprune.refit.fit.Rows`.
-    Cost per step: about three passes of both layers over ``train``, and as many trials over ``test`` as the search
+    chain: Callable[[Array], Array]
+    reader: Part
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What the last reader should reach: ``scale`` (its channels,), ``window`` and ``constant`` as in
+    :class:`onnxprune.refit.fit.Rows`, the last of the hidden layer."""
+
+    scale: Array
+    window: tuple[float, float]
+    constant: float
+
+    def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
+        reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
+        return np.asarray(np.clip(maps.wanted, *self.window) - np.clip(reached, *self.window), dtype=np.float32)
+
+
+def refine(
+    hidden: Part, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
+) -> Array | None:
+    """Better weights (g, n+1, o) for ``hidden``, which the first of ``links`` reads; ``None`` where no step helps.
+
+    Cost per step: about three passes of all the layers over ``train``, and as many trials over ``test`` as the search
     needs; one factorization in all.
     """
     weights = hidden.weights
@@ -86,17 +105,17 @@ def refine(
     for maps in train:
         gram.update(maps.rows, None)
     with blas_threads(weights.shape[1]):
-        factors = Ridges(with_constant(gram.xx, constant), RIDGE)
+        factors = Ridges(with_constant(gram.xx, goal.constant), RIDGE)
     length, improved = 1.0, False
     before = [hidden.forward(maps.x, weights) for maps in test]
-    now = _loss(before, chain, reader, scale, window, test)
+    now = _loss(before, links, goal, test)
     for _ in range(STEPS):
-        step = _step(hidden, weights, chain, reader, scale, window, constant, train, factors)
+        step = _step(hidden, weights, links, goal, train, factors)
         change = [hidden.forward(maps.x, step) for maps in test]
 
         def at(alpha: float, before: Sequence[Array] = before, change: Sequence[Array] = change) -> float:
             moved = [b + np.float32(alpha) * c for b, c in zip(before, change, strict=True)]
-            return _loss(moved, chain, reader, scale, window, test)
+            return _loss(moved, links, goal, test)
 
         length, best = _search(at, length)
         if not best < now * (1 - LEAST_GAIN):
@@ -106,60 +125,49 @@ def refine(
     return weights if improved else None
 
 
-def _loss(
-    outputs: Sequence[Array],
-    chain: Callable[[Array], Array],
-    reader: Part,
-    scale: Array,
-    window: tuple[float, float],
-    data: Sequence[Maps],
-) -> float:
-    """Sum of squared residuals of the reader, given the hidden layer's outputs."""
+def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Sequence[Maps]) -> float:
+    """Sum of squared residuals of the last reader, given the hidden layer's outputs."""
     total = 0.0
     for output, maps in zip(outputs, data, strict=True):
-        got = reader.forward(chain(output), reader.weights)
-        total += float(np.square(_residual(got, reader, scale, window, maps), dtype=np.float64).sum())
+        got = output
+        for link in links:
+            got = link.reader.forward(link.chain(got), link.reader.weights)
+        total += float(np.square(goal.residual(got, links[-1].reader, maps), dtype=np.float64).sum())
     return total
 
 
-def _residual(got: Array, reader: Part, scale: Array, window: tuple[float, float], maps: Maps) -> Array:
-    reached = got * reader.per_channel(scale, got.ndim) + maps.offset
-    return np.asarray(np.clip(maps.wanted, *window) - np.clip(reached, *window), dtype=np.float32)
-
-
 def _step(
-    hidden: Part,
-    weights: Array,
-    chain: Callable[[Array], Array],
-    reader: Part,
-    scale: Array,
-    window: tuple[float, float],
-    constant: float,
-    train: Sequence[Maps],
-    factors: Ridges,
+    hidden: Part, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
 ) -> Array:
     """The K-FAC step, (g, n+1, o)."""
     groups, _, outs = weights.shape
+    layers = [hidden, *(link.reader for link in links)]
     gradient = np.zeros(weights.shape)
-    slopes = np.zeros((groups * outs, groups * outs))
-    rows = 0
-    kernel = reader.stored(reader.weights)[0]
+    widths = [part.weights.shape[0] * part.weights.shape[2] for part in layers[:-1]]
+    slopes = [np.zeros((width, width)) for width in widths]
+    rows = [0] * len(links)
     for maps in train:
-        output = hidden.forward(maps.x, weights)
-        inner = chain(output)
-        missed = _residual(reader.forward(inner, reader.weights), reader, scale, window, maps)
-        back = reader.free.transposed(missed * reader.per_channel(scale, missed.ndim), kernel, inner.shape)
-        reach = np.float32(1e-3 * max(float(output.std()), 1e-6))
-        slope = (chain(output + reach) - chain(output - reach)) / (2 * reach)
-        delta = maps.pick(back * slope).reshape(-1, groups, outs).transpose(1, 0, 2)
+        outputs, inners = [hidden.forward(maps.x, weights)], []
+        for link in links:
+            inners.append(link.chain(outputs[-1]))
+            outputs.append(link.reader.forward(inners[-1], link.reader.weights))
+        missed = goal.residual(outputs[-1], layers[-1], maps)
+        delta = missed * layers[-1].per_channel(goal.scale, missed.ndim)
+        for k in reversed(range(len(links))):
+            kernel = links[k].reader.stored(links[k].reader.weights)[0]
+            slope = _slope(links[k].chain, outputs[k])
+            delta = links[k].reader.free.transposed(delta, kernel, inners[k].shape) * slope
+            flat = np.moveaxis(slope, layers[k].axis, -1).reshape(-1, len(slopes[k]))
+            flat = flat[:: max(1, len(flat) // CURVATURE_ROWS)].astype(np.float64)
+            slopes[k] += flat.T @ flat
+            rows[k] += len(flat)
+        picked = maps.pick(delta).reshape(-1, groups, outs).transpose(1, 0, 2)
         x = maps.rows.reshape(len(maps.rows), groups, -1).transpose(1, 2, 0)
-        gradient[:, :-1] += np.matmul(x, delta)
-        gradient[:, -1] += constant * delta.sum(axis=1, dtype=np.float64)
-        flat = np.moveaxis(slope, hidden.axis, -1).reshape(-1, groups * outs)
-        flat = flat[:: max(1, len(flat) // CURVATURE_ROWS)].astype(np.float64)
-        slopes += flat.T @ flat
-        rows += len(flat)
-    curvature = slopes / max(rows, 1) * _energy(reader, scale)
+        gradient[:, :-1] += np.matmul(x, picked)
+        gradient[:, -1] += goal.constant * picked.sum(axis=1, dtype=np.float64)
+    curvature = np.diag(goal.scale.astype(np.float64) ** 2)
+    for k in reversed(range(len(links))):
+        curvature = _carried(links[k].reader, curvature) * slopes[k] / max(rows[k], 1)
     step = np.empty_like(gradient)
     with blas_threads(weights.shape[1]):
         solved = factors.solve(gradient, np.zeros_like(gradient))
@@ -171,16 +179,25 @@ def _step(
     return step
 
 
-def _energy(reader: Part, scale: Array) -> Array:
-    """Σ_o,t w[o, i, t]·w[o, j, t] of the reader's scaled weights, (channels, channels); zero across its groups."""
+def _slope(chain: Callable[[Array], Array], output: Array) -> Array:
+    reach = np.float32(1e-3 * max(float(output.std()), 1e-6))
+    return np.asarray((chain(output + reach) - chain(output - reach)) / (2 * reach))
+
+
+def _carried(reader: Part, curvature: Array) -> Array:
+    """Σ_t w_tᵀ H w_t for the ``curvature`` H (outputs, outputs) of ``reader``: (inputs, inputs)."""
     groups, count, outs = reader.weights.shape
-    scaled = reader.weights[:, :-1] * scale.reshape(groups, 1, outs)
     channels = reader.free.channels(reader.stored(reader.weights)[0])
+    taps = reader.weights[:, :-1].reshape(groups, channels, (count - 1) // channels, outs).transpose(2, 0, 1, 3)
+    if outs == channels == 1:
+        flat = taps.reshape(len(taps), groups)
+        return np.asarray((flat.T @ flat) * curvature)
     total = np.zeros((groups * channels, groups * channels))
     for g in range(groups):
-        own = slice(g * channels, (g + 1) * channels)
-        flat = scaled[g].reshape(channels, -1)
-        total[own, own] = flat @ flat.T
+        # Across convolution groups it is taken to be zero.
+        inner, outer = slice(g * channels, (g + 1) * channels), slice(g * outs, (g + 1) * outs)
+        for tap in taps[:, g]:
+            total[inner, inner] += tap @ curvature[outer, outer] @ tap.T
     return total
 
 

@@ -12,7 +12,7 @@ reader still misses (:mod:`onnxprune.refit.refine`), and the reader fitted again
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ from onnxprune.linear.threads import blas_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.fit import Rows, fit
-from onnxprune.refit.hidden import Hidden, hidden_of
-from onnxprune.refit.refine import Maps, Part, refine
+from onnxprune.refit.hidden import Hidden, stretch_of
+from onnxprune.refit.refine import Goal, Link, Maps, Part, refine
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
 from onnxprune.runtime.free import FreeLayer, chain_function
@@ -41,6 +41,7 @@ from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
+Chain = Callable[[Array], Array]
 FOLD_RIDGE = 1e-3
 #: One batch in this many is held out inside the fit, to choose the strength of the ridge.
 HOLD_EVERY = 5
@@ -119,8 +120,7 @@ class _Work:
         self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
         self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
         self.places = {layer.index: _places(coupling, masks, layer) for layer in layers}
-        found = [hidden_of(coupling, layer, layers) for layer in layers] if rounds else []
-        self.hidden = {pair.reader.index: pair for pair in found if pair is not None}
+        self.hidden = {layer.index: stretch_of(coupling, layer, layers) for layer in layers} if rounds else {}
         self.current: dict[int, Array] = {}
         self._hold(-1)
 
@@ -129,7 +129,7 @@ class _Work:
         later = [t for i, t in self.targets.items() if i > index]
         self.whole.held = {t.value for t in later}
         self.small.held = {t.other for t in later if t.other is not None}
-        self.small.held |= {pair.layer.data for i, pair in self.hidden.items() if i > index}
+        self.small.held |= {pair.layer.data for i, stretch in self.hidden.items() if i > index for pair in stretch}
 
     def layer(self, layer: Layer) -> None:
         target = self.targets[layer.index]
@@ -138,7 +138,7 @@ class _Work:
         self.small.advance(layer.index)
         if self.small.has(layer.data) and self.whole.has(target.value):
             fitted = self._fit(layer, target)
-            if fitted is not None and layer.index in self.hidden:
+            if fitted is not None and self.hidden.get(layer.index):
                 fitted = self._refine(self.hidden[layer.index], fitted)
             if fitted is not None:
                 self.report.append(fitted)
@@ -214,64 +214,78 @@ class _Work:
 
     # -- hidden layers --------------------------------------------------------------------------------------
 
-    def _refine(self, pair: Hidden, fitted: Refitted) -> Refitted:
-        """Alternate: the hidden layer takes its steps, its reader is fitted again."""
-        target = self.targets[pair.reader.index]
-        first, second = self.cut[pair.layer.index], self.cut[pair.reader.index]
-        if pair.layer.index not in self.current or not self.small.has(pair.layer.data):
-            return fitted
-        graph, engine = self.small.graph, self.small.engine
-        layer, reader = FreeLayer(graph, pair.layer, engine), FreeLayer(graph, pair.reader, engine)
-        chain = chain_function(graph, pair.chain, pair.layer.output, pair.reader.data, self.small.constant, engine)
-        train, test = self._maps(pair, target)
-        scale = target.scale[second.kept_outputs].astype(np.float32)
-        constant = _constant(pair.layer, self.targets[pair.layer.index])
+    def _refine(self, stretch: Sequence[Hidden], fitted: Refitted) -> Refitted:
+        """Alternate: each hidden layer takes its steps, the nearest first, then their reader is fitted again."""
+        reader = stretch[0].reader
+        target = self.targets[reader.index]
+        known = [
+            pair for pair in stretch if pair.layer.index in self.current and self.small.has(pair.layer.data)
+        ]
+        if len(known) < len(stretch):
+            stretch = stretch[: stretch.index(next(p for p in stretch if p not in known))]
+        chains = [self._chain(pair) for pair in stretch]
         for _ in range(self.rounds):
-            better = refine(
-                Part(layer, self.current[pair.layer.index], first.stored, _axis(pair.layer)),
-                chain,
-                Part(reader, self.current[pair.reader.index], second.stored, _axis(pair.reader)),
-                scale,
-                target.window,
-                constant,
-                train,
-                test,
-            )
-            if better is None:
+            better = [self._stepped(stretch[: k + 1], chains[: k + 1], target) for k in range(len(stretch))]
+            if not any(better):
                 break
-            self._keep(first, self.targets[pair.layer.index], better)
-            for batch in range(self.small.count):
-                output = layer.forward(self.small.get(pair.layer.data, batch), *first.stored(better))
-                self.small.put(pair.reader.data, batch, chain(output))
-            again = self._fit(pair.reader, target)
+            again = self._fit(reader, target)
             if again is not None:
                 fitted = Refitted(fitted.node, fitted.before, again.after, fitted.accepted or again.accepted)
         return fitted
 
-    def _maps(self, pair: Hidden, target: Target) -> tuple[list[Maps], list[Maps]]:
+    def _stepped(self, stretch: Sequence[Hidden], chains: Sequence[Chain], target: Target) -> bool:
+        """Refine the farthest hidden layer of ``stretch``, and bring what reads it up to date."""
+        layer, reader = stretch[-1].layer, stretch[0].reader
+        links = [
+            Link(chain, self._part(pair.reader)) for pair, chain in zip(stretch[::-1], chains[::-1], strict=True)
+        ]
+        scale = target.scale[self.cut[reader.index].kept_outputs].astype(np.float32)
+        goal = Goal(scale, target.window, _constant(layer, self.targets[layer.index]))
+        hidden = self._part(layer)
+        better = refine(hidden, links, goal, *self._maps(layer, reader, target))
+        if better is None:
+            return False
+        self._keep(self.cut[layer.index], self.targets[layer.index], better)
+        for batch in range(self.small.count):
+            output = hidden.forward(self.small.get(layer.data, batch), better)
+            for pair, link in zip(stretch[::-1], links, strict=True):
+                inner = link.chain(output)
+                self.small.put(pair.reader.data, batch, inner)
+                if pair.reader is not reader:
+                    output = link.reader.forward(inner, link.reader.weights)
+        return True
+
+    def _part(self, layer: Layer) -> Part:
+        free = FreeLayer(self.small.graph, layer, self.small.engine)
+        return Part(free, self.current[layer.index], self.cut[layer.index].stored, _axis(layer))
+
+    def _chain(self, pair: Hidden) -> Chain:
+        graph, engine = self.small.graph, self.small.engine
+        return chain_function(graph, pair.chain, pair.layer.output, pair.reader.data, self.small.constant, engine)
+
+    def _maps(self, layer: Layer, reader: Layer, target: Target) -> tuple[list[Maps], list[Maps]]:
         """Whole activations to step on and to search the steps' lengths on."""
-        second = self.cut[pair.reader.index]
+        second = self.cut[reader.index]
         shift = target.shift[second.kept_outputs].astype(np.float32)
         parts: tuple[list[Maps], list[Maps]] = ([], [])
         room = [MAP_BYTES, MAP_BYTES // 4]
         for batch in range(self.small.count):
-            x = self.small.get(pair.layer.data, batch)
-            wanted = self._wanted(pair.reader, target, batch)
+            x = self.small.get(layer.data, batch)
+            wanted = self._wanted(reader, target, batch)
             side = _held_out(batch)
             if parts[side] and room[side] < max(x.nbytes, wanted.nbytes):
                 continue
             room[side] -= max(x.nbytes, wanted.nbytes)
-            wanted = np.compress(second.kept_outputs, wanted, axis=_axis(pair.reader) % wanted.ndim)
+            wanted = np.compress(second.kept_outputs, wanted, axis=_axis(reader) % wanted.ndim)
             shape = [1] * wanted.ndim
-            shape[_axis(pair.reader)] = len(shift)
+            shape[_axis(reader)] = len(shift)
             offset = shift.reshape(shape)
             if target.other is not None:
                 offset = offset + self.small.get(target.other, batch)
-            parts[side].append(self._map(pair, x, wanted, offset, batch))
+            parts[side].append(self._map(layer, x, wanted, offset, batch))
         return parts[0], parts[1] or parts[0]
 
-    def _map(self, pair: Hidden, x: Array, wanted: Array, offset: Array, batch: int) -> Maps:
-        layer = pair.layer
+    def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, batch: int) -> Maps:
         groups, count, _ = self.current[layer.index].shape
         shape = (len(x), *self.coupling.facts.shapes[layer.output][1:])
         picks, geo = row_picks(self.coupling, layer, x, shape, count - 1, self.samples, self.seed + batch)
