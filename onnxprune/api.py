@@ -20,7 +20,7 @@ from onnxprune.choose import plan_of, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.describe import choice_lines, group_rows, prunable_share, reading_notes
+from onnxprune.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share, reading_notes
 from onnxprune.errors import BudgetError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
@@ -149,6 +149,7 @@ def _prune(
     curves = group_curves(work, choices.curves)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
     report = account(work, outcome, target, options, clock)
+    report = replace(report, synthetic=data is None)
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
 
@@ -250,6 +251,8 @@ def inspect(
         inputs=inputs,
         notes=reading_notes(loaded, coupling),
         layers=layer_rows(coupling, everything, frozenset()),
+        operators=operator_shares(coupling),
+        outlook=outlook(coupling),
     )
 
 
@@ -294,7 +297,7 @@ def compare_models(
     first, second = load(a), load(b)
     dataset = open_dataset(data, specs_of(first), options.preprocess, options.samples, options.seed)
     progress.stage("compare", None)
-    return side_by_side(first, second, dataset, options)
+    return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
 
 
 def operators(

@@ -10,7 +10,7 @@ is the geometry of four plots; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,11 +18,16 @@ from markupsafe import Markup
 
 from onnxprune.report import plots, rows, wording
 from onnxprune.report.lanes import Lanes, lanes
+from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
-from onnxprune.result import Comparison, Inspection, Report, SearchStep
+from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
+#: Characters of a name in a table: three lines on a phone.
+_NAME = 60
+#: A path of fewer candidates is no curve.
+_LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ def render_inspection(inspection: Inspection) -> str:
         {
             "inspection": inspection,
             "sentence": wording.prunable(inspection),
-            "facts": (("inputs", ", ".join(inspection.inputs)), ("size", wording.size(inspection))),
+            "facts": (
+                ("inputs", ", ".join(inspection.inputs)),
+                ("size", wording.size(inspection)),
+                *([("MACs in", wording.operators(inspection))] if inspection.operators else []),
+            ),
             "free": [row for row in inspection.groups if row.locked is None],
             "locked": [row for row in inspection.groups if row.locked is not None],
             "graph": lanes(inspection.layers) if inspection.layers else None,
@@ -102,8 +111,13 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         duration=wording.duration,
         byte_text=wording.byte_text,
         drop_value=wording.drop_value,
+        named=_named,
     )
     return environment.get_template(template).render(values, versions=versions())
+
+
+def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
+    return list(zip(rows, shortened([row.name for row in rows], _NAME), strict=True))
 
 
 def _plots(report: Report) -> _Plots:
@@ -113,7 +127,7 @@ def _plots(report: Report) -> _Plots:
             plots.channel_bars(report.groups, plots.NARROW),
             plots.channel_bars(report.groups, plots.WIDE),
         )
-    if report.search:
+    if len({step.macs_ratio for step in report.search}) >= _LEAST_STEPS:
         drop = report.drop
         chosen = None if drop is None else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric == wording.TOP1

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxprune.report import wording
+from onnxprune.report.names import essential
 from onnxprune.result import CurvePoint, GroupCurve, GroupRow, SearchStep
 
 NARROW = 322
@@ -82,9 +83,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot, titled."""
+    """One small plot, titled ``short``."""
 
     name: str
+    short: str
     curve: Curve
 
 
@@ -176,7 +178,11 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
     if len(powers) < 2:
         powers = range(top_power - 1, top_power + 1)
     ordered = sorted(curves, key=lambda c: -(rows[c.name].macs_share if c.name in rows else 0.0))
-    return tuple(Panel(curve.name, _panel(curve, rows.get(curve.name), powers)) for curve in ordered)
+    short = essential([curve.name for curve in ordered])
+    return tuple(
+        Panel(curve.name, name, _panel(curve, rows.get(curve.name), powers))
+        for curve, name in zip(ordered, short, strict=True)
+    )
 
 
 def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
