@@ -66,7 +66,9 @@ def lanes(rows: Sequence[LayerRow]) -> Lanes:
             edges.append(_edge(xs[source], ys[source], xs[index], ys[index]))
     largest = max((row.macs_before for row in rows), default=0.0) or 1.0
     short = essential([row.name.removesuffix(f"/{row.op}") if row.macs_before else row.name for row in rows])
-    spots = tuple(_spot(row, name or row.name, x, y, largest) for row, name, x, y in zip(rows, short, xs, ys, strict=True))
+    spots = tuple(
+        _spot(row, name or row.name, x, y, largest) for row, name, x, y in zip(rows, short, xs, ys, strict=True)
+    )
     return Lanes(round(step * count + 6, 1), LINE * len(rows), "".join(edges), spots)
 
 
