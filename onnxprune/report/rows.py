@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from onnxprune.metrics import OWN
 from onnxprune.report import wording
 from onnxprune.result import Change, Comparison, Drop, GroupRow, Report
 
@@ -118,6 +119,8 @@ def _drop(drop: Drop | None, synthetic: bool) -> Row:
     if drop is None:
         return Row("drop", "–", "–", "not measured", None)
     samples = f"{drop.samples:,} {'made-up ' if synthetic else ''}sample{'' if drop.samples == 1 else 's'}"
+    if drop.metric == OWN:
+        return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), "as --eval measures it", None)
     between = wording.could_be(drop)
     if between is None or synthetic:
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)

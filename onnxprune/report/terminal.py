@@ -32,9 +32,16 @@ class View:
     told: tuple[str, ...] = ()
 
 
+class _Console(Console):
+    """Leaves a closed pipe to the caller: rich's own answer is exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def console_for(file: IO[str]) -> Console:
     """A console that takes text as it is: names of nodes may look like markup."""
-    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console = _Console(file=file, markup=False, highlight=False, emoji=False)
     console.width = min(console.width, 110)
     return console
 
