@@ -202,6 +202,8 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     clock = Clock()
     read = Plan.read(plan)
     work = study(load(path), None, replace(options, rules=read.rules))
+    # Made-up inputs serve to run the result here, not to choose or to judge anything.
+    work = replace(work, notes=reading_notes(work.loaded, work.coupling))
     clock.mark("couple")
     model, keep = _applied(work.loaded, work.coupling, read)
     checks = _verified(work, keep, model, progress)

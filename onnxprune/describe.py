@@ -138,15 +138,17 @@ def choice_lines(coupling: Coupling) -> tuple[str, ...]:
         if sum(n > 1 for _, n in taken.free) > 1:
             names = tuple(name for name, _ in taken.free)
             kinds.setdefault((coupling.graph.nodes[taken.node].op, taken.factor, names), []).append(taken)
-    return tuple(_choice_line(coupling, factor, names, alike) for (_, factor, names), alike in kinds.items())
+    lines = [_choice_line(coupling, factor, names, alike) for (_, factor, names), alike in kinds.items()]
+    if lines:
+        lines[-1] += "; 'onnxprune why MODEL NODE' shows the rule with these letters"
+    return tuple(lines)
 
 
 def _choice_line(coupling: Coupling, factor: str, names: tuple[str, ...], alike: list[Taken]) -> str:
     first = coupling.graph.nodes[alike[0].node]
     more = f" and {len(alike) - 1} more like it" if len(alike) > 1 else ""
     others = ", ".join(_to_choose_from(name, alike) for name in names if name != factor)
-    rule = "'onnxprune why' shows the rule with these letters"
-    return f"{first.op} '{first.label}'{more}: cut along {_to_choose_from(factor, alike)}, not {others}; {rule}"
+    return f"{first.op} '{first.label}'{more}: cut along {_to_choose_from(factor, alike)}, not {others}"
 
 
 def _to_choose_from(factor: str, alike: list[Taken]) -> str:

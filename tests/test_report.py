@@ -176,6 +176,14 @@ def test_the_chosen_point_lies_on_its_curve() -> None:
         assert chosen.y == pytest.approx(left[1] + share * (right[1] - left[1]), abs=0.5)
 
 
+def test_a_panel_is_not_mistaken_for_a_lock_of_the_same_name() -> None:
+    report = made_up.report(4)
+    name = report.groups[0].name
+    lock = made_up.GroupRow(9, name, 3, 3, 0.1, "'x' is an input of the model")
+    panels = plots.sensitivity_panels(report.curves, (*report.groups, lock))
+    assert panels == plots.sensitivity_panels(report.curves, report.groups)
+
+
 def plots_point(kept: int, damage: float) -> made_up.CurvePoint:
     return made_up.CurvePoint(kept, damage)
 

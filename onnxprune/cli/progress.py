@@ -87,16 +87,17 @@ def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progr
         yield Lines(told, stages=verbose)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
+
+        from onnxprune.cli.left import LeftColumn
 
         bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            LeftColumn(),
             console=Console(file=sys.stderr),
             transient=not verbose,
             redirect_stdout=False,

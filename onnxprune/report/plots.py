@@ -172,7 +172,8 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
 
     Groups with the largest share of MACs come first.
     """
-    rows = {row.name: row for row in groups}
+    # What is locked may be named after the same node.
+    rows = {row.name: row for row in groups if row.locked is None}
     damages = [p.damage for c in curves for p in c.points if math.isfinite(p.damage) and p.damage > 0]
     top_power = math.ceil(math.log10(max(damages))) if damages else 0
     least = math.floor(math.log10(min(damages))) if damages else -1

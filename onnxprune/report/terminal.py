@@ -55,8 +55,7 @@ def print_report(console: Console, report: Report, view: View) -> None:
     _print_choices(console, report.choices)
     _print_notes(console, report.notes, view)
     _print_verification(console, report.verify)
-    total = report.seconds.get("total")
-    spent = [] if total is None else [wording.duration(total)]
+    spent = [wording.spent(report.seconds)] if "total" in report.seconds else []
     if report.peak_rss_bytes:
         spent.append(f"at most {wording.byte_text(report.peak_rss_bytes)} of memory")
     if spent:
