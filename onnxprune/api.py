@@ -44,6 +44,10 @@ from onnxprune.verify import verify
 Array = np.ndarray
 #: Calibration samples on which a result is run and held against the masked original.
 VERIFY_SAMPLES = 4
+BLIND = (
+    "the model answers all made-up samples alike, so that --max-drop sees no harm in any cut: "
+    "give --data, or say how much may go, such as --macs 0.7"
+)
 NO_SCORES = (
     "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
     "--eval takes a metric of your own"
@@ -137,8 +141,11 @@ def _prune(
     labelled = labelled_data(options, work.holdout)
     if options.latency_table is not None:
         read_table(options.latency_table)
+    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count)
     if data is not None:
-        work = replace(work, notes=work.notes + metrics.suspicious(scale.outputs, scale.reference, work.holdout.count))
+        work = replace(work, notes=work.notes + odd)
+    elif odd and options.budget.kind == "max_drop" and options.evaluate is None:
+        work = replace(work, notes=(*work.notes, BLIND))
     if options.test is not None and not metrics.is_scores(scale.reference):
         work = replace(work, notes=(*work.notes, NO_SCORES))
     for note in work.notes:

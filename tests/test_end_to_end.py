@@ -221,6 +221,20 @@ def test_test_data_and_latency_tables_are_looked_at_before_the_work(
         assert "begun" not in ended.err
 
 
+def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
+    dull = onnx.load("net.onnx")
+    for tensor in dull.graph.initializer:
+        if tensor.name == "head.weight":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
+    onnx.save(dull, "dull.onnx")
+    quick = "dull.onnx --samples 48 --select magnitude --refit none --effort fast"
+    ended = tool(quick)
+    assert ended.code == 0
+    assert "sees no harm in any cut" in ended.err
+    assert "made-up samples, which tells little" in " ".join(ended.out.split())
+    assert "sees no harm" not in tool(f"{quick} --macs 0.7").err
+
+
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(DEMO.read_bytes())
     line = f"{sys.executable} -m onnxprune inspect net.onnx -v | head -n 1; exit ${{PIPESTATUS[0]}}"
