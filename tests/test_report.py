@@ -24,7 +24,7 @@ LOADING = ("src", "href", "srcset", "xlink:href")
 class Page(HTMLParser):
     """Balanced tags, what is loaded from elsewhere, and the visible text."""
 
-    VOID = ("meta", "link", "br", "img")
+    VOID = ("meta", "link", "br", "img", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -211,6 +211,14 @@ def test_json_says_null_for_what_was_not_measured_or_is_no_number() -> None:
     assert told["latency_ms"] is None
     assert told["accuracy"] is None
     assert told["drop"]["value"] is None
+
+
+def test_a_narrow_terminal_gets_numbers_without_bars() -> None:
+    for show, value in ((terminal.print_report, made_up.report(8)), (terminal.print_inspection, made_up.inspection(8))):
+        text = in_terminal(show, value, terminal.View(), width=44)
+        assert max(len(line) for line in text.splitlines()) <= 44
+        assert "█" not in text
+        assert "█" in in_terminal(show, value, terminal.View(), width=80)
 
 
 @pytest.mark.parametrize("width", [80, 60, 120])

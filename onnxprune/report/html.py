@@ -69,6 +69,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
 
 def render_inspection(inspection: Inspection) -> str:
     """What a model is made of, as an HTML document."""
+    free = [row for row in inspection.groups if row.locked is None]
     return _page(
         "inspection.html.j2",
         {
@@ -79,7 +80,8 @@ def render_inspection(inspection: Inspection) -> str:
                 ("size", wording.size(inspection)),
                 *([("MACs in", wording.operators(inspection))] if inspection.operators else []),
             ),
-            "free": [row for row in inspection.groups if row.locked is None],
+            "free": free,
+            "biggest": rows.biggest(free, _GROUPS_SHOWN),
             "locked": [row for row in inspection.groups if row.locked is not None],
             "graph": lanes(inspection.layers) if inspection.layers else None,
         },
@@ -112,12 +114,18 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         byte_text=wording.byte_text,
         drop_value=wording.drop_value,
         named=_named,
+        breakable=_breakable,
     )
     return environment.get_template(template).render(values, versions=versions())
 
 
 def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
     return list(zip(rows, shortened([row.name for row in rows], _NAME), strict=True))
+
+
+def _breakable(name: str) -> Markup:
+    """Breaks where its parts end, not in the middle of a word."""
+    return Markup("/<wbr>").join(Markup.escape(part) for part in name.split("/"))
 
 
 def _plots(report: Report) -> _Plots:

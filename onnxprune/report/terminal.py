@@ -20,6 +20,7 @@ from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Rep
 FOLDED = 20
 LOCKED_FOLDED = 8
 _BAR = 10
+_ROOM_FOR_BARS = 60
 _LABEL = 10
 
 
@@ -150,7 +151,8 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
     if free:
         shown = biggest(free, view.most)
         largest = max(row.macs_share for row in free) or 1.0
-        width = _name_width(console, 42 if after else 34)
+        bars = _BAR if console.width >= _ROOM_FOR_BARS else 0
+        width = _name_width(console, 42 - _BAR + bars if after else 34 - _BAR + bars)
         table = _table()
         table.add_column("group", no_wrap=True, max_width=width)
         table.add_column("channels", justify="right", no_wrap=True)
@@ -164,9 +166,9 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
             share = wording.percent(row.macs_share)
             if after:
                 kept = row.after / row.before if row.before else 1.0
-                cells: list[Text | str] = [name, _channels(row), _bar(kept) + Text(f" {kept:4.0%}"), share]
+                cells: list[Text | str] = [name, _channels(row), _bar(kept, bars) + Text(f"{kept:5.0%}"), share]
             else:
-                cells = [name, str(row.before), share, _bar(row.macs_share / largest)]
+                cells = [name, str(row.before), share, _bar(row.macs_share / largest, bars)]
             table.add_row(*cells)
         console.print(table)
         _print_left_out(console, left_out(free, shown))
@@ -237,9 +239,9 @@ def _channels(row: GroupRow) -> str:
     return f"{row.before} → {row.after}" if row.after != row.before else f"{row.before}"
 
 
-def _bar(share: float) -> Text:
-    filled = round(max(0.0, min(1.0, share)) * _BAR)
-    return Text("█" * filled, style="cyan") + Text("░" * (_BAR - filled), style="dim")
+def _bar(share: float, width: int) -> Text:
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return Text("█" * filled, style="cyan") + Text("░" * (width - filled), style="dim")
 
 
 def _name_width(console: Console, rest: int) -> int:
