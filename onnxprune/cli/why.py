@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxprune.cli import arguments as shared
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import Parser
+from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 HELP = """\
@@ -38,7 +39,8 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
-    with stdout_to_stderr():
+    with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
+        progress.stage("why", None)
         from onnxprune.api import why
 
         answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes, options.rules)
