@@ -346,6 +346,9 @@ def test_locks_of_one_kind_are_told_once() -> None:
     assert "/block0/Conv and 4 more like it" in in_terminal(terminal.print_report, report, terminal.View())
     whole = in_terminal(terminal.print_report, report, terminal.View(None, None))
     assert whole.count("splits this axis") == 5
+    page = Page(html.render(report, None)).text
+    assert "and 4 more like it" in page
+    assert "all 7" in page
 
 
 def test_inspection_tells_where_the_macs_are_and_how_much_could_go() -> None:

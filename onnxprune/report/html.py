@@ -59,6 +59,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "free": free,
             "biggest": rows.biggest(free, _GROUPS_SHOWN),
             "locked": sorted(locked, key=lambda row: -row.macs_share),
+            "locks": rows.locks(locked),
             "plots": _plots(report),
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
@@ -70,6 +71,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
 def render_inspection(inspection: Inspection) -> str:
     """What a model is made of, as an HTML document."""
     free = [row for row in inspection.groups if row.locked is None]
+    locked = [row for row in inspection.groups if row.locked is not None]
     return _page(
         "inspection.html.j2",
         {
@@ -82,7 +84,8 @@ def render_inspection(inspection: Inspection) -> str:
             ),
             "free": free,
             "biggest": rows.biggest(free, _GROUPS_SHOWN),
-            "locked": [row for row in inspection.groups if row.locked is not None],
+            "locked": locked,
+            "locks": rows.locks(locked),
             "graph": lanes(inspection.layers) if inspection.layers else None,
         },
     )
