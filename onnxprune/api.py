@@ -144,7 +144,7 @@ def _prune(
     odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count)
     if data is not None:
         work = replace(work, notes=work.notes + odd)
-    elif odd and options.budget.kind == "max_drop" and options.evaluate is None:
+    elif len(odd) == len(scale.outputs) and options.budget.kind == "max_drop" and options.evaluate is None:
         work = replace(work, notes=(*work.notes, BLIND))
     if options.test is not None and not metrics.is_scores(scale.reference):
         work = replace(work, notes=(*work.notes, NO_SCORES))
