@@ -58,7 +58,7 @@ def print_report(console: Console, report: Report, view: View) -> None:
     _print_verification(console, report.verify)
     spent = [wording.spent(report.seconds)] if "total" in report.seconds else []
     if report.peak_rss_bytes:
-        spent.append(f"at most {wording.byte_text(report.peak_rss_bytes)} of memory")
+        spent.append(f"{wording.byte_text(report.peak_rss_bytes)} of memory")
     if spent:
         _print_labelled(console, Text("took", style="dim"), Text(", ".join(spent)))
     if report.output is not None:
