@@ -17,9 +17,9 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows
-from onnxprune.errors import ModelError
+from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.load import LoadedModel
-from onnxprune.judge import accuracies
+from onnxprune.judge import accuracies, own_drop
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows
 from onnxprune.result import (
@@ -75,17 +75,33 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def account(work: Study, outcome: Outcome, target: Path | None, options: Options, clock: Clock) -> Report:
-    """The report of a run, before anything is written.
+def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
+    """The data for the accuracy: what ``options`` name, or ``otherwise``, which need not have labels.
+
+    Raises:
+        DataError: where it cannot be opened, or has no labels.
+    """
+    if options.test is None:
+        return otherwise
+    found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
+    if found.labels is None:
+        raise DataError(
+            f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
+            "or pictures in sub-folders named by class numbers"
+        )
+    return found
+
+
+def account(
+    work: Study, outcome: Outcome, labelled: Dataset, target: Path | None, options: Options, clock: Clock
+) -> Report:
+    """The report of a run, before anything is written; the accuracy is that on ``labelled``.
 
     Cost: seconds of latency measurement, and two passes over the labelled data where there is any.
     """
     original, pruned = work.loaded.proto, outcome.model
     cost = macs(work.coupling)
     latency, spread = compare_latency(original, pruned, next(work.fit.batches(1)), work.engine)
-    labelled = work.holdout
-    if options.test is not None:
-        labelled = open_dataset(options.test, work.fit.specs, options.preprocess, None, options.seed)
     accuracy = accuracies(original, pruned, labelled, work.engine)
     clock.mark("measure")
     return Report(
@@ -157,7 +173,9 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
 
     Raises:
         ModelError: where they have no output of the same name, or one of them does not take the data.
+        DataError: where the labelled data or the user's metric cannot be used.
     """
+    labelled = labelled_data(options, dataset)
     engine = engine_of(options)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     costs = []
@@ -170,6 +188,9 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         raise ModelError("the two models have no output of the same name to compare; rename the outputs of one")
     left, right = (outputs_of(open_session(m.proto, engine), dataset, shared) for m in (first, second))
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
+    drop = metrics.drop(left, right, dataset.count) if len(alike) == len(shared) else None
+    if options.evaluate is not None:
+        drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)
     return Comparison(
         a=str(first.path or "a"),
@@ -179,7 +200,7 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         bytes=Change(first.file_bytes, second.file_bytes),
         latency_ms=latency,
         latency_spread=spread,
-        drop=metrics.drop(left, right, dataset.count) if len(alike) == len(shared) else None,
-        accuracy=accuracies(first.proto, second.proto, dataset, engine),
+        drop=drop,
+        accuracy=accuracies(first.proto, second.proto, labelled, engine),
         outputs=tuple((name, metrics.relative_error([x], [y])) for name, x, y in alike),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune import metrics
-from onnxprune.account import Clock, Outcome, account, closed, group_curves, side_by_side
+from onnxprune.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
 from onnxprune.attempt import find
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.budget.target import Budget
@@ -20,7 +20,7 @@ from onnxprune.choose import plan_of, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.describe import choice_lines, group_rows, prunable_share, reading_notes
+from onnxprune.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share, reading_notes
 from onnxprune.errors import BudgetError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
@@ -29,6 +29,7 @@ from onnxprune.judge import judge
 from onnxprune.latency.operators import operator_times
 from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
+from onnxprune.latency.table import read_table
 from onnxprune.linear.form import layers
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows
@@ -43,6 +44,14 @@ from onnxprune.verify import verify
 Array = np.ndarray
 #: Calibration samples on which a result is run and held against the masked original.
 VERIFY_SAMPLES = 4
+BLIND = (
+    "the model answers all made-up samples alike, so that --max-drop sees no harm in any cut: "
+    "give --data, or say how much may go, such as --macs 0.7"
+)
+NO_SCORES = (
+    "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
+    "--eval takes a metric of your own"
+)
 
 
 def prune(
@@ -129,8 +138,16 @@ def _prune(
     work = study(loaded, data, options)
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = judge(work, options.evaluate)
+    labelled = labelled_data(options, work.holdout)
+    if options.latency_table is not None:
+        read_table(options.latency_table)
+    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count)
     if data is not None:
-        work = replace(work, notes=work.notes + metrics.suspicious(scale.outputs, scale.reference, work.holdout.count))
+        work = replace(work, notes=work.notes + odd)
+    elif len(odd) == len(scale.outputs) and options.budget.kind == "max_drop" and options.evaluate is None:
+        work = replace(work, notes=(*work.notes, BLIND))
+    if options.test is not None and not metrics.is_scores(scale.reference):
+        work = replace(work, notes=(*work.notes, NO_SCORES))
     for note in work.notes:
         progress.note(note)
     clock.mark("couple")
@@ -148,7 +165,8 @@ def _prune(
     progress.stage("measure", None)
     curves = group_curves(work, choices.curves)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
-    report = account(work, outcome, target, options, clock)
+    report = account(work, outcome, labelled, target, options, clock)
+    report = replace(report, synthetic=data is None)
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
 
@@ -191,18 +209,23 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     clock = Clock()
     read = Plan.read(plan)
     work = study(load(path), None, replace(options, rules=read.rules))
+    # Made-up inputs serve to run the result here, not to choose or to judge anything.
+    work = replace(work, notes=reading_notes(work.loaded, work.coupling))
     clock.mark("couple")
     model, keep = _applied(work.loaded, work.coupling, read)
     checks = _verified(work, keep, model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    report = account(work, Outcome(keep, model, None, checks), output, options, clock)
+    report = account(work, Outcome(keep, model, None, checks), work.holdout, output, options, clock)
     return closed(report, save(model, output, work.loaded.external), clock)
 
 
 def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:
     if plan.model != fingerprint(loaded.proto):
-        raise PlanError("the plan was made for another model (its nodes or the shapes of its weights differ)")
+        raise PlanError(
+            "the plan was made for another model (its nodes or the shapes of its weights differ); "
+            "apply it to the file that it was made from, or prune again with --plan"
+        )
     keep = keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count)
     return sweep(cut(coupling, keep), loaded.proto), keep
 
@@ -250,6 +273,8 @@ def inspect(
         inputs=inputs,
         notes=reading_notes(loaded, coupling),
         layers=layer_rows(coupling, everything, frozenset()),
+        operators=operator_shares(coupling),
+        outlook=outlook(coupling),
     )
 
 
@@ -294,7 +319,7 @@ def compare_models(
     first, second = load(a), load(b)
     dataset = open_dataset(data, specs_of(first), options.preprocess, options.samples, options.seed)
     progress.stage("compare", None)
-    return side_by_side(first, second, dataset, options)
+    return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
 
 
 def operators(

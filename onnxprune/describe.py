@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost, macs, sizes
+from onnxprune.budget.cost import Cost, macs, parameters, sizes
+from onnxprune.coupling.atoms import Taken
 from onnxprune.coupling.groups import Axis, Coupling, Held
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, readers_behind
-from onnxprune.result import GroupRow
+from onnxprune.result import GroupRow, Outlook
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 #: Why a group stays that nothing locks.
 LEFT_OUT = "left out by --exclude or --only"
+#: Shares of the channels of every group at which the size of what remains is told.
+KEPT = (0.75, 0.5, 0.25)
 
 
 def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
@@ -105,13 +108,50 @@ def prunable_share(coupling: Coupling) -> float:
     return sum(v for n, v in per_node.items() if n in live) / max(cost(sizes(coupling)), 1.0)
 
 
+def operator_shares(coupling: Coupling) -> tuple[tuple[str, float], ...]:
+    """(type of operator, share of the MACs), the largest first."""
+    found: dict[str, float] = {}
+    for index, value in node_macs(coupling, macs(coupling)).items():
+        op = coupling.graph.nodes[index].op
+        found[op] = found.get(op, 0.0) + value
+    total = max(sum(found.values()), 1.0)
+    return tuple((op, value / total) for op, value in sorted(found.items(), key=lambda item: -item[1]) if value)
+
+
+def outlook(coupling: Coupling) -> tuple[Outlook, ...]:
+    """What is left where every group keeps the same share of its channels; empty where no group can be cut."""
+    whole = sizes(coupling)
+    if not len(whole):
+        return ()
+    costs = macs(coupling), parameters(coupling)
+    found = []
+    for share in KEPT:
+        kept = np.maximum(np.rint(whole * share), 1)
+        found.append(Outlook(share, *(cost(kept) / max(cost(whole), 1.0) for cost in costs)))
+    return tuple(found)
+
+
 def choice_lines(coupling: Coupling) -> tuple[str, ...]:
-    """Where a compound axis left a choice: which factor is cut, and out of which."""
-    lines = []
+    """Where a compound axis left a choice: which factor is cut, and out of which; a line for each kind of node."""
+    kinds: dict[tuple[str, str, tuple[str, ...]], list[Taken]] = {}
     for taken in coupling.choices:
         if sum(n > 1 for _, n in taken.free) > 1:
-            others = ", ".join(f"{name} ({n} to choose from)" for name, n in taken.free if name != taken.factor)
-            chosen = dict(taken.free)[taken.factor]
-            label = coupling.graph.nodes[taken.node].label
-            lines.append(f"{label}: cut along {taken.factor} ({chosen} to choose from), not {others}")
+            names = tuple(name for name, _ in taken.free)
+            kinds.setdefault((coupling.graph.nodes[taken.node].op, taken.factor, names), []).append(taken)
+    lines = [_choice_line(coupling, factor, names, alike) for (_, factor, names), alike in kinds.items()]
+    if lines:
+        lines[-1] += "; 'onnxprune why MODEL NODE' shows the rule with these letters"
     return tuple(lines)
+
+
+def _choice_line(coupling: Coupling, factor: str, names: tuple[str, ...], alike: list[Taken]) -> str:
+    first = coupling.graph.nodes[alike[0].node]
+    more = f" and {len(alike) - 1} more like it" if len(alike) > 1 else ""
+    others = ", ".join(_to_choose_from(name, alike) for name in names if name != factor)
+    return f"{first.op} '{first.label}'{more}: cut along {_to_choose_from(factor, alike)}, not {others}"
+
+
+def _to_choose_from(factor: str, alike: list[Taken]) -> str:
+    counts = sorted({dict(taken.free)[factor] for taken in alike})
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{factor} ({span} to choose from)"

@@ -30,5 +30,9 @@ class OutputError(OnnxPruneError):
     """The result cannot be written where it was asked for."""
 
 
+class OptionError(OnnxPruneError):
+    """An option has a value that it cannot have; the message names those that it can."""
+
+
 class VerificationError(OnnxPruneError):
     """The pruned model failed verification; nothing was written (exit code 1)."""

@@ -44,7 +44,7 @@ class Judge:
             DataError: where the user's metric fails.
         """
         if self.metric is not None:
-            return Drop("own metric", self.score - _score(self.metric, model, self.engine), self.holdout.count)
+            return Drop(metrics.OWN, self.score - _score(self.metric, model, self.engine), self.holdout.count)
         session = open_session(model, self.engine)
         found = outputs_of(session, self.holdout, self.outputs)
         return metrics.drop(self.reference, found, self.holdout.count)
@@ -103,6 +103,17 @@ def _score(metric: Callable[[SessionRunner], float], model: onnx.ModelProto, eng
     session = open_session(model, engine)
     names = [o.name for o in session.get_outputs()]
     return metric(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+
+
+def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
+    """How much worse ``after`` is than ``before`` by the user's metric; see :func:`judge` for what it may be.
+
+    Raises:
+        DataError: where the metric cannot be found, or fails.
+    """
+    metric = _metric(evaluate)
+    assert metric is not None
+    return Drop(metrics.OWN, _score(metric, before, engine) - _score(metric, after, engine), samples)
 
 
 def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:

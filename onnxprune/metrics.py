@@ -12,6 +12,8 @@ from onnxprune.result import Drop
 Array = np.ndarray
 CHANGED = "top-1 changed"
 RELATIVE = "relative L2 error"
+#: By the user's own metric.
+OWN = "own metric"
 #: Fewer samples say nothing about an output; a smaller relative spread over samples than FLAT is none.
 FEW, FLAT = 8, 1e-4
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.budget.target import Budget
+from onnxprune.errors import OptionError
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -33,6 +35,9 @@ class Options:
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
     ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.
+
+    Raises:
+        OptionError: for a value that an option cannot have.
     """
 
     budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
@@ -53,3 +58,34 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
     effort: str = "default"
+
+    def __post_init__(self) -> None:
+        # The command line has checked these; a caller in Python would learn of them from a KeyError, or never.
+        _one_of("select", self.select, SELECTORS)
+        _one_of("refit", self.refit, REFITS)
+        _one_of("rules", self.rules, RULES)
+        _one_of("effort", self.effort, EFFORT_NAMES)
+        for name, value, least in (
+            ("samples", self.samples, 1),
+            ("round_to", self.round_to, 1),
+            ("threads", self.threads, 0),
+            ("memory", self.memory, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise OptionError(f"{name} must be at least {least}, got {value}")
+        _several("exclude", self.exclude)
+        _several("only", self.only)
+        _several("providers", self.providers)
+
+
+def _several(name: str, given: object) -> None:
+    if isinstance(given, str):
+        raise OptionError(f"{name} takes several: give ({given!r},), not {given!r}")
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise OptionError(f"{name}: no choice {value!r}{hint}; there are {', '.join(known)}")

@@ -81,9 +81,17 @@ class Plan:
             PlanError: where it cannot be read, or is malformed.
         """
         try:
-            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"cannot read the plan '{path}': {error}") from error
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise PlanError(f"cannot read the plan {path}: {error.strerror}; check its path") from error
+        except UnicodeDecodeError as error:
+            raise PlanError(
+                f"{path} is no plan, but some binary file; 'onnxprune prune --plan FILE' writes one"
+            ) from error
+        try:
+            return Plan.from_json(text)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -95,9 +103,11 @@ class Plan:
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
-            raise PlanError(f"the plan is not JSON: {error}") from error
+            raise PlanError(f"not a plan (no JSON: {error}); 'onnxprune prune --plan FILE' writes one") from error
         if not isinstance(document, dict) or document.get("onnxprune_plan") != VERSION:
-            raise PlanError(f"not an onnxprune plan of version {VERSION} (no 'onnxprune_plan': {VERSION})")
+            raise PlanError(
+                f"not a plan of version {VERSION} (no 'onnxprune_plan': {VERSION}); 'onnxprune prune --plan FILE' writes one"
+            )
         cuts: list[Cut] = []
         try:
             for entry in document["groups"]:

@@ -123,7 +123,8 @@ class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
-    90 %, of the original's median and of the ratio's (times the original's median).
+    90 %, of the original's median and of the ratio's (times the original's median).  ``synthetic``: the drop was
+    measured on made-up samples.
     """
 
     model: str
@@ -146,6 +147,7 @@ class Report:
     search: tuple[SearchStep, ...] = ()
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
+    synthetic: bool = False
 
     def _repr_html_(self) -> str:
         # Notebooks ask the value itself; only then is the report's machinery loaded.
@@ -175,8 +177,20 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """Shares of the MACs and of the parameters that are left where every group keeps ``kept`` of its channels."""
+
+    kept: float
+    macs: float
+    params: float
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` shows: the groups of a model, what is locked and where the MACs are."""
+    """What ``inspect`` shows: the groups of a model, what is locked and where the MACs are.
+
+    ``operators``: (type, share of the MACs), the largest first.
+    """
 
     model: str
     macs: int
@@ -189,6 +203,8 @@ class Inspection:
     inputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     layers: tuple[LayerRow, ...] = ()
+    operators: tuple[tuple[str, float], ...] = ()
+    outlook: tuple[Outlook, ...] = ()
 
     def _repr_html_(self) -> str:
         from onnxprune.report.html import frame, render_inspection
@@ -208,7 +224,7 @@ class OperatorTime:
 class Comparison:
     """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error).
 
-    ``operators`` is empty where no profile was asked for.
+    ``operators`` is empty where no profile was asked for.  ``synthetic``: outputs were compared on made-up samples.
     """
 
     a: str
@@ -222,6 +238,7 @@ class Comparison:
     accuracy: Change | None
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
+    synthetic: bool = False
 
     def _repr_html_(self) -> str:
         from onnxprune.report.html import frame, render_comparison

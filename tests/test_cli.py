@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from onnxprune.cli import main
 from onnxprune.cli.entry import COMMANDS, HELP
 from onnxprune.errors import BudgetError, OnnxPruneError, VerificationError
 from onnxprune.options import Options
+from onnxprune.report import wording
 
 
 class Engine(ModuleType):
@@ -203,9 +205,16 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --exlude=a", "did you mean '--exclude'?"),
         ("--verison", "did you mean '--version'?"),
         ("--verbos net.onnx", "did you mean '--verbose'?"),
-        ("net.onnx --macs", "--macs: expected one argument"),
+        ("net.onnx --macs", "--macs needs a value"),
+        ("net.onnx --macs 50", "to keep 50 % give 0.5"),
+        ("net.onnx --macs 1.5", "at most 1\n"),
+        ("net.onnx --max-drop 5", "to allow 5 % give 0.05"),
+        ("net.onnx --json=1", "--json takes no value"),
+        ("compare net.onnx b.onnx --max-drop 5", "to allow 5 % give 0.05"),
+        ("help inspct", "did you mean 'inspect'?"),
         ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
-        ("net.onnx -x", "unexpected argument '-x'"),
+        ("net.onnx -x", "no option -x"),
+        ("-x", "no option -x"),
         ("--macs 0.5", "MODEL missing"),
         ("inspct net.onnx", "did you mean 'inspect'?"),
         ("inspect net.onnx --data x", "no option --data"),
@@ -315,6 +324,36 @@ def test_failures(
     assert out == ""
     assert err == "printed by the user's function\n" + said
     assert sorted(os.listdir()) == ["net.onnx", "plan.json"]
+
+
+def test_a_full_disk_is_no_riddle(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    engine.act = fail
+    assert main(["net.onnx", "-q"]) == 2
+    assert "error: the disk is full where somewhere is; free some space\n" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_loses_nothing_else(
+    engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, text: str, encoding: str) -> None:
+        if "r.html" in self.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self, text, encoding=encoding)
+
+    original = Path.write_text
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main(["net.onnx", "--report", "r.html", "--plan", "p.json"]) == 2
+    out, err = capsys.readouterr()
+    assert wording.verdict(made_up.report()) in " ".join(out.split())
+    assert "plan      p.json" in out
+    assert "r.html" not in out
+    assert err.endswith(
+        "cannot write r.html: No space left on device; free some space (the model itself is in net.pruned.onnx)\n"
+    )
+    assert sorted(os.listdir()) == ["net.onnx", "p.json", "plan.json"]
 
 
 def test_the_traceback_is_shown_on_request(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -324,7 +324,7 @@ def test_choice_of_samples(total, samples):
     if total == 50 and samples == 20:
         assert not np.array_equal(runs[0], runs[2])
     dataset = load(data, spec(None, 1), samples=samples)
-    assert any("9 samples were asked for and 5 are there" in n for n in dataset.notes) == (samples == 9)
+    assert any("all 5 samples are used, fewer than --samples 9" in n for n in dataset.notes) == (samples == 9)
     assert ("of" in dataset.origin.split("samples")[0]) == (samples is not None and samples < total)
 
 
@@ -581,7 +581,7 @@ PRESET_REFUSALS = {
     "crop": (lambda: Preprocess.named("unit", crop=0), "at least 1 pixel"),
     "three means, one channel": (
         lambda: load(pixels(1, 1), spec(None, 1, 32, 32), preprocess=Preprocess.named("imagenet")),
-        "3 values of mean, but input 'input' has 1 channel",
+        "3 values of mean here, but input 'input' has 1 channel; give one with --mean",
     ),
     "fractions into bytes": (
         lambda: load(pixels(1), spec(None, 3, 32, 32, dtype=np.uint8), preprocess=Preprocess.named("unit")),
@@ -642,7 +642,7 @@ FILE_REFUSALS = {
     "b.npz": (truncated_npz, "cannot read .*b.npz"),
     "c.npz": (damaged_npz, "cannot read .*c.npz"),
     "d.npz": (pickled_npz, "cannot read .*d.npz"),
-    "a.npy": (lambda p: write_text(p, "junk"), "cannot read .*a.npy"),
+    "a.npy": (lambda p: write_text(p, "junk"), "a.npy is no .npy file"),
     "a.csv": (lambda p: write_text(p, "1,2"), "cannot tell what data .*a.csv holds; give a folder of images"),
     "a.py": (lambda p: write_text(p, ""), "which function.*a.py:FUNCTION"),
     "b.py": (

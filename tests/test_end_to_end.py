@@ -179,6 +179,69 @@ def test_the_other_commands_on_the_demo_model(tool: Callable[[str], Ended]) -> N
     assert same["accuracy"]["before"] == same["accuracy"]["after"] > 0.8
 
 
+def test_compare_takes_labels_and_a_metric_from_elsewhere(tool: Callable[[str], Ended]) -> None:
+    half = onnx.load("net.onnx")
+    for tensor in half.graph.initializer:
+        if tensor.name.startswith("head"):
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(tensor)), tensor.name)
+            )
+    onnx.save(half, "broken.onnx")
+    score = (
+        f"import numpy as np\nd = np.load({str(TEST)!r})\ndef top1(run):\n"
+        "    found = run({'input': d['input'][:64].astype('float32') / 255})['logits'].argmax(1)\n"
+        "    return 100 * float((found == d['labels'][:64]).mean())\n"
+    )
+    Path("score.py").write_text(score)
+    given = f"compare net.onnx broken.onnx {DATA} --test {TEST} --eval score.py:top1 --threads 1"
+    told = tool(f"{given} --json").document
+    assert told["accuracy"]["before"] == 0.925
+    assert told["accuracy"]["after"] < 0.2
+    assert told["drop"]["metric"] == "own metric"
+    assert told["drop"]["value"] > 50
+    gate = tool(f"{given} --max-drop 5")
+    assert gate.code == 1
+    assert "is above --max-drop 5" in gate.err
+    assert "as --eval measures it" in gate.out
+    unlabelled = tool(f"compare net.onnx broken.onnx {DATA} --test {CALIB}")
+    assert unlabelled.code == 2
+    assert "have no labels" in unlabelled.err
+
+
+def test_test_data_and_latency_tables_are_looked_at_before_the_work(
+    tool: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        raise AssertionError("the work had begun")
+
+    monkeypatch.setattr("onnxprune.api.rank", late)
+    for wrong in (f"--test {CALIB}", "--test none.npz", "--latency 0.5 --latency-table none.json"):
+        ended = tool(f"net.onnx {DATA} {wrong}")
+        assert (ended.code, ended.err.count("error:")) == (2, 1)
+        assert "begun" not in ended.err
+
+
+def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
+    dull = onnx.load("net.onnx")
+    for tensor in dull.graph.initializer:
+        if tensor.name == "head.weight":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
+    onnx.save(dull, "dull.onnx")
+    quick = "dull.onnx --samples 48 --select magnitude --refit none --effort fast"
+    ended = tool(quick)
+    assert ended.code == 0
+    assert "sees no harm in any cut" in ended.err
+    assert "made-up samples, which tells little" in " ".join(ended.out.split())
+    assert "sees no harm" not in tool(f"{quick} --macs 0.7").err
+
+
+def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(DEMO.read_bytes())
+    line = f"{sys.executable} -m onnxprune inspect net.onnx -v | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def onnxprune_macs() -> int:
     """MACs of the demo model, counted by hand from its shapes."""
     inferred = onnx.shape_inference.infer_shapes(onnx.load(DEMO))

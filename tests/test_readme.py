@@ -60,7 +60,7 @@ def test_every_option_that_is_named_exists() -> None:
         for code in re.findall(r"`([^`\n]+)`", prose)
         for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)
         # Other programs' options stand behind their own name.
-        if not re.match(r"(pip|pytest|python)\b", code)
+        if not re.match(r"(pipx?|uvx|pytest|python)\b", code)
     }
     assert named
     assert named <= known

@@ -24,7 +24,7 @@ LOADING = ("src", "href", "srcset", "xlink:href")
 class Page(HTMLParser):
     """Balanced tags, what is loaded from elsewhere, and the visible text."""
 
-    VOID = ("meta", "link", "br", "img")
+    VOID = ("meta", "link", "br", "img", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -176,6 +176,14 @@ def test_the_chosen_point_lies_on_its_curve() -> None:
         assert chosen.y == pytest.approx(left[1] + share * (right[1] - left[1]), abs=0.5)
 
 
+def test_a_panel_is_not_mistaken_for_a_lock_of_the_same_name() -> None:
+    report = made_up.report(4)
+    name = report.groups[0].name
+    lock = made_up.GroupRow(9, name, 3, 3, 0.1, "'x' is an input of the model")
+    panels = plots.sensitivity_panels(report.curves, (*report.groups, lock))
+    assert panels == plots.sensitivity_panels(report.curves, report.groups)
+
+
 def plots_point(kept: int, damage: float) -> made_up.CurvePoint:
     return made_up.CurvePoint(kept, damage)
 
@@ -203,6 +211,14 @@ def test_json_says_null_for_what_was_not_measured_or_is_no_number() -> None:
     assert told["latency_ms"] is None
     assert told["accuracy"] is None
     assert told["drop"]["value"] is None
+
+
+def test_a_narrow_terminal_gets_numbers_without_bars() -> None:
+    for show, value in ((terminal.print_report, made_up.report(8)), (terminal.print_inspection, made_up.inspection(8))):
+        text = in_terminal(show, value, terminal.View(), width=44)
+        assert max(len(line) for line in text.splitlines()) <= 44
+        assert "█" not in text
+        assert "█" in in_terminal(show, value, terminal.View(), width=80)
 
 
 @pytest.mark.parametrize("width", [80, 60, 120])
@@ -296,6 +312,54 @@ def test_verdict_is_honest() -> None:
     assert "faster" not in wording.verdict(unmeasured)
 
 
-def test_elide_keeps_both_ends() -> None:
-    assert wording.elide("short", 10) == "short"
-    assert wording.elide("/backbone/layer4/conv2/Conv", 16) == "/back…conv2/Conv"
+def test_few_samples_tell_a_drop_only_roughly() -> None:
+    assert wording.could_be(Drop(wording.TOP1, 0.0, 12)) == pytest.approx((0.0, 0.242), abs=1e-3)
+    assert wording.could_be(Drop(wording.TOP1, 0.1, 1000)) == pytest.approx((0.083, 0.120), abs=1e-3)
+    assert wording.could_be(Drop("relative L2 error", 0.1, 1000)) is None
+    report = replace(made_up.report(2), drop=Drop(wording.TOP1, 0.0, 12))
+    assert "0% to 24% (12 samples)" in in_terminal(terminal.print_report, report, terminal.View())
+    assert "changes in none of 12 held-out samples" in wording.verdict(report)
+
+
+def test_a_drop_on_made_up_samples_is_not_sold_as_one() -> None:
+    report = replace(made_up.report(2), synthetic=True)
+    assert "made-up samples, which tells little about real ones" in wording.verdict(report)
+    assert "held-out" not in wording.verdict(report)
+    assert json.loads(document.to_text(document.of_report(report)))["synthetic_data"] is True
+    text = in_terminal(terminal.print_comparison, replace(made_up.comparison(), synthetic=True))
+    assert "on 256 made-up samples" in text
+
+
+def test_locks_of_one_kind_are_told_once() -> None:
+    def row(number: int, reason: str) -> made_up.GroupRow:
+        return made_up.GroupRow(number, f"/block{number}/Conv", 8, 8, 0.1 / (number + 1), reason)
+
+    alike = tuple(row(k, f"Conv '/block{k}/Conv' splits this axis") for k in range(5))
+    others = (row(7, "'x' is an input"), row(8, "'y' is an input"))
+    found = rows.locks((*others, *alike))
+    assert [(lock.row.id, lock.reason, lock.alike) for lock in found] == [
+        (0, "it splits this axis", 4),
+        (7, "'x' is an input", 0),
+        (8, "'y' is an input", 0),
+    ]
+    report = replace(made_up.report(2), groups=(*others, *alike))
+    assert "/block0/Conv and 4 more like it" in in_terminal(terminal.print_report, report, terminal.View())
+    whole = in_terminal(terminal.print_report, report, terminal.View(None, None))
+    assert whole.count("splits this axis") == 5
+    page = Page(html.render(report, None)).text
+    assert "and 4 more like it" in page
+    assert "all 7" in page
+
+
+def test_inspection_tells_where_the_macs_are_and_how_much_could_go() -> None:
+    text = in_terminal(terminal.print_inspection, made_up.inspection(), terminal.View())
+    assert "Conv 97.8%, MatMul 2.2%" in text
+    assert re.search(r"MACs left +56% +25%", text)
+    page = Page(html.render_inspection(made_up.inspection())).text
+    assert "Conv 97.8%, MatMul 2.2%" in page
+    assert "if every group keeps" in page
+    told = document.of_inspection(made_up.inspection())
+    assert told["outlook"] == [
+        {"kept": 0.75, "macs": 0.56, "params": 0.57},
+        {"kept": 0.5, "macs": 0.25, "params": 0.26},
+    ]

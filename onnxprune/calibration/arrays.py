@@ -32,6 +32,7 @@ from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
 
 LABELS = "labels"
+_MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,17 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 def read_npy(path: Path) -> NDArray[np.generic]:
     """The array of an .npy, memory-mapped. Raises DataError for damaged files and pickled objects."""
     try:
+        with open(path, "rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    if magic != _MAGIC:
+        raise DataError(f"{path} is no .npy file; write it with numpy.save, or rename it to what it is")
+    try:
         array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
-        raise DataError(f"cannot read {path}: {error}; write it again with numpy.save") from error
+        what = "it holds Python objects" if "object" in str(error) else str(error)
+        raise DataError(f"cannot read {path}: {what}; write plain numbers with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"cannot read {path}: it is no .npy file; rename it to what it is")
     return array

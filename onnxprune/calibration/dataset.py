@@ -95,7 +95,7 @@ def choose(count: int, samples: int | None, seed: int) -> tuple[NDArray[np.int64
     if samples is None or samples == count:
         return np.arange(count, dtype=np.int64), ()
     if samples > count:
-        note = f"{samples} samples were asked for and {count} are there: all are used"
+        note = f"all {count} samples are used, fewer than --samples {samples}"
         return np.arange(count, dtype=np.int64), (note,)
     picked = np.random.default_rng(seed).choice(count, size=samples, replace=False)
     return np.sort(picked).astype(np.int64), ()

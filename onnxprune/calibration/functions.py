@@ -77,8 +77,9 @@ def describe(error: BaseException) -> str:
     message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if trace is None:
         return message
-    place = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
-    return message + place
+    file = trace.tb_frame.f_code.co_filename
+    # What Python's own import machinery raises has no line that a user could look at.
+    return message if file.startswith("<") else f"{message} ({Path(file).name}, line {trace.tb_lineno})"
 
 
 def _load(ref: FunctionRef) -> ModuleType:

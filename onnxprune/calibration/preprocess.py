@@ -137,9 +137,10 @@ def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: Layout | None)
     channels = 1 if layout is None else layout.channels
     for what, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) not in (1, channels):
+            allowed = "1 channel; give one" if channels == 1 else f"{channels} channels; give 1 or {channels}"
             raise DataError(
-                f"preset '{preprocess.name}' has {len(values)} values of {what}, but input '{spec.name}' has "
-                f"{channels} channel(s); give --mean and --std, or another preset such as unit"
+                f"preset '{preprocess.name}' has {len(values)} values of {what} here, but input '{spec.name}' has "
+                f"{allowed} with --{what}, or another preset"
             )
     mean = np.broadcast_to(np.asarray(preprocess.mean, dtype=np.float64), (channels,))
     std = np.broadcast_to(np.asarray(preprocess.std, dtype=np.float64), (channels,))

@@ -108,7 +108,19 @@ def _budget(given: Mapping[str, object]) -> Budget:
         raise UsageError(f"one budget at a time, got {flags}; choose one of them")
     kind, value = asked[0]
     assert isinstance(value, float)
+    if kind == "max_drop" and given.get("evaluate") is None:
+        check_drop(value)
     return Budget(kind, value)
+
+
+def check_drop(value: float) -> None:
+    """Refuse what no drop reaches: a share, and a relative error that leaves nothing of the outputs.
+
+    The user's own metric may be in any unit.
+    """
+    if value > 1:
+        hint = f"; to allow {value:g} % give {value / 100:g}" if value <= 100 else ""
+        raise UsageError(f"--max-drop: {value:g}: a drop is at most 1{hint}")
 
 
 def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
@@ -141,8 +153,11 @@ def _available(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     here: list[str] = onnxruntime.get_available_providers()
     for name in names:
         if name not in here:
+            # A provider that exists, but not in this package, is no misspelling.
+            near = "" if name in values.PROVIDERS.values() else nearest(name, (*values.PROVIDERS, *here))
             raise UsageError(
-                f"--providers: this onnxruntime has no {name}{nearest(name, here)}; it has {', '.join(here)}"
+                f"--providers: this onnxruntime has no {name}{near}; it has {', '.join(here)}; "
+                "others come with other packages, such as onnxruntime-gpu"
             )
     return names
 

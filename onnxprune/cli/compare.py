@@ -59,6 +59,8 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
+    if arguments.gate is not None and options.evaluate is None:
+        shared.check_drop(arguments.gate)
     with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import compare_models
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -71,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _complain(f"error: the disk is full{_where(error)}; free some space")
+            return 2
         if "-v" in given or "--verbose" in given:
             traceback.print_exc()
         what = f"{type(error).__name__}: {_one_line(error)}".rstrip(": ")
@@ -92,8 +96,11 @@ def _dispatch(given: Sequence[str]) -> int:
         print(f"onnxprune {_version()}")
         return 0
     if rest[0] == "help":
-        known = COMMANDS.get(rest[1]) if len(rest) > 1 else None
-        raise HelpAsked(HELP if known is None else known.parser().text)
+        if len(rest) == 1:
+            raise HelpAsked(HELP)
+        if rest[1] not in COMMANDS:
+            raise UsageError(f"no command '{rest[1]}'{nearest(rest[1], tuple(COMMANDS))}; see onnxprune --help")
+        raise HelpAsked(COMMANDS[rest[1]].parser().text)
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
@@ -118,6 +125,10 @@ def _version() -> str:
         return version("onnxprune")
     except PackageNotFoundError:
         return "(not installed as a package)"
+
+
+def _where(error: OSError) -> str:
+    return f" where {error.filename} is" if error.filename else ""
 
 
 def _one_line(error: BaseException) -> str:

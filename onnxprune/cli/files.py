@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place"
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,13 +49,44 @@ def finish(
     line: str,
     told: tuple[str, ...],
 ) -> None:
-    """Write what was asked for, and say what happened; ``plan`` is the plan's JSON."""
-    if side.plan is not None:
-        write_text(side.plan, plan)
-    if side.report is not None:
+    """Write what was asked for, and say what happened; ``plan`` is the plan's JSON.
+
+    Raises:
+        OutputError: where a side file cannot be written, after everything else was.
+    """
+    failed: list[OutputError] = []
+    written = list(_write(report, plan, side, line, failed))
+    _tell(report, arguments, told, written)
+    if failed:
+        sys.stdout.flush()
+        raise OutputError(f"{failed[0]} (the model itself is in {side.output})")
+
+
+def _write(
+    report: Report, plan: str, side: SideFiles, line: str, failed: list[OutputError]
+) -> Iterator[tuple[str, Path]]:
+    """The side files that were written; minutes of work must not be lost with one that cannot be."""
+
+    def page() -> str:
         from onnxprune.report.html import render
 
-        write_text(side.report, render(report, plan, line))
+        return render(report, plan, line)
+
+    files: tuple[tuple[str, Path | None, Callable[[], str]], ...]
+    files = ("plan", side.plan, lambda: plan), ("report", side.report, page)
+    for label, path, text in files:
+        if path is None:
+            continue
+        try:
+            write_text(path, text())
+            yield label, path
+        except OutputError as error:
+            failed.append(error)
+
+
+def _tell(
+    report: Report, arguments: argparse.Namespace, told: tuple[str, ...], written: Sequence[tuple[str, Path]]
+) -> None:
     if arguments.json:
         from onnxprune.report.document import of_report
 
@@ -68,6 +100,5 @@ def finish(
 
         console = console_for(sys.stdout)
         print_report(console, report, view_of(arguments, told))
-        for label, path in (("plan", side.plan), ("report", side.report)):
-            if path is not None:
-                print_wrote(console, label, str(path))
+        for label, path in written:
+            print_wrote(console, label, str(path))

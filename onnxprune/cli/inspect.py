@@ -11,6 +11,7 @@ from onnxprune.cli import arguments as shared
 from onnxprune.cli.command import Command, print_json, view_of
 from onnxprune.cli.files import check_side_file, write_text
 from onnxprune.cli.parser import Parser
+from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 HELP = """\
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
     check_side_file(arguments.report, "--report", (Path(arguments.MODEL),))
     check_side_file(arguments.layers, "--layers", (Path(arguments.MODEL),))
-    with stdout_to_stderr():
+    with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
+        progress.stage("inspect", None)
         from onnxprune.api import inspect
 
         inspection = inspect(Path(arguments.MODEL), options.shapes, options.rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -31,6 +32,12 @@ class Parser(argparse.ArgumentParser):
         if message.startswith(missing):
             names = message.removeprefix(missing)
             raise UsageError(f"{names} missing; '{self.prog} --help' shows examples")
+        if message.endswith(": expected one argument"):
+            option = message.removeprefix("argument ").removesuffix(": expected one argument")
+            raise UsageError(f"{option} needs a value; '{self.prog} --help' shows examples")
+        if ": ignored explicit argument " in message:
+            option = message.removeprefix("argument ").partition(": ")[0]
+            raise UsageError(f"{option} takes no value")
         raise UsageError(message.removeprefix("argument "))
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -58,8 +65,10 @@ class Parser(argparse.ArgumentParser):
 
     def _check_known(self, token: str) -> None:
         name = token.split("=", 1)[0]
-        if not name.startswith("--") or name in self._option_string_actions:
+        if name in self._option_string_actions or not re.match(r"--|-[A-Za-z]", name):
             return
+        if not name.startswith("--") and name[:2] in self._option_string_actions:
+            return  # -qv, -oFILE
         raise UsageError(f"no option {name}{nearest(name, self.options())}; '{self.prog} --help' lists them")
 
 

@@ -50,14 +50,23 @@ class Lines:
 
 
 class Live:
-    """For a terminal: one bar for the stage that runs, above it what is done."""
+    """For a terminal: one bar for the stage that runs, above it what is done.
+
+    A search repeats a stage for every cut that it tries: that is one bar, which counts them.
+    """
 
     def __init__(self, told: Told, bars: Bars) -> None:
         self._told = told
         self._bars = bars
         self._task: TaskID | None = None
+        self._last = ("", 0)
 
     def stage(self, name: str, steps: int | None) -> None:
+        again = self._task is not None and steps is not None and name == self._last[0]
+        self._last = (name, self._last[1] + 1 if again else 1)
+        if again and self._task is not None:
+            self._bars.reset(self._task, total=steps, description=f"{name} {self._last[1]}")
+            return
         self.close()
         self._task = self._bars.add_task(name, total=steps)
 
@@ -87,16 +96,17 @@ def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progr
         yield Lines(told, stages=verbose)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
+
+        from onnxprune.cli.left import LeftColumn
 
         bars = Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            LeftColumn(),
             console=Console(file=sys.stderr),
             transient=not verbose,
             redirect_stdout=False,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from onnxprune.cli.parser import nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+#: From here on a number that should be a fraction was meant in percent; 1.5 is as likely a slip.
+_PERCENT = 5
 #: Short names of onnxruntime's execution providers.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -29,7 +31,7 @@ def fraction(text: str) -> float:
     value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
     if 0 < value <= 1:
         return value
-    hint = f"; to keep {value:g} % give {value / 100:g}" if 1 < value <= 100 else ""
+    hint = f"; to keep {value:g} % give {value / 100:g}" if _PERCENT <= value < 100 else ""
     raise argparse.ArgumentTypeError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
 
 
@@ -133,5 +135,5 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number, such as 0.5")
     return value

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 from onnxprune.cli import arguments as shared
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import Parser
+from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 HELP = """\
@@ -35,12 +39,26 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
-    with stdout_to_stderr():
+    with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
+        progress.stage("why", None)
         from onnxprune.api import why
 
         answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes, options.rules)
-    print(answer.rstrip("\n"))
+    print(_wrapped(answer.rstrip("\n")))
     return 0
+
+
+def _wrapped(answer: str) -> str:
+    """Long lines broken below their own beginning on a terminal; as they are in a pipe, one fact a line."""
+    if not sys.stdout.isatty():
+        return answer
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in answer.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        wrapped = textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines.append(wrapped or line)
+    return "\n".join(lines)
 
 
 COMMAND = Command("why", parser, run)

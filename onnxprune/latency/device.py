@@ -57,7 +57,7 @@ def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: 
 
 def openvino_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
     """The same, from OpenVINO's performance counters on its CPU plugin."""
-    import openvino  # type: ignore[import-not-found]  # a runtime of the device, not a dependency
+    import openvino  # type: ignore[import-not-found, import-untyped, unused-ignore]  # a runtime of the device, not a dependency
 
     core = openvino.Core()
     settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}

@@ -66,8 +66,12 @@ def read_table(path: Path) -> Table:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BudgetError(f"cannot read the latency table '{path}': {error}") from error
+    except OSError as error:
+        raise BudgetError(f"cannot read the latency table {path}: {error.strerror}; check its path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BudgetError(
+            f"{path} is no latency table (no JSON: {error}); tools/measure_latency_table.py makes one"
+        ) from error
     return table_of(document)
 
 

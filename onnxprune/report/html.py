@@ -10,7 +10,7 @@ is the geometry of four plots; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,11 +18,16 @@ from markupsafe import Markup
 
 from onnxprune.report import plots, rows, wording
 from onnxprune.report.lanes import Lanes, lanes
+from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
-from onnxprune.result import Comparison, Inspection, Report, SearchStep
+from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
+#: Characters of a name in a table: three lines on a phone.
+_NAME = 60
+#: A path of fewer candidates is no curve.
+_LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "free": free,
             "biggest": rows.biggest(free, _GROUPS_SHOWN),
             "locked": sorted(locked, key=lambda row: -row.macs_share),
+            "locks": rows.locks(locked),
             "plots": _plots(report),
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
@@ -64,14 +70,22 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
 
 def render_inspection(inspection: Inspection) -> str:
     """What a model is made of, as an HTML document."""
+    free = [row for row in inspection.groups if row.locked is None]
+    locked = [row for row in inspection.groups if row.locked is not None]
     return _page(
         "inspection.html.j2",
         {
             "inspection": inspection,
             "sentence": wording.prunable(inspection),
-            "facts": (("inputs", ", ".join(inspection.inputs)), ("size", wording.size(inspection))),
-            "free": [row for row in inspection.groups if row.locked is None],
-            "locked": [row for row in inspection.groups if row.locked is not None],
+            "facts": (
+                ("inputs", ", ".join(inspection.inputs)),
+                ("size", wording.size(inspection)),
+                *([("MACs in", wording.operators(inspection))] if inspection.operators else []),
+            ),
+            "free": free,
+            "biggest": rows.biggest(free, _GROUPS_SHOWN),
+            "locked": locked,
+            "locks": rows.locks(locked),
             "graph": lanes(inspection.layers) if inspection.layers else None,
         },
     )
@@ -102,8 +116,19 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         duration=wording.duration,
         byte_text=wording.byte_text,
         drop_value=wording.drop_value,
+        named=_named,
+        breakable=_breakable,
     )
     return environment.get_template(template).render(values, versions=versions())
+
+
+def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
+    return list(zip(rows, shortened([row.name for row in rows], _NAME), strict=True))
+
+
+def _breakable(name: str) -> Markup:
+    """Breaks where its parts end, not in the middle of a word."""
+    return Markup("/<wbr>").join(Markup.escape(part) for part in name.split("/"))
 
 
 def _plots(report: Report) -> _Plots:
@@ -113,7 +138,7 @@ def _plots(report: Report) -> _Plots:
             plots.channel_bars(report.groups, plots.NARROW),
             plots.channel_bars(report.groups, plots.WIDE),
         )
-    if report.search:
+    if len({step.macs_ratio for step in report.search}) >= _LEAST_STEPS:
         drop = report.drop
         chosen = None if drop is None else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric == wording.TOP1

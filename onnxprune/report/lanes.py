@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxprune.report import wording
+from onnxprune.report.names import essential
 from onnxprune.result import LayerRow
 
 #: Pixels: height of a line, and how wide a lane and all lanes together may get.
@@ -21,7 +22,7 @@ LANE, LEAST_LANE, MOST = 14.0, 4.0, 132.0
 class Spot:
     """One row: where its dot is, how much of it was cut (0 nothing … 4 most), and what its line says.
 
-    ``short``: the name without the operator that exporters repeat at its end.
+    ``short``: the name without the operator that exporters repeat at its end, and what most names share.
     ``had`` and ``has``: lengths of the bar of its MACs before and after, in percent of the longest.
     """
 
@@ -64,7 +65,10 @@ def lanes(rows: Sequence[LayerRow]) -> Lanes:
         for source in row.inputs:
             edges.append(_edge(xs[source], ys[source], xs[index], ys[index]))
     largest = max((row.macs_before for row in rows), default=0.0) or 1.0
-    spots = tuple(_spot(row, x, y, largest) for row, x, y in zip(rows, xs, ys, strict=True))
+    short = essential([row.name.removesuffix(f"/{row.op}") if row.macs_before else row.name for row in rows])
+    spots = tuple(
+        _spot(row, name or row.name, x, y, largest) for row, name, x, y in zip(rows, short, xs, ys, strict=True)
+    )
     return Lanes(round(step * count + 6, 1), LINE * len(rows), "".join(edges), spots)
 
 
@@ -92,7 +96,7 @@ def _edge(x: float, y: float, to_x: float, to_y: float) -> str:
     return f"M{x:g} {y:g}V{bend:g}C{x:g} {bend + LINE / 2:g} {to_x:g} {bend + LINE / 2:g} {to_x:g} {to_y:g}"
 
 
-def _spot(row: LayerRow, x: float, y: float, largest: float) -> Spot:
+def _spot(row: LayerRow, short: str, x: float, y: float, largest: float) -> Spot:
     cut = 1 - row.macs_after / row.macs_before if row.macs_before else 0.0
     channels = f"{row.before} → {row.after}" if row.after != row.before else f"{row.before or ''}"
     return Spot(
@@ -101,7 +105,7 @@ def _spot(row: LayerRow, x: float, y: float, largest: float) -> Spot:
         level=0 if cut < 0.005 else min(4, 1 + int(cut * 4)),
         merge=not row.macs_before,
         name=row.name,
-        short=(row.name.removesuffix(f"/{row.op}") if row.macs_before else "") or row.name,
+        short=short,
         op=f"{row.op}, {wording.percent(row.macs_before)} of the MACs, {wording.percent(max(cut, 0.0))} of them cut",
         channels=channels,
         had=round(100 * row.macs_before / largest, 1),

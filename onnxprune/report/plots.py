@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxprune.report import wording
+from onnxprune.report.names import essential
 from onnxprune.result import CurvePoint, GroupCurve, GroupRow, SearchStep
 
 NARROW = 322
@@ -82,21 +83,23 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot, titled."""
+    """One small plot, titled ``short``."""
 
     name: str
+    short: str
     curve: Curve
 
 
 def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
     """Groups from left to right as listed: those that can be cut in the model's order, then the locked ones.
 
-    Many of them make the plot wider than ``width``.
+    Heights are square roots: linear ones leave nothing to see of 64 channels beside 2048. Many groups make the plot
+    wider than ``width``.
     """
     left, top, bottom, height = 38.0, 10.0, 200.0, 218.0
     step = max(5.0, min(56.0, (width - left) / max(1, len(groups))))
-    top_ticks = _round_ticks(max((row.before for row in groups), default=1))
-    scale = (bottom - top) / top_ticks[-1]
+    most = max((row.before for row in groups), default=1) or 1
+    scale = (bottom - top) / math.sqrt(most)
     bars = []
     for index, row in enumerate(groups):
         kept = "locked" if row.locked else f"{row.before} → {row.after}"
@@ -104,15 +107,16 @@ def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
             Bar(
                 x=round(left + index * step + step * 0.12, 2),
                 width=round(step * 0.76, 2),
-                before_y=round(bottom - row.before * scale, 2),
-                before_height=round(row.before * scale, 2),
-                after_y=round(bottom - row.after * scale, 2),
-                after_height=round(row.after * scale, 2),
+                before_y=round(bottom - math.sqrt(row.before) * scale, 2),
+                before_height=round(math.sqrt(row.before) * scale, 2),
+                after_y=round(bottom - math.sqrt(row.after) * scale, 2),
+                after_height=round(math.sqrt(row.after) * scale, 2),
                 locked=row.locked is not None,
                 title=f"{row.name}: {kept} ({wording.percent(row.macs_share)} of the MACs)",
             )
         )
-    ticks = tuple(Tick(round(bottom - value * scale, 2), f"{value:g}") for value in top_ticks)
+    values = sorted({0, most // 16, most // 4, most})
+    ticks = tuple(Tick(round(bottom - math.sqrt(value) * scale, 2), f"{value}") for value in values)
     span = len(groups) * step
     ends = ("input", "locked" if bars and bars[-1].locked else "output")
     return Bars(max(width, left + span), max(span, 90.0), height, left, bottom, tuple(bars), ticks, ends)
@@ -168,7 +172,8 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
 
     Groups with the largest share of MACs come first.
     """
-    rows = {row.name: row for row in groups}
+    # What is locked may be named after the same node.
+    rows = {row.name: row for row in groups if row.locked is None}
     damages = [p.damage for c in curves for p in c.points if math.isfinite(p.damage) and p.damage > 0]
     top_power = math.ceil(math.log10(max(damages))) if damages else 0
     least = math.floor(math.log10(min(damages))) if damages else -1
@@ -176,7 +181,11 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
     if len(powers) < 2:
         powers = range(top_power - 1, top_power + 1)
     ordered = sorted(curves, key=lambda c: -(rows[c.name].macs_share if c.name in rows else 0.0))
-    return tuple(Panel(curve.name, _panel(curve, rows.get(curve.name), powers)) for curve in ordered)
+    short = essential([curve.name for curve in ordered])
+    return tuple(
+        Panel(curve.name, name, _panel(curve, rows.get(curve.name), powers))
+        for curve, name in zip(ordered, short, strict=True)
+    )
 
 
 def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from onnxprune.metrics import OWN
 from onnxprune.report import wording
 from onnxprune.result import Change, Comparison, Drop, GroupRow, Report
 
@@ -28,7 +30,7 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
         _quantity("parameters", report.params, wording.si),
         _quantity("file", report.bytes, wording.byte_text),
         _latency(report.latency_ms, spread),
-        _drop(report.drop),
+        _drop(report.drop, report.synthetic),
     ]
     if report.accuracy is not None:
         accuracy = report.accuracy
@@ -51,6 +53,37 @@ def biggest(groups: Sequence[GroupRow], most: int | None) -> tuple[GroupRow, ...
         return tuple(groups)
     chosen = {id(row) for row in sorted(groups, key=lambda row: -row.macs_share)[:most]}
     return tuple(row for row in groups if id(row) in chosen)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Channels that stay for one reason: the ``row`` with the most MACs of them, and how many more are ``alike``."""
+
+    row: GroupRow
+    reason: str
+    alike: int
+
+
+#: So many locks of the same kind are told as one.
+_ALIKE = 3
+
+
+def locks(groups: Sequence[GroupRow]) -> tuple[Lock, ...]:
+    """The locked ``groups``, those with the most MACs first; three or more that differ in names only are one."""
+    kinds: dict[str, list[Lock]] = {}
+    for row in sorted(groups, key=lambda row: -row.macs_share):
+        reason = _without_own_name(row)
+        kinds.setdefault(re.sub(r"'[^']*'", "''", reason), []).append(Lock(row, reason, 0))
+    found: list[Lock] = []
+    for kind in kinds.values():
+        found += [replace(kind[0], alike=len(kind) - 1)] if len(kind) >= _ALIKE else kind
+    return tuple(sorted(found, key=lambda lock: -lock.row.macs_share))
+
+
+def _without_own_name(row: GroupRow) -> str:
+    """The reason, which often names the very node that the row is named after."""
+    own = row.name.partition("#")[0]
+    return re.sub(rf"\w+ '{re.escape(own)}'", "it", row.locked or "")
 
 
 def left_out(groups: Sequence[GroupRow], shown: Sequence[GroupRow]) -> str | None:
@@ -76,13 +109,21 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
     if wording.same_speed(change, spread):
         return Row("latency", before, after, "same, within error", None)
     text = wording.speed_text(change, spread) or ""
-    if spread is not None and change.after:
-        text += f" ±{spread[1] / change.after * max(change.ratio, 1 / change.ratio):.2f}"
+    error = spread[1] / change.after * max(change.ratio, 1 / change.ratio) if spread and change.after else 0.0
+    if error >= 0.005:
+        text += f" ±{error:.2f}"
     return Row("latency", before, after, text, change.after < change.before)
 
 
-def _drop(drop: Drop | None) -> Row:
+def _drop(drop: Drop | None, synthetic: bool) -> Row:
     if drop is None:
         return Row("drop", "–", "–", "not measured", None)
-    samples = f"on {drop.samples:,} sample{'' if drop.samples == 1 else 's'}"
+    samples = f"{drop.samples:,} {'made-up ' if synthetic else ''}sample{'' if drop.samples == 1 else 's'}"
+    if drop.metric == OWN:
+        return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), "as --eval measures it", None)
+    between = wording.could_be(drop)
+    if between is None or synthetic:
+        return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)
+    # Few samples tell a share only roughly, and a reader takes "0.0%" for a fact.
+    samples = f"{between[0]:.0%} to {between[1]:.0%} ({samples})"
     return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), samples, None)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import IO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from onnxprune.report import wording
-from onnxprune.report.rows import biggest, left_out, summary
+from onnxprune.report.names import shortened
+from onnxprune.report.rows import Lock, biggest, left_out, locks, summary
 from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Verification
 
 FOLDED = 20
 LOCKED_FOLDED = 8
 _BAR = 10
+_ROOM_FOR_BARS = 60
 _LABEL = 10
 
 
@@ -30,9 +33,16 @@ class View:
     told: tuple[str, ...] = ()
 
 
+class _Console(Console):
+    """Leaves a closed pipe to the caller: rich's own answer is exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def console_for(file: IO[str]) -> Console:
     """A console that takes text as it is: names of nodes may look like markup."""
-    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console = _Console(file=file, markup=False, highlight=False, emoji=False)
     console.width = min(console.width, 110)
     return console
 
@@ -46,10 +56,9 @@ def print_report(console: Console, report: Report, view: View) -> None:
     _print_choices(console, report.choices)
     _print_notes(console, report.notes, view)
     _print_verification(console, report.verify)
-    total = report.seconds.get("total")
-    spent = [] if total is None else [wording.duration(total)]
+    spent = [wording.spent(report.seconds)] if "total" in report.seconds else []
     if report.peak_rss_bytes:
-        spent.append(f"at most {wording.byte_text(report.peak_rss_bytes)} of memory")
+        spent.append(f"{wording.byte_text(report.peak_rss_bytes)} of memory")
     if spent:
         _print_labelled(console, Text("took", style="dim"), Text(", ".join(spent)))
     if report.output is not None:
@@ -70,11 +79,27 @@ def print_inspection(console: Console, inspection: Inspection, view: View) -> No
     facts.add_column(overflow="fold")
     facts.add_row("inputs", "\n".join(inspection.inputs))
     facts.add_row("size", wording.size(inspection))
+    if inspection.operators:
+        facts.add_row("MACs in", wording.operators(inspection))
     console.print(facts)
     console.print()
+    _print_outlook(console, inspection)
     _print_groups(console, inspection.groups, view, after=False)
     _print_choices(console, inspection.choices)
     _print_notes(console, inspection.notes, view)
+
+
+def _print_outlook(console: Console, inspection: Inspection) -> None:
+    if not inspection.outlook:
+        return
+    table = _table()
+    table.add_column("if every group keeps", no_wrap=True, style="dim")
+    for column in inspection.outlook:
+        table.add_column(f"{column.kept:.0%}", justify="right", no_wrap=True)
+    table.add_row("MACs left", *(f"{column.macs:.0%}" for column in inspection.outlook))
+    table.add_row("parameters left", *(f"{column.params:.0%}" for column in inspection.outlook))
+    console.print(table)
+    console.print()
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -126,7 +151,8 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
     if free:
         shown = biggest(free, view.most)
         largest = max(row.macs_share for row in free) or 1.0
-        width = _name_width(console, 42 if after else 34)
+        bars = _BAR if console.width >= _ROOM_FOR_BARS else 0
+        width = _name_width(console, 42 - _BAR + bars if after else 34 - _BAR + bars)
         table = _table()
         table.add_column("group", no_wrap=True, max_width=width)
         table.add_column("channels", justify="right", no_wrap=True)
@@ -135,13 +161,14 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
         table.add_column("MACs", justify="right", no_wrap=True)
         if not after:
             table.add_column("", no_wrap=True)
-        for row in shown:
-            name, share = wording.elide(row.name, width), wording.percent(row.macs_share)
+        names = shortened([row.name for row in shown], width)
+        for name, row in zip(names, shown, strict=True):
+            share = wording.percent(row.macs_share)
             if after:
                 kept = row.after / row.before if row.before else 1.0
-                cells: list[Text | str] = [name, _channels(row), _bar(kept) + Text(f" {kept:4.0%}"), share]
+                cells: list[Text | str] = [name, _channels(row), _bar(kept, bars) + Text(f"{kept:5.0%}"), share]
             else:
-                cells = [name, str(row.before), share, _bar(row.macs_share / largest)]
+                cells = [name, str(row.before), share, _bar(row.macs_share / largest, bars)]
             table.add_row(*cells)
         console.print(table)
         _print_left_out(console, left_out(free, shown))
@@ -151,18 +178,22 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
 
 
 def _print_locked(console: Console, locked: Sequence[GroupRow], view: View) -> None:
-    shown = biggest(locked, view.most_locked)
-    width = _name_width(console, 48)
+    """Each reason below its name: beside it there is no room for the names in it."""
+    found = locks(locked) if view.most_locked is not None else tuple(Lock(row, row.locked or "", 0) for row in locked)
+    shown = found[: view.most_locked]
+    width = _name_width(console, 22)
     table = _table()
-    table.add_column("locked", no_wrap=True, max_width=width)
+    table.add_column("locked, and why", overflow="fold", max_width=width)
     table.add_column("channels", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for row in shown:
-        share = wording.percent(row.macs_share)
-        table.add_row(wording.elide(row.name, width), str(row.before), share, row.locked or "")
+    ends = [f" and {lock.alike} more like it" if lock.alike else "" for lock in shown]
+    names = shortened([lock.row.name for lock in shown], width - max((len(end) for end in ends), default=0))
+    for name, end, lock in zip(names, ends, shown, strict=True):
+        reason = Padding(Text(lock.reason, style="dim"), (0, 0, 0, 2))
+        share = wording.percent(lock.row.macs_share)
+        table.add_row(Group(Text.assemble(name, (end, "dim")), reason), str(lock.row.before), share)
     console.print(table)
-    _print_left_out(console, left_out(locked, shown))
+    _print_left_out(console, left_out([lock.row for lock in found], [lock.row for lock in shown]))
 
 
 def _print_left_out(console: Console, text: str | None) -> None:
@@ -208,9 +239,9 @@ def _channels(row: GroupRow) -> str:
     return f"{row.before} → {row.after}" if row.after != row.before else f"{row.before}"
 
 
-def _bar(share: float) -> Text:
-    filled = round(max(0.0, min(1.0, share)) * _BAR)
-    return Text("█" * filled, style="cyan") + Text("░" * (_BAR - filled), style="dim")
+def _bar(share: float, width: int) -> Text:
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return Text("█" * filled, style="cyan") + Text("░" * (width - filled), style="dim")
 
 
 def _name_width(console: Console, rest: int) -> int:

@@ -1,6 +1,6 @@
 """Prune as a step of an Olive workflow: a pass that Olive runs like its own, here before its quantization.
 
-pip install olive-ai onnxruntime && python tools/recipes/olive_pass.py
+pip install olive-ai requests onnxruntime && python tools/recipes/olive_pass.py
 """
 
 from __future__ import annotations
