@@ -24,7 +24,7 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
-    {"fast": Effort(1e12, 0), "default": Effort(2.5e12, 2), "best": Effort(4e13, 4)}
+    {"fast": Effort(1e12, 0), "default": Effort(2.5e12, 1), "best": Effort(4e13, 4)}
 )
 
 

@@ -1,7 +1,7 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
-One run of the original per batch, with the layers' inputs as outputs; rows are sampled, about
-``ROWS_PER_UNKNOWN`` per unknown of the layer, at positions chosen by a seeded generator.  Memory: the moments, and
+One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
+seeded generator: ``ROWS_PER_UNKNOWN`` per unknown of the layer, and as many more as are cheap.  Memory: the moments, and
 one batch of taps.
 """
 
@@ -23,9 +23,9 @@ from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
-ROWS_PER_UNKNOWN = 12
-LEAST_ROWS = 16_384
-MOST_ROWS = 40_000
+ROWS_PER_UNKNOWN, MOST_ROWS = 8, 40_000
+#: Multiply-accumulates for the moments of one layer below which more rows are cheap, up to so many.
+CHEAP, MOST_CHEAP_ROWS = 1e11, 65_536
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
 #: Bytes of taps held at a time.
@@ -63,12 +63,22 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
     return np.sort(generator.choice(positions, per_sample, replace=False))
 
 
+def rows_for(unknowns: int) -> int:
+    """Rows worth having for a layer of so many unknowns.
+
+    >>> rows_for(144), rows_for(2304), rows_for(4608)
+    (65536, 18838, 36864)
+    """
+    cheap = min(MOST_CHEAP_ROWS, int(CHEAP / max(unknowns, 1) ** 2))
+    return max(cheap, min(MOST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+
+
 def row_picks(
     coupling: Coupling, layer: Layer, x: Array, y_shape: tuple[int, ...], unknowns: int, samples: int, seed: int
 ) -> tuple[Array, Geometry | None]:
     """(positions to sample, geometry) of one batch."""
     generator = np.random.default_rng((seed, layer.index, x.shape[0]))
-    wanted = min(MOST_ROWS, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+    wanted = rows_for(unknowns)
     if layer.kind == "matmul":
         rows = math.prod(x.shape[:-1])
         per_batch = min(rows, max(1, math.ceil(wanted * x.shape[0] / max(samples, 1))))

@@ -57,12 +57,15 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """``weights`` (g, n+1, o); relative errors on held-out rows of the plain slice and of the result."""
+    """``weights`` (g, n+1, o); relative errors on held-out rows of the plain slice and of the result.
+
+    ``strengths``: those worth trying when the layer is fitted again, to rows that are not much different."""
 
     weights: Array
     before: float
     after: float
     accepted: bool
+    strengths: tuple[float, ...] = STRENGTHS
 
 
 def predict(x: Array, weights: Array) -> Array:
@@ -83,10 +86,17 @@ def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> tuple[float
     return error, energy
 
 
-def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float, float]) -> Fit:
+def fit(
+    train: Rows,
+    test: Rows,
+    base: Array,
+    prior: Array,
+    window: tuple[float, float],
+    strengths: tuple[float, ...] = STRENGTHS,
+) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
 
-    ``base``/``prior`` (g, n+1, o) float64.  Cost: see :class:`onnxprune.linear.solve.Ridges`, once per strength,
+    ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see :class:`onnxprune.linear.solve.Ridges`, once per strength,
     plus two products of the rows with the weights per round.
     """
     first, energy = loss(test, base, window)
@@ -101,35 +111,36 @@ def fit(train: Rows, test: Rows, base: Array, prior: Array, window: tuple[float,
     clipped = bool(np.isfinite(window[0]) or np.isfinite(window[1]))
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
     right = _refined(train, best, window) if clipped else moments.xy
-    strength: float | None = None
+    chosen: tuple[float, Ridges] | None = None
 
     def improves(value: float) -> bool:
-        nonlocal best, best_loss, strength
-        trial = Ridges(moments.xx, value).solve(right, prior)
+        nonlocal best, best_loss, chosen
+        factor = Ridges(moments.xx, value)
+        trial = factor.solve(right, prior)
         error = loss(test, trial, window)[0]
         if error >= best_loss:
             return False
-        best, best_loss, strength = trial, error, value
+        best, best_loss, chosen = trial, error, (value, factor)
         return True
 
-    improves(STRENGTHS[START])
-    for side in (STRENGTHS[START + 1 :], STRENGTHS[:START][::-1]):
+    first_tried = min(START, len(strengths) - 1)
+    improves(strengths[first_tried])
+    for side in (strengths[first_tried + 1 :], strengths[:first_tried][::-1]):
         if list(takewhile(improves, side)):
             break
-    if strength is None:
+    if chosen is None:
         return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), best is not base)
-    rounds = 0
+    strength, factor = chosen
     if clipped:
-        factor = Ridges(moments.xx, strength)
         current = best
         for _ in range(ROUNDS):
             current = factor.solve(_refined(train, current, window), prior)
             error = loss(test, current, window)[0]
             if error > best_loss * (1 - LEAST_GAIN):
                 break
-            best, best_loss, rounds = current, error, rounds + 1
-    final = _final(train, test, moments, best, prior, strength, window, rounds)
-    return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True)
+            best, best_loss = current, error
+    final = _final(train, test, moments, best, prior, strength, window)
+    return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True, (strength,))
 
 
 def _final(
@@ -140,7 +151,6 @@ def _final(
     prior: Array,
     strength: float,
     window: tuple[float, float],
-    rounds: int,
 ) -> Array:
     """The chosen fit once more, on all rows."""
     if test is train:

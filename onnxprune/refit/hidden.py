@@ -26,15 +26,17 @@ class Hidden:
 DEPTH = 2
 
 
-def stretch_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> tuple[Hidden, ...]:
-    """The hidden layers that lead to ``reader``, the nearest first: each is read by the one before."""
-    found: list[Hidden] = []
-    while len(found) < DEPTH:
-        pair = hidden_of(coupling, found[-1].layer if found else reader, layers)
-        if pair is None:
-            break
-        found.append(pair)
-    return tuple(found)
+def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hidden, ...]]:
+    """Per layer index, in graph order, the hidden layers that lead to it, the nearest first."""
+    pairs = {layer.index: hidden_of(coupling, layer, layers) for layer in layers}
+    found: dict[int, tuple[Hidden, ...]] = {}
+    for index, pair in pairs.items():
+        stretch: list[Hidden] = []
+        while pair is not None and len(stretch) < DEPTH:
+            stretch.append(pair)
+            pair = pairs[pair.layer.index]
+        found[index] = tuple(stretch)
+    return found
 
 
 def hidden_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> Hidden | None:

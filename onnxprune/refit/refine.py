@@ -157,10 +157,9 @@ def _step(
             kernel = links[k].reader.stored(links[k].reader.weights)[0]
             slope = _slope(links[k].chain, outputs[k])
             delta = links[k].reader.free.transposed(delta, kernel, inners[k].shape) * slope
-            flat = np.moveaxis(slope, layers[k].axis, -1).reshape(-1, len(slopes[k]))
-            flat = flat[:: max(1, len(flat) // CURVATURE_ROWS)].astype(np.float64)
-            slopes[k] += flat.T @ flat
-            rows[k] += len(flat)
+            some = _some_rows(slope, layers[k].axis)
+            slopes[k] += some.T @ some
+            rows[k] += len(some)
         picked = maps.pick(delta).reshape(-1, groups, outs).transpose(1, 0, 2)
         x = maps.rows.reshape(len(maps.rows), groups, -1).transpose(1, 2, 0)
         gradient[:, :-1] += np.matmul(x, picked)
@@ -182,6 +181,17 @@ def _step(
 def _slope(chain: Callable[[Array], Array], output: Array) -> Array:
     reach = np.float32(1e-3 * max(float(output.std()), 1e-6))
     return np.asarray((chain(output + reach) - chain(output - reach)) / (2 * reach))
+
+
+def _some_rows(slope: Array, axis: int) -> Array:
+    """(rows, channels) float64 at evenly spaced positions."""
+    if axis == -1:
+        flat = slope.reshape(-1, slope.shape[-1])
+        return flat[:: max(1, len(flat) // CURVATURE_ROWS)].astype(np.float64)
+    samples, channels = slope.shape[:2]
+    flat = slope.reshape(samples, channels, -1)
+    every = max(1, slope.size // channels // CURVATURE_ROWS)
+    return flat[:, :, ::every].transpose(0, 2, 1).reshape(-1, channels).astype(np.float64)
 
 
 def _carried(reader: Part, curvature: Array) -> Array:

@@ -28,8 +28,8 @@ from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
-from onnxprune.refit.fit import Rows, fit
-from onnxprune.refit.hidden import Hidden, stretch_of
+from onnxprune.refit.fit import STRENGTHS, Rows, fit
+from onnxprune.refit.hidden import Hidden, stretches
 from onnxprune.refit.refine import Goal, Link, Maps, Part, refine
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
@@ -120,8 +120,11 @@ class _Work:
         self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
         self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
         self.places = {layer.index: _places(coupling, masks, layer) for layer in layers}
-        self.hidden = {layer.index: stretch_of(coupling, layer, layers) for layer in layers} if rounds else {}
+        self.hidden = stretches(coupling, layers) if rounds else {}
+        self.last_reader = {p.layer.index: index for index, stretch in self.hidden.items() for p in stretch}
         self.current: dict[int, Array] = {}
+        # Weights folded on the original's inputs, and strengths worth trying.
+        self.priors: dict[int, tuple[Array, tuple[float, ...]]] = {}
         self._hold(-1)
 
     def _hold(self, index: int) -> None:
@@ -142,6 +145,7 @@ class _Work:
                 fitted = self._refine(self.hidden[layer.index], fitted)
             if fitted is not None:
                 self.report.append(fitted)
+            self.priors.pop(layer.index, None)
         self._hold(layer.index)
 
     def _fit(self, layer: Layer, target: Target) -> Refitted | None:
@@ -153,7 +157,11 @@ class _Work:
         usable = np.abs(scale) > SMALLEST_SCALE * max(float(np.abs(scale).max(initial=0.0)), 1e-30)
         train, test = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
         with blas_threads(base.shape[1] - 1):
-            found = fit(train, test, base, self._folded(part, base, train.constant), target.window)
+            if layer.index not in self.priors:
+                self.priors[layer.index] = self._folded(part, base, train.constant), STRENGTHS
+            prior, strengths = self.priors[layer.index]
+            found = fit(train, test, base, prior, target.window, strengths)
+            self.priors[layer.index] = prior, found.strengths
         if found.before == 0.0:
             return None
         if found.accepted:
@@ -225,7 +233,12 @@ class _Work:
             stretch = stretch[: stretch.index(next(p for p in stretch if p not in known))]
         chains = [self._chain(pair) for pair in stretch]
         for _ in range(self.rounds):
-            better = [self._stepped(stretch[: k + 1], chains[: k + 1], target) for k in range(len(stretch))]
+            # A reader that is hidden itself leaves to its own reader what that can see.
+            better = [
+                self._stepped(stretch[: k + 1], chains[: k + 1], target)
+                for k, pair in enumerate(stretch)
+                if self.last_reader[pair.layer.index] == reader.index
+            ]
             if not any(better):
                 break
             again = self._fit(reader, target)
