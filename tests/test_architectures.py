@@ -111,8 +111,11 @@ def test_a_layer_with_whole_heads_in_its_batch_axis_is_refitted_at_the_heads_tha
     assert result.report.verify.passed and result.report.macs.ratio <= 0.6
 
 
-def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
-    """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do."""
+def _grouped_attention(heads: int, shared: int, size: int, first: str) -> onnx.ModelProto:
+    """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do.
+
+    ``first``: which of queries and keys stand first in the file, "q" or "k".
+    """
     g, tokens, width = Sketch(), 6, 16
     x = g.input("x", [1, tokens, width])
 
@@ -130,7 +133,9 @@ def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
         wide = g.op("Expand", g.op("Unsqueeze", y, g.array([2])), g.array([1, shared, heads // shared, tokens, size]))
         return g.op("Reshape", wide, g.array([1, heads, tokens, size]))
 
-    q, k, v = turn(split("q", heads)), repeat(turn(split("k", shared))), repeat(split("v", shared))
+    make = {"q": lambda: turn(split("q", heads)), "k": lambda: repeat(turn(split("k", shared)))}
+    made = {name: make[name]() for name in sorted(make, key=lambda name: name != first)}
+    q, k, v = made["q"], made["k"], repeat(split("v", shared))
     scores = g.op("MatMul", q, g.op("Transpose", k, attrs={"perm": [0, 1, 3, 2]}))
     seen = g.op("Transpose", g.op("MatMul", g.op("Softmax", scores), v), attrs={"perm": [0, 2, 1, 3]})
     flat = g.op("Reshape", seen, g.array([1, tokens, heads * size]))
@@ -139,8 +144,11 @@ def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("heads", "shared", "size"), [(8, 2, 8), (16, 8, 4), (4, 4, 16), (6, 1, 8), (4, 2, 16)])
-def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(heads: int, shared: int, size: int) -> None:
-    coupling = prove(_grouped_attention(heads, shared, size))
+@pytest.mark.parametrize("first", ["q", "k"])
+def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(
+    heads: int, shared: int, size: int, first: str
+) -> None:
+    coupling = prove(_grouped_attention(heads, shared, size, first))
     uses = [key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)]
     cut = {coupling.graph.nodes[index].label for index, _ in uses}
     assert {"q", "o"} <= cut

@@ -233,6 +233,22 @@ def test_weights_in_constant_nodes() -> None:
     assert sorted(shapes) == [(2,), (2, 4, 1, 1), (4,), (4, 3, 3, 3)]
 
 
+def test_recorded_shapes_of_constants_that_nodes_make_follow_the_cut() -> None:
+    s = Sketch()
+    made = []
+    for shape in ((12, 3, 3, 3), (12,)):
+        values = np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+        made.append(s.op("Constant", attrs={"value": numpy_helper.from_array(values)}))
+        s.value_info.append(oh.make_tensor_value_info(made[-1], TensorProto.FLOAT, shape))
+    copied = s.op("Identity", made[1])
+    s.value_info.append(oh.make_tensor_value_info(copied, TensorProto.FLOAT, (12,)))
+    x = s.op("Conv", s.input("x", [1, 3, 8, 8]), made[0], copied, name="a")
+    s.output(s.conv(s.op("Relu", x), 12, 5), [1, 5, 6, 6])
+    coupling = prove(s.model())
+    assert table(coupling) == {"a": 12}
+    onnx.checker.check_model(pruned(coupling, random_keep(coupling, 0)), full_check=True)
+
+
 def test_weights_in_sparse_initializers_are_left_alone() -> None:
     model = _net(Sketch())
     dense = model.graph.initializer[0]

@@ -198,7 +198,8 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     for number, choice in enumerate(ledger.choices):
         merged = [_merge(root, option.ties) for option in choice.options]
         free = [_free(held >= 0, pairs) for pairs in merged]
-        pick = _pick([0 if avoided.get(number) == k else n for k, n in enumerate(free)])
+        others = [0 if avoided.get(number) == k else n for k, n in enumerate(free)]
+        pick = _pick(others if any(others) else free)
         option = choice.options[pick]
         for a, b in option.ties:
             decided.tie(a, b, choice.node)
