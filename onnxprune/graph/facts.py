@@ -9,6 +9,7 @@ Three kinds of value are told apart, because channels move differently through e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,10 @@ NEVER_FOLDED = frozenset(
 )
 #: Operators of the default domain that onnx has no shape inference for: their output is as large as their input.
 SHAPE_KEPT = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
+#: Operators that slide a window: where it is longer than its input, inference goes on and a run would not.
+WINDOWED = frozenset(
+    ["Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "AveragePool", "LpPool", "MaxPool"]
+)
 #: The largest value, in elements, that counts as shape arithmetic and is evaluated as such.
 SMALL = 4096
 
@@ -301,11 +306,18 @@ class _Walk:
             if dims is None:
                 continue
             self._partial[value] = dims
-            if any(d is not None and d <= 0 for d in dims) and not self._is_empty(node):
-                # A window that is longer than its input: inference goes on, a run would not.
+            least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
+            if any(d is not None and d < least for d in dims):
                 self.contradictions.add(node.index)
             if all(d is not None for d in dims):
                 self.shapes[value] = tuple(d for d in dims if d is not None)
+        if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
+            self.contradictions.add(node.index)
+
+    def _same_count(self, one: str | None, other: str | None) -> bool:
+        """Whether two values have equally many elements, as far as their shapes are known."""
+        before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
+        return before is None or after is None or math.prod(before) == math.prod(after)
 
     def _outputs(
         self,
