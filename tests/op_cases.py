@@ -190,11 +190,10 @@ def _recurrent() -> list[Case]:
             "DynamicQuantizeLSTM",
             "per direction",
             (real(t, b, i), *packed, real(2, 8 * h), None, None, None, None, scales, points, scales, points),
-            "b i h",
+            "i h",
             {"hidden_size": h, "direction": "bidirectional"},
             MS,
             3,
-            tolerance=0.05,
         )
     )
     return cases

@@ -55,6 +55,17 @@ def open_timing_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.I
     return _open(model, engine, ort.SessionOptions())
 
 
+def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
+    """A session that runs the nodes as they are written, where others fuse and reorder them.
+
+    Raises:
+        ModelError: in one line, where onnxruntime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _open(model, engine, options)
+
+
 def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
