@@ -202,3 +202,27 @@ def test_members_that_only_a_run_can_pick_stay_in_their_sequence() -> None:
     assert load(model).proto is model
     coupling = prove(model)
     assert not table(coupling) and "sequence" in reasons(coupling)
+
+
+def test_heads_leave_whole_where_their_reader_takes_blocks() -> None:
+    """Positions inside heads would all be tied into one by blocks of a head's size, so heads are chosen everywhere."""
+    g, heads, size = Sketch(domains={"com.microsoft": 1}), 4, 16
+    x = g.input("x", [1, 6, 16])
+
+    def split(name: str) -> str:
+        y = g.op("MatMul", x, g.weight(16, heads * size), name=name)
+        return g.op("Transpose", g.op("Reshape", y, g.array([1, 6, heads, size])), attrs={"perm": [0, 2, 1, 3]})
+
+    q, k, v = (split(name) for name in "qkv")
+    scores = g.op("Softmax", g.op("MatMul", q, g.op("Transpose", k, attrs={"perm": [0, 1, 3, 2]})))
+    seen = g.op("Transpose", g.op("MatMul", scores, v), attrs={"perm": [0, 2, 1, 3]})
+    flat = g.op("Reshape", seen, g.array([1, 6, heads * size]))
+    random = np.random.default_rng(0)
+    blocks = g.keep("blocks", random.integers(0, 256, (5, heads, size // 2), dtype=np.uint8))
+    scales = g.keep("scales", random.random(5 * heads, dtype=np.float32))
+    attrs = {"K": heads * size, "N": 5, "bits": 4, "block_size": size}
+    g.output(g.op("MatMulNBits", flat, blocks, scales, name="o", domain="com.microsoft", attrs=attrs), [1, 6, 5])
+    coupling = prove(g.model())
+    assert list(table(coupling).values()) == [heads]
+    uses = {key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)}
+    assert {coupling.graph.nodes[index].label for index, _ in uses} >= {"q", "k", "v", "o"}
