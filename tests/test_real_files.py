@@ -154,6 +154,16 @@ def test_zero_sized_dims_pass_by() -> None:
     prove(s.model())
 
 
+def test_a_negative_axis_before_its_time() -> None:
+    """Concat takes one from opset 11 on; exporters wrote it into older files, which onnxruntime runs."""
+    s = Sketch(opset=9)
+    x = s.input("x", [2, 5])
+    parts = [s.op("Gemm", x, s.weight(5, 8), s.weight(8), name=name) for name in "ab"]
+    joined = s.op("Concat", *parts, attrs={"axis": -1})
+    s.output(s.op("Gemm", s.op("Relu", joined), s.weight(16, 3), s.weight(3), name="c"), [2, 3])
+    assert table(prove(s.model())) == {"a": 8, "b": 8}
+
+
 def test_negative_pads_crop() -> None:
     s = Sketch()
     x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, name="a")

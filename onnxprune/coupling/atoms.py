@@ -198,7 +198,7 @@ def _tied(classes: Classes, option: Option) -> Atoms:
     """Classes of the positions that an option ties."""
     if not option.ties:
         return np.empty(0, dtype=np.int64)
-    return classes.of[np.concatenate([atoms.ravel() for atoms, _ in option.ties])]
+    return np.asarray(classes.of[np.concatenate([atoms.ravel() for atoms, _ in option.ties])])
 
 
 def _lonely(ledger: Ledger, classes: Classes) -> Atoms:
@@ -227,7 +227,7 @@ class _Roots:
                 break
             found = further
         self._parent[start] = found
-        return found
+        return np.asarray(found)
 
     def merge(self, old: Atoms, new: Atoms) -> None:
         self._parent[old] = new
