@@ -108,12 +108,13 @@ def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, .
 def _with_batch(
     specs: tuple[InputSpec, ...], first: Shapes, other: Shapes, stated: Mapping[str, tuple[int, ...]]
 ) -> tuple[InputSpec, ...]:
-    """Where the graph runs at one batch only, although its inputs declare a free one, the data come in such batches."""
+    """Where the graph runs at one batch only, or at multiples of one, although its inputs declare a free one, the data
+    come in such batches."""
     found = []
     for spec in specs:
-        sizes = {shapes[spec.name][:1] for shapes in (first, other) if spec.name in shapes}
-        if spec.shape and spec.shape[0] is None and spec.name not in stated and len(sizes) == 1:
-            spec = replace(spec, shape=(*sizes.pop(), *spec.shape[1:]))
+        batch, another = (shapes.get(spec.name, ())[:1] for shapes in (first, other))
+        if spec.shape and spec.shape[0] is None and spec.name not in stated and (batch == another or batch > (1,)):
+            spec = replace(spec, shape=(*batch, *spec.shape[1:]))
         found.append(spec)
     return tuple(found)
 

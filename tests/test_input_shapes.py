@@ -83,6 +83,19 @@ def test_a_batch_that_only_the_constants_know_is_found_and_fed(batch: int) -> No
     assert onnxprune.prune(model, images, macs=0.6, preprocess="raw", threads=1).report.verify.passed
 
 
+def test_a_batch_that_holds_the_frames_of_clips_comes_in_whole_clips() -> None:
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 12, name="a"))
+    clips = s.op("Div", s.op("Slice", s.op("Shape", x), s.array([0]), s.array([1])), s.array([8]))
+    y = s.op("Reshape", x, s.op("Concat", clips, s.array([8, 12, 64]), attrs={"axis": 0}))
+    s.output(s.op("MatMul", s.op("ReduceMean", y, attrs={"axes": [1, 3], "keepdims": 0}), s.weight(12, 5)), ["c", 5])
+    model = s.model()
+    first, other = input_shapes(view(model), {}, None)
+    assert (first["x"][0], other["x"][0]) == (8, 16)
+    assert table(prove(model)) == {"a": 12}
+    assert onnxprune.prune(model, macs=0.6, samples=11, threads=1).report.verify.passed
+
+
 def test_slices_that_take_nothing_are_no_contradiction() -> None:
     s = Sketch()
     x = s.input("x", ["n", 3, 8, 8])

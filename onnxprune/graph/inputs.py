@@ -28,8 +28,8 @@ class _Sizes:
 
 
 #: Tried in this order until all shapes fit together.  The later ones serve waveforms and spectrograms,
-#: whose first convolutions need a long input, and models whose frame length is fixed inside; the last pair
-#: leaves the batch alone, for models that only run with one sample.
+#: whose first convolutions need a long input, and models whose frame length is fixed inside; then models whose batch
+#: holds the frames of clips; the last pair leaves the batch alone, for models that only run with one sample.
 _ATTEMPTS = (
     _Sizes((224, 256), (16, 24)),
     _Sizes((320, 384), (64, 96)),
@@ -39,6 +39,7 @@ _ATTEMPTS = (
     _Sizes((128, 192), (16000, 24000)),
     _Sizes((224, 224), (576, 576)),
     _Sizes((224, 224), (256, 256)),
+    _Sizes((224, 256), (16, 24), (8, 16)),
     _Sizes((224, 256), (16, 24), (1, 1)),
     _Sizes((224, 224), (512, 512), (1, 1)),
 )
