@@ -11,8 +11,9 @@ from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import declared_shape
+from onnxprune.graph.load import model_bytes, outlined
 from onnxprune.result import Verification
-from onnxprune.runtime.session import Engine, open_literal_session, open_session, run
+from onnxprune.runtime.session import ONE_PIECE, Engine, open_literal_session, open_session, run
 from onnxprune.surgery.cut import cut, mask
 
 Array = np.ndarray
@@ -61,9 +62,8 @@ def verify(
 
 def _check(model: onnx.ModelProto, lenient: bool) -> str | None:
     try:
-        if model.ByteSize() >= 1 << 31:
-            return None
-        onnx.checker.check_model(model, full_check=not lenient)
+        whole = model_bytes(model) < ONE_PIECE
+        onnx.checker.check_model(model if whole else outlined(model), full_check=not lenient)
     except Exception as error:
         return None if lenient else str(error).strip().splitlines()[0]
     return None

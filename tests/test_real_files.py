@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, random_keep, reasons, table
+from graphs import Sketch, prove, pruned, random_keep, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
+import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why
 from onnxprune.graph.load import load
 from onnxprune.graph.save import save
+from onnxprune.runtime.session import Engine, open_session
 from onnxprune.surgery.cut import cut
 
 
@@ -371,3 +373,20 @@ def test_external_data_is_written_beside_the_pruned_model(tmp_path: Path) -> Non
     again = load(target)
     assert again.external and again.file_bytes < loaded.file_bytes
     assert table(prove(again.proto)) == {"a": 36}
+
+
+def test_a_model_too_large_for_one_message_is_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 2 GB in total: shown with smaller bounds."""
+    s = Sketch()
+    x = s.op("Relu", s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 40), name="a"))
+    s.output(s.op("MatMul", x, s.weight(40, 5)), ["n", 5])
+    model, feeds = s.model(), {"x": np.ones((2, 3), np.float32)}
+    whole = run(model, feeds)
+    monkeypatch.setattr("onnxprune.runtime.session.ONE_PIECE", 500)
+    monkeypatch.setattr("onnxprune.runtime.session.LARGE", 100)
+    monkeypatch.setattr("onnxprune.verify.ONE_PIECE", 500)
+    assert model.ByteSize() > 500
+    [parts] = open_session(model, Engine(threads=1)).run(None, feeds)
+    assert np.array_equal(parts, whole[0])
+    result = onnxprune.prune(model, macs=0.6, samples=4, threads=1)
+    assert result.report.verify.passed and result.report.bytes.after == result.model.ByteSize()

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.load import map_tensors, model_bytes
 
 Array = np.ndarray
+#: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
+ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,32 @@ def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.
 def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
-    data = model if isinstance(model, bytes) else serialize(model)
+    data = model if isinstance(model, bytes) else _handed_over(model, options)
     try:
         return ort.InferenceSession(data, options, providers=list(engine.providers))
     except Exception as error:
         raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+
+
+def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> bytes:
+    """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
+    then carry."""
+    if model_bytes(model) < ONE_PIECE:
+        return serialize(model)
+    large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
+
+    def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        if tensor.name not in large or large[tensor.name] is not tensor:
+            return tensor
+        stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        stub.data_location = onnx.TensorProto.EXTERNAL
+        # A place that is never looked at: the arrays are given by name.
+        stub.external_data.add(key="location", value="given")
+        return stub
+
+    arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
+    options.add_external_initializers(list(large), arrays)
+    return serialize(map_tensors(model, outline))
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
