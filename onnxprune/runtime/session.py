@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from onnxprune.graph.load import map_tensors, model_bytes
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
 ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
+#: Arrays that onnxruntime reads where they lie, while their session lives.
+_HELD: WeakKeyDictionary[ort.InferenceSession, Sequence[ort.OrtValue]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,21 @@ def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.
 def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
-    data = model if isinstance(model, bytes) else _handed_over(model, options)
+    data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
     try:
-        return ort.InferenceSession(data, options, providers=list(engine.providers))
+        session = ort.InferenceSession(data, options, providers=list(engine.providers))
+        if arrays:
+            _HELD[session] = arrays
+        return session
     except Exception as error:
         raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
 
 
-def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> bytes:
+def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:
     """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
-    then carry."""
+    then carry, and which must live as long as the session."""
     if model_bytes(model) < ONE_PIECE:
-        return serialize(model)
+        return serialize(model), ()
     large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
 
     def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
@@ -98,7 +104,7 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> bytes:
 
     arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
     options.add_external_initializers(list(large), arrays)
-    return serialize(map_tensors(model, outline))
+    return serialize(map_tensors(model, outline)), arrays
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
