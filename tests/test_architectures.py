@@ -226,3 +226,22 @@ def test_heads_leave_whole_where_their_reader_takes_blocks() -> None:
     assert list(table(coupling).values()) == [heads]
     uses = {key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)}
     assert {coupling.graph.nodes[index].label for index, _ in uses} >= {"q", "k", "v", "o"}
+
+
+def test_states_that_carry_their_batch_on_axis_1_are_fed_and_pruned() -> None:
+    g, width = Sketch(), 12
+    x = g.op("Relu", g.op("MatMul", g.input("x", ["n", 5, 4]), g.weight(4, 32), name="enter"))
+    state = g.input("state", [2, "n", width])
+    steps, last = g.op("Transpose", x, attrs={"perm": [1, 0, 2]}), []
+    for layer, size in enumerate((32, width)):
+        before = g.op("Slice", state, g.array([layer]), g.array([layer + 1]), g.array([0]))
+        weights = g.weight(1, 3 * width, size), g.weight(1, 3 * width, width), g.weight(1, 6 * width)
+        made = g.split("GRU", steps, *weights, "", before, outputs=2, attrs={"hidden_size": width})
+        steps = g.op("Squeeze", made[0], g.array([1]))
+        last.append(made[1])
+    g.output(g.op("MatMul", steps, g.weight(width, 3)), [5, "n", 3])
+    g.output(g.op("Concat", *last, attrs={"axis": 0}), [2, "n", width])
+    model = g.model()
+    assert table(prove(model)) == {"enter": 32}
+    result = onnxprune.prune(model, macs=0.8, samples=8, round_to=1, threads=1)
+    assert result.report.verify.passed and result.report.macs.ratio <= 0.8
