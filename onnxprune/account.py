@@ -18,7 +18,7 @@ from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows
 from onnxprune.errors import DataError, ModelError
-from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.load import LoadedModel, model_bytes
 from onnxprune.judge import accuracies, own_drop
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows
@@ -109,7 +109,7 @@ def account(
         output=None if target is None else str(target),
         macs=Change(*(int(cost(kept)) for kept in (sizes(work.coupling), units_kept(work.coupling, outcome.keep)))),
         params=Change(count_parameters(original), count_parameters(pruned)),
-        bytes=Change(work.loaded.file_bytes, pruned.ByteSize()),
+        bytes=Change(work.loaded.file_bytes, model_bytes(pruned)),
         latency_ms=latency,
         latency_spread=spread,
         drop=outcome.drop,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
+import onnx
 
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
 from onnxprune.coupling.atoms import Taken
@@ -71,10 +74,13 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
     """What was objected to in the original, and what was written otherwise than it stands there."""
     notes = [f"onnx.checker on the original: {c}" for c in loaded.complaints]
     notes += loaded.repairs
-    if coupling.graph.model is not loaded.proto:
+    more = _operators(coupling.graph.model) - _operators(loaded.proto)
+    if more["Gather"]:
         notes.append(
             "channel shuffles (Reshape, Transpose, Reshape) are written as Gathers, to cut channels one by one"
         )
+    if more["DequantizeLinear"]:
+        notes.append("constants that several nodes read dequantized are dequantized for each, to be cut for each alone")
     whole, quantized = _quantized_layers(coupling)
     if quantized:
         notes.append(
@@ -82,6 +88,11 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
             "again): their channels are ranked by their weights' size, and the damage of each width is measured"
         )
     return tuple(notes)
+
+
+def _operators(model: onnx.ModelProto) -> Counter[str]:
+    """How many nodes of the main graph each operator has."""
+    return Counter(str(node.op_type) for node in model.graph.node)
 
 
 def _quantized_layers(coupling: Coupling) -> tuple[int, int]:

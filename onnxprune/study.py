@@ -19,7 +19,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.describe import reading_notes
 from onnxprune.errors import BudgetError
 from onnxprune.graph.facts import declared_shape
-from onnxprune.graph.inputs import input_shapes
+from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
@@ -71,11 +71,12 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
+    found = input_shapes(view(loaded.proto), options.shapes, None)
     shapes = options.shapes
     if data is None and options.preprocess is None:
         # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**input_shapes(view(loaded.proto), options.shapes, None)[0], **options.shapes}
-    specs = _with_shapes(specs_of(loaded), shapes)
+        shapes = {**found[0], **options.shapes}
+    specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
     dataset = open_dataset(data, specs, options.preprocess, options.samples, options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
@@ -100,6 +101,20 @@ def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, .
         if given is not None and len(given) == len(spec.shape):
             dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
             spec = replace(spec, shape=dims)
+        found.append(spec)
+    return tuple(found)
+
+
+def _with_batch(
+    specs: tuple[InputSpec, ...], first: Shapes, other: Shapes, stated: Mapping[str, tuple[int, ...]]
+) -> tuple[InputSpec, ...]:
+    """Where the graph runs at one batch only, or at multiples of one, although its inputs declare a free one, the data
+    come in such batches."""
+    found = []
+    for spec in specs:
+        batch, another = (shapes.get(spec.name, ())[:1] for shapes in (first, other))
+        if spec.shape and spec.shape[0] is None and spec.name not in stated and (batch == another or batch > (1,)):
+            spec = replace(spec, shape=(*batch, *spec.shape[1:]))
         found.append(spec)
     return tuple(found)
 

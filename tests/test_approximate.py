@@ -42,7 +42,20 @@ def _written_out(g: Sketch, x: str) -> str:
     return g.op("Mul", g.op("Div", apart, deviation), g.weight(WIDTH))
 
 
-NORMS = [_layer_norm, _rms_norm, _written_out]
+def _one_group(g: Sketch, x: str) -> str:
+    """A GroupNorm of one group, as the TorchScript exporter writes it."""
+    flat = g.op("Reshape", x, g.array([0, 1, -1]))
+    ones, zeros = g.keep(g.fresh("one"), np.ones(1, np.float32)), g.keep(g.fresh("zero"), np.zeros(1, np.float32))
+    normal = g.op("InstanceNormalization", flat, ones, zeros)
+    return g.op("Mul", g.op("Reshape", normal, g.op("Shape", x)), g.weight(WIDTH))
+
+
+def _pooled_gate(g: Sketch, x: str) -> str:
+    """A gate made from the largest channel of each place."""
+    return g.op("Mul", x, g.op("Sigmoid", g.op("ReduceMax", x, attrs={"axes": [-1], "keepdims": 1})))
+
+
+NORMS = [_layer_norm, _rms_norm, _written_out, _one_group, _pooled_gate]
 
 
 def _stream(norm: Callable[[Sketch, str], str]) -> onnx.ModelProto:

@@ -111,8 +111,11 @@ def test_a_layer_with_whole_heads_in_its_batch_axis_is_refitted_at_the_heads_tha
     assert result.report.verify.passed and result.report.macs.ratio <= 0.6
 
 
-def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
-    """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do."""
+def _grouped_attention(heads: int, shared: int, size: int, first: str) -> onnx.ModelProto:
+    """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do.
+
+    ``first``: which of queries and keys stand first in the file, "q" or "k".
+    """
     g, tokens, width = Sketch(), 6, 16
     x = g.input("x", [1, tokens, width])
 
@@ -130,7 +133,9 @@ def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
         wide = g.op("Expand", g.op("Unsqueeze", y, g.array([2])), g.array([1, shared, heads // shared, tokens, size]))
         return g.op("Reshape", wide, g.array([1, heads, tokens, size]))
 
-    q, k, v = turn(split("q", heads)), repeat(turn(split("k", shared))), repeat(split("v", shared))
+    make = {"q": lambda: turn(split("q", heads)), "k": lambda: repeat(turn(split("k", shared)))}
+    made = {name: make[name]() for name in sorted(make, key=lambda name: name != first)}
+    q, k, v = made["q"], made["k"], repeat(split("v", shared))
     scores = g.op("MatMul", q, g.op("Transpose", k, attrs={"perm": [0, 1, 3, 2]}))
     seen = g.op("Transpose", g.op("MatMul", g.op("Softmax", scores), v), attrs={"perm": [0, 2, 1, 3]})
     flat = g.op("Reshape", seen, g.array([1, tokens, heads * size]))
@@ -139,8 +144,11 @@ def _grouped_attention(heads: int, shared: int, size: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("heads", "shared", "size"), [(8, 2, 8), (16, 8, 4), (4, 4, 16), (6, 1, 8), (4, 2, 16)])
-def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(heads: int, shared: int, size: int) -> None:
-    coupling = prove(_grouped_attention(heads, shared, size))
+@pytest.mark.parametrize("first", ["q", "k"])
+def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(
+    heads: int, shared: int, size: int, first: str
+) -> None:
+    coupling = prove(_grouped_attention(heads, shared, size, first))
     uses = [key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)]
     cut = {coupling.graph.nodes[index].label for index, _ in uses}
     assert {"q", "o"} <= cut
@@ -194,3 +202,46 @@ def test_members_that_only_a_run_can_pick_stay_in_their_sequence() -> None:
     assert load(model).proto is model
     coupling = prove(model)
     assert not table(coupling) and "sequence" in reasons(coupling)
+
+
+def test_heads_leave_whole_where_their_reader_takes_blocks() -> None:
+    """Positions inside heads would all be tied into one by blocks of a head's size, so heads are chosen everywhere."""
+    g, heads, size = Sketch(domains={"com.microsoft": 1}), 4, 16
+    x = g.input("x", [1, 6, 16])
+
+    def split(name: str) -> str:
+        y = g.op("MatMul", x, g.weight(16, heads * size), name=name)
+        return g.op("Transpose", g.op("Reshape", y, g.array([1, 6, heads, size])), attrs={"perm": [0, 2, 1, 3]})
+
+    q, k, v = (split(name) for name in "qkv")
+    scores = g.op("Softmax", g.op("MatMul", q, g.op("Transpose", k, attrs={"perm": [0, 1, 3, 2]})))
+    seen = g.op("Transpose", g.op("MatMul", scores, v), attrs={"perm": [0, 2, 1, 3]})
+    flat = g.op("Reshape", seen, g.array([1, 6, heads * size]))
+    random = np.random.default_rng(0)
+    blocks = g.keep("blocks", random.integers(0, 256, (5, heads, size // 2), dtype=np.uint8))
+    scales = g.keep("scales", random.random(5 * heads, dtype=np.float32))
+    attrs = {"K": heads * size, "N": 5, "bits": 4, "block_size": size}
+    g.output(g.op("MatMulNBits", flat, blocks, scales, name="o", domain="com.microsoft", attrs=attrs), [1, 6, 5])
+    coupling = prove(g.model())
+    assert list(table(coupling).values()) == [heads]
+    uses = {key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)}
+    assert {coupling.graph.nodes[index].label for index, _ in uses} >= {"q", "k", "v", "o"}
+
+
+def test_states_that_carry_their_batch_on_axis_1_are_fed_and_pruned() -> None:
+    g, width = Sketch(), 12
+    x = g.op("Relu", g.op("MatMul", g.input("x", ["n", 5, 4]), g.weight(4, 32), name="enter"))
+    state = g.input("state", [2, "n", width])
+    steps, last = g.op("Transpose", x, attrs={"perm": [1, 0, 2]}), []
+    for layer, size in enumerate((32, width)):
+        before = g.op("Slice", state, g.array([layer]), g.array([layer + 1]), g.array([0]))
+        weights = g.weight(1, 3 * width, size), g.weight(1, 3 * width, width), g.weight(1, 6 * width)
+        made = g.split("GRU", steps, *weights, "", before, outputs=2, attrs={"hidden_size": width})
+        steps = g.op("Squeeze", made[0], g.array([1]))
+        last.append(made[1])
+    g.output(g.op("MatMul", steps, g.weight(width, 3)), [5, "n", 3])
+    g.output(g.op("Concat", *last, attrs={"axis": 0}), [2, "n", width])
+    model = g.model()
+    assert table(prove(model)) == {"enter": 32}
+    result = onnxprune.prune(model, macs=0.8, samples=8, round_to=1, threads=1)
+    assert result.report.verify.passed and result.report.macs.ratio <= 0.8

@@ -120,6 +120,25 @@ def test_costs_by_formula_are_those_of_the_cut_model(name: str) -> None:
         np.testing.assert_allclose(many, [cost(kept_per_group(coupling, keep)) for keep in keeps])
 
 
+def test_weights_computed_from_the_data_count_in_the_convolution_that_reads_them() -> None:
+    """One kernel per sample, and the samples as groups of one convolution."""
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", [2, 3, 8, 8]), 3, 12))
+    pooled = s.op("Flatten", s.op("GlobalAveragePool", x))
+    mixed = s.op("MatMul", pooled, s.weight(12, 10 * 12 * 9), name="kernels")
+    kernels = s.op("Reshape", mixed, s.array([20, 12, 3, 3]))
+    joined = s.op("Reshape", x, s.array([1, 24, 8, 8]))
+    y = s.op("Reshape", s.op("Conv", joined, kernels, attrs={"group": 2}), s.array([2, 10, 6, 6]))
+    s.output(s.op("Gemm", s.op("Flatten", s.op("GlobalAveragePool", y)), s.weight(10, 5)), [2, 5])
+    coupling = couple(s.model(), {}, None)
+    cost = macs(coupling)
+    assert cost.fixed == 0.0
+    convolved = 2 * 10 * 12 * 9 * 36
+    assert sorted(cost.terms(sizes(coupling)).tolist())[-1] == convolved
+    largest = int(np.argmax(cost.factor * cost.lengths(sizes(coupling)).prod(axis=-1)))
+    assert cost.slope[largest].any()
+
+
 def test_every_stored_array_counts_once() -> None:
     sketch = Sketch()
     x = sketch.input("x", [1, 6])

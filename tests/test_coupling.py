@@ -9,10 +9,15 @@ from graphs import Sketch, prove, random_keep, reasons, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
+from onnxprune.coupling.bind import Walked
 from onnxprune.coupling.open import couple
+from onnxprune.coupling.operands import edits
+from onnxprune.coupling.site import Edit, Masks
 from onnxprune.coupling.why import why
 from onnxprune.errors import PlanError
 from onnxprune.graph.execute import run_node
+from onnxprune.graph.facts import Facts
+from onnxprune.graph.view import Graph
 from onnxprune.surgery.cut import cut
 
 # -- what defeats other pruners -----------------------------------------------------------------------------
@@ -259,6 +264,23 @@ def test_what_follows_from_a_measured_size_is_dynamic_too() -> None:
     coupling = couple(s.model(), {}, None)
     assert coupling.facts.is_dynamic(hidden, 0) or coupling.facts.is_dynamic(s.nodes[3].output[0], 0)
     assert table(coupling) == {"table": 5, "hidden": 9}
+
+
+def test_rehearsed_cuts_are_even_and_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size that is a fraction of another (an eighth of the channels) follows every even cut by chance."""
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", [1, 3, 8, 8]), 3, 16, name="a"))
+    y = s.op("Relu", s.conv(x, 16, 32, name="b"))
+    s.output(s.conv(y, 32, 5), [1, 5, 8, 8])
+    shares: list[tuple[float, float]] = []
+
+    def recording(graph: Graph, facts: Facts, walked: Walked, masks: Masks) -> list[Edit]:
+        shares.append((float(masks(x, 1).mean()), float(masks(y, 1).mean())))
+        return edits(graph, facts, walked, masks)
+
+    monkeypatch.setattr("onnxprune.coupling.groups.edits", recording)
+    couple(s.model(), {}, None)
+    assert any(a == b for a, b in shares) and any(a != b for a, b in shares)
 
 
 def test_why_offers_similar_names() -> None:

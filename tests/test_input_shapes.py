@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, prove, table
 from onnx import TensorProto
 
+import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.errors import ModelError
+from onnxprune.graph.facts import evaluate
 from onnxprune.graph.inputs import input_shapes
 from onnxprune.graph.view import view
 
@@ -58,3 +61,46 @@ def test_a_length_that_the_graph_needs_is_found() -> None:
 def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ModelError):
         couple(_net(Sketch()), given, None)
+
+
+def _traced(batch: int) -> onnx.ModelProto:
+    """Declares a free batch, and has one of a traced run in a constant shape."""
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 12, name="a"))
+    y = s.op("Reshape", x, s.array([batch, 12, 64]))
+    s.output(s.op("MatMul", s.op("ReduceMean", y, attrs={"axes": [2], "keepdims": 0}), s.weight(12, 5)), ["n", 5])
+    return s.model()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_a_batch_that_only_the_constants_know_is_found_and_fed(batch: int) -> None:
+    model = _traced(batch)
+    first, other = input_shapes(view(model), {}, None)
+    assert first == other == {"x": (batch, 3, 8, 8)}
+    result = onnxprune.prune(model, macs=0.6, samples=7, threads=1)
+    assert result.report.verify.passed and result.report.macs.ratio <= 0.6
+    images = np.random.default_rng(0).random((12, 3, 8, 8), dtype=np.float32)
+    assert onnxprune.prune(model, images, macs=0.6, preprocess="raw", threads=1).report.verify.passed
+
+
+def test_a_batch_that_holds_the_frames_of_clips_comes_in_whole_clips() -> None:
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 12, name="a"))
+    clips = s.op("Div", s.op("Slice", s.op("Shape", x), s.array([0]), s.array([1])), s.array([8]))
+    y = s.op("Reshape", x, s.op("Concat", clips, s.array([8, 12, 64]), attrs={"axis": 0}))
+    s.output(s.op("MatMul", s.op("ReduceMean", y, attrs={"axes": [1, 3], "keepdims": 0}), s.weight(12, 5)), ["c", 5])
+    model = s.model()
+    first, other = input_shapes(view(model), {}, None)
+    assert (first["x"][0], other["x"][0]) == (8, 16)
+    assert table(prove(model)) == {"a": 12}
+    assert onnxprune.prune(model, macs=0.6, samples=11, threads=1).report.verify.passed
+
+
+def test_slices_that_take_nothing_are_no_contradiction() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 3, 8, 8])
+    sizes = s.op("Shape", x)
+    rest = s.op("Slice", sizes, s.array([4]), s.array([9]))
+    shape = s.op("Concat", s.op("Slice", sizes, s.array([0]), s.array([2])), s.array([-1]), rest, attrs={"axis": 0})
+    s.output(s.op("Reshape", x, shape), ["n", 3, 64])
+    assert not evaluate(view(s.model()), {"x": (1, 3, 8, 8)}).contradictions

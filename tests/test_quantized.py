@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from graphs import Sketch, prove, table
 from onnx import helper as oh
 from onnx import numpy_helper
 from onnxruntime.quantization import (
@@ -21,6 +22,8 @@ from onnxruntime.quantization import (
 import onnxprune
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.describe import reading_notes
+from onnxprune.graph.load import load
 from onnxprune.linear.stored import real_values
 from onnxprune.selection.base import evidence
 from onnxprune.surgery.cut import cut, mask
@@ -198,3 +201,29 @@ def test_layers_of_a_dequantized_weight_are_named_and_their_locks_told(tmp_path:
     assert [row.name for row in found.groups] == [row.name for row in wanted.groups]
     assert [row.locked for row in found.groups] == [row.locked for row in wanted.groups]
     assert [round(row.macs_share, 9) for row in found.groups] == [round(row.macs_share, 9) for row in wanted.groups]
+
+
+def test_a_dequantized_vector_that_several_layers_share_ties_none_of_them() -> None:
+    g = Sketch()
+    step, zero = g.array(0.01, np.float32), g.array(0, np.int8)
+    ones = g.op("DequantizeLinear", g.array([100] * 4, np.int8), step, zero)
+    shift = g.op("DequantizeLinear", g.array([0] * 4, np.int8), step, zero)
+    x = g.input("x", [1, 3, 8, 8])
+    for name, width, before in (("a", 16, 3), ("b", 8, 16)):
+        x = g.conv(x, before, width, name=name)
+        flat = g.op("Reshape", x, g.array([0, 4, -1]))
+        x = g.op("Relu", g.op("Reshape", g.op("InstanceNormalization", flat, ones, shift), g.op("Shape", x)))
+    g.output(g.conv(g.op("Concat", x, x, attrs={"axis": 1}), 16, 5), [1, 5, 8, 8])
+    coupling = prove(g.model())
+    assert table(coupling) == {"a": 4, "b": 4}
+    assert any("dequantized for each" in note for note in reading_notes(load(g.model()), coupling))
+
+
+def test_a_dequantized_weight_that_layers_share_by_design_stays_shared() -> None:
+    g = Sketch()
+    stored = g.keep("stored", np.random.default_rng(0).integers(-99, 99, (12, 12), dtype=np.int8))
+    weight = g.op("DequantizeLinear", stored, g.array(0.01, np.float32))
+    x = g.op("Relu", g.op("MatMul", g.input("x", [2, 12]), weight, name="a"))
+    g.output(g.op("MatMul", x, weight, name="b"), [2, 12])
+    coupling = couple(g.model(), {}, None)
+    assert sum(node.op == "DequantizeLinear" for node in coupling.graph.nodes) == 1

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, random_keep, reasons, table
+from graphs import Sketch, prove, pruned, random_keep, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
+import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why
 from onnxprune.graph.load import load
 from onnxprune.graph.save import save
+from onnxprune.runtime.session import Engine, open_session
 from onnxprune.surgery.cut import cut
 
 
@@ -154,6 +156,16 @@ def test_zero_sized_dims_pass_by() -> None:
     prove(s.model())
 
 
+def test_a_negative_axis_before_its_time() -> None:
+    """Concat takes one from opset 11 on; exporters wrote it into older files, which onnxruntime runs."""
+    s = Sketch(opset=9)
+    x = s.input("x", [2, 5])
+    parts = [s.op("Gemm", x, s.weight(5, 8), s.weight(8), name=name) for name in "ab"]
+    joined = s.op("Concat", *parts, attrs={"axis": -1})
+    s.output(s.op("Gemm", s.op("Relu", joined), s.weight(16, 3), s.weight(3), name="c"), [2, 3])
+    assert table(prove(s.model())) == {"a": 8, "b": 8}
+
+
 def test_negative_pads_crop() -> None:
     s = Sketch()
     x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, name="a")
@@ -231,6 +243,22 @@ def test_weights_in_constant_nodes() -> None:
     assert not small.graph.initializer
     shapes = [tuple(n.attribute[0].t.dims) for n in small.graph.node if n.op_type == "Constant"]
     assert sorted(shapes) == [(2,), (2, 4, 1, 1), (4,), (4, 3, 3, 3)]
+
+
+def test_recorded_shapes_of_constants_that_nodes_make_follow_the_cut() -> None:
+    s = Sketch()
+    made = []
+    for shape in ((12, 3, 3, 3), (12,)):
+        values = np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+        made.append(s.op("Constant", attrs={"value": numpy_helper.from_array(values)}))
+        s.value_info.append(oh.make_tensor_value_info(made[-1], TensorProto.FLOAT, shape))
+    copied = s.op("Identity", made[1])
+    s.value_info.append(oh.make_tensor_value_info(copied, TensorProto.FLOAT, (12,)))
+    x = s.op("Conv", s.input("x", [1, 3, 8, 8]), made[0], copied, name="a")
+    s.output(s.conv(s.op("Relu", x), 12, 5), [1, 5, 6, 6])
+    coupling = prove(s.model())
+    assert table(coupling) == {"a": 12}
+    onnx.checker.check_model(pruned(coupling, random_keep(coupling, 0)), full_check=True)
 
 
 def test_weights_in_sparse_initializers_are_left_alone() -> None:
@@ -345,3 +373,20 @@ def test_external_data_is_written_beside_the_pruned_model(tmp_path: Path) -> Non
     again = load(target)
     assert again.external and again.file_bytes < loaded.file_bytes
     assert table(prove(again.proto)) == {"a": 36}
+
+
+def test_a_model_too_large_for_one_message_is_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 2 GB in total: shown with smaller bounds."""
+    s = Sketch()
+    x = s.op("Relu", s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 40), name="a"))
+    s.output(s.op("MatMul", x, s.weight(40, 5)), ["n", 5])
+    model, feeds = s.model(), {"x": np.ones((2, 3), np.float32)}
+    whole = run(model, feeds)
+    monkeypatch.setattr("onnxprune.runtime.session.ONE_PIECE", 500)
+    monkeypatch.setattr("onnxprune.runtime.session.LARGE", 100)
+    monkeypatch.setattr("onnxprune.verify.ONE_PIECE", 500)
+    assert model.ByteSize() > 500
+    [parts] = open_session(model, Engine(threads=1)).run(None, feeds)
+    assert np.array_equal(parts, whole[0])
+    result = onnxprune.prune(model, macs=0.6, samples=4, threads=1)
+    assert result.report.verify.passed and result.report.bytes.after == result.model.ByteSize()

@@ -176,6 +176,20 @@ def test_rounding_that_the_model_itself_magnifies_is_measured_and_tolerated() ->
     assert not checked(pruned(wrong, keep), wrong, keep).passed
 
 
+def test_rounding_in_another_order_is_measured_where_the_inputs_last_bit_is_lost() -> None:
+    """Behind a quantization nothing is left of the inputs' last bit; that of the sums in between still flips levels."""
+    g = Sketch()
+    step = g.array(0.05, np.float32)
+    x = g.op("DequantizeLinear", g.op("QuantizeLinear", g.input("x", [2, 3, 8, 8]), step), step)
+    y = g.conv(g.op("Sigmoid", g.norm(g.conv(x, 3, 16, 3, name="first"), 16)), 16, 6, 3, name="second")
+    g.output(g.op("Sin", g.op("Mul", y, g.array(4e3, np.float32))), [2, 6, 8, 8])
+    coupling = couple(g.model(), {}, None)
+    keep = random_keep(coupling, 0)
+    feeds = plausible_feeds(coupling.graph, {"x": (2, 3, 8, 8)})
+    worst, tolerance = masked_error(coupling, keep, feeds, ENGINE)
+    assert 1e-4 < worst <= tolerance <= 1e-2
+
+
 def test_nothing_cut_is_equivalent_without_a_run() -> None:
     coupling = couple(small_net(), {}, None)
     keep = np.ones(coupling.unit_count, dtype=np.bool_)

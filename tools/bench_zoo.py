@@ -79,6 +79,7 @@ def prune_one(path: Path, options: argparse.Namespace) -> Row:
                 samples=options.samples,
                 select=options.select,
                 refit=options.refit,
+                effort=options.effort,
                 threads=options.threads,
             )
         except BudgetError as error:
@@ -167,7 +168,7 @@ def one(path: Path, options: argparse.Namespace, known: Mapping[str, Row]) -> Ro
 def _pruned(path: Path, name: str, options: argparse.Namespace) -> Row:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(path), "--macs", str(options.macs)]
     command += ["--samples", str(options.samples), "--select", options.select, "--refit", options.refit]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), "--effort", options.effort]
     start = time.perf_counter()
     answer, failure = process(command, options.timeout)
     if answer is None:
@@ -225,6 +226,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--select", default="qr")
     parser.add_argument("--refit", default="lstsq", help="'none' is faster, and proves the same of the cut")
+    parser.add_argument("--effort", default="default", help="'fast' refits every layer once and searches nothing")
     parser.add_argument("--threads", type=int, default=1, help="of onnxruntime; set OMP_NUM_THREADS, too")
     parser.add_argument("--only", default="*", metavar="GLOB", help="globs over FOLDER/NAME, by commas")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds per model and tool")

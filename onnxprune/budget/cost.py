@@ -174,15 +174,24 @@ def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key,
         if term is not None and value is not None:
             places += [(value, a, dim) for a, dim in enumerate(term)]
     places.sort(key=lambda p: (not isinstance(p[0], tuple), -len(p[2])))
-    left = [f for f in wanted if bound.sizes.get(f, 1) != 1]
-    found: list[tuple[Key, int]] = []
-    for key, axis, dim in places:
-        need = [f for f in dim if bound.sizes[f] != 1]
-        if need and all(need.count(f) <= left.count(f) for f in need):
-            for f in need:
-                left.remove(f)
-            found.append((key, axis))
-    return None if left else found
+    needs = [(key, axis, [f for f in dim if bound.sizes[f] != 1]) for key, axis, dim in places]
+    return _exactly([f for f in wanted if bound.sizes.get(f, 1) != 1], [n for n in needs if n[2]])
+
+
+def _exactly(left: list[str], places: Sequence[tuple[Key, int, list[str]]]) -> list[tuple[Key, int]] | None:
+    """The first choice of ``places`` (key, axis, factors) that together have the factors ``left``, each once."""
+    if not left:
+        return []
+    for number, (key, axis, need) in enumerate(places):
+        if left[0] not in need or any(need.count(f) > left.count(f) for f in need):
+            continue
+        rest = list(left)
+        for f in need:
+            rest.remove(f)
+        found = _exactly(rest, [p for k, p in enumerate(places) if k != number])
+        if found is not None:
+            return [(key, axis), *found]
+    return None
 
 
 def parameters(coupling: Coupling) -> Cost:

@@ -150,55 +150,109 @@ def solve(ledger: Ledger) -> Classes:
     """Classes of tied atoms, after deciding every choice in graph order (the ledger is not changed).
 
     Each choice takes the first option that leaves ``ENOUGH_UNITS`` classes free, else the one that leaves most.
-    What was taken may be locked by a later choice (query heads, where few key heads serve them all).  Then those
-    choices, or the later ones, are taken otherwise, if that leaves more positions free.
-    Cost: one connected-components pass, plus one relabelling per choice; up to three times that where choices clash.
+    What was taken may be locked by a later choice (query heads, where few key heads serve them all), or tied into one
+    unit (positions of heads that a later reader takes in blocks).  Then those choices, or the later ones, are taken
+    otherwise, if that leaves more positions free.
+    Cost: one connected-components pass, plus what each choice touches; up to four times that where choices clash.
     """
-    first = best = _decide(ledger, {})
-    regretted, culprits = _regretted(ledger, first)
-    for numbers in (regretted, culprits):
-        if numbers:
-            other = _decide(ledger, {k: first.taken[k].option for k in numbers})
-            best = max(best, other, key=_freedom)
-    return best
+    first = _decide(ledger, {})
+    again = dict.fromkeys(tuple(numbers) for numbers in _regretted(ledger, first) if numbers)
+    others = [_decide(ledger, {k: first.taken[k].option for k in numbers}) for numbers in again]
+    return max([first, *others], key=lambda classes: _freedom(ledger, classes)) if others else first
 
 
-def _freedom(classes: Classes) -> int:
-    return int((classes.lock[classes.of] < 0).sum())
+def _freedom(ledger: Ledger, classes: Classes) -> int:
+    """Positions that may leave."""
+    free = classes.lock < 0
+    free[_lonely(ledger, classes)] = False
+    return int(free[classes.of].sum())
 
 
-def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int]]:
-    """(choices whose option turned out to leave nothing free, the choices by which that was locked)."""
+def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int], list[int]]:
+    """Three sets of choices to take otherwise: those whose option turned out to leave nothing to choose from; those by
+    which that came about; the first together with those that stood in the way of their other options."""
     at = {choice.node: number for number, choice in enumerate(ledger.choices)}
+    lonely = set(_lonely(ledger, classes).tolist())
     regretted: list[int] = []
     culprits: dict[int, None] = {}
+    blocking: dict[int, None] = {}
+
+    def makers(locks: Atoms, number: int) -> dict[int, None]:
+        by = (classes.reasons[int(k)].node for k in np.unique(locks[locks >= 0]))
+        return {at[node]: None for node in by if node in at and at[node] != number}
+
     for number, (choice, taken) in enumerate(zip(ledger.choices, classes.taken, strict=True)):
-        if not taken.free[taken.option][1]:
+        if taken.free[taken.option][1] < 2:
             continue
-        ties = choice.options[taken.option].ties
-        locks = classes.lock[classes.of[np.concatenate([atoms.ravel() for atoms, _ in ties])]]
-        if len(locks) and (locks >= 0).all():
+        roots = _tied(classes, choice.options[taken.option])
+        locks = classes.lock[roots]
+        if lonely.intersection(roots[:1].tolist()) or (len(locks) and (locks >= 0).all()):
             regretted.append(number)
-            by = (classes.reasons[int(k)].node for k in np.unique(locks))
-            culprits.update({at[node]: None for node in by if node in at and at[node] != number})
-    return regretted, list(culprits)
+            culprits.update(makers(locks, number))
+            for option in choice.options:
+                blocking.update(makers(classes.lock[_tied(classes, option)], number))
+    return regretted, list(culprits), sorted({*regretted, *blocking})
+
+
+def _tied(classes: Classes, option: Option) -> Atoms:
+    """Classes of the positions that an option ties."""
+    if not option.ties:
+        return np.empty(0, dtype=np.int64)
+    return np.asarray(classes.of[np.concatenate([atoms.ravel() for atoms, _ in option.ties])])
+
+
+def _lonely(ledger: Ledger, classes: Classes) -> Atoms:
+    """Free classes that are all there is at a choice: every position of an axis in one unit, which cannot leave."""
+    found: set[int] = set()
+    for choice, taken in zip(ledger.choices, classes.taken, strict=True):
+        roots = _tied(classes, choice.options[taken.option])
+        if len(roots) > 1 and (roots == roots[0]).all() and classes.lock[roots[0]] < 0:
+            found.add(int(roots[0]))
+    return np.asarray(sorted(found), dtype=np.int64)
+
+
+class _Roots:
+    """Classes of atoms while choices merge them: only what is asked for is followed."""
+
+    def __init__(self, root: Atoms) -> None:
+        self._of = root
+        self._parent = np.arange(len(root), dtype=np.int64)
+
+    def __call__(self, atoms: Atoms) -> Atoms:
+        start = self._of[atoms]
+        found = self._parent[start]
+        while True:
+            further = self._parent[found]
+            if np.array_equal(further, found):
+                break
+            found = further
+        self._parent[start] = found
+        return np.asarray(found)
+
+    def merge(self, old: Atoms, new: Atoms) -> None:
+        self._parent[old] = new
+
+    def everything(self) -> Atoms:
+        return self(np.arange(len(self._of), dtype=np.int64))
 
 
 def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     """``avoided``: number of a choice → the option that it does not take, unless no other leaves anything free."""
     left, right, node = ledger.edges()
     lock_atoms, lock_reasons = ledger.locks()
-    root = _components(ledger.count, left, right)
+    start = _components(ledger.count, left, right)
+    roots = _Roots(start)
     #: Class -> the first reason that locks it, -1 where none does.
     held = np.full(ledger.count, -1, dtype=np.int64)
-    held[root[lock_atoms[::-1]]] = lock_reasons[::-1]
+    held[start[lock_atoms[::-1]]] = lock_reasons[::-1]
     reasons = list(ledger.reasons)
     decided = Ledger()
     taken: list[Taken] = []
     for number, choice in enumerate(ledger.choices):
-        merged = [_merge(root, option.ties) for option in choice.options]
-        free = [_free(held >= 0, pairs) for pairs in merged]
-        pick = _pick([0 if avoided.get(number) == k else n for k, n in enumerate(free)])
+        merged = [_merge(roots, option.ties) for option in choice.options]
+        free = [_free(held, pairs) for pairs in merged]
+        others = [0 if avoided.get(number) == k else n for k, n in enumerate(free)]
+        pick = _pick(others if any(others) else free)
         option = choice.options[pick]
         for a, b in option.ties:
             decided.tie(a, b, choice.node)
@@ -206,18 +260,17 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
         if free[pick] == 0:
             reason = _stuck(choice, [*reasons, *decided.reasons], [held[old] for old, _ in merged])
         for kept in option.locks:
-            fresh = held[root[kept.ravel()]] < 0
-            held[root[kept.ravel()][fresh]] = len(reasons) + len(decided.reasons)
+            whose = roots(kept.ravel())
+            held[whose[held[whose] < 0]] = len(reasons) + len(decided.reasons)
             decided.lock(kept, reason)
         old, new = merged[pick]
         if len(old):
             spread = held[old] >= 0
             held[new[spread][::-1]] = held[old][spread][::-1]
-            mapping = np.arange(ledger.count, dtype=np.int64)
-            mapping[old] = new
-            root = mapping[root]
+            roots.merge(old, new)
         counts = tuple((o.factor, n) for o, n in zip(choice.options, free, strict=True))
         taken.append(Taken(choice.node, option.factor, counts, pick))
+    root = roots.everything()
     more = decided.locks()
     atoms = np.concatenate([lock_atoms, more[0]])
     which = np.concatenate([lock_reasons, more[1] + len(reasons)])
@@ -257,12 +310,12 @@ def _components(count: int, left: Atoms, right: Atoms) -> Atoms:
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _merge(root: Atoms, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, Atoms]:
+def _merge(roots: _Roots, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, Atoms]:
     """(old root, new root) of every class that these ties would touch."""
     if not ties:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    left = root[np.concatenate([a.ravel() for a, _ in ties])]
-    right = root[np.concatenate([b.ravel() for _, b in ties])]
+    left = roots(np.concatenate([a.ravel() for a, _ in ties]))
+    right = roots(np.concatenate([b.ravel() for _, b in ties]))
     old, local = np.unique(np.concatenate([left, right]), return_inverse=True)
     label = _components(len(old), local[: len(left)], local[len(left) :])
     representative = np.full(label.max() + 1, -1, dtype=np.int64)
@@ -270,8 +323,8 @@ def _merge(root: Atoms, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, Ato
     return old, representative[label]
 
 
-def _free(locked: Atoms, merged: tuple[Atoms, Atoms]) -> int:
+def _free(held: Atoms, merged: tuple[Atoms, Atoms]) -> int:
     old, new = merged
     if not len(old):
         return 0
-    return int(len(np.unique(new)) - len(np.unique(new[locked[old]])))
+    return int(len(np.unique(new)) - len(np.unique(new[held[old] >= 0])))

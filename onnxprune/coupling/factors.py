@@ -79,7 +79,7 @@ class FactorTies:
         readers = len(self.bound.inputs_with(factor))
         if self.bound.in_output(factor):
             return None if readers else ("makes this axis anew", PLACE)
-        return None if readers > 1 else ("slides or sums over this axis", PLACE)
+        return None if self.bound.summed(factor) else ("slides or sums over this axis", PLACE)
 
     def _choose(self) -> None:
         compounds = [(dim, self._live(dim), atoms) for dim, atoms in self.compounds]

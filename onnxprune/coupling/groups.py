@@ -21,6 +21,8 @@ from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, readers_behind
 
 Axis = tuple[Key, int]
+#: Cuts that are rehearsed, and how many of them take the same share of every group.
+REHEARSALS, EVEN = 6, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +114,14 @@ def _try_cuts(coupling: Coupling) -> CannotFollow | None:
     """Rehearse a few random cuts; the first node that cannot follow one is the answer."""
     if not coupling.groups:
         return None
-    for seed in range(3):
+    for seed in range(REHEARSALS):
         generator = np.random.default_rng(seed)
         keep = np.ones(coupling.unit_count, dtype=np.bool_)
         for group in coupling.groups:
-            away = generator.permutation(group.units)[: len(group) * (seed + 1) // 4]
-            keep[away] = False
+            # Sizes that are fractions of each other follow an even cut by chance.
+            even = len(group) * (seed + 1) // 4
+            count = even if seed < EVEN else int(generator.integers(0, len(group)))
+            keep[generator.permutation(group.units)[:count]] = False
         try:
             coupling.edits(keep)
         except CannotFollow as refused:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.coupling.unshared import with_own_constants
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import Facts, Measured, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -34,10 +35,11 @@ def couple(
     graph = view(model)
     shapes = input_shapes(graph, given, sample)
     facts = facts_of(graph, *shapes)
-    rewritten = written_as_gathers(graph, facts)
-    if rewritten is not None:
-        graph = view(rewritten)
-        facts = facts_of(graph, *shapes)
+    for rewrite in (written_as_gathers, with_own_constants):
+        rewritten = rewrite(graph, facts)
+        if rewritten is not None:
+            graph = view(rewritten)
+            facts = facts_of(graph, *shapes)
     return analyse(graph, facts, rules)
 
 

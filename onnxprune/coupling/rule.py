@@ -51,7 +51,8 @@ class Rule:
     ``zeros`` and ``scales``: slot of a quantized tensor → slot of its zero point, the number that stands for zero
     in it, and of its scale.  ``estimates``:
     factors over which the operator takes a statistic (a mean, a variance), which a cut of them changes a little: in
-    the exact rules they are among ``mix``, in the approximate ones they may be cut.
+    the exact rules they are among ``mix``, in the approximate ones they may be cut.  ``sums``: factors of one input
+    alone that the operator adds up without a weight, so that a position which left counts as a zero.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Rule:
     zeros: Mapping[int, int] = field(default_factory=lambda: _NO_ZEROS)
     scales: Mapping[int, int] = field(default_factory=lambda: _NO_ZEROS)
     estimates: frozenset[str] = frozenset()
+    sums: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,8 @@ class Bound:
         return list(seen)
 
     def summed(self, factor: str) -> bool:
-        """In two inputs or more and in no output: the operator sums over it."""
-        return len(self.inputs_with(factor)) > 1 and not self.in_output(factor)
+        """In two inputs or more and in no output, or declared so: the operator sums over it."""
+        return factor in self.rule.sums or (len(self.inputs_with(factor)) > 1 and not self.in_output(factor))
 
 
 def bind(rule: Rule, call: Call) -> Bound:

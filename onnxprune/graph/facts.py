@@ -9,6 +9,7 @@ Three kinds of value are told apart, because channels move differently through e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,12 @@ NEVER_FOLDED = frozenset(
 )
 #: Operators of the default domain that onnx has no shape inference for: their output is as large as their input.
 SHAPE_KEPT = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
+#: The import of the newest opset that the installed onnx knows.
+NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
+#: Operators that slide a window: where it is longer than its input, inference goes on and a run would not.
+WINDOWED = frozenset(
+    ["Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "AveragePool", "LpPool", "MaxPool"]
+)
 #: The largest value, in elements, that counts as shape arithmetic and is evaluated as such.
 SMALL = 4096
 
@@ -192,6 +199,19 @@ def _measure(node: Node, shape: Shape) -> Array:
     return np.asarray(shape[start:end], dtype=np.int64)
 
 
+def _tells_shape(inferred: Mapping[str, onnx.TypeProto] | None) -> bool:
+    return inferred is not None and all(declared_shape(kind) is not None for kind in inferred.values())
+
+
+def _newest(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:
+    """The newest version of the node's operator, if it is another that has all of the node's attributes."""
+    if node.domain or not onnx.defs.has(node.proto.op_type):
+        return None
+    newest = onnx.defs.get_schema(node.proto.op_type)
+    same = newest.since_version == schema.since_version
+    return None if same or any(a.name not in newest.attributes for a in node.proto.attribute) else newest
+
+
 def _retyped(kind: onnx.TypeProto, old: int, new: int) -> onnx.TypeProto:
     if kind.tensor_type.elem_type != old:
         return kind
@@ -286,9 +306,12 @@ class _Walk:
             known = self._known(value)
             if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
                 data[name] = numpy_helper.from_array(known)
-        try:
-            inferred = self._outputs(node, schema, types, data)
-        except Exception:
+        inferred = self._outputs_or_none(node, schema, types, data, self._imports)
+        if not _tells_shape(inferred) and (newest := _newest(node, schema)) is not None:
+            # Exporters write what only a later version of the operator allows (a negative axis), and runtimes take it.
+            later = self._outputs_or_none(node, newest, types, data, NEWEST)
+            inferred = later if _tells_shape(later) else inferred
+        if inferred is None:
             # The checker and the final run judge the model; here the value simply stays unknown.
             self.contradictions.add(node.index)
             return
@@ -301,11 +324,31 @@ class _Walk:
             if dims is None:
                 continue
             self._partial[value] = dims
-            if any(d is not None and d <= 0 for d in dims) and not self._is_empty(node):
-                # A window that is longer than its input: inference goes on, a run would not.
+            least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
+            if any(d is not None and d < least for d in dims):
                 self.contradictions.add(node.index)
             if all(d is not None for d in dims):
                 self.shapes[value] = tuple(d for d in dims if d is not None)
+        if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
+            self.contradictions.add(node.index)
+
+    def _same_count(self, one: str | None, other: str | None) -> bool:
+        """Whether two values have equally many elements, as far as their shapes are known."""
+        before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
+        return before is None or after is None or math.prod(before) == math.prod(after)
+
+    def _outputs_or_none(
+        self,
+        node: Node,
+        schema: onnx.defs.OpSchema,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, onnx.TensorProto],
+        imports: Sequence[onnx.OperatorSetIdProto],
+    ) -> Mapping[str, onnx.TypeProto] | None:
+        try:
+            return self._outputs(node, schema, types, data, imports)
+        except Exception:
+            return None
 
     def _outputs(
         self,
@@ -313,10 +356,11 @@ class _Walk:
         schema: onnx.defs.OpSchema,
         types: Mapping[str, onnx.TypeProto],
         data: Mapping[str, onnx.TensorProto],
+        imports: Sequence[onnx.OperatorSetIdProto],
     ) -> Mapping[str, onnx.TypeProto]:
         def infer(kinds: Mapping[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
             found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
-                schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=self._imports
+                schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=list(imports)
             )
             return found
 

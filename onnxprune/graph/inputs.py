@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -26,8 +28,8 @@ class _Sizes:
 
 
 #: Tried in this order until all shapes fit together.  The later ones serve waveforms and spectrograms,
-#: whose first convolutions need a long input, and models whose frame length is fixed inside; the last pair
-#: leaves the batch alone, for models that only run with one sample.
+#: whose first convolutions need a long input, and models whose frame length is fixed inside; then models whose batch
+#: holds the frames of clips; the last pair leaves the batch alone, for models that only run with one sample.
 _ATTEMPTS = (
     _Sizes((224, 256), (16, 24)),
     _Sizes((320, 384), (64, 96)),
@@ -37,9 +39,13 @@ _ATTEMPTS = (
     _Sizes((128, 192), (16000, 24000)),
     _Sizes((224, 224), (576, 576)),
     _Sizes((224, 224), (256, 256)),
+    _Sizes((224, 256), (16, 24), (8, 16)),
     _Sizes((224, 256), (16, 24), (1, 1)),
     _Sizes((224, 224), (512, 512), (1, 1)),
 )
+
+#: As many batches that a graph's constants name are tried.
+FROZEN = 3
 
 
 def input_shapes(
@@ -51,7 +57,8 @@ def input_shapes(
     leaves that dim open.  ``sample`` has the shapes of one data sample: its sizes are used for dynamic dims other
     than the batch, in the first answer.  Every other dynamic dim gets a usual size; the batch (the first axis) is
     1, then 2.  Dims of one name get one size.  Several usual sizes are tried until no operator finds its inputs
-    contradictory; where all do, those with the fewest contradictions are returned.  Cost: two evaluations per try.
+    contradictory, at last one batch for both answers, as the graph has it in its constants; where all do, those with
+    the fewest contradictions are returned.  Cost: two evaluations per try.
 
     Raises:
         ModelError: where ``given`` names no input, or contradicts the shape that the model states.
@@ -60,7 +67,7 @@ def input_shapes(
     best: tuple[Shapes, Shapes] | None = None
     best_score: tuple[int, int] | None = None
     tried: list[tuple[Shapes, Shapes]] = []
-    for sizes in _ATTEMPTS:
+    for sizes in itertools.chain(_ATTEMPTS, _frozen_batches(graph)):
         pair = (_shapes(graph, given, sample, sizes, 0), _shapes(graph, given, sample, sizes, 1))
         if pair in tried:
             continue
@@ -73,6 +80,20 @@ def input_shapes(
         if best_score is None or score < best_score:
             best, best_score = pair, score
     return best or ({}, {})
+
+
+def _frozen_batches(graph: Graph) -> Iterator[_Sizes]:
+    """One batch for both answers: those that Reshape and Expand to constant shapes name first, most often named first.
+
+    Exporters that trace a run write its batch into such shapes, whatever the inputs declare.
+    """
+    named: Counter[int] = Counter()
+    for node in graph.nodes:
+        shape = node.inputs[1] if node.op in ("Reshape", "Expand") and len(node.inputs) > 1 else None
+        if shape is not None and shape in graph.constants and graph.constants[shape].size > 1:
+            named[int(graph.constants[shape].ravel()[0])] += 1
+    for batch in [size for size, _ in named.most_common() if size > 1][:FROZEN]:
+        yield replace(_ATTEMPTS[0], batch=(batch, batch))
 
 
 def _inputs(graph: Graph) -> Iterator[tuple[str, tuple[int | None, ...]]]:

@@ -418,7 +418,7 @@ def _check_sizes(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where: str) -> tuple[str, ...]:
-    outline = _outline(proto)
+    outline = outlined(proto)
     try:
         onnx.checker.check_model(outline)
     except Exception as error:  # the checker throws whatever its C++ side throws
@@ -438,7 +438,7 @@ def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where
     raise ModelError(f"{where} is no valid ONNX model: {complaint} (onnxruntime: {objection}); export the model again")
 
 
-def _outline(proto: onnx.ModelProto) -> onnx.ModelProto:
+def outlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its large weights turned into graph inputs, which check the same and weigh nothing."""
     # Held in a dict, so that the ids stay theirs while the model is copied.
     bulky = {id(one): one for one in proto.graph.initializer if len(one.raw_data) >= _BULKY_BYTES}

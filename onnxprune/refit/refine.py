@@ -185,13 +185,11 @@ def _slope(chain: Callable[[Array], Array], output: Array) -> Array:
 
 def _some_rows(slope: Array, axis: int) -> Array:
     """(rows, channels) float64 at evenly spaced positions."""
+    every = max(1, slope.size // slope.shape[axis] // CURVATURE_ROWS)
     if axis == -1:
-        flat = slope.reshape(-1, slope.shape[-1])
-        return flat[:: max(1, len(flat) // CURVATURE_ROWS)].astype(np.float64)
-    samples, channels = slope.shape[:2]
-    flat = slope.reshape(samples, channels, -1)
-    every = max(1, slope.size // channels // CURVATURE_ROWS)
-    return flat[:, :, ::every].transpose(0, 2, 1).reshape(-1, channels).astype(np.float64)
+        return np.asarray(slope.reshape(-1, slope.shape[-1])[::every], dtype=np.float64)
+    maps = slope.reshape(slope.shape[0], slope.shape[1], -1)[:, :, ::every]
+    return np.asarray(maps.transpose(0, 2, 1).reshape(-1, slope.shape[1]), dtype=np.float64)
 
 
 def _carried(reader: Part, curvature: Array) -> Array:

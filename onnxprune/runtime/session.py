@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.load import map_tensors, model_bytes
 
 Array = np.ndarray
+#: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
+ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
+#: Arrays that onnxruntime reads where they lie, while their session lives.
+_HELD: WeakKeyDictionary[ort.InferenceSession, Sequence[ort.OrtValue]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,49 @@ def open_timing_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.I
     return _open(model, engine, ort.SessionOptions())
 
 
+def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
+    """A session that runs the nodes as they are written, where others fuse and reorder them.
+
+    Raises:
+        ModelError: in one line, where onnxruntime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _open(model, engine, options)
+
+
 def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
-    data = model if isinstance(model, bytes) else serialize(model)
+    data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
     try:
-        return ort.InferenceSession(data, options, providers=list(engine.providers))
+        session = ort.InferenceSession(data, options, providers=list(engine.providers))
+        if arrays:
+            _HELD[session] = arrays
+        return session
     except Exception as error:
         raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+
+
+def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:
+    """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
+    then carry, and which must live as long as the session."""
+    if model_bytes(model) < ONE_PIECE:
+        return serialize(model), ()
+    large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
+
+    def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        if tensor.name not in large or large[tensor.name] is not tensor:
+            return tensor
+        stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        stub.data_location = onnx.TensorProto.EXTERNAL
+        # A place that is never looked at: the arrays are given by name.
+        stub.external_data.add(key="location", value="given")
+        return stub
+
+    arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
+    options.add_external_initializers(list(large), arrays)
+    return serialize(map_tensors(model, outline)), arrays
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:

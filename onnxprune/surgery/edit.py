@@ -55,6 +55,7 @@ class Editor:
             same = all(_equal(values[u], values[uses[0]]) for u in uses)
             hidden = exposed.isdisjoint(copies)
             if same and readers == set(uses) and hidden and self._in_place(value, values[uses[0]]):
+                self._restate(copies, values[uses[0]].shape)
                 continue
             askers = {u for copy in copies for u in self.graph.consumers.get(copy, ()) if self._asks(u[0])}
             made: list[tuple[Array, gs.Constant]] = []
@@ -91,6 +92,14 @@ class Editor:
             self.node(node).attrs["value"] = gs.Constant("", array)
             return True
         return False
+
+    def _restate(self, values: Iterable[str], shape: tuple[int, ...]) -> None:
+        """What is recorded of the shapes of constants that nodes make: Constant nodes, and copies by Identity."""
+        for value in values:
+            producer = self.graph.producer.get(value)
+            for tensor in () if producer is None else self._nodes[producer].outputs:
+                if tensor.shape is not None:
+                    tensor.shape = list(shape)
 
     def rewire(self, node: Node, slot: int, tensor: gs.Tensor) -> None:
         inputs = self.node(node).inputs

@@ -149,7 +149,8 @@ def einsum(call: Call) -> Rule | Locked:
 
     text = ", ".join(spell(t, call.shape(k) or ()) for k, t in enumerate(terms)) + f" -> {spell(right, out)}"
     factors = sorted(set(re.sub(r"[.,]", "", left)))
-    return Rule(text, macs=((*factors, *(f"E{k}" for k in range(wide if offset >= 0 else 0))),))
+    once = frozenset(f for f in factors if f not in right and sum(f in term for term in terms) == 1)
+    return Rule(text, sums=once, macs=((*factors, *(f"E{k}" for k in range(wide if offset >= 0 else 0))),))
 
 
 def fused_conv(call: Call) -> Rule:

@@ -14,8 +14,9 @@ def batch_normalization(call: Call) -> Rule | Locked:
 
 
 def instance_normalization(call: Call) -> Rule:
-    space = [f"x{k}" for k in range(call.rank() - 2)]
-    return Rule("n c x.., c, c -> n c x..", mix=frozenset(space))
+    """Behind a Reshape, places hold channels: a GroupNorm written out."""
+    space = frozenset(f"x{k}" for k in range(call.rank() - 2))
+    return Rule("n c x.., c, c -> n c x..", mix=space, estimates=space)
 
 
 def group_normalization(call: Call) -> Rule | Locked:
@@ -23,8 +24,10 @@ def group_normalization(call: Call) -> Rule | Locked:
     space = [f"x{k}" for k in range(call.rank() - 2)]
     if scale is not None and data is not None and scale[0] != data[1]:
         # Opset 18 gives one scale per group, later opsets one per channel.
-        return Rule("n (g c) x.., g, g -> n (g c) x..", frozenset({"c", *space}), {"num_groups": "g"})
-    return Rule("n (g c) x.., (g c), (g c) -> n (g c) x..", frozenset({"c", *space}), {"num_groups": "g"})
+        text = "n (g c) x.., g, g -> n (g c) x.."
+    else:
+        text = "n (g c) x.., (g c), (g c) -> n (g c) x.."
+    return Rule(text, frozenset({"c", *space}), {"num_groups": "g"}, estimates=frozenset("c"))
 
 
 def layer_normalization(call: Call) -> Rule:
@@ -59,6 +62,13 @@ def along(call: Call, flat: bool) -> Rule:
     dims = [f"d{k}" for k in range(rank)]
     full = " ".join(dims) or "_"
     return Rule(f"{full} -> {full}", mix=frozenset(dims[axis:] if flat else dims[axis : axis + 1]))
+
+
+def lp_normalization(call: Call) -> Rule:
+    """Division by a norm, to which a zero adds nothing: a position that leaves is zeroed, the others keep theirs."""
+    rank = call.rank()
+    full = " ".join(f"d{k}" for k in range(rank)) or "_"
+    return Rule(f"{full} -> {full}", masks=((0, call.node.integer("axis", -1) % max(rank, 1)),))
 
 
 def local_response(call: Call) -> Rule:
@@ -110,7 +120,11 @@ def group_norm(call: Call) -> Rule:
         other = " ".join(words)
     groups = call.node.integer("groups", 1)
     return Rule(
-        f"{data}, (g c), (g c), {other}, (g c) -> {data}, {data}", space | {"c"}, {"groups": "g"}, sizes={"g": groups}
+        f"{data}, (g c), (g c), {other}, (g c) -> {data}, {data}",
+        space | {"c"},
+        {"groups": "g"},
+        sizes={"g": groups},
+        estimates=frozenset("c"),
     )
 
 
@@ -133,7 +147,7 @@ TABLE: dict[str, Entry] = {
     "Softmax": along_axis,
     "LogSoftmax": along_axis,
     "Hardmax": along_axis,
-    "LpNormalization": along_axis,
+    "LpNormalization": lp_normalization,
     "LRN": local_response,
     "MeanVarianceNormalization": mean_variance,
 }

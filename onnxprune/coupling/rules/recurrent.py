@@ -27,14 +27,15 @@ def dynamic_quantized(call: Call) -> Rule:
     terms = [data, "d i (q h)", "d h (q h)", "d (z h)", "b", state, state, "d (p h)"]
     terms += [_scale(call, slot) for slot in range(8, 12)]
     found = _rule(call, terms, sequence, state)
-    # The data are quantized with one scale for all of them, so the part that goes must not count there either.
+    # Data and state are quantized inside, each with one scale for all, so the part that goes must not count there
+    # either: a unit without weights, bias and initial state stays at zero.
     return Rule(
         found.text,
-        found.mix,
+        found.mix | {"b"},
         found.attributes,
         sizes=found.sizes,
         macs=found.macs,
-        masks=((0, len(call.shape(0) or ()) - 1), (2, 1)),
+        masks=((0, len(call.shape(0) or ()) - 1), (1, 2), (2, 1), (2, 2), (3, 1), (5, 2), (6, 2)),
         zeros=MappingProxyType({1: 9, 2: 11}),
     )
 

@@ -7,10 +7,16 @@ from dataclasses import replace
 from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 REDUCE = [f"Reduce{k}" for k in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]]
+#: Reductions to which a zero adds nothing.
+ZERO_ADDS_NOTHING = frozenset(
+    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSum", "ReduceSumSquare", "ReduceSumInteger"}
+)
+#: Reductions along one axis, whose result over the channels that stay stands for that over all of them.
+ESTIMATES = frozenset({"ReduceMax", "ReduceMean", "ReduceMin"})
 
 
 def reduce(call: Call) -> Rule | Locked:
-    """Reduced axes lock (the result depends on each position); the others pass."""
+    """Positions that are only added up may leave; of other reductions the reduced axes lock."""
     rank = call.rank()
     axes = call.ints("axes", 1)
     if axes is None and len(call.node.inputs) > 1 and call.node.inputs[1] is not None:
@@ -18,8 +24,10 @@ def reduce(call: Call) -> Rule | Locked:
     if not axes:
         axes = () if call.node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
     found = reduced(call, tuple(a % max(rank, 1) for a in axes), extra=1)
-    # A mean over one axis that is kept: a normalization written out.
-    spelled_out = call.node.op == "ReduceMean" and len(axes) == 1 and call.node.integer("keepdims", 1)
+    if call.node.op in ZERO_ADDS_NOTHING:
+        return replace(found, mix=frozenset(), sums=found.mix)
+    # One axis that is kept, to be broadcast again: a normalization or a gate written out.
+    spelled_out = call.node.op in ESTIMATES and len(axes) == 1 and call.node.integer("keepdims", 1)
     return replace(found, estimates=found.mix) if spelled_out else found
 
 
