@@ -17,7 +17,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
-from onnxprune.linear.threads import blas_threads
+from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 from onnxprune.surgery.cut import constant_of
@@ -119,7 +119,7 @@ def measure(
             out = (x.shape[0], *_out_space(coupling, layer, x))
             picks, geo = row_picks(coupling, layer, x, out, gram.xx.shape[1] - 1, dataset.count, seed + number)
             rows = sample_rows(layer, x, geo, picks, gram.xx.shape[0])
-            with blas_threads(gram.xx.shape[1]):
+            with product_threads(gram.xx.shape[1]):
                 gram.update(rows, None)
         progress.advance()
     return Moments(grams)

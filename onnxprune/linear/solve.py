@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from onnxprune.linear.threads import blas_threads
+
 Array = np.ndarray
 
 
@@ -24,7 +26,8 @@ class Ridge:
             system = xx.copy()
             system[np.diag_indices_from(system)] += self.penalty + raised
             try:
-                self._factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+                with blas_threads(len(system)):
+                    self._factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
                 return
             except scipy.linalg.LinAlgError:
                 raised = max(raised * 10, 1e-6 * float(diagonal.mean()))

@@ -24,7 +24,7 @@ import numpy as np
 
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import Ridges
-from onnxprune.linear.threads import blas_threads
+from onnxprune.linear.threads import blas_threads, product_threads
 from onnxprune.runtime.free import FreeLayer
 
 Array = np.ndarray
@@ -102,8 +102,9 @@ def refine(
     weights = hidden.weights
     groups, _, outs = weights.shape
     gram = Gram.empty(groups, weights.shape[1] - 1, outs)
-    for maps in train:
-        gram.update(maps.rows, None)
+    with product_threads(weights.shape[1]):
+        for maps in train:
+            gram.update(maps.rows, None)
     with blas_threads(weights.shape[1]):
         factors = Ridges(with_constant(gram.xx, goal.constant), RIDGE)
     length, improved = 1.0, False

@@ -25,7 +25,7 @@ from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import fold
-from onnxprune.linear.threads import blas_threads
+from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.fit import STRENGTHS, Rows, fit
@@ -156,7 +156,7 @@ class _Work:
         scale = target.scale[part.kept_outputs]
         usable = np.abs(scale) > SMALLEST_SCALE * max(float(np.abs(scale).max(initial=0.0)), 1e-30)
         train, test = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
-        with blas_threads(base.shape[1] - 1):
+        with product_threads(base.shape[1]):
             if layer.index not in self.priors:
                 self.priors[layer.index] = self._folded(part, base, train.constant), STRENGTHS
             prior, strengths = self.priors[layer.index]
