@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -152,7 +153,8 @@ class _Work:
         """Fit ``layer`` on its inputs as they are now; ``None`` where nothing before it was changed."""
         part = self.cut[layer.index]
         base = part.base()
-        self.current[layer.index] = base
+        # A layer fitted again keeps what it has where the new fit is no better than the plain slice.
+        self.current.setdefault(layer.index, base)
         scale = target.scale[part.kept_outputs]
         usable = np.abs(scale) > SMALLEST_SCALE * max(float(np.abs(scale).max(initial=0.0)), 1e-30)
         train, test = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
@@ -226,11 +228,7 @@ class _Work:
         """Alternate: each hidden layer takes its steps, the nearest first, then their reader is fitted again."""
         reader = stretch[0].reader
         target = self.targets[reader.index]
-        known = [
-            pair for pair in stretch if pair.layer.index in self.current and self.small.has(pair.layer.data)
-        ]
-        if len(known) < len(stretch):
-            stretch = stretch[: stretch.index(next(p for p in stretch if p not in known))]
+        stretch = list(takewhile(lambda p: p.layer.index in self.current and self.small.has(p.layer.data), stretch))
         chains = [self._chain(pair) for pair in stretch]
         for _ in range(self.rounds):
             # A reader that is hidden itself leaves to its own reader what that can see.
@@ -249,9 +247,7 @@ class _Work:
     def _stepped(self, stretch: Sequence[Hidden], chains: Sequence[Chain], target: Target) -> bool:
         """Refine the farthest hidden layer of ``stretch``, and bring what reads it up to date."""
         layer, reader = stretch[-1].layer, stretch[0].reader
-        links = [
-            Link(chain, self._part(pair.reader)) for pair, chain in zip(stretch[::-1], chains[::-1], strict=True)
-        ]
+        links = [Link(chain, self._part(pair.reader)) for pair, chain in zip(stretch[::-1], chains[::-1], strict=True)]
         scale = target.scale[self.cut[reader.index].kept_outputs].astype(np.float32)
         goal = Goal(scale, target.window, _constant(layer, self.targets[layer.index]))
         hidden = self._part(layer)
