@@ -112,8 +112,8 @@ def test_sampled_rows_are_rows_of_the_whole() -> None:
         shape = coupling.facts.shapes[layer.data]
         x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
         (y,) = run(model, {"x": x})
-        picks, geo = row_picks(coupling, layer, x, y.shape, 7, 4000, seed=3)
-        again, _ = row_picks(coupling, layer, x, y.shape, 7, 4000, seed=3)
+        picks, geo = row_picks(coupling, layer, x, y.shape, 16_384, 4000, seed=3)
+        again, _ = row_picks(coupling, layer, x, y.shape, 16_384, 4000, seed=3)
         np.testing.assert_array_equal(picks, again)
         assert len(np.unique(picks)) == len(picks) < (900 * 3 if geo is None else geo.positions)
         rows = sample_rows(layer, x, geo, picks, layer.groups())

@@ -24,8 +24,8 @@ from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 ROWS_PER_UNKNOWN, MOST_ROWS = 8, 40_000
-#: Multiply-accumulates for the moments of one layer below which more rows are cheap, up to so many.
-CHEAP, MOST_CHEAP_ROWS = 1e11, 65_536
+#: Multiply-accumulates for the moments of one layer below which more rows are cheap, up to so many, in so many numbers.
+CHEAP, MOST_CHEAP_ROWS, MOST_CHEAP_NUMBERS = 1e11, 65_536, 64_000_000
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
 #: Bytes of taps held at a time.
@@ -63,31 +63,31 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
     return np.sort(generator.choice(positions, per_sample, replace=False))
 
 
-def rows_for(unknowns: int) -> int:
-    """Rows worth having for a layer of so many unknowns.
+def rows_for(groups: int, unknowns: int) -> int:
+    """Rows worth having for a layer of so many convolution groups, each of so many unknowns.
 
-    >>> rows_for(144), rows_for(2304), rows_for(4608)
-    (65536, 18838, 36864)
+    >>> rows_for(1, 144), rows_for(1, 2304), rows_for(1, 4608), rows_for(960, 9)
+    (65536, 18838, 36864, 7407)
     """
-    cheap = min(MOST_CHEAP_ROWS, int(CHEAP / max(unknowns, 1) ** 2))
+    numbers = groups * max(unknowns, 1)
+    cheap = min(MOST_CHEAP_ROWS, int(CHEAP / numbers / max(unknowns, 1)), MOST_CHEAP_NUMBERS // numbers)
     return max(cheap, min(MOST_ROWS, ROWS_PER_UNKNOWN * unknowns))
 
 
 def row_picks(
-    coupling: Coupling, layer: Layer, x: Array, y_shape: tuple[int, ...], unknowns: int, samples: int, seed: int
+    coupling: Coupling, layer: Layer, x: Array, y_shape: tuple[int, ...], rows_wanted: int, samples: int, seed: int
 ) -> tuple[Array, Geometry | None]:
-    """(positions to sample, geometry) of one batch."""
+    """(positions to sample, geometry) of one batch, for so many rows over all ``samples``."""
     generator = np.random.default_rng((seed, layer.index, x.shape[0]))
-    wanted = rows_for(unknowns)
     if layer.kind == "matmul":
         rows = math.prod(x.shape[:-1])
-        per_batch = min(rows, max(1, math.ceil(wanted * x.shape[0] / max(samples, 1))))
+        per_batch = min(rows, max(1, math.ceil(rows_wanted * x.shape[0] / max(samples, 1))))
         if per_batch == rows:
             return np.arange(rows), None
         return np.sort(generator.choice(rows, per_batch, replace=False)), None
     geo = layer_geometry(coupling, layer, x.shape[2:], y_shape[2:])
     assert geo is not None
-    return picks_for(wanted, samples, x.shape[0], geo.positions, generator), geo
+    return picks_for(rows_wanted, samples, x.shape[0], geo.positions, generator), geo
 
 
 def measure(
@@ -117,7 +117,8 @@ def measure(
             x = taps[layer.data] if layer.data in taps else feeds[layer.data]
             gram = grams[layer.index]
             out = (x.shape[0], *_out_space(coupling, layer, x))
-            picks, geo = row_picks(coupling, layer, x, out, gram.xx.shape[1] - 1, dataset.count, seed + number)
+            wanted_rows = rows_for(len(gram.xx), gram.xx.shape[1] - 1)
+            picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
             rows = sample_rows(layer, x, geo, picks, gram.xx.shape[0])
             with product_threads(gram.xx.shape[1]):
                 gram.update(rows, None)

@@ -19,7 +19,7 @@ from itertools import takewhile
 import numpy as np
 
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.moments import batch_size, row_picks
+from onnxprune.calibration.moments import batch_size, row_picks, rows_for
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.site import Masks
 from onnxprune.graph.view import view
@@ -179,11 +179,12 @@ class _Work:
         """Rows to fit on and rows held out, from all batches."""
         layer = part.layer
         shift = target.shift[part.kept_outputs].astype(np.float32)
+        rows_wanted = rows_for(part.groups, features)
         parts: tuple[list[tuple[Array, Array, Array]], ...] = ([], [])
         for batch in range(self.small.count):
             x = self.small.get(layer.data, batch)
             y = self._wanted(layer, target, batch)
-            picks, geo = row_picks(self.coupling, layer, x, y.shape, features, self.samples, self.seed + batch)
+            picks, geo = row_picks(self.coupling, layer, x, y.shape, rows_wanted, self.samples, self.seed + batch)
             rows = sample_rows(layer, x, geo, picks, part.groups).reshape(-1, part.groups, features)
             wanted = sample_outputs(layer, y, geo, picks)[:, part.kept_outputs]
             offset = np.broadcast_to(shift, wanted.shape)
@@ -297,7 +298,9 @@ class _Work:
     def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, batch: int) -> Maps:
         groups, count, _ = self.current[layer.index].shape
         shape = (len(x), *self.coupling.facts.shapes[layer.output][1:])
-        picks, geo = row_picks(self.coupling, layer, x, shape, count - 1, self.samples, self.seed + batch)
+        picks, geo = row_picks(
+            self.coupling, layer, x, shape, rows_for(groups, count - 1), self.samples, self.seed + batch
+        )
         rows = sample_rows(layer, x, geo, picks, groups)
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 
