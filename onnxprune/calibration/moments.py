@@ -1,8 +1,8 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
 One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
-seeded generator: ``ROWS_PER_UNKNOWN`` per unknown of the layer, and as many more as are cheap.  Memory: the moments, and
-one batch of taps.
+seeded generator: ``ROWS_PER_UNKNOWN`` per unknown of the layer, and as many more as are cheap.  Memory: the moments,
+and one batch of taps.
 """
 
 from __future__ import annotations

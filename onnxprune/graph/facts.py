@@ -306,10 +306,19 @@ class _Walk:
             known = self._known(value)
             if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
                 data[name] = numpy_helper.from_array(known)
-        inferred = self._outputs_or_none(node, schema, types, data, self._imports)
+
+        def tried(
+            version: onnx.defs.OpSchema, imports: Sequence[onnx.OperatorSetIdProto]
+        ) -> Mapping[str, onnx.TypeProto] | None:
+            try:
+                return self._outputs(node, version, types, data, imports)
+            except Exception:
+                return None
+
+        inferred = tried(schema, self._imports)
         if not _tells_shape(inferred) and (newest := _newest(node, schema)) is not None:
             # Exporters write what only a later version of the operator allows (a negative axis), and runtimes take it.
-            later = self._outputs_or_none(node, newest, types, data, NEWEST)
+            later = tried(newest, NEWEST)
             inferred = later if _tells_shape(later) else inferred
         if inferred is None:
             # The checker and the final run judge the model; here the value simply stays unknown.
@@ -336,19 +345,6 @@ class _Walk:
         """Whether two values have equally many elements, as far as their shapes are known."""
         before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
         return before is None or after is None or math.prod(before) == math.prod(after)
-
-    def _outputs_or_none(
-        self,
-        node: Node,
-        schema: onnx.defs.OpSchema,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, onnx.TensorProto],
-        imports: Sequence[onnx.OperatorSetIdProto],
-    ) -> Mapping[str, onnx.TypeProto] | None:
-        try:
-            return self._outputs(node, schema, types, data, imports)
-        except Exception:
-            return None
 
     def _outputs(
         self,

@@ -96,8 +96,8 @@ def fit(
 ) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
 
-    ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see :class:`onnxprune.linear.solve.Ridges`, once per strength,
-    plus two products of the rows with the weights per round.
+    ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see
+    :class:`onnxprune.linear.solve.Ridges`, once per strength, plus two products of the rows with the weights per round.
     """
     first, energy = loss(test, base, window)
     scale = max(energy, 1e-30)
@@ -108,7 +108,7 @@ def fit(
     if folded < best_loss:
         best, best_loss = prior, folded
     moments = train.gram()
-    clipped = bool(np.isfinite(window[0]) or np.isfinite(window[1]))
+    clipped = bool(np.isfinite(window).any())
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
     right = _refined(train, best, window) if clipped else moments.xy
     chosen: tuple[float, Ridges] | None = None

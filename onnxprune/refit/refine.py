@@ -147,6 +147,7 @@ def _step(
     widths = [part.weights.shape[0] * part.weights.shape[2] for part in layers[:-1]]
     slopes = [np.zeros((width, width)) for width in widths]
     rows = [0] * len(links)
+    kernels = [link.reader.stored(link.reader.weights)[0] for link in links]
     for maps in train:
         outputs, inners = [hidden.forward(maps.x, weights)], []
         for link in links:
@@ -155,9 +156,8 @@ def _step(
         missed = goal.residual(outputs[-1], layers[-1], maps)
         delta = missed * layers[-1].per_channel(goal.scale, missed.ndim)
         for k in reversed(range(len(links))):
-            kernel = links[k].reader.stored(links[k].reader.weights)[0]
             slope = _slope(links[k].chain, outputs[k])
-            delta = links[k].reader.free.transposed(delta, kernel, inners[k].shape) * slope
+            delta = links[k].reader.free.transposed(delta, kernels[k], inners[k].shape) * slope
             some = _some_rows(slope, layers[k].axis)
             slopes[k] += some.T @ some
             rows[k] += len(some)
