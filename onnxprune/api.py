@@ -36,7 +36,7 @@ from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
-from onnxprune.study import Study, engine_of, specs_of, study
+from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
 from onnxprune.verify import verify
@@ -63,7 +63,7 @@ def prune(
     size: float | None = None,
     latency: float | None = None,
     max_drop: float | None = None,
-    samples: int = 256,
+    samples: int | None = None,
     preprocess: str | Preprocess | None = None,
     select: str = "qr",
     refit: str = "lstsq",
@@ -317,7 +317,7 @@ def compare_models(
         ModelError: where the models have no output in common.
     """
     first, second = load(a), load(b)
-    dataset = open_dataset(data, specs_of(first), options.preprocess, options.samples, options.seed)
+    dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
     return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
 

@@ -19,17 +19,19 @@ SELECTORS = ("qr", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 EFFORT_NAMES = ("fast", "default", "best")
+#: Calibration samples that are used where nothing else is asked for.
+SAMPLES = 256
 
 
 @dataclass(frozen=True)
 class Options:
     """The choices of a run.
 
-    ``samples``: how many calibration samples are used.  ``preprocess``: None for the usual one of the
-    model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``:
-    channel counts become multiples of it, None for what runs fastest here (or by ``latency_table``, a file of
-    times measured elsewhere).  ``exclude`` and ``only``: globs
-    over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
+    ``samples``: how many calibration samples are used, None for :data:`SAMPLES` (of made-up ones fewer: see
+    :mod:`onnxprune.calibration.synthetic`).  ``preprocess``: None for the usual one of the model's input.
+    ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
+    multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
+    elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
     ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
@@ -41,7 +43,7 @@ class Options:
     """
 
     budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
-    samples: int = 256
+    samples: int | None = None
     preprocess: Preprocess | None = None
     select: str = "qr"
     refit: str = "lstsq"

@@ -23,7 +23,7 @@ from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
-from onnxprune.options import Options
+from onnxprune.options import SAMPLES, Options
 from onnxprune.runtime.probe import expected_integer
 from onnxprune.runtime.session import Engine
 
@@ -65,6 +65,11 @@ def engine_of(options: Options) -> Engine:
     return Engine(options.providers, options.threads)
 
 
+def samples_of(data: object | None, options: Options) -> int | None:
+    """How many samples to open; None leaves the number to those who make them up."""
+    return options.samples if options.samples is not None or data is None else SAMPLES
+
+
 def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     """Open the data, couple the model at the data's shapes, split the samples.
 
@@ -77,7 +82,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         # Made-up data must have sizes at which the operators of the model fit together.
         shapes = {**found[0], **options.shapes}
     specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
-    dataset = open_dataset(data, specs, options.preprocess, options.samples, options.seed)
+    dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
     fit, holdout = split(dataset, options.seed)

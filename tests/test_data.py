@@ -469,7 +469,7 @@ def test_synthetic(specs, crop, shapes):
     for name, value in fed.items():
         if value.shape and len(value) == len(rows):
             np.testing.assert_array_equal(again[name][-1], value[-1])
-    assert load(None, *specs, preprocess=preprocess).count == 256
+    assert load(None, *specs, preprocess=preprocess).count == 128
 
 
 def test_synthetic_pictures_have_unit_variance_and_neighbours_alike():

@@ -38,7 +38,7 @@ def open_dataset(
     source: None (synthetic), a path or `module:function` as on the command line, a dict of arrays, one array,
     an iterable of {input name: array}, a table with an image column, or a function returning any of these.
     preprocess: None picks a usual one, and says so in the notes. samples: how many to use, a seeded choice in
-    ascending order; None for all (256 if synthetic). Raises DataError, here for the first sample, for others
+    ascending order; None for all (128 if synthetic). Raises DataError, here for the first sample, for others
     when they are fetched. Cost: the first sample is read, and of an iterable without length all that is used.
     """
     if not specs:

@@ -24,7 +24,8 @@ from onnxprune.calibration.preprocess import PRESETS, Encoder, Preprocess, make_
 from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
 
-DEFAULT_SAMPLES = 256
+#: More of them take longer and tell nothing more about real data.
+DEFAULT_SAMPLES = 128
 FREE_SIZE = 64
 # Mean and deviation of the bytes of everyday photographs, roughly.
 BYTE_MEAN, BYTE_STD = 120.0, 60.0

@@ -42,7 +42,7 @@ def add_engine(parser: Parser) -> None:
 
 def add_data(parser: Parser) -> None:
     parser.add_argument("--data", metavar="SRC")
-    parser.add_argument("--samples", type=values.whole(1), default=256)
+    parser.add_argument("--samples", type=values.whole(1))
     parser.add_argument("--preprocess", metavar="P")
     parser.add_argument("--mean", type=values.numbers)
     parser.add_argument("--std", type=values.numbers)

@@ -19,7 +19,7 @@ onnxprune [prune] MODEL.onnx [options]         make it smaller, without training
 data
   --data SRC           folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
                        hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
-  --samples N          calibration samples to use (256)
+  --samples N          calibration samples to use (256; of synthetic ones 128)
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
   --test SRC           labelled data, for the accuracy in the report only
