@@ -15,6 +15,7 @@ from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.options import SELECTORS as NAMES
 from onnxprune.runtime.session import open_session, run, with_outputs
 from onnxprune.selection.base import Evidence, evidence, readers_of, reading_axis
+from onnxprune.selection.qr import pivoted_cholesky
 from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.cut import constant_of
 
@@ -113,7 +114,11 @@ def test_evidence_is_the_gram_matrix_of_the_contributions(on: Bench) -> None:
         np.testing.assert_allclose(found(on, group).contributions, exact, atol=1e-4 * np.abs(exact).max())
 
 
-def test_qr_pivots_and_errors_are_those_of_the_contributions(on: Bench) -> None:
+@pytest.mark.parametrize("many", (1, 1000))
+def test_qr_pivots_and_errors_are_those_of_the_contributions(
+    on: Bench, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.selection.qr.MANY", many)
     for group in on.coupling.groups:
         ranking = SELECTORS["qr"](found(on, group), 0)
         triangle, pivots = scipy.linalg.qr(stacked(on, group), mode="r", pivoting=True)
@@ -123,6 +128,22 @@ def test_qr_pivots_and_errors_are_those_of_the_contributions(on: Bench) -> None:
         # Below the moments' own rounding the order is anyone's.
         told = int((error > 1e-5).sum())
         np.testing.assert_array_equal(ranking.order[:told], pivots[:told])
+
+
+def test_where_nothing_is_known_of_what_units_share_the_largest_stay() -> None:
+    energies = np.asarray([1.0, 4.0, 0.0, 5.0])
+    ranking = SELECTORS["qr"](Evidence(energies, np.sqrt(energies)), 0)
+    assert ranking.order.tolist() == [3, 1, 0, 2]
+    np.testing.assert_allclose(ranking.error, [1.0, 0.5, 0.1, 0.0, 0.0])
+
+
+def test_rows_of_r_behind_the_rank_are_zero() -> None:
+    z = np.random.default_rng(0).standard_normal((3, 6))
+    rows, pivots = pivoted_cholesky(z.T @ z)
+    triangle, expected = scipy.linalg.qr(z, mode="r", pivoting=True)
+    np.testing.assert_allclose(rows[:3], np.square(triangle).sum(axis=1))
+    assert pivots[:3].tolist() == expected[:3].tolist() and sorted(pivots) == list(range(6))
+    assert not rows[3:].any()
 
 
 @pytest.mark.parametrize("name", NAMES)

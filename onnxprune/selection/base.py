@@ -30,11 +30,16 @@ class Ranking:
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What is known of one group: ``contributions`` (u, u) is the Gram matrix of its units' contributions to
-    everything that reads them, each reader scaled by its output's energy; ``magnitude`` (u,) the root of the
-    summed squares of all weights that a unit owns."""
+    everything that reads them, each reader scaled by its output's energy, or its diagonal (u,) where nothing is known
+    of what they share; ``magnitude`` (u,) the root of the summed squares of all weights that a unit owns."""
 
     contributions: Array
     magnitude: Array
+
+    @property
+    def energies(self) -> Array:
+        """(u,): each unit's contribution alone."""
+        return np.diagonal(self.contributions) if self.contributions.ndim == 2 else self.contributions
 
 
 Selector = Callable[[Evidence, int], Ranking]
@@ -63,22 +68,21 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
     """Gather what is known of ``group``.  Without any reader that has moments, magnitudes stand in."""
     size = len(group)
     first = int(group.units[0])
-    total = np.zeros((size, size))
-    seen = False
+    total: Array | None = None
     for layer in readers_of(coupling, group, layers):
         gram = grams.get(layer.index)
         if gram is None:
             continue
-        seen = True
         units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)]
-        total += _fold(channel_gram(coupling, layer, gram), units - first, size)
+        part = _fold(channel_gram(coupling, layer, gram), units - first, size)
+        total = part if total is None else total + part
     magnitude = _magnitude(coupling, group)
-    if not seen and not magnitude.any():
+    if total is not None:
+        return Evidence(total, magnitude)
+    if not magnitude.any():
         # Nothing tells the units apart: all are worth the same.
         magnitude = np.ones(size)
-    if not seen:
-        total = np.diag(magnitude**2 / max(float((magnitude**2).sum()), 1e-30))
-    return Evidence(total, magnitude)
+    return Evidence(magnitude**2 / max(float((magnitude**2).sum()), 1e-30), magnitude)
 
 
 def channel_gram(coupling: Coupling, layer: Layer, gram: Gram) -> Array:
@@ -110,6 +114,10 @@ def covariance(gram: Gram, group: int) -> Array:
 def _fold(matrix: Array, units: Array, size: int) -> Array:
     """Sum rows and columns that belong to the same unit; channels of other groups (outside 0…size-1) drop out."""
     own = np.flatnonzero((units >= 0) & (units < size))
+    if len(np.unique(units[own])) == len(own):
+        found = np.zeros((size, size))
+        found[np.ix_(units[own], units[own])] = matrix[np.ix_(own, own)]
+        return found
     rows = np.zeros((size, len(own)))
     rows[units[own], np.arange(len(own))] = 1.0
     return np.asarray(rows @ matrix[np.ix_(own, own)] @ rows.T)

@@ -20,6 +20,6 @@ def random(evidence: Evidence, seed: int) -> Ranking:
 
 
 def _ranked(order: Array, evidence: Evidence) -> Ranking:
-    energy = np.maximum(np.diagonal(evidence.contributions)[order], 0.0)
+    energy = np.maximum(evidence.energies[order], 0.0)
     tail = np.concatenate([np.cumsum(energy[::-1])[::-1], [0.0]])
     return Ranking(order, tail / max(float(tail[0]), 1e-300))
