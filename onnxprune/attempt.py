@@ -23,7 +23,7 @@ from onnxprune.surgery.edit import sweep
 
 Array = np.ndarray
 #: Halvings of the interval of kept MACs in the search for a drop, and corrections in the search for a latency.
-HALVINGS, CORRECTIONS = 5, 6
+HALVINGS, CORRECTIONS = 5, 8
 #: Kept shares of the MACs below which no drop is searched for, and that are not told apart.
 LEAST_KEPT, FINEST = 0.02, 0.01
 #: Share of a latency that may be left unused.
@@ -186,7 +186,8 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
     """The widest cut whose latency is at most the share asked for.
 
     By the user's table, which stands for another machine; else the target by this machine's table is corrected
-    until the whole model's measured ratio holds with little room left.
+    until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
+    are known to be fast enough and too slow, however wrong the table is.
     """
     cost, wanted = choices.time, options.budget.value
     full = cost(sizes(work.coupling))
@@ -196,20 +197,25 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
     progress.stage("latency", CORRECTIONS)
     feeds = next(work.fit.batches(1))
     least = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
+    low, high = least, 1.0
     target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
         counts = within(choices, cost, target * full)
         plain = sweep(cut(work.coupling, keep_of(work.coupling, choices.rankings, counts)), work.loaded.proto)
         ratio = compare_latency(work.loaded.proto, plain, feeds, work.engine)[0].ratio
         progress.advance()
-        if ratio <= wanted and (best is None or target > best[0]):
-            best = target, counts
-        if wanted * (1 - ROOM) <= ratio <= wanted or (target <= least and best is None):
+        if ratio <= wanted:
+            low, best = target, counts
+        else:
+            high = target
+        if wanted * (1 - ROOM) <= ratio <= wanted or high - low < FINEST:
             break
-        target = float(np.clip(target * (1 - ROOM / 2) * wanted / ratio, max(least, target / 2), 1.0))
+        guess = max(target * (1 - ROOM / 2) * wanted / ratio, target / 2)
+        between = (low + high) / 2 if best is not None else least
+        target = guess if low < guess < high else between
     if best is None:
         raise BudgetError(
             f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
         )
-    candidate = attempt(work, choices, best[1], judge, options, progress)
+    candidate = attempt(work, choices, best, judge, options, progress)
     return Found(candidate, (_step(work, candidate),))
