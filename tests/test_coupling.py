@@ -193,6 +193,20 @@ def test_a_weight_shared_by_design_stays_shared() -> None:
     assert sum("weight" in t.name for t in small.graph.initializer) == 1
 
 
+def test_a_weight_that_also_meets_a_constant_is_free() -> None:
+    s = Sketch()
+    first, second = s.weight(8, 3, 3, 3, name="first"), s.weight(6, 8, 3, 3, name="second")
+    # A recurrence unrolled: its first step starts from zeros, and is a constant.
+    start = s.op("Conv", s.array(np.full((1, 3, 8, 8), 0.5), np.float32), first, attrs={"pads": [1] * 4})
+    begun = s.op("Conv", start, second, attrs={"pads": [1] * 4})
+    x = s.op("Conv", s.input("x", ["n", 3, 8, 8]), first, attrs={"pads": [1] * 4})
+    y = s.op("Add", s.op("Conv", x, second, attrs={"pads": [1] * 4}), begun)
+    s.output(s.conv(y, 6, 2, name="last"), ["n", 2, 8, 8])
+    coupling = prove(s.model())
+    assert [len(g) for g in coupling.groups] == [8, 6]
+    assert "shares the weight" not in reasons(coupling)
+
+
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
