@@ -49,3 +49,18 @@ def test_rows_count_what_stays_and_share_what_macs_there_are() -> None:
     assert frozen.locked == "left out by --exclude or --only"
     assert prunable_share(coupling) == pytest.approx(1.0)
     assert choice_lines(coupling) == ()
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_choice_is_told_where_something_is_cut_by_it(read: bool) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", [1, 3, 8, 8]), 3, 12, name="first")
+    heads = sketch.op("Reshape", x, sketch.array([1, 3, 4, 64]), name="heads")
+    if read:
+        back = sketch.op("Reshape", heads, sketch.array([1, 12, 8, 8]))
+        sketch.output(sketch.conv(back, 12, 2, name="last"), [1, 2, 8, 8])
+    else:
+        # Free at the first Reshape, held at the second: neither is cut.
+        sketch.output(sketch.op("Reshape", heads, sketch.array([1, 768])), [1, 768])
+    lines = choice_lines(couple(sketch.model(), {}, None))
+    assert [line.partition(":")[0] for line in lines] == (["Reshape 'heads'"] if read else [])
