@@ -64,3 +64,13 @@ def test_a_choice_is_told_where_something_is_cut_by_it(read: bool) -> None:
         sketch.output(sketch.op("Reshape", heads, sketch.array([1, 768])), [1, 768])
     lines = choice_lines(couple(sketch.model(), {}, None))
     assert [line.partition(":")[0] for line in lines] == (["Reshape 'heads'"] if read else [])
+
+
+def test_directions_of_a_recurrence_are_not_told_as_channels() -> None:
+    sketch = Sketch()
+    x = sketch.op("Transpose", sketch.input("x", [5, 12, 1]), attrs={"perm": [0, 2, 1]})
+    weights = [sketch.weight(2, 18, 12), sketch.weight(2, 18, 6), sketch.weight(2, 36)]
+    y = sketch.op("GRU", x, *weights, name="both", attrs={"hidden_size": 6, "direction": "bidirectional"})
+    sketch.output(sketch.op("ReduceSum", y, sketch.array([1]), attrs={"keepdims": 0}), [5, 1, 6])
+    coupling = couple(sketch.model(), {}, None)
+    assert {(held.name, held.size) for held in coupling.held} == {("both", 12), ("both", 6)}
