@@ -57,6 +57,9 @@ def _distance(a: Array, b: Array) -> float:
     if a.shape != b.shape:
         size = max(left.size, right.size)
         left, right = (np.pad(flat, (0, size - flat.size)) for flat in (left, right))
+    # Masked places are infinite by design: what is no number in the original has no distance to anything.
+    told = np.isfinite(left)
+    left, right = np.where(told, left, 0.0), np.where(told, right, 0.0)
     return float(np.linalg.norm(left - right)) / max(float(np.linalg.norm(left)), 1e-12)
 
 

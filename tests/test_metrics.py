@@ -8,6 +8,7 @@ from graphs import Sketch
 
 import onnxprune
 from onnxprune import metrics
+from onnxprune.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
 SCORES = GENERATOR.normal(size=(16, 5))
@@ -56,6 +57,8 @@ BOXES = np.arange(1.0, 13.0).reshape(3, 4)
         ([BOXES, np.arange(3)], [BOXES, np.arange(1, 4)], metrics.RELATIVE, 0.0),
         ([BOXES], [BOXES[:0]], metrics.RELATIVE, 1.0),
         ([BOXES[:0]], [BOXES[:0]], metrics.RELATIVE, 0.0),
+        # Masked scores are infinite by design.
+        ([np.where(BOXES > 6, -np.inf, BOXES)[None]], [np.where(BOXES > 6, -np.inf, BOXES)[None]], metrics.RELATIVE, 0),
     ],
 )
 def test_outputs_are_compared_by_what_they_hold(
@@ -77,3 +80,11 @@ def test_a_mask_bounds_what_may_go() -> None:
     report = onnxprune.prune(sketch.model(), [{"x": row} for row in data["x"]], max_drop=0.01, effort="fast").report
     assert report.drop is not None and report.drop.metric == metrics.VALUES
     assert report.drop.value <= 0.01 and report.macs.ratio > 0.2
+
+
+def test_a_model_that_answers_nan_cannot_be_measured() -> None:
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.conv(sketch.input("x", ["n", 3, 6, 6]), 3, 16, 3, name="first"))
+    sketch.output(sketch.op("Log", sketch.conv(hidden, 16, 4, name="second"), name="log"), ["n", 4, 6, 6])
+    with pytest.raises(DataError, match=r"answers NaN at 'log.*' on held-out samples.* give --data"):
+        onnxprune.prune(sketch.model(), macs=0.6, samples=8, effort="fast")
