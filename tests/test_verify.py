@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, pruned, random_keep
+from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
-from onnx import numpy_helper
 from random_graphs import random_model
 from workbench import correlated
 
@@ -52,6 +52,19 @@ def test_a_sound_cut_passes_everything(seed: int) -> None:
     assert found.passed
     assert found.checker and found.onnxruntime and found.signature
     assert found.masked_max_rel_err <= 1e-4
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_half_precision_gets_its_room_whatever_the_outputs_are_cast_to(half: bool) -> None:
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    sketch = Sketch(dtype=kind)
+    x = sketch.op("Cast", sketch.input("x", ["n", 3, 8, 8], TensorProto.FLOAT), attrs={"to": kind})
+    y = sketch.conv(sketch.op("Relu", sketch.conv(x, 3, 8, 3, name="first")), 8, 4, name="second")
+    sketch.output(sketch.op("Cast", y, attrs={"to": TensorProto.FLOAT}), ["n", 4, 8, 8], TensorProto.FLOAT)
+    coupling = couple(sketch.model(), {}, None)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)}
+    worst, allowed = masked_error(coupling, random_keep(coupling, 0), feeds, ENGINE)
+    assert worst <= allowed == (5e-2 if half else 1e-4)
 
 
 def test_models_that_draw_random_numbers_draw_the_same_ones() -> None:
