@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graphs import Sketch
 
+from onnxprune.choose import nothing_reason
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows, lock_text, prunable_share
 
@@ -74,3 +75,12 @@ def test_directions_of_a_recurrence_are_not_told_as_channels() -> None:
     sketch.output(sketch.op("ReduceSum", y, sketch.array([1]), attrs={"keepdims": 0}), [5, 1, 6])
     coupling = couple(sketch.model(), {}, None)
     assert {(held.name, held.size) for held in coupling.held} == {("both", 12), ("both", 6)}
+
+
+def test_where_only_a_normalization_holds_its_remedy_is_told() -> None:
+    sketch = Sketch()
+    x = sketch.op("MatMul", sketch.input("x", [2, 5]), sketch.weight(5, 6), name="in")
+    hidden = sketch.op("LayerNormalization", x, sketch.weight(6), name="norm")
+    sketch.output(sketch.op("MatMul", hidden, sketch.weight(6, 3), name="out"), [2, 3])
+    assert nothing_reason(couple(sketch.model(), {}, None)).endswith("; --approximate narrows normalizations, too")
+    assert nothing_reason(couple(classifier("Softmax").model(), {}, None)).count("--approximate") == 0
