@@ -13,6 +13,7 @@ from onnxprune.budget.rounding import tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
+from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.describe import lock_text
 from onnxprune.effort import EFFORTS
@@ -107,7 +108,9 @@ def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve,
 def nothing_reason(coupling: Coupling) -> str:
     """What holds the first few sets of channels, for a model of which nothing can be cut."""
     if coupling.held:
-        return "; ".join(dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3]))
+        first = dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3])
+        loosen = any(held.reason.remedy == LOOSEN for held in coupling.held)
+        return "; ".join([*first, *(["--approximate narrows normalizations, too"] if loosen else [])])
     return "no operator in it has channels with weights"
 
 

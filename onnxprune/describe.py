@@ -145,14 +145,26 @@ def outlook(coupling: Coupling) -> tuple[Outlook, ...]:
 def choice_lines(coupling: Coupling) -> tuple[str, ...]:
     """Where a compound axis left a choice: which factor is cut, and out of which; a line for each kind of node."""
     kinds: dict[tuple[str, str, tuple[str, ...]], list[Taken]] = {}
-    for taken in coupling.choices:
-        if sum(n > 1 for _, n in taken.free) > 1:
+    alive = _classes_of_groups(coupling)
+    for choice, taken in zip(coupling.walked.ledger.choices, coupling.choices, strict=True):
+        # What was free to be cut when the choice was made may be held further on, or run through no weight.
+        cut = any(alive[coupling.classes.of[atoms]].any() for atoms, _ in choice.options[taken.option].ties)
+        if cut and sum(n > 1 for _, n in taken.free) > 1:
             names = tuple(name for name, _ in taken.free)
             kinds.setdefault((coupling.graph.nodes[taken.node].op, taken.factor, names), []).append(taken)
     lines = [_choice_line(coupling, factor, names, alike) for (_, factor, names), alike in kinds.items()]
     if lines:
         lines[-1] += "; 'onnxprune why MODEL NODE' shows the rule with these letters"
     return tuple(lines)
+
+
+def _classes_of_groups(coupling: Coupling) -> Array:
+    """One boolean per class: whether it is a unit of some group."""
+    alive = np.zeros(len(coupling.classes.of), dtype=np.bool_)
+    for key, lines in coupling.units.items():
+        for atoms, units in zip(coupling.walked.labels[key], lines, strict=True):
+            alive[coupling.classes.of[atoms[units >= 0]]] = True
+    return alive
 
 
 def _choice_line(coupling: Coupling, factor: str, names: tuple[str, ...], alike: list[Taken]) -> str:

@@ -61,7 +61,7 @@ def judge(work: Study, evaluate: object | None) -> Judge:
     Cost: one pass of the original over the holdout, and one call of the metric.
 
     Raises:
-        DataError: where the metric cannot be found, or fails.
+        DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN.
     """
     model = work.loaded.proto
     names = tuple(work.coupling.graph.outputs)
@@ -69,6 +69,12 @@ def judge(work: Study, evaluate: object | None) -> Judge:
     score = _score(metric, model, work.engine) if metric is not None else 0.0
     session = open_session(model, work.engine)
     reference = tuple(outputs_of(session, work.holdout, names))
+    for name, output in zip(names, reference, strict=True):
+        if metric is None and output.dtype.kind == "f" and np.isnan(output).any():
+            raise DataError(
+                f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
+                "give --data that it was made for, without such samples"
+            )
     return Judge(work.holdout, work.engine, names, reference, metric, score)
 
 

@@ -12,6 +12,8 @@ from onnxprune.result import Drop
 Array = np.ndarray
 CHANGED = "top-1 changed"
 RELATIVE = "relative L2 error"
+#: Of outputs that are no floating-point numbers: masks, labels, places of boxes.
+VALUES = "values changed"
 #: By the user's own metric.
 OWN = "own metric"
 #: Fewer samples say nothing about an output; a smaller relative spread over samples than FLAT is none.
@@ -20,7 +22,9 @@ FEW, FLAT = 8, 1e-4
 
 def is_scores(outputs: Sequence[Array]) -> bool:
     """One floating-point output with a row of two scores or more per sample: class scores."""
-    return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1 and outputs[0].dtype.kind == "f"
+    if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].dtype.kind != "f":
+        return False
+    return len(outputs[0]) > 0 and outputs[0].shape[1] > 1
 
 
 def is_probabilities(scores: Array) -> bool:
@@ -43,20 +47,53 @@ def log_probabilities(scores: Array) -> Array:
 
 def relative_error(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     """Mean over floating-point outputs of ‖original − pruned‖ / ‖original‖."""
-    found = [
-        float(np.linalg.norm(a.ravel().astype(np.float64) - b.ravel().astype(np.float64)))
-        / max(float(np.linalg.norm(a.ravel().astype(np.float64))), 1e-12)
-        for a, b in zip(original, pruned, strict=True)
-        if a.dtype.kind == "f" and a.shape == b.shape and a.size
-    ]
+    found = [_distance(a, b) for a, b in zip(original, pruned, strict=True) if a.dtype.kind == "f" and a.size]
     return float(np.mean(found)) if found else 0.0
 
 
+def _distance(a: Array, b: Array) -> float:
+    """What one of two outputs of different size lacks (boxes that are not found) counts as zeros."""
+    left, right = (array.ravel().astype(np.float64) for array in (a, b))
+    if a.shape != b.shape:
+        size = max(left.size, right.size)
+        left, right = (np.pad(flat, (0, size - flat.size)) for flat in (left, right))
+    # Masked places are infinite by design: what is no number in the original has no distance to anything.
+    told = np.isfinite(left)
+    left, right = np.where(told, left, 0.0), np.where(told, right, 0.0)
+    return float(np.linalg.norm(left - right)) / max(float(np.linalg.norm(left)), 1e-12)
+
+
+def is_discrete(outputs: Sequence[Array]) -> bool:
+    """No floating-point output, but others that can be compared: numbers, or text."""
+    return not any(a.dtype.kind == "f" for a in outputs) and any(_comparable(a) for a in outputs)
+
+
+def _comparable(array: Array) -> bool:
+    return array.dtype.kind in "iubUS" or (array.dtype == object and all(isinstance(v, str) for v in array.flat))
+
+
+def changed_values(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    """Mean over outputs that are no floating-point numbers of the share of values that differ."""
+    found = [_changed(a, b) for a, b in zip(original, pruned, strict=True) if _comparable(a) and a.size]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _changed(a: Array, b: Array) -> float:
+    if a.shape == b.shape:
+        return float(np.mean(a != b))
+    shared = min(a.size, b.size)
+    same = np.count_nonzero(a.ravel()[:shared] == b.ravel()[:shared])
+    return 1.0 - same / max(a.size, b.size)
+
+
 def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Drop:
-    """The share of samples whose top-1 changes (class scores), else the relative L2 error."""
-    if is_scores(original):
+    """The share of samples whose top-1 changes (class scores), or of values that change where none is a floating-point
+    number, else the relative L2 error."""
+    if is_scores(original) and original[0].shape == pruned[0].shape and len(original[0]) == samples:
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
+    if is_discrete(original):
+        return Drop(VALUES, changed_values(original, pruned), samples)
     return Drop(RELATIVE, relative_error(original, pruned), samples)
 
 
@@ -67,8 +104,15 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int) -> 
     is said.
     """
     found = []
+    kinds = "iub" if is_discrete(outputs) else "f"
     for name, output in zip(names, outputs, strict=True):
-        if output.dtype.kind != "f" or not output.ndim or len(output) != samples or samples < FEW or not output.size:
+        if (
+            output.dtype.kind not in kinds
+            or not output.ndim
+            or len(output) != samples
+            or samples < FEW
+            or not output.size
+        ):
             continue
         rows = output.reshape(samples, -1).astype(np.float64)
         top = rows.argmax(axis=1)
@@ -88,13 +132,15 @@ def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:
 
     Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores less their mean,
     which unlike KL does not vanish where the original is sure of its answer (as it is on what it was trained on).
-    Any other output: squared relative L2 error.
+    Masks and labels: squared share of changed values.  Any other output: squared relative L2 error.
     """
-    if is_scores(original):
+    if is_scores(original) and original[0].shape == pruned[0].shape:
         if is_probabilities(original[0]):
             p, q = log_probabilities(original[0]), log_probabilities(pruned[0])
             return float((np.exp(p) * (p - q)).sum(axis=1).mean())
         return relative_error([_centred(original[0])], [_centred(pruned[0])]) ** 2
+    if is_discrete(original):
+        return changed_values(original, pruned) ** 2
     return relative_error(original, pruned) ** 2
 
 

@@ -26,7 +26,7 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
 
-    ``metric``: "top-1 changed" (share), "relative L2 error", or the user's own.
+    ``metric``: "top-1 changed" or "values changed" (shares), "relative L2 error", or the user's own.
     """
 
     metric: str

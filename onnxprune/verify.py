@@ -19,6 +19,7 @@ from onnxprune.surgery.cut import cut, mask
 Array = np.ndarray
 #: Largest relative error that float32 arithmetic in another order explains; half precision gets more room.
 TOLERANCE = {2: 5e-2, 4: 1e-4, 8: 1e-9}
+HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 #: How many times over the rounding that was measured is tolerated, and the relative error that no rounding excuses.
 ROUNDINGS, MOST_ROUNDING = 4.0, 1e-2
 
@@ -106,6 +107,8 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         whole = run(open_session(coupling.graph.model, engine), feeds)
         worst = _worst(small, masked, whole)
         tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in small if a.dtype.kind == "f")])
+        if _in_half(coupling):
+            tolerance = max(tolerance, TOLERANCE[2])
         if tolerance < worst < MOST_ROUNDING:
             nudged = run(session, _in_the_last_bit(feeds))
             reordered = run(open_literal_session(silenced, engine), feeds)
@@ -114,6 +117,12 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     except ModelError:
         return float("inf"), TOLERANCE[4]
     return worst, tolerance
+
+
+def _in_half(coupling: Coupling) -> bool:
+    """Whether a layer multiplies half precision numbers, whatever type the outputs are cast to in the end."""
+    layers = (coupling.graph.nodes[index] for index, bound in coupling.walked.bounds.items() if bound.rule.macs)
+    return any(coupling.facts.dtypes.get(value or "") in HALF for node in layers for value in node.inputs)
 
 
 def _worst(found: Sequence[Array], wanted: Sequence[Array], original: Sequence[Array]) -> float:

@@ -144,3 +144,21 @@ def test_a_function_that_stays_locks_what_it_touches() -> None:
     assert "inline" in why(coupling, "b")
     small = cut(coupling, random_keep(coupling, 0))
     assert [f.name for f in small.functions] == ["Half"]
+
+
+def test_a_reshape_states_sizes_behind_a_loop_that_may_stop_early() -> None:
+    body = Sketch(seed=9, prefix="body_")
+    body.input("i", [], TensorProto.INT64)
+    body.output(body.op("Identity", body.input("go", [], TensorProto.BOOL)), [], TensorProto.BOOL)
+    body.output(body.op("Relu", "h"), ["n", 6])
+    s = Sketch()
+    x = s.input("x", ["n", 5])
+    s.nodes.append(oh.make_node("MatMul", [x, s.weight(5, 6)], ["h"], name="in"))
+    slices = s.op("Loop", s.array(4), "", attrs={"body": body.graph("body")})
+    rows = s.op("Transpose", slices, attrs={"perm": [1, 0, 2]})
+    out = s.op("MatMul", rows, s.weight(6, 12), name="wide")
+    heads = s.op("Relu", s.op("Reshape", out, s.array([-1, 4, 3, 4])))
+    y = s.op("MatMul", s.op("Reshape", heads, s.array([-1, 4, 12])), s.weight(12, 2), name="last")
+    s.output(y, ["n", 4, 2])
+    coupling = prove(s.model())
+    assert {group.name: len(group) for group in coupling.groups} == {"in": 6, "wide": 4}

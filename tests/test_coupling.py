@@ -193,6 +193,32 @@ def test_a_weight_shared_by_design_stays_shared() -> None:
     assert sum("weight" in t.name for t in small.graph.initializer) == 1
 
 
+def test_a_weight_that_also_meets_a_constant_is_free() -> None:
+    s = Sketch()
+    first, second = s.weight(8, 3, 3, 3, name="first"), s.weight(6, 8, 3, 3, name="second")
+    # A recurrence unrolled: its first step starts from zeros, and is a constant.
+    start = s.op("Conv", s.array(np.full((1, 3, 8, 8), 0.5), np.float32), first, attrs={"pads": [1] * 4})
+    begun = s.op("Conv", start, second, attrs={"pads": [1] * 4})
+    x = s.op("Conv", s.input("x", ["n", 3, 8, 8]), first, attrs={"pads": [1] * 4})
+    y = s.op("Add", s.op("Conv", x, second, attrs={"pads": [1] * 4}), begun)
+    s.output(s.conv(y, 6, 2, name="last"), ["n", 2, 8, 8])
+    coupling = prove(s.model())
+    assert [len(g) for g in coupling.groups] == [8, 6]
+    assert "shares the weight" not in reasons(coupling)
+
+
+def test_one_constant_that_states_several_sizes_changes_for_the_one_that_is_cut() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 3, 8, 8])
+    eight = s.array([8])
+    batch = s.op("Slice", s.op("Shape", x), s.array([0]), s.array([1]))
+    # Zeros to begin with, as wide as the layer and, by chance, as high.
+    start = s.op("Expand", s.array(0.0, np.float32), s.op("Concat", batch, eight, eight, eight, attrs={"axis": 0}))
+    y = s.op("Add", s.conv(x, 3, 8, 3, name="first"), start)
+    s.output(s.conv(y, 8, 2, name="last"), ["n", 2, 8, 8])
+    assert table(prove(s.model())) == {"first": 8}
+
+
 # -- refusals -----------------------------------------------------------------------------------------------
 
 

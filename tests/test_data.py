@@ -472,6 +472,11 @@ def test_synthetic(specs, crop, shapes):
     assert load(None, *specs, preprocess=preprocess).count == 128
 
 
+def test_synthetic_lengths_are_not_zero():
+    dataset = load(None, spec(None, 9, 4), spec(None, name="length", dtype=np.int64), samples=16)
+    assert dataset.fetch(list(range(16)))["length"].tolist() == [1] * 16
+
+
 def test_synthetic_pictures_have_unit_variance_and_neighbours_alike():
     fed = everything(load(None, spec(None, 3, 64, 64), samples=40), 40)["input"].astype(np.float64)
     assert abs(fed.mean()) < 0.3 and 0.7 < fed.std() < 1.3

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graphs import Sketch
 
+from onnxprune.choose import nothing_reason
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows, lock_text, prunable_share
 
@@ -49,3 +50,37 @@ def test_rows_count_what_stays_and_share_what_macs_there_are() -> None:
     assert frozen.locked == "left out by --exclude or --only"
     assert prunable_share(coupling) == pytest.approx(1.0)
     assert choice_lines(coupling) == ()
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_choice_is_told_where_something_is_cut_by_it(read: bool) -> None:
+    sketch = Sketch()
+    x = sketch.conv(sketch.input("x", [1, 3, 8, 8]), 3, 12, name="first")
+    heads = sketch.op("Reshape", x, sketch.array([1, 3, 4, 64]), name="heads")
+    if read:
+        back = sketch.op("Reshape", heads, sketch.array([1, 12, 8, 8]))
+        sketch.output(sketch.conv(back, 12, 2, name="last"), [1, 2, 8, 8])
+    else:
+        # Free at the first Reshape, held at the second: neither is cut.
+        sketch.output(sketch.op("Reshape", heads, sketch.array([1, 768])), [1, 768])
+    lines = choice_lines(couple(sketch.model(), {}, None))
+    assert [line.partition(":")[0] for line in lines] == (["Reshape 'heads'"] if read else [])
+
+
+def test_directions_of_a_recurrence_are_not_told_as_channels() -> None:
+    sketch = Sketch()
+    x = sketch.op("Transpose", sketch.input("x", [5, 12, 1]), attrs={"perm": [0, 2, 1]})
+    weights = [sketch.weight(2, 18, 12), sketch.weight(2, 18, 6), sketch.weight(2, 36)]
+    y = sketch.op("GRU", x, *weights, name="both", attrs={"hidden_size": 6, "direction": "bidirectional"})
+    sketch.output(sketch.op("ReduceSum", y, sketch.array([1]), attrs={"keepdims": 0}), [5, 1, 6])
+    coupling = couple(sketch.model(), {}, None)
+    assert {(held.name, held.size) for held in coupling.held} == {("both", 12), ("both", 6)}
+
+
+def test_where_only_a_normalization_holds_its_remedy_is_told() -> None:
+    sketch = Sketch()
+    x = sketch.op("MatMul", sketch.input("x", [2, 5]), sketch.weight(5, 6), name="in")
+    hidden = sketch.op("LayerNormalization", x, sketch.weight(6), name="norm")
+    sketch.output(sketch.op("MatMul", hidden, sketch.weight(6, 3), name="out"), [2, 3])
+    assert nothing_reason(couple(sketch.model(), {}, None)).endswith("; --approximate narrows normalizations, too")
+    assert nothing_reason(couple(classifier("Softmax").model(), {}, None)).count("--approximate") == 0

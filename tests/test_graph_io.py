@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
+from onnxprune.graph.execute import run_node
 from onnxprune.graph.load import all_tensors, load, map_tensors, model_bytes
 from onnxprune.graph.save import check_writable, save
 
@@ -338,3 +339,14 @@ def test_the_input_is_never_overwritten(tmp_path: Path, split: Path) -> None:
     split.rename(renamed)
     with pytest.raises(OutputError, match="belongs to the input"):
         check_writable(split, renamed)
+
+
+# -- running one node -----------------------------------------------------------------------------------------
+
+
+def test_a_node_that_divides_by_zero_says_nothing_of_it(recwarn: pytest.WarningsRecorder) -> None:
+    # Buckets of distances are folded so: the logarithm of zero, whose bucket another branch replaces.
+    zero = np.zeros(1, dtype=np.float32)
+    (found,) = run_node(helper.make_node("Log", ["x"], ["y"]), {"": 17}, [zero])
+    run_node(helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT64), {"": 17}, [found])
+    assert np.isneginf(found).all() and not recwarn.list

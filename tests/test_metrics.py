@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import Sketch
 
+import onnxprune
 from onnxprune import metrics
+from onnxprune.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
 SCORES = GENERATOR.normal(size=(16, 5))
@@ -21,7 +24,8 @@ WINNER = SCORES + np.eye(5)[2] * 100
         (np.where(SCORES > 2, np.nan, SCORES) * np.inf, "NaN or infinity"),
         (WINNER, "same top-1 class, 2"),
         (WINNER[:, :, None], None),
-        (np.zeros((16, 5), dtype=np.int64), None),
+        (np.zeros((16, 5), dtype=np.int64), "is zero for every sample"),
+        (np.arange(16), None),
         (np.zeros((4, 5)), None),
     ],
 )
@@ -34,3 +38,53 @@ def test_suspicious_outputs(output: np.ndarray, said: str | None) -> None:
         assert said in text
         assert "'y'" in text
         assert "--preprocess" in text
+
+
+MASK = GENERATOR.integers(0, 3, size=(4, 8, 8))
+TEXT = np.array(["cat", "dog"], dtype=object)
+BOXES = np.arange(1.0, 13.0).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("original", "pruned", "metric", "value"),
+    [
+        ([MASK], [MASK], metrics.VALUES, 0.0),
+        ([MASK], [MASK + (np.arange(8) < 2)], metrics.VALUES, 0.25),
+        ([MASK > 0, MASK], [MASK <= 0, MASK], metrics.VALUES, 0.5),
+        ([np.arange(8)], [np.arange(6)], metrics.VALUES, 0.25),
+        ([TEXT], [TEXT[::-1]], metrics.VALUES, 1.0),
+        # Boxes and their labels: the numbers tell more than the labels do; a box that is missing is no small matter.
+        ([BOXES, np.arange(3)], [BOXES, np.arange(1, 4)], metrics.RELATIVE, 0.0),
+        ([BOXES], [BOXES[:0]], metrics.RELATIVE, 1.0),
+        ([BOXES[:0]], [BOXES[:0]], metrics.RELATIVE, 0.0),
+        # Masked scores are infinite by design.
+        ([np.where(BOXES > 6, -np.inf, BOXES)[None]], [np.where(BOXES > 6, -np.inf, BOXES)[None]], metrics.RELATIVE, 0),
+    ],
+)
+def test_outputs_are_compared_by_what_they_hold(
+    original: list[np.ndarray], pruned: list[np.ndarray], metric: str, value: float
+) -> None:
+    found = metrics.drop(original, pruned, 4)
+    assert (found.metric, found.samples) == (metric, 4)
+    assert found.value == pytest.approx(value)
+    assert metrics.damage(original, pruned) == pytest.approx(value**2)
+
+
+def test_a_mask_bounds_what_may_go() -> None:
+    sketch = Sketch()
+    x = sketch.input("x", ["n", 3, 6, 6])
+    hidden = sketch.op("Relu", sketch.conv(x, 3, 16, 3, name="first"))
+    scores = sketch.conv(hidden, 16, 4, name="second")
+    sketch.output(sketch.op("ArgMax", scores, attrs={"axis": 1, "keepdims": 0}), ["n", 6, 6], 7)
+    data = {"x": GENERATOR.normal(size=(40, 3, 6, 6)).astype(np.float32)}
+    report = onnxprune.prune(sketch.model(), [{"x": row} for row in data["x"]], max_drop=0.01, effort="fast").report
+    assert report.drop is not None and report.drop.metric == metrics.VALUES
+    assert report.drop.value <= 0.01 and report.macs.ratio > 0.2
+
+
+def test_a_model_that_answers_nan_cannot_be_measured() -> None:
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.conv(sketch.input("x", ["n", 3, 6, 6]), 3, 16, 3, name="first"))
+    sketch.output(sketch.op("Log", sketch.conv(hidden, 16, 4, name="second"), name="log"), ["n", 4, 6, 6])
+    with pytest.raises(DataError, match=r"answers NaN at 'log.*' on held-out samples.* give --data"):
+        onnxprune.prune(sketch.model(), macs=0.6, samples=8, effort="fast")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,8 +94,9 @@ class _Maker:
             return np.asarray(rng.standard_normal(self.shape)).astype(self.spec.dtype)
         if self.spec.usual is not None and self.spec.dtype.kind in "iu":
             return np.full(self.shape, self.spec.usual, self.spec.dtype)
-        if not self.shape:
-            return np.asarray(1).astype(self.spec.dtype)
+        if math.prod(self.shape) == 1:
+            # One number for a sample may well be its length, and nothing can be said of an empty sample.
+            return np.ones(self.shape, self.spec.dtype)
         # 0 and 1 are valid as masks, flags, and indices into every table of two rows or more.
         return rng.integers(0, 2, self.shape).astype(self.spec.dtype)
 

@@ -200,7 +200,9 @@ class _Walker:
                 if value is not None and weighs and self.labels.is_constant(value):
                     readers.setdefault(original_of(self.graph, value), []).append((index, slot))
         for value, uses in readers.items():
-            shape, everyone = self.facts.shapes[value], shared_uses(self.graph, value)
+            # What is computed from constants alone is one itself, and cut where it is read.
+            everyone = [use for use in shared_uses(self.graph, value) if use[0] not in self.facts.folded]
+            shape = self.facts.shapes[value]
             if len(everyone) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(value)):
                 continue
             first = self.labels.get(uses[0]) or ()

@@ -245,6 +245,8 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
                 continue
             for axis, dim in enumerate(term):
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
+                # Directions of a recurrence, blocks of packed weights: the layer's own make, not channels.
+                private = private or bound.rule.mix.issuperset(dim)
                 roots = classes.of[walked.labels[key][axis]]
                 stuck = roots[classes.lock[roots] >= 0]
                 if not private and len(roots) > 1 and classes.lock[roots[0]] < 0 and (unit_of[roots] < 0).all():

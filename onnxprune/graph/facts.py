@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from onnx import helper as oh
-from onnx import numpy_helper, shape_inference
+from onnx import numpy_helper
 
 from onnxprune.graph.execute import CannotExecute, run_node
+from onnxprune.graph.infer import NEWEST, infer_outputs, newest_schema
 from onnxprune.graph.view import Body, Graph, Node
 
 Array = np.ndarray
@@ -48,8 +49,6 @@ NEVER_FOLDED = frozenset(
 )
 #: Operators of the default domain that onnx has no shape inference for: their output is as large as their input.
 SHAPE_KEPT = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
-#: The import of the newest opset that the installed onnx knows.
-NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
 #: Operators that slide a window: where it is longer than its input, inference goes on and a run would not.
 WINDOWED = frozenset(
     ["Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "AveragePool", "LpPool", "MaxPool"]
@@ -121,7 +120,7 @@ def evaluate(
     first.body(graph.main)
     second = first
     if (alternative and dict(alternative) != dict(input_shapes)) or measured:
-        second = _Walk(graph, alternative or input_shapes, measured_alternative or {}, 1)
+        second = _Walk(graph, alternative or input_shapes, measured_alternative or {}, 1, first.shapes)
         second.body(graph.main)
     dynamic: dict[str, tuple[bool, ...]] = {}
     for value, shape in first.shapes.items():
@@ -203,30 +202,20 @@ def _tells_shape(inferred: Mapping[str, onnx.TypeProto] | None) -> bool:
     return inferred is not None and all(declared_shape(kind) is not None for kind in inferred.values())
 
 
-def _newest(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:
-    """The newest version of the node's operator, if it is another that has all of the node's attributes."""
-    if node.domain or not onnx.defs.has(node.proto.op_type):
-        return None
-    newest = onnx.defs.get_schema(node.proto.op_type)
-    same = newest.since_version == schema.since_version
-    return None if same or any(a.name not in newest.attributes for a in node.proto.attribute) else newest
-
-
-def _retyped(kind: onnx.TypeProto, old: int, new: int) -> onnx.TypeProto:
-    if kind.tensor_type.elem_type != old:
-        return kind
-    copy = onnx.TypeProto()
-    copy.CopyFrom(kind)
-    copy.tensor_type.elem_type = new
-    return copy
-
-
 class _Walk:
     """One pass over the graph; bodies are visited when their owner is."""
 
-    def __init__(self, graph: Graph, input_shapes: Mapping[str, Shape], measured: Measured, grown: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        input_shapes: Mapping[str, Shape],
+        measured: Measured,
+        grown: int,
+        before: Mapping[str, Shape] | None = None,
+    ) -> None:
         self.graph = graph
         self.measured = measured
+        self.before = before or {}
         # Added to every axis whose size only the data tell: two walks that disagree mark what follows from it.
         self.grown = grown
         self.shapes: dict[str, Shape] = {}
@@ -311,18 +300,19 @@ class _Walk:
             version: onnx.defs.OpSchema, imports: Sequence[onnx.OperatorSetIdProto]
         ) -> Mapping[str, onnx.TypeProto] | None:
             try:
-                return self._outputs(node, version, types, data, imports)
+                return infer_outputs(node, version, types, data, imports)
             except Exception:
                 return None
 
         inferred = tried(schema, self._imports)
-        if not _tells_shape(inferred) and (newest := _newest(node, schema)) is not None:
+        if not _tells_shape(inferred) and (newest := newest_schema(node, schema)) is not None:
             # Exporters write what only a later version of the operator allows (a negative axis), and runtimes take it.
             later = tried(newest, NEWEST)
             inferred = later if _tells_shape(later) else inferred
         if inferred is None:
             # The checker and the final run judge the model; here the value simply stays unknown.
             self.contradictions.add(node.index)
+            self._take_stated(node)
             return
         for name, value in zip(node.proto.output, node.outputs, strict=True):
             if value is None or name not in inferred or not inferred[name].HasField("tensor_type"):
@@ -341,36 +331,23 @@ class _Walk:
         if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
             self.contradictions.add(node.index)
 
+    def _take_stated(self, node: Node) -> None:
+        """The sizes that a Reshape states hold whatever was guessed of a size that only the data tell, which it
+        contradicts: the one that it leaves open counts as changing, the others do not."""
+        source, out = node.inputs[0], node.outputs[0] if node.outputs else None
+        target = self._known(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
+        shape = self.before.get(out or "")
+        if target is None or shape is None or out is None or source not in self.dtypes or node.inputs[1] in self.sized:
+            return
+        stated = target.ravel().tolist()
+        if 0 not in stated and len(stated) == len(shape):
+            sizes = tuple(old + self.grown if size < 0 else size for size, old in zip(stated, shape, strict=True))
+            self._put(out, self.dtypes[source], sizes)
+
     def _same_count(self, one: str | None, other: str | None) -> bool:
         """Whether two values have equally many elements, as far as their shapes are known."""
         before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
         return before is None or after is None or math.prod(before) == math.prod(after)
-
-    def _outputs(
-        self,
-        node: Node,
-        schema: onnx.defs.OpSchema,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, onnx.TensorProto],
-        imports: Sequence[onnx.OperatorSetIdProto],
-    ) -> Mapping[str, onnx.TypeProto]:
-        def infer(kinds: Mapping[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
-            found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
-                schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=list(imports)
-            )
-            return found
-
-        try:
-            return infer(types)
-        except onnx.checker.ValidationError:
-            # Exporters write bfloat16 into operators whose version knows only the older float types.
-            swapped = {
-                name: _retyped(t, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT) for name, t in types.items()
-            }
-            if swapped == dict(types):
-                raise
-            found = infer(swapped)
-            return {name: _retyped(t, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16) for name, t in found.items()}
 
     def _is_empty(self, node: Node) -> bool:
         return any(0 in self.shapes.get(value, ()) for value in node.inputs if value is not None)

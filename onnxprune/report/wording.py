@@ -9,6 +9,7 @@ from pathlib import PurePath
 from onnxprune.result import Change, Drop, Inspection, Report, Verification
 
 TOP1 = "top-1 changed"
+VALUES = "values changed"
 
 
 def si(value: float) -> str:
@@ -84,7 +85,7 @@ def points_text(change: Change) -> str:
 
 def drop_value(drop: Drop) -> str:
     """In the unit of its metric."""
-    return percent(drop.value) if drop.metric == TOP1 else decimals(drop.value)
+    return percent(drop.value) if drop.metric in (TOP1, VALUES) else decimals(drop.value)
 
 
 def could_be(drop: Drop) -> tuple[float, float] | None:
@@ -106,6 +107,8 @@ def drop_sentence(drop: Drop | None, synthetic: bool = False) -> str:
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
     if drop.metric == TOP1:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
+    if drop.metric == VALUES:
+        return f"{percent(drop.value) if drop.value else 'none'} of its outputs' values change on {held_out}"
     if drop.metric == "relative L2 error":
         return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"

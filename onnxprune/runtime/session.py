@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
@@ -18,6 +20,10 @@ from onnxprune.graph.load import map_tensors, model_bytes
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
 ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
+#: Operators that draw random numbers, from a seed of their own where they have one.
+RANDOM = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
 #: Arrays that onnxruntime reads where they lie, while their session lives.
 _HELD: WeakKeyDictionary[ort.InferenceSession, Sequence[ort.OrtValue]] = WeakKeyDictionary()
 
@@ -89,6 +95,7 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
 def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:
     """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
     then carry, and which must live as long as the session."""
+    model = _seeded(model)
     if model_bytes(model) < ONE_PIECE:
         return serialize(model), ()
     large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
@@ -105,6 +112,30 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[b
     arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
     options.add_external_initializers(list(large), arrays)
     return serialize(map_tensors(model, outline)), arrays
+
+
+def _seeded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, or a copy with a seed at every node that draws random numbers: two models that differ elsewhere draw
+    the same, so that what is measured between them is not chance."""
+    if not any(True for _ in _drawing(model.graph)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in _drawing(copy.graph):
+        if not any(attribute.name == "seed" for attribute in node.attribute):
+            # Small enough for the attribute's type, float.
+            seed = zlib.crc32(node.output[0].encode()) % (1 << 16)
+            node.attribute.append(oh.make_attribute("seed", float(seed)))
+    return copy
+
+
+def _drawing(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        if node.op_type in RANDOM and node.domain == "":
+            yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _drawing(attribute.g)
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:

@@ -1,0 +1,61 @@
+"""ONNX's own shape inference of one node, and what it does not take from exporters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import helper as oh
+from onnx import shape_inference
+
+from onnxprune.graph.view import Node
+
+#: The import of the newest opset that the installed onnx knows.
+NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
+
+
+def newest_schema(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:
+    """The newest version of the node's operator, if it is another that has all of the node's attributes."""
+    if node.domain or not onnx.defs.has(node.proto.op_type):
+        return None
+    newest = onnx.defs.get_schema(node.proto.op_type)
+    same = newest.since_version == schema.since_version
+    return None if same or any(a.name not in newest.attributes for a in node.proto.attribute) else newest
+
+
+def _retyped(kind: onnx.TypeProto, old: int, new: int) -> onnx.TypeProto:
+    if kind.tensor_type.elem_type != old:
+        return kind
+    copy = onnx.TypeProto()
+    copy.CopyFrom(kind)
+    copy.tensor_type.elem_type = new
+    return copy
+
+
+def infer_outputs(
+    node: Node,
+    schema: onnx.defs.OpSchema,
+    types: Mapping[str, onnx.TypeProto],
+    data: Mapping[str, onnx.TensorProto],
+    imports: Sequence[onnx.OperatorSetIdProto],
+) -> Mapping[str, onnx.TypeProto]:
+    """Types of the outputs of ``node`` by the inference of ``schema``, by their names in the node.
+
+    Raises whatever that inference raises.
+    """
+
+    def infer(kinds: Mapping[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
+        found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
+            schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=list(imports)
+        )
+        return found
+
+    try:
+        return infer(types)
+    except onnx.checker.ValidationError:
+        # Exporters write bfloat16 into operators whose version knows only the older float types.
+        swapped = {name: _retyped(t, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT) for name, t in types.items()}
+        if swapped == dict(types):
+            raise
+        found = infer(swapped)
+        return {name: _retyped(t, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16) for name, t in found.items()}
