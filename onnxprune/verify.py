@@ -13,6 +13,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.facts import declared_shape
 from onnxprune.graph.load import model_bytes, outlined
 from onnxprune.result import Verification
+from onnxprune.runtime.guided import choosing, side_by_side
 from onnxprune.runtime.session import ONE_PIECE, Engine, open_literal_session, open_session, run
 from onnxprune.surgery.cut import cut, mask
 
@@ -93,7 +94,8 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """(largest relative error of the un-refitted cut against the masked original, what is tolerated).
 
     Relative to the largest value of the original's output, so that an output which the mask makes vanish is not
-    divided by itself.  Where the usual tolerance is exceeded, rounding is measured: what a change of the inputs in
+    divided by itself.  Where outputs differ by what was chosen (a TopK among ties), the choices of the masked original
+    are given to the cut model, and what it chooses by is compared, too.  Where the usual tolerance is exceeded, rounding is measured: what a change of the inputs in
     their last bit, or another order of the same operations, does to the masked original, a few times over, is no
     fault of the cut.
     """
@@ -109,6 +111,9 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in small if a.dtype.kind == "f")])
         if _in_half(coupling):
             tolerance = max(tolerance, TOLERANCE[2])
+        if tolerance < worst and (nodes := choosing(coupling, keep)):
+            by_mask, by_cut = side_by_side(silenced, cut(coupling, keep), nodes, feeds, engine)
+            worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
             nudged = run(session, _in_the_last_bit(feeds))
             reordered = run(open_literal_session(silenced, engine), feeds)

@@ -220,6 +220,46 @@ def test_rounding_in_another_order_is_measured_where_the_inputs_last_bit_is_lost
     assert 1e-4 < worst <= tolerance <= 1e-2
 
 
+def ranked_places(seed: int = 3) -> onnx.ModelProto:
+    """Scores of 64 places that all but tie, the best eight of them, and what stands there."""
+    sketch = Sketch(seed=seed)
+    hidden = sketch.op("Relu", sketch.conv(sketch.input("x", [1, 3, 8, 8]), 3, 64, 1, name="first"))
+    scores = sketch.op("Reshape", sketch.conv(hidden, 64, 1, 1, name="score"), sketch.array([1, 64]))
+    values, places = (f"best_{k}" for k in ("values", "places"))
+    sketch.nodes.append(oh.make_node("TopK", [scores, sketch.array([8])], [values, places], name="best", axis=1))
+    boxes = sketch.op("Reshape", sketch.conv(hidden, 64, 4, 1, name="box"), sketch.array([4, 64]))
+    index = sketch.op("Reshape", places, sketch.array([8]))
+    there = sketch.op(
+        "Add", sketch.op("Gather", boxes, index, attrs={"axis": 1}), sketch.op("Cast", index, attrs={"to": 1})
+    )
+    sketch.output(there, [4, 8])
+    sketch.output(places, [1, 8], TensorProto.INT64)
+    return sketch.model()
+
+
+def all_but_tied() -> dict[str, np.ndarray]:
+    noise = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    return {"x": np.float32(1) + np.float32(1e-7) * noise}
+
+
+def test_what_is_chosen_among_ties_is_no_fault_of_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    coupling = couple(ranked_places(), {}, None)
+    keep = random_keep(coupling, 0)
+    worst, allowed = masked_error(coupling, keep, all_but_tied(), ENGINE)
+    assert worst <= allowed
+    monkeypatch.setattr("onnxprune.verify.choosing", lambda *_: ())
+    worst, allowed = masked_error(coupling, keep, all_but_tied(), ENGINE)
+    assert worst > allowed, "the places differ by rounding alone"
+
+
+@pytest.mark.parametrize("node", ["score", "box"])
+def test_a_wrong_cut_fails_whatever_is_chosen(node: str) -> None:
+    coupling = couple(ranked_places(), {}, None)
+    keep = random_keep(coupling, 0)
+    worst, allowed = masked_error(crossed(coupling, node, 1), keep, all_but_tied(), ENGINE)
+    assert worst > allowed
+
+
 def test_nothing_cut_is_equivalent_without_a_run() -> None:
     coupling = couple(small_net(), {}, None)
     keep = np.ones(coupling.unit_count, dtype=np.bool_)
