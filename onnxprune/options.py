@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
     from onnxprune.calibration.preprocess import Preprocess
 
-SELECTORS = ("qr", "magnitude", "random")
+SELECTORS = ("qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 EFFORT_NAMES = ("fast", "default", "best")

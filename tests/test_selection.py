@@ -14,7 +14,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.options import SELECTORS as NAMES
 from onnxprune.runtime.session import open_session, run, with_outputs
-from onnxprune.selection.base import Evidence, evidence, readers_of, reading_axis
+from onnxprune.selection.base import Evidence, covariance, evidence, readers_of, reading_axis
 from onnxprune.selection.qr import pivoted_cholesky
 from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.cut import constant_of
@@ -135,6 +135,40 @@ def test_where_nothing_is_known_of_what_units_share_the_largest_stay() -> None:
     ranking = SELECTORS["qr"](Evidence(energies, np.sqrt(energies)), 0)
     assert ranking.order.tolist() == [3, 1, 0, 2]
     np.testing.assert_allclose(ranking.error, [1.0, 0.5, 0.1, 0.0, 0.0])
+
+
+def lost(on: Bench, group: Group, kept: np.ndarray) -> float:
+    """Σ over readers of the damped squared error of the best fit on ``kept`` units, as shares of the outputs' energies."""
+    total = 0.0
+    for reading in found(on, group).readings:
+        alive = np.setdiff1d(np.arange(reading.weight.shape[2]), np.delete(reading.features, kept, axis=0).ravel())
+        errors, energy = 0.0, 0.0
+        for g, weight in enumerate(reading.weight.astype(np.float64)):
+            moments = covariance(reading.gram, g) / reading.gram.rows
+            energy += float(np.sum(weight @ moments * weight))
+            damped = moments + np.trace(moments) / len(moments) * np.eye(len(moments))
+            errors += float(np.sum(weight @ damped * weight))
+            cross = damped[alive] @ weight.T
+            errors -= float(np.sum(cross * np.linalg.solve(damped[np.ix_(alive, alive)], cross)))
+        total += errors / energy
+    return total
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_elimination_takes_the_unit_whose_loss_adds_least(
+    on: Bench, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.selection.elimination.BATCH", batch)
+    for group in on.coupling.groups:
+        ranking = SELECTORS["obs"](found(on, group), 0)
+        size = len(group)
+        errors = np.asarray([lost(on, group, ranking.order[:k]) for k in range(size + 1)])
+        np.testing.assert_allclose(ranking.error, errors / errors[0], atol=1e-6)
+        for k in range(1, size):
+            kept = ranking.order[: k + 1]
+            least = min(lost(on, group, np.delete(kept, u)) for u in range(len(kept)))
+            # Of a batch the first are the cheapest of all, later ones of the candidates.
+            assert errors[k] <= least * (1 + (1e-6 if batch > size else 0.2))
 
 
 def test_rows_of_r_behind_the_rank_are_zero() -> None:

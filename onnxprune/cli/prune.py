@@ -28,7 +28,7 @@ budget, one of         R is the fraction KEPT; default: --max-drop 0.01
   --max-drop X         the smallest model whose holdout drop stays within X
   --eval FILE.py:FUNC  your metric, f(session_runner) -> float, not the drop
 how
-  --select METHOD      qr, magnitude or random (qr)
+  --select METHOD      qr, obs, magnitude or random (qr)
   --refit METHOD       lstsq or none (lstsq)
   --effort LEVEL       fast, default or best: computing spent on accuracy
   --round auto|N       channel counts are multiples of N (auto: fastest here)

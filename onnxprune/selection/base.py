@@ -28,13 +28,25 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
+class Reading:
+    """One layer that sums over a group: its ``weight`` (g, o, n), the moments of its inputs, and where the units stand
+    among these: ``features`` (u, m), m of them per unit."""
+
+    weight: Array
+    gram: Gram
+    features: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What is known of one group: ``contributions`` (u, u) is the Gram matrix of its units' contributions to
     everything that reads them, each reader scaled by its output's energy, or its diagonal (u,) where nothing is known
-    of what they share; ``magnitude`` (u,) the root of the summed squares of all weights that a unit owns."""
+    of what they share; ``magnitude`` (u,) the root of the summed squares of all weights that a unit owns;
+    ``readings`` what the contributions were computed from."""
 
     contributions: Array
     magnitude: Array
+    readings: tuple[Reading, ...] = ()
 
     @property
     def energies(self) -> Array:
@@ -69,6 +81,7 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
     size = len(group)
     first = int(group.units[0])
     total: Array | None = None
+    readings: list[Reading] = []
     for layer in readers_of(coupling, group, layers):
         gram = grams.get(layer.index)
         if gram is None:
@@ -76,13 +89,24 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
         units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)]
         part = _fold(channel_gram(coupling, layer, gram), units - first, size)
         total = part if total is None else total + part
+        readings.append(_reading(coupling, layer, gram, units - first, size))
     magnitude = _magnitude(coupling, group)
     if total is not None:
-        return Evidence(total, magnitude)
+        return Evidence(total, magnitude, tuple(readings))
     if not magnitude.any():
         # Nothing tells the units apart: all are worth the same.
         magnitude = np.ones(size)
     return Evidence(magnitude**2 / max(float((magnitude**2).sum()), 1e-30), magnitude)
+
+
+def _reading(coupling: Coupling, layer: Layer, gram: Gram, units: Array, size: int) -> Reading:
+    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+    groups, outs, channels, taps = weight.shape
+    own = np.flatnonzero((units >= 0) & (units < size))
+    # Every unit of a group stands equally often on an axis; the sort is stable, so that occurrences pair up in order.
+    places = own[np.argsort(units[own], kind="stable")].reshape(size, -1)
+    features = (places[:, :, None] * taps + np.arange(taps)).reshape(size, -1)
+    return Reading(weight.reshape(groups, outs, channels * taps), gram, features)
 
 
 def channel_gram(coupling: Coupling, layer: Layer, gram: Gram) -> Array:
