@@ -69,7 +69,7 @@ def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranki
     for group in work.coupling.groups:
         with blas_threads(len(group)):
             found = evidence(work.coupling, group, work.layers, moments.grams)
-            rankings.append(select(found, options.seed + group.id))
+        rankings.append(select(found, options.seed + group.id))
         progress.advance()
     return tuple(rankings), moments.grams
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
+from onnxprune.linear.threads import blas_threads
 from onnxprune.selection import qr
 from onnxprune.selection.base import Evidence, Ranking, Reading, covariance
 
@@ -113,6 +114,12 @@ def select(evidence: Evidence, seed: int) -> Ranking:
     """
     if not evidence.readings:
         return qr.select(evidence, seed)
+    widest = max(reading.weight.shape[2] for reading in evidence.readings)
+    with blas_threads(widest):
+        return _eliminated(evidence)
+
+
+def _eliminated(evidence: Evidence) -> Ranking:
     surfaces = [_Surface(reading) for reading in evidence.readings]
     left = np.arange(len(evidence.magnitude))
     gone: list[int] = []

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg.lapack import dpstrf
 
+from onnxprune.linear.threads import blas_threads
 from onnxprune.selection.base import Evidence, Ranking
 
 Array = np.ndarray
@@ -27,14 +28,15 @@ def select(evidence: Evidence, seed: int) -> Ranking:
     u³/3; u log u where nothing is known of what units share.
     """
     gram = evidence.contributions
-    if gram.ndim == 1:
-        pivots = np.argsort(-gram, kind="stable")
-        rows = gram[pivots]
-    elif len(gram) < MANY:
-        triangle, pivots = scipy.linalg.qr(square_root(gram), mode="r", pivoting=True, check_finite=False)
-        rows = np.square(triangle[: len(pivots)]).sum(axis=1)
-    else:
-        rows, pivots = pivoted_cholesky(gram)
+    with blas_threads(len(gram)):
+        if gram.ndim == 1:
+            pivots = np.argsort(-gram, kind="stable")
+            rows = gram[pivots]
+        elif len(gram) < MANY:
+            triangle, pivots = scipy.linalg.qr(square_root(gram), mode="r", pivoting=True, check_finite=False)
+            rows = np.square(triangle[: len(pivots)]).sum(axis=1)
+        else:
+            rows, pivots = pivoted_cholesky(gram)
     tail = np.concatenate([np.cumsum(rows[::-1])[::-1], [0.0]])
     return Ranking(np.asarray(pivots), tail / max(float(tail[0]), 1e-300))
 
