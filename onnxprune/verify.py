@@ -95,14 +95,15 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
 
     Relative to the largest value of the original's output, so that an output which the mask makes vanish is not
     divided by itself.  Where outputs differ by what was chosen (a TopK among ties), the choices of the masked original
-    are given to the cut model, and what it chooses by is compared, too.  Where the usual tolerance is exceeded, rounding is measured: what a change of the inputs in
-    their last bit, or another order of the same operations, does to the masked original, a few times over, is no
-    fault of the cut.
+    are given to the cut model, and what it chooses by is compared, too.  Where the usual tolerance is exceeded,
+    rounding is measured: what a change of the inputs in their last bit, or another order of the same operations, does
+    to the masked original, a few times over, is no fault of the cut.
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
     try:
-        small = run(open_session(cut(coupling, keep), engine), feeds)
+        narrowed = cut(coupling, keep)
+        small = run(open_session(narrowed, engine), feeds)
         silenced = mask(coupling, keep)
         session = open_session(silenced, engine)
         masked = run(session, feeds)
@@ -112,7 +113,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         if _in_half(coupling):
             tolerance = max(tolerance, TOLERANCE[2])
         if tolerance < worst and (nodes := choosing(coupling, keep)):
-            by_mask, by_cut = side_by_side(silenced, cut(coupling, keep), nodes, feeds, engine)
+            by_mask, by_cut = side_by_side(silenced, narrowed, nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
             nudged = run(session, _in_the_last_bit(feeds))

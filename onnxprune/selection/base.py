@@ -86,10 +86,13 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
         gram = grams.get(layer.index)
         if gram is None:
             continue
-        units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)]
-        part = _fold(channel_gram(coupling, layer, gram), units - first, size)
+        units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - first
+        normal = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+        groups, outs, _, taps = normal.shape
+        reading = Reading(normal.reshape(groups, outs, -1), gram, _features(units, size, taps))
+        part = _fold(channel_gram(reading, taps), units, size)
         total = part if total is None else total + part
-        readings.append(_reading(coupling, layer, gram, units - first, size))
+        readings.append(reading)
     magnitude = _magnitude(coupling, group)
     if total is not None:
         return Evidence(total, magnitude, tuple(readings))
@@ -99,29 +102,26 @@ def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams:
     return Evidence(magnitude**2 / max(float((magnitude**2).sum()), 1e-30), magnitude)
 
 
-def _reading(coupling: Coupling, layer: Layer, gram: Gram, units: Array, size: int) -> Reading:
-    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
-    groups, outs, channels, taps = weight.shape
+def _features(units: Array, size: int, taps: int) -> Array:
+    """(size, m): where each unit's features are, ``units`` being the unit of each input channel."""
     own = np.flatnonzero((units >= 0) & (units < size))
     # Every unit of a group stands equally often on an axis; the sort is stable, so that occurrences pair up in order.
     places = own[np.argsort(units[own], kind="stable")].reshape(size, -1)
-    features = (places[:, :, None] * taps + np.arange(taps)).reshape(size, -1)
-    return Reading(weight.reshape(groups, outs, channels * taps), gram, features)
+    return np.asarray((places[:, :, None] * taps + np.arange(taps)).reshape(size, -1))
 
 
-def channel_gram(coupling: Coupling, layer: Layer, gram: Gram) -> Array:
+def channel_gram(reading: Reading, taps: int) -> Array:
     """Gram matrix of channel contributions z_c = w_c * x_c of one layer, (i, i), summed over its groups.
 
     Centred (a constant part is the bias's to carry) and scaled by the energy of the output:
     G[c, d] = Σ_tt' Cov(x_ct, x_dt') · ⟨w_ct, w_dt'⟩ / Var(y).  Exact for the sampled rows.
     """
-    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
-    groups, outs, channels, taps = weight.shape
+    channels = reading.weight.shape[2] // taps
     total = np.zeros((channels, channels))
     energy = 0.0
-    for g in range(groups):
-        centred = covariance(gram, g)
-        flat = weight[g].reshape(outs, channels * taps).astype(np.float64)
+    for g, weight in enumerate(reading.weight):
+        centred = covariance(reading.gram, g)
+        flat = weight.astype(np.float64)
         product = centred * (flat.T @ flat)
         energy += float(product.sum())
         total += product.reshape(channels, taps, channels, taps).sum(axis=(1, 3))

@@ -34,26 +34,16 @@ BATCH = 16
 
 class _Surface:
     """One reader, during elimination: ``weight`` (g, o, n) and ``inverse`` P (g, n, n) of the inputs that are left;
-    ``at`` (u, m): where the units' inputs are among these."""
+    ``at`` (u, m): where the units' inputs are among these; ``energy`` of the whole output."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.weight = reading.weight.astype(np.float64)
-        self.at = reading.features
-        self.inverse = np.empty((len(self.weight), *reading.gram.xx.shape[1:]))[:, :-1, :-1]
-        energy = 0.0
-        for g, weight in enumerate(self.weight):
-            moments = covariance(reading.gram, g) / max(reading.gram.rows, 1)
-            energy += float(np.einsum("on,on->", weight @ moments, weight))
-            size = len(moments)
-            moments[np.diag_indices(size)] += DAMPING * max(float(np.trace(moments)) / size, 1e-30)
-            factor = scipy.linalg.cho_factor(moments, lower=True, overwrite_a=True, check_finite=False)
-            self.inverse[g] = scipy.linalg.cho_solve(factor, np.eye(size), overwrite_b=True, check_finite=False)
-        self.energy = max(energy, 1e-30)
+    def __init__(self, weight: Array, inverse: Array, at: Array, energy: float) -> None:
+        self.weight, self.inverse, self.at, self.energy = weight, inverse, at, energy
 
-    def pool(self, units: Array) -> _Pool:
+    def pool(self, units: Array) -> _Surface:
+        """A few units alone, numbered anew."""
         at = self.at[units].ravel()
-        width = self.at.shape[1]
-        return _Pool(self.inverse[:, at[:, None], at], self.weight[:, :, at], width, self.energy)
+        inside = np.arange(len(at)).reshape(len(units), -1)
+        return _Surface(self.weight[:, :, at], self.inverse[:, at[:, None], at], inside, self.energy)
 
     def scores(self, units: Array) -> Array:
         """What the loss of each of ``units`` alone adds to the squared error, as a share of the output's energy."""
@@ -73,32 +63,21 @@ class _Surface:
             weights.append(weight[:, stay] - weight[:, gone] @ gain)
             inverses.append(inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, gone)] @ gain)
         self.weight, self.inverse = np.stack(weights), np.stack(inverses)
-        renumber = np.full(self.at.max() + 1, -1)
-        inside = stay[stay < len(renumber)]
-        renumber[inside] = np.arange(len(inside))
         self.at = self.at.copy()
-        self.at[left] = renumber[self.at[left]]
+        self.at[left] = np.searchsorted(stay, self.at[left])
 
 
-class _Pool:
-    """A few units of one reader: the same, small enough to lose them one by one."""
-
-    def __init__(self, inverse: Array, weight: Array, width: int, energy: float) -> None:
-        self.inverse, self.weight, self.width, self.energy = inverse, weight, width, energy
-
-    def scores(self, units: Array) -> Array:
-        at = units[:, None] * self.width + np.arange(self.width)
-        total = np.zeros(len(units))
-        for inverse, weight in zip(self.inverse, self.weight, strict=True):
-            total += _added(inverse[at[:, :, None], at[:, None, :]], weight[:, at].transpose(1, 2, 0))
-        return total / self.energy
-
-    def remove(self, unit: int) -> None:
-        own = slice(unit * self.width, (unit + 1) * self.width)
-        for inverse, weight in zip(self.inverse, self.weight, strict=True):
-            gain = np.linalg.solve(inverse[own, own], inverse[own])
-            weight -= weight[:, own] @ gain
-            inverse -= inverse[:, own] @ gain
+def _surface(reading: Reading) -> _Surface:
+    weights = reading.weight.astype(np.float64)
+    inverses, energy = [], 0.0
+    for g, weight in enumerate(weights):
+        moments = covariance(reading.gram, g) / max(reading.gram.rows, 1)
+        energy += float(np.einsum("on,on->", weight @ moments, weight))
+        size = len(moments)
+        moments[np.diag_indices(size)] += DAMPING * max(float(np.trace(moments)) / size, 1e-30)
+        factor = scipy.linalg.cho_factor(moments, lower=True, overwrite_a=True, check_finite=False)
+        inverses.append(scipy.linalg.cho_solve(factor, np.eye(size), overwrite_b=True, check_finite=False))
+    return _Surface(weights, np.stack(inverses), reading.features, max(energy, 1e-30))
 
 
 def _added(block: Array, weight: Array) -> Array:
@@ -120,7 +99,7 @@ def select(evidence: Evidence, seed: int) -> Ranking:
 
 
 def _eliminated(evidence: Evidence) -> Ranking:
-    surfaces = [_Surface(reading) for reading in evidence.readings]
+    surfaces = [_surface(reading) for reading in evidence.readings]
     left = np.arange(len(evidence.magnitude))
     gone: list[int] = []
     price: list[float] = []
@@ -142,7 +121,7 @@ def _eliminated(evidence: Evidence) -> Ranking:
     return Ranking(order, tail / max(float(tail[0]), 1e-300))
 
 
-def _cheapest(pools: Sequence[_Pool], size: int, count: int) -> list[tuple[int, float]]:
+def _cheapest(pools: Sequence[_Surface], size: int, count: int) -> list[tuple[int, float]]:
     """(number in the pool, what its loss added) of ``count`` units, one after the other."""
     found: list[tuple[int, float]] = []
     left = np.arange(size)
@@ -152,5 +131,5 @@ def _cheapest(pools: Sequence[_Pool], size: int, count: int) -> list[tuple[int, 
         found.append((worst, max(float(scores.min()), 0.0)))
         left = left[left != worst]
         for pool in pools:
-            pool.remove(worst)
+            pool.remove(np.asarray([worst]), left)
     return found
