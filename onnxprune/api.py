@@ -31,7 +31,7 @@ from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
 from onnxprune.latency.table import read_table
 from onnxprune.linear.form import layers
-from onnxprune.options import Options
+from onnxprune.options import AUTO, Options
 from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
@@ -65,7 +65,7 @@ def prune(
     max_drop: float | None = None,
     samples: int | None = None,
     preprocess: str | Preprocess | None = None,
-    select: str = "qr",
+    select: str = AUTO,
     refit: str = "lstsq",
     effort: str = "default",
     round_to: int | None = None,
@@ -153,9 +153,9 @@ def _prune(
     clock.mark("couple")
     rankings, grams = rank(work, options, progress)
     clock.mark("calibrate")
-    choices = price(work, options, rankings, grams, progress)
+    orders = price(work, options, rankings, grams, progress)
     clock.mark("select")
-    found = find(work, choices, scale, options, progress)
+    found = find(work, orders, scale, options, progress)
     chosen = found.candidate
     for note in chosen.notes:
         progress.note(note)
@@ -163,10 +163,10 @@ def _prune(
     checks = _verified(work, chosen.keep, chosen.model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    curves = group_curves(work, choices.curves)
+    curves = group_curves(work, found.choices.curves)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
-    report = account(work, outcome, labelled, target, options, clock)
-    report = replace(report, synthetic=data is None)
+    taken = replace(options, select=found.choices.select)
+    report = replace(account(work, outcome, labelled, target, taken, clock), synthetic=data is None)
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
 

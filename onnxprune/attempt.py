@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from onnxprune.budget.cost import Cost, Costing, count_parameters, macs, parameters, sizes, stored_bytes
-from onnxprune.choose import Choices, keep_of, lossless, within
-from onnxprune.effort import EFFORTS, allocations
+from onnxprune.choose import Choices, keep_of, lossless, narrowest, trial_macs, within
+from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, UNTRIED, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
 from onnxprune.options import Options
@@ -26,6 +27,8 @@ Array = np.ndarray
 HALVINGS, CORRECTIONS = 5, 8
 #: Kept shares of the MACs below which no drop is searched for, and that are not told apart.
 LEAST_KEPT, FINEST = 0.02, 0.01
+#: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
+USUAL = 0.7
 #: Share of a latency that may be left unused.
 ROOM = 0.04
 
@@ -47,9 +50,10 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The candidate that was chosen, and the path of the search."""
+    """The candidate that was chosen, what from, and the path of the search."""
 
     candidate: Candidate
+    choices: Choices
     steps: tuple[SearchStep, ...]
 
 
@@ -86,45 +90,74 @@ def attempt(
     return Candidate(counts, keep, model, drop, found.layers)
 
 
-def find(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
-    """The candidate that the budget asks for.
+def find(work: Study, orders: Sequence[Choices], judge: Judge, options: Options, progress: Progress) -> Found:
+    """The candidate that the budget asks for, of one of several orders of channels.
 
-    Cost: one :func:`attempt`, and a quick one per allocation that ``effort`` lets it try; for a largest drop up to ``HALVINGS`` + 2 of them.
+    Cost: one :func:`attempt`, and a quick one per order and allocation that ``effort`` lets it try; for a largest drop
+    up to ``HALVINGS`` + 2 of them, and a quick one per order.
 
     Raises:
         BudgetError: where the budget cannot be met.
     """
     kind, value = options.budget.kind, options.budget.value
     if kind == "max_drop":
-        return _by_drop(work, choices, judge, options, progress)
+        cost = macs(work.coupling)
+        return _by_drop(
+            work, _best_order(work, orders, cost, USUAL, judge, options, progress), judge, options, progress
+        )
     if kind == "latency":
+        choices = _best_order(work, orders, orders[0].time, value, judge, options, progress)
         return _by_latency(work, choices, judge, options, progress)
     cost, target = cost_of(work, kind, value)
-    counts = _best_allocation(work, choices, cost, target, judge, options, progress)
+    latenesses = allocations(EFFORTS[options.effort], len(orders), trial_macs(work))
+    choices, counts = _best(work, orders, latenesses, cost, target, judge, options, progress)
     candidate = attempt(work, choices, counts, judge, options, progress)
-    return Found(candidate, (_step(work, candidate),))
+    return Found(candidate, choices, (_step(work, candidate),))
 
 
-def _best_allocation(
-    work: Study, choices: Choices, cost: Costing, target: float, judge: Judge, options: Options, progress: Progress
-) -> Array:
+def _best(
+    work: Study,
+    orders: Sequence[Choices],
+    latenesses: Sequence[float],
+    cost: Costing,
+    target: float,
+    judge: Judge,
+    options: Options,
+    progress: Progress,
+) -> tuple[Choices, Array]:
     """Of a few ways to spend the budget the one that does the least damage on the holdout after a quick refit.
 
     What cuts in different places do to each other is in no curve of a single group; how much the early ones are
-    made up for later differs from network to network.
+    made up for later differs from network to network, and so does which order of channels serves best.
     """
-    # A refit runs the original and the cut model, and computes about as much again for each.
-    one = 4 * macs(work.coupling)(sizes(work.coupling)) * work.fit.count
-    latenesses = allocations(EFFORTS[options.effort], one)
-    tried = sorted({tuple(within(choices, cost, target, lateness)) for lateness in latenesses})
-    if len(tried) == 1 or options.refit == "none":
-        return within(choices, cost, target)
+    ways: dict[bytes, tuple[Choices, Array]] = {}
+    for choices in orders:
+        for lateness in latenesses:
+            counts = within(choices, cost, target, lateness)
+            ways.setdefault(keep_of(work.coupling, choices.rankings, counts).tobytes(), (choices, counts))
+    tried = list(ways.values())
+    if len(tried) == 1:
+        return tried[0]
     quick = replace(options, effort="fast")
-    found = []
-    for counts in tried:
-        candidate = attempt(work, choices, np.asarray(counts, dtype=np.int64), judge, quick, progress)
-        found.append((judge.damage(candidate.model), counts))
-    return np.asarray(min(found)[1], dtype=np.int64)
+    some = np.linspace(0, work.fit.count - 1, min(work.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
+    part = replace(work, fit=work.fit.take(some))
+    found = [judge.damage(attempt(part, *way, judge, quick, progress).model) for way in tried]
+    return tried[int(np.argmin(found))]
+
+
+def _best_order(
+    work: Study,
+    orders: Sequence[Choices],
+    cost: Costing,
+    share: float,
+    judge: Judge,
+    options: Options,
+    progress: Progress,
+) -> Choices:
+    """The order of channels that serves best at ``share`` of ``cost``, or as near to it as it goes."""
+    full = cost(sizes(work.coupling))
+    least = max(cost(narrowest(choices)) for choices in orders)
+    return _best(work, orders, UNTRIED, cost, max(share * full, least), judge, options, progress)[0]
 
 
 def cost_of(work: Study, kind: str, value: float) -> tuple[Cost, float]:
@@ -155,7 +188,7 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
     cost = macs(work.coupling)
     full = cost(sizes(work.coupling))
     free = lossless(choices)
-    low = max(cost(np.asarray([c.widths[0] for c in choices.curves])) / full, LEAST_KEPT)
+    low = max(cost(narrowest(choices)) / full, LEAST_KEPT)
     high = cost(free) / full
     best = attempt(work, choices, free, judge, options, progress)
     steps = [_step(work, best)]
@@ -179,7 +212,7 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
             f"no cut stays within a drop of {options.budget.value:g}; the smallest seen is {lowest:.4g}: "
             "allow more with --max-drop, or set a size with --macs"
         )
-    return Found(best, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+    return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 
 
 def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:
@@ -193,10 +226,10 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
     full = cost(sizes(work.coupling))
     if options.latency_table is not None:
         candidate = attempt(work, choices, within(choices, cost, wanted * full), judge, options, progress)
-        return Found(candidate, (_step(work, candidate),))
+        return Found(candidate, choices, (_step(work, candidate),))
     progress.stage("latency", CORRECTIONS)
     feeds = next(work.fit.batches(1))
-    least = cost(np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)) / full
+    least = cost(narrowest(choices)) / full
     low, high = least, 1.0
     target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
@@ -218,4 +251,4 @@ def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, p
             f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
         )
     candidate = attempt(work, choices, best, judge, options, progress)
-    return Found(candidate, (_step(work, candidate),))
+    return Found(candidate, choices, (_step(work, candidate),))

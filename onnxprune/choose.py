@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.budget.allocate import Curve, allocate
-from onnxprune.budget.cost import Costing, sizes
+from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
@@ -16,12 +16,12 @@ from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.describe import lock_text
-from onnxprune.effort import EFFORTS
+from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import Gram
 from onnxprune.linear.threads import blas_threads
-from onnxprune.options import Options
+from onnxprune.options import AUTO, Options
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
@@ -37,10 +37,11 @@ WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 class Choices:
     """Per group: the order in which units stay, and what each width would cost the output.
 
-    ``tiers``: the same curves with the widths that may be chosen, those that run fastest first.  ``time``: what
-    says how fast they run.
+    ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
+    chosen, those that run fastest first.  ``time``: what says how fast they run.
     """
 
+    select: str
     rankings: tuple[Ranking, ...]
     tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, Gram]
@@ -52,10 +53,13 @@ class Choices:
         return self.tiers[-1]
 
 
-def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranking, ...], Mapping[int, Gram]]:
-    """Calibrate, and order the units of every group; also the second moments that this took, by layer index.
+def rank(
+    work: Study, options: Options, progress: Progress
+) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, Gram]]:
+    """Calibrate, and order the units of every group by each selector that is to be tried, by name; also the second
+    moments that this took, by layer index.
 
-    Cost: one pass of the original over the calibration data, and u³ per group of u units.
+    Cost: one pass of the original over the calibration data, and what the selectors say of theirs.
 
     Raises:
         BudgetError: where the model has nothing to prune; the message says what holds it.
@@ -63,42 +67,60 @@ def rank(work: Study, options: Options, progress: Progress) -> tuple[tuple[Ranki
     if not work.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(work.coupling)}")
     moments = measure(work.coupling, list(work.layers), work.fit, work.engine, options.seed, progress)
+    names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(work))
     progress.stage("select", len(work.coupling.groups))
-    select = SELECTORS[options.select]
-    rankings = []
+    rankings: dict[str, list[Ranking]] = {name: [] for name in names}
     for group in work.coupling.groups:
         with blas_threads(len(group)):
             found = evidence(work.coupling, group, work.layers, moments.grams)
-        rankings.append(select(found, options.seed + group.id))
+        for name in names:
+            rankings[name].append(SELECTORS[name](found, options.seed + group.id))
         progress.advance()
-    return tuple(rankings), moments.grams
+    return {name: tuple(found) for name, found in rankings.items()}, moments.grams
+
+
+def trial_macs(work: Study) -> float:
+    """Multiply-accumulates of one quick refit: it runs the original and the cut model, and computes about as much
+    again for each."""
+    return float(4 * macs(work.coupling)(sizes(work.coupling)) * min(work.fit.count, TRIAL_SAMPLES))
 
 
 def price(
-    work: Study, options: Options, rankings: Sequence[Ranking], grams: Mapping[int, Gram], progress: Progress
-) -> Choices:
-    """Measure how each group's narrowing hurts the output on the holdout, and which widths are worth it.
+    work: Study,
+    options: Options,
+    rankings: Mapping[str, Sequence[Ranking]],
+    grams: Mapping[int, Gram],
+    progress: Progress,
+) -> tuple[Choices, ...]:
+    """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the
+    widths that are worth it.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.curves`, once per selector, and :func:`onnxprune.latency.source.clock`.
     """
-    found = curves(
-        work.coupling,
-        rankings,
-        work.layers,
-        grams,
-        work.holdout,
-        work.engine,
-        work.frozen,
-        EFFORTS[options.effort],
-        options.memory or DEFAULT_MEMORY,
-        progress,
-    )
+    found = {
+        name: curves(
+            work.coupling,
+            order,
+            work.layers,
+            grams,
+            work.holdout,
+            work.engine,
+            work.frozen,
+            EFFORTS[options.effort],
+            options.memory or DEFAULT_MEMORY,
+            progress,
+        )
+        for name, order in rankings.items()
+    }
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":
         # Odd widths only ever cost time.
         allowed = allowed[:2]
-    return Choices(tuple(rankings), tuple(_restricted(found, widths) for widths in allowed), grams, ticking.time)
+    return tuple(
+        Choices(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
+        for name, order in rankings.items()
+    )
 
 
 def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:
@@ -151,6 +173,11 @@ def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0
             best = damage, kept
     assert best is not None
     return best[1]
+
+
+def narrowest(choices: Choices) -> Array:
+    """The fewest units that every group may keep, float64 (groups,)."""
+    return np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)
 
 
 def lossless(choices: Choices) -> Array:

@@ -11,8 +11,15 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: Samples that the damage is measured on.
 LEAST_PROBES, MOST_PROBES = 16, 128
 TRIED, UNTRIED = (0.0, 0.75, 1.5), (1.0,)
-#: Share of the allowance that trying allocations may take: the usual one is seldom far from the best.
-TRIES = 0.25
+#: Orders of channels worth trying against each other; the one to trust where that is too much, or asks for too much.
+RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)
+#: Calibration samples that are used of any data, and of the data of a model so small that they cost little; of these
+#: at most so many for trying what is not certain to be taken.
+SAMPLES, MOST_SAMPLES, TRIAL_SAMPLES = 256, 2048, 256
+#: Share of the allowance that one pass over the samples may take.
+PASS = 0.1
+#: Share of the allowance that trying orders and allocations may take: the usual ones are seldom far from the best.
+TRIES = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,16 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
 )
 
 
+def samples(effort: Effort, macs: float) -> int:
+    """Calibration samples worth using of a model of ``macs`` each.
+
+    >>> [samples(EFFORTS["default"], macs) for macs in (4e7, 3e8, 4e9)], samples(EFFORTS["fast"], 4e7)
+    ([2048, 833, 256], 256)
+    """
+    affordable = int(effort.allowance * PASS / max(macs, 1.0)) if effort.rounds else SAMPLES
+    return min(MOST_SAMPLES, max(SAMPLES, affordable))
+
+
 def measurements(effort: Effort, macs: float) -> tuple[tuple[float, ...], int]:
     """(shares, samples) for a measurement that costs ``macs`` per share and sample.
 
@@ -43,10 +60,22 @@ def measurements(effort: Effort, macs: float) -> tuple[tuple[float, ...], int]:
     return shares, min(MOST_PROBES, max(LEAST_PROBES, affordable))
 
 
-def allocations(effort: Effort, macs: float) -> tuple[float, ...]:
-    """Latenesses to try (:func:`onnxprune.choose.within`), each at ``macs``; one, untried, where that is too much.
+def selectors(effort: Effort, macs: float) -> tuple[str, ...]:
+    """Selectors whose orders are tried, each at ``macs``; one, untried, where that is too much.
 
-    >>> allocations(EFFORTS["default"], 1e11), allocations(EFFORTS["default"], 5e11)
+    >>> selectors(EFFORTS["default"], 5e11), selectors(EFFORTS["default"], 3e12), selectors(EFFORTS["fast"], 1e9)
+    (('qr', 'obs'), ('obs',), ('qr',))
+    """
+    if not effort.rounds:
+        return QUICKEST
+    return RIVALS if macs * len(RIVALS) <= TRIES * effort.allowance else TRUSTED
+
+
+def allocations(effort: Effort, orders: int, macs: float) -> tuple[float, ...]:
+    """Latenesses to try (:func:`onnxprune.choose.within`) with each of ``orders`` orders, at ``macs`` each; one where
+    that is too much.
+
+    >>> allocations(EFFORTS["default"], 2, 1e11), allocations(EFFORTS["default"], 2, 5e11)
     ((0.0, 0.75, 1.5), (1.0,))
     """
-    return TRIED if macs * len(TRIED) <= TRIES * effort.allowance and effort.rounds else UNTRIED
+    return TRIED if macs * orders * len(TRIED) <= TRIES * effort.allowance and effort.rounds else UNTRIED

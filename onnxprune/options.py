@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
     from onnxprune.calibration.preprocess import Preprocess
 
-SELECTORS = ("qr", "obs", "magnitude", "random")
+#: The selector of which nothing is asked: see :func:`onnxprune.effort.selectors`.
+AUTO = "auto"
+SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 EFFORT_NAMES = ("fast", "default", "best")
-#: Calibration samples that are used where nothing else is asked for.
-SAMPLES = 256
 
 
 @dataclass(frozen=True)
 class Options:
     """The choices of a run.
 
-    ``samples``: how many calibration samples are used, None for :data:`SAMPLES` (of made-up ones fewer: see
-    :mod:`onnxprune.calibration.synthetic`).  ``preprocess``: None for the usual one of the model's input.
+    ``samples``: how many calibration samples are used, None for what the model's size allows
+    (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).  ``preprocess``: None for the usual one of the model's input.
     ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
     multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
     elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
@@ -45,7 +45,7 @@ class Options:
     budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
     samples: int | None = None
     preprocess: Preprocess | None = None
-    select: str = "qr"
+    select: str = AUTO
     refit: str = "lstsq"
     round_to: int | None = None
     latency_table: Path | None = None

@@ -5,25 +5,29 @@ A :class:`Study` is made once per run and read by all later stages.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 from onnx import helper as oh
 
+from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.dataset import Dataset, InputSpec
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
 from onnxprune.describe import reading_notes
+from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.errors import BudgetError
 from onnxprune.graph.facts import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
-from onnxprune.options import SAMPLES, Options
+from onnxprune.options import Options
 from onnxprune.runtime.probe import expected_integer
 from onnxprune.runtime.session import Engine
 
@@ -66,8 +70,15 @@ def engine_of(options: Options) -> Engine:
 
 
 def samples_of(data: object | None, options: Options) -> int | None:
-    """How many samples to open; None leaves the number to those who make them up."""
+    """How many samples to open at first; None leaves the number to those who make them up."""
     return options.samples if options.samples is not None or data is None else SAMPLES
+
+
+def _reopens(data: object) -> bool:
+    """Whether the same data come when it is opened again, at little cost: no stream, and no function of the user's."""
+    if isinstance(data, str | os.PathLike):
+        return Path(data).expanduser().exists()
+    return isinstance(data, Mapping | np.ndarray)
 
 
 def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
@@ -85,6 +96,9 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
+    worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
+    if options.samples is None and worth > SAMPLES and _reopens(data):
+        dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
     fit, holdout = split(dataset, options.seed)
     return Study(
         loaded,
@@ -94,8 +108,14 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         holdout,
         engine_of(options),
         frozen_groups(coupling, options.exclude, options.only),
-        (*dataset.notes, *reading_notes(loaded, coupling)),
+        (*_few(dataset, options), *dataset.notes, *reading_notes(loaded, coupling)),
     )
+
+
+def _few(dataset: Dataset, options: Options) -> tuple[str, ...]:
+    if options.samples is None or dataset.count >= options.samples:
+        return ()
+    return (f"all {dataset.count} samples are used, fewer than --samples {options.samples}",)
 
 
 def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:

@@ -11,7 +11,7 @@ from onnxprune.errors import OptionError
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"select": "qrr"}, "did you mean 'qr'.*; there are qr, obs, magnitude, random"),
+        ({"select": "qrr"}, "did you mean 'qr'.*; there are auto, qr, obs, magnitude, random"),
         ({"effort": "fst"}, "did you mean 'fast'"),
         ({"refit": "x"}, "there are lstsq, none"),
         ({"rules": "x"}, "there are exact, approximate"),

@@ -207,7 +207,7 @@ def test_a_fit_that_held_out_rows_do_not_confirm_is_rejected() -> None:
 def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on = table("conv-bias")
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
-    choices = price(on.work, OPTIONS, on.rankings, on.grams, Silent())
+    (choices,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
     feeds = next(on.work.holdout.batches(16))
     (wanted,) = run(on.coupling.graph.model, feeds)
 

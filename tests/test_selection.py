@@ -7,11 +7,13 @@ import onnx
 import pytest
 import scipy.linalg
 from graphs import Sketch
-from workbench import OPTIONS, Bench, bench, correlated
+from workbench import Bench, bench, correlated
 
 from onnxprune.calibration.moments import layer_geometry
 from onnxprune.coupling.groups import Group
+from onnxprune.effort import QUICKEST, RIVALS, TRUSTED
 from onnxprune.linear.form import Layer, sample_rows, to_normal
+from onnxprune.options import AUTO
 from onnxprune.options import SELECTORS as NAMES
 from onnxprune.runtime.session import open_session, run, with_outputs
 from onnxprune.selection.base import Evidence, covariance, evidence, readers_of, reading_axis
@@ -180,7 +182,7 @@ def test_rows_of_r_behind_the_rank_are_zero() -> None:
     assert not rows[3:].any()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SELECTORS)
 def test_every_selector_ranks_all_units_and_falls_from_one_to_zero(on: Bench, name: str) -> None:
     for group in on.coupling.groups:
         ranking = SELECTORS[name](found(on, group), 3)
@@ -195,8 +197,8 @@ def test_every_selector_ranks_all_units_and_falls_from_one_to_zero(on: Bench, na
 
 
 def test_the_table_holds_what_the_options_offer() -> None:
-    assert set(SELECTORS) == set(NAMES)
-    assert OPTIONS.select in SELECTORS
+    assert {*SELECTORS, AUTO} == set(NAMES)
+    assert {*RIVALS, *TRUSTED, *QUICKEST} <= set(SELECTORS)
 
 
 def test_random_depends_on_its_seed_and_nothing_else(on: Bench) -> None:

@@ -24,6 +24,7 @@ from onnxprune.choose import Choices, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.form import Layer
+from onnxprune.options import AUTO
 from onnxprune.plan import keep_vector
 from onnxprune.refit.fit import Fit
 from onnxprune.refit.targets import Target, target_of
@@ -36,7 +37,7 @@ Change = Callable[[], AbstractContextManager[object]]
 def pruned(
     bench: Workbench,
     kept: float,
-    select: str = "qr",
+    select: str = AUTO,
     refit: str = "lstsq",
     effort: str = "default",
     exclude: tuple[str, ...] = (),
@@ -54,7 +55,7 @@ def pruned(
         )  # fmt: skip
 
 
-def own(select: str = "qr", refit: str = "lstsq", effort: str = "default", change: Change = nullcontext) -> Method:
+def own(select: str = AUTO, refit: str = "lstsq", effort: str = "default", change: Change = nullcontext) -> Method:
     """The package with these options, one of its parts exchanged by ``change``."""
 
     def method(bench: Workbench, kept: Sequence[float], python: str) -> Outcomes:

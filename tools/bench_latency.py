@@ -119,15 +119,14 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
         return
     work = study(load(path), None, options)
     rankings, grams = rank(work, options, Silent())
-    known: dict[bool, Choices] = {}
+    known: dict[bool, tuple[Choices, ...]] = {}
     for budget in jobs:
         asked = replace(options, budget=budget)
         timed = budget.kind == "latency"
         if timed not in known:
             known[timed] = price(work, asked, rankings, grams, Silent())
-        choices = known[timed]
         try:
-            found = find(work, choices, judge(work, None), asked, Silent())
+            found = find(work, known[timed], judge(work, None), asked, Silent())
         except OnnxPruneError as error:
             print(f"{path.stem} {budget.describe()}: {error}", file=sys.stderr)
             continue

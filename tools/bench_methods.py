@@ -100,6 +100,7 @@ DEFAULT = "onnxprune"
 OWN: Mapping[str, Method] = MappingProxyType(
     {
         DEFAULT: own(),
+        "onnxprune-select-qr": own(select="qr"),
         "onnxprune-select-obs": own(select="obs"),
         "onnxprune-select-magnitude": own(select="magnitude"),
         "onnxprune-select-random": own(select="random"),

@@ -74,7 +74,7 @@ def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> 
         notes += (f"ignored, as the model has no such input: {', '.join(matched.ignored)}",)
     limit = _batch_limit(parts, origin)
     total = _sample_count(parts, origin)
-    chosen, choice_notes = choose(total, request.samples, request.seed)
+    chosen = choose(total, request.samples, request.seed)
     labels = None if matched.labels is None else check_labels(arrays[matched.labels], total, origin)
 
     def fetch(rows: Sequence[int]) -> Feeds:
@@ -86,7 +86,7 @@ def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> 
         count=len(chosen),
         labels=None if labels is None else labels[chosen],
         origin=counted(len(chosen), total, f"samples in {origin}"),
-        notes=choice_notes + notes,
+        notes=notes,
         fetch=subset(fetch, chosen),
         batch_limit=limit,
     )

@@ -86,19 +86,16 @@ def subset(fetch: Fetch, chosen: NDArray[np.int64]) -> Fetch:
     return fetch_chosen
 
 
-def choose(count: int, samples: int | None, seed: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Which of `count` samples to use, ascending: a seeded subset, or all; and what to say about it."""
+def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:
+    """Which of `count` samples to use, ascending: a seeded subset of at most `samples`, or all."""
     if samples is not None and samples < 1:
         raise DataError(f"the number of samples must be at least 1, got {samples}")
     if count == 0:
         raise DataError("the data holds no samples; give at least one")
-    if samples is None or samples == count:
-        return np.arange(count, dtype=np.int64), ()
-    if samples > count:
-        note = f"all {count} samples are used, fewer than --samples {samples}"
-        return np.arange(count, dtype=np.int64), (note,)
+    if samples is None or samples >= count:
+        return np.arange(count, dtype=np.int64)
     picked = np.random.default_rng(seed).choice(count, size=samples, replace=False)
-    return np.sort(picked).astype(np.int64), ()
+    return np.sort(picked).astype(np.int64)
 
 
 def counted(chosen: int, count: int, what: str) -> str:

@@ -70,7 +70,7 @@ def open_feeds(items: Items, request: Request) -> Dataset:
     the others are checked when fetched.
     """
     origin, specs = items.origin, request.specs
-    chosen, choice_notes = choose(items.count, request.samples, request.seed)
+    chosen = choose(items.count, request.samples, request.seed)
     first = _sample(items, int(chosen[0]), specs)
     inputs = [spec.name for spec in specs]
     label_key = next((key for key in LABEL_COLUMNS if key in first and key not in inputs), None)
@@ -113,7 +113,7 @@ def open_feeds(items: Items, request: Request) -> Dataset:
         count=len(chosen),
         labels=labels,
         origin=counted(len(chosen), items.count, f"samples from {origin}"),
-        notes=items.notes + choice_notes + notes,
+        notes=items.notes + notes,
         fetch=subset(fetch, chosen),
         batch_limit=batch_limit,
     )

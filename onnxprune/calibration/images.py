@@ -117,7 +117,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
             f"images cannot feed input '{spec.name}' of shape {shape_text(spec.shape)}: "
             "it needs 1, 3 or 4 channels, height and width; give .npz or .npy arrays"
         )
-    chosen, notes = choose(source.count, request.samples, request.seed)
+    chosen = choose(source.count, request.samples, request.seed)
     applied, default_note = (preprocess, None) if preprocess is not None else default_preprocess(spec, layout)
     shape, shape_notes = geometry(spec, layout, applied)
     encoder = make_encoder(applied, spec, layout)
@@ -146,7 +146,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
         count=len(chosen),
         labels=None if source.labels is None else source.labels[chosen],
         origin=counted(len(chosen), source.count, source.origin),
-        notes=source.notes + notes + shape_notes + (() if default_note is None else (default_note,)),
+        notes=source.notes + shape_notes + (() if default_note is None else (default_note,)),
         fetch=subset(fetch, chosen),
         batch_limit=limit,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxprune.budget.target import Budget, Kind
 from onnxprune.cli import values
 from onnxprune.cli.parser import Parser, UsageError, nearest
-from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS, Options
+from onnxprune.options import AUTO, EFFORT_NAMES, REFITS, SELECTORS, Options
 
 if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess
@@ -59,7 +59,7 @@ def add_pruning(parser: Parser) -> None:
         parser.add_argument(f"--{kind}", type=values.fraction, metavar="R")
     parser.add_argument("--size", type=values.size, metavar="R-or-BYTES")
     parser.add_argument("--max-drop", type=values.drop, metavar="X")
-    parser.add_argument("--select", type=values.choice(SELECTORS), default="qr")
+    parser.add_argument("--select", type=values.choice(SELECTORS), default=AUTO)
     parser.add_argument("--refit", type=values.choice(REFITS), default="lstsq")
     parser.add_argument("--effort", type=values.choice(EFFORT_NAMES), default="default")
     parser.add_argument("--round", dest="round_to", type=values.multiple, default=None, metavar="auto|N")

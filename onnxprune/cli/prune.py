@@ -19,7 +19,7 @@ onnxprune [prune] MODEL.onnx [options]         make it smaller, without training
 data
   --data SRC           folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
                        hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
-  --samples N          calibration samples to use (256; of synthetic ones 128)
+  --samples N          at most; default: 256 to 2048, by the cost of one
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
   --test SRC           labelled data, for the accuracy in the report only
@@ -28,7 +28,7 @@ budget, one of         R is the fraction KEPT; default: --max-drop 0.01
   --max-drop X         the smallest model whose holdout drop stays within X
   --eval FILE.py:FUNC  your metric, f(session_runner) -> float, not the drop
 how
-  --select METHOD      qr, obs, magnitude or random (qr)
+  --select METHOD      auto, qr, obs, magnitude or random (auto)
   --refit METHOD       lstsq or none (lstsq)
   --effort LEVEL       fast, default or best: computing spent on accuracy
   --round auto|N       channel counts are multiples of N (auto: fastest here)

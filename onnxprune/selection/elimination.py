@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg.blas import sgemm
+from scipy.linalg.lapack import spotrf, spotri
 
 from onnxprune.linear.threads import blas_threads
 from onnxprune.selection import qr
@@ -30,59 +31,110 @@ Array = np.ndarray
 DAMPING = 1.0
 #: One in so many of the channels that are left goes at a time, out of twice as many that cost least.
 BATCH = 16
+#: Share of the stored units that are left when those that are gone are taken out.
+COMPACT = 0.8
 
 
 class _Surface:
-    """One reader, during elimination: ``weight`` (g, o, n) and ``inverse`` P (g, n, n) of the inputs that are left;
-    ``at`` (u, m): where the units' inputs are among these; ``energy`` of the whole output."""
+    """One reader, during elimination: ``weight`` (g, o, n) and ``inverse`` P (g, n, n), float32; ``at`` (u, m): where
+    the units' inputs are among these; ``energy`` of the whole output.
+
+    What left stays in both as zeros until it is worth while to take it out.
+    """
 
     def __init__(self, weight: Array, inverse: Array, at: Array, energy: float) -> None:
         self.weight, self.inverse, self.at, self.energy = weight, inverse, at, energy
 
-    def pool(self, units: Array) -> _Surface:
+    def pool(self, units: Array) -> _Pool:
         """A few units alone, numbered anew."""
         at = self.at[units].ravel()
-        inside = np.arange(len(at)).reshape(len(units), -1)
-        return _Surface(self.weight[:, :, at], self.inverse[:, at[:, None], at], inside, self.energy)
+        weight = self.weight[:, :, at]
+        inverse = np.ascontiguousarray(self.inverse[:, at[:, None], at])
+        return _Pool(weight.transpose(0, 2, 1) @ weight, inverse, len(units), self.energy)
 
     def scores(self, units: Array) -> Array:
         """What the loss of each of ``units`` alone adds to the squared error, as a share of the output's energy."""
         at = self.at[units]
         total = np.zeros(len(units))
         for inverse, weight in zip(self.inverse, self.weight, strict=True):
-            total += _added(inverse[at[:, :, None], at[:, None, :]], weight[:, at].transpose(1, 2, 0))
+            mine = weight[:, at].transpose(1, 2, 0)
+            total += _added(inverse[at[:, :, None], at[:, None, :]], mine @ mine.transpose(0, 2, 1))
         return total / self.energy
 
-    def remove(self, units: Array, left: Array) -> None:
-        """``units`` leave; ``left`` are those that stay."""
+    def remove(self, units: Array) -> None:
         gone = self.at[units].ravel()
-        stay = np.setdiff1d(np.arange(self.inverse.shape[1]), gone)
-        weights, inverses = [], []
         for inverse, weight in zip(self.inverse, self.weight, strict=True):
-            gain = np.linalg.solve(inverse[np.ix_(gone, gone)], inverse[np.ix_(gone, stay)])
-            weights.append(weight[:, stay] - weight[:, gone] @ gain)
-            inverses.append(inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, gone)] @ gain)
-        self.weight, self.inverse = np.stack(weights), np.stack(inverses)
+            rows = inverse[gone]
+            gain = np.linalg.solve(rows[:, gone], rows)
+            weight -= weight[:, gone] @ gain
+            # BLAS counts columns first: the transpose of a symmetric matrix is a view that it can write to.
+            sgemm(-1.0, rows.T, gain.T, 1.0, inverse.T, trans_b=True, overwrite_c=True)
+
+    def compact(self, left: Array) -> None:
+        """Only the units ``left`` have inputs here from now on."""
+        stay = np.sort(self.at[left].ravel())
+        self.weight = self.weight[:, :, stay]
+        self.inverse = np.ascontiguousarray(self.inverse[:, stay[:, None], stay])
         self.at = self.at.copy()
         self.at[left] = np.searchsorted(stay, self.at[left])
 
 
+class _Pool:
+    """One reader's inputs of the units that may leave next: ``product`` WᵀW and ``inverse`` P, both (g, n, n), float32,
+    m inputs per unit side by side."""
+
+    def __init__(self, product: Array, inverse: Array, units: int, energy: float) -> None:
+        self.product, self.inverse, self.energy = product, inverse, energy
+        self.each = product.shape[1] // units
+        block = np.arange(units)[:, None] * self.each + np.arange(self.each)
+        self.blocks = block[:, :, None], block[:, None, :]
+
+    def scores(self) -> Array:
+        """As of a surface, of every unit; noise where it has left."""
+        total = np.zeros(len(self.blocks[0]))
+        for inverse, product in zip(self.inverse, self.product, strict=True):
+            total += _added(inverse[self.blocks], product[self.blocks])
+        return total / self.energy
+
+    def remove(self, unit: int) -> None:
+        gone = slice(unit * self.each, (unit + 1) * self.each)
+        for inverse, product in zip(self.inverse, self.product, strict=True):
+            rows, shared = inverse[gone], product[gone]
+            gain = np.linalg.solve(rows[:, gone], rows)
+            # (W − W_u g)ᵀ(W − W_u g), with g the gain.
+            product -= gain.T @ (shared - shared[:, gone] @ gain) + shared.T @ gain
+            inverse -= rows.T @ gain
+            # What has left must not divide by zero.
+            inverse[gone, gone] = np.eye(self.each)
+
+
 def _surface(reading: Reading) -> _Surface:
-    weights = reading.weight.astype(np.float64)
+    weights = reading.weight.astype(np.float32)
     inverses, energy = [], 0.0
     for g, weight in enumerate(weights):
-        moments = covariance(reading.gram, g) / max(reading.gram.rows, 1)
-        energy += float(np.einsum("on,on->", weight @ moments, weight))
+        moments = (covariance(reading.gram, g) / max(reading.gram.rows, 1)).astype(np.float32)
+        energy += float(np.vdot(weight @ moments, weight))
         size = len(moments)
         moments[np.diag_indices(size)] += DAMPING * max(float(np.trace(moments)) / size, 1e-30)
-        factor = scipy.linalg.cho_factor(moments, lower=True, overwrite_a=True, check_finite=False)
-        inverses.append(scipy.linalg.cho_solve(factor, np.eye(size), overwrite_b=True, check_finite=False))
+        inverses.append(_inverse(moments))
     return _Surface(weights, np.stack(inverses), reading.features, max(energy, 1e-30))
 
 
-def _added(block: Array, weight: Array) -> Array:
-    """tr(wᵀ B⁻¹ w) per unit, for ``block`` B (u, m, m) and ``weight`` w (u, m, o)."""
-    return np.asarray(np.einsum("umo,umo->u", weight, np.linalg.solve(block, weight)))
+def _inverse(matrix: Array) -> Array:
+    """Of a symmetric positive definite matrix, which is overwritten."""
+    factor, failed = spotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+    if failed:
+        raise np.linalg.LinAlgError("the moments of a layer's inputs are not positive definite")
+    half, _ = spotri(factor, lower=True, overwrite_c=True)
+    lower = np.tril(half)
+    return np.ascontiguousarray(lower + np.tril(lower, -1).T)
+
+
+def _added(block: Array, product: Array) -> Array:
+    """tr(B⁻¹ WᵀW) per unit, for B and WᵀW (u, m, m)."""
+    if block.shape[1] == 1:
+        return np.asarray((product / block)[:, 0, 0])
+    return np.asarray(np.trace(np.linalg.solve(block, product), axis1=1, axis2=2))
 
 
 def select(evidence: Evidence, seed: int) -> Ranking:
@@ -101,6 +153,7 @@ def select(evidence: Evidence, seed: int) -> Ranking:
 def _eliminated(evidence: Evidence) -> Ranking:
     surfaces = [_surface(reading) for reading in evidence.readings]
     left = np.arange(len(evidence.magnitude))
+    stored = len(left)
     gone: list[int] = []
     price: list[float] = []
     while len(left) > 1:
@@ -113,7 +166,11 @@ def _eliminated(evidence: Evidence) -> Ranking:
         leaving = pool[[k for k, _ in picked]]
         left = np.setdiff1d(left, leaving)
         for surface in surfaces:
-            surface.remove(leaving, left)
+            surface.remove(leaving)
+        if len(left) <= stored * COMPACT:
+            stored = len(left)
+            for surface in surfaces:
+                surface.compact(left)
     last = np.sum([surface.scores(left) for surface in surfaces])
     order = np.asarray([*left.tolist(), *gone[::-1]])
     added = np.asarray([last, *price[::-1]])
@@ -121,15 +178,15 @@ def _eliminated(evidence: Evidence) -> Ranking:
     return Ranking(order, tail / max(float(tail[0]), 1e-300))
 
 
-def _cheapest(pools: Sequence[_Surface], size: int, count: int) -> list[tuple[int, float]]:
+def _cheapest(pools: Sequence[_Pool], size: int, count: int) -> list[tuple[int, float]]:
     """(number in the pool, what its loss added) of ``count`` units, one after the other."""
     found: list[tuple[int, float]] = []
-    left = np.arange(size)
+    gone = np.zeros(size)
     while len(found) < count:
-        scores = np.sum([pool.scores(left) for pool in pools], axis=0)
-        worst = int(left[np.argmin(scores)])
-        found.append((worst, max(float(scores.min()), 0.0)))
-        left = left[left != worst]
+        scores = np.sum([pool.scores() for pool in pools], axis=0) + gone
+        worst = int(np.argmin(scores))
+        found.append((worst, max(float(scores[worst]), 0.0)))
+        gone[worst] = np.inf
         for pool in pools:
-            pool.remove(np.asarray([worst]), left)
+            pool.remove(worst)
     return found

@@ -124,7 +124,7 @@ class Workbench:
 
     def priced(self, rankings: tuple[Ranking, ...]) -> Choices:
         """The package's error curves, measured for these orders."""
-        return price(self.work, self.options, rankings, self.grams, Silent())
+        return price(self.work, self.options, {self.options.select: rankings}, self.grams, Silent())[0]
 
     def allocated(self, choices: Choices, kept: float) -> Array:
         counts = within(choices, self.cost, kept * self.full * (1 + 1e-12))

@@ -1,0 +1,64 @@
+"""How many calibration samples a run takes where nothing is said of it, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from graphs import Sketch
+
+from onnxprune.effort import MOST_SAMPLES, SAMPLES
+from onnxprune.graph.load import load
+from onnxprune.options import Options
+from onnxprune.study import Study, study
+
+WIDE, MANY = 6, MOST_SAMPLES + 100
+
+
+def opened(data: object, options: Options) -> Study:
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.op("MatMul", sketch.input("x", ["n", WIDE]), sketch.weight(WIDE, 12)))
+    sketch.output(sketch.op("MatMul", hidden, sketch.weight(12, 3)), ["n", 3])
+    return study(load(sketch.model()), data, options)
+
+
+def taken(data: object, options: Options) -> int:
+    work = opened(data, options)
+    return work.fit.count + work.holdout.count
+
+
+def samples_like(count: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, WIDE)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (Options(), MOST_SAMPLES),
+        (Options(effort="fast"), SAMPLES),
+        (Options(samples=30), 30),
+        (Options(samples=MANY + 1), MANY),
+    ],
+)
+def test_a_small_model_takes_more_samples_than_a_large_one_unless_told(options: Options, count: int) -> None:
+    assert taken(samples_like(MANY), options) == count
+
+
+def test_what_can_be_read_only_once_is_not_read_again() -> None:
+    data = samples_like(MANY)
+    read = []
+
+    def stream() -> Iterator[dict[str, np.ndarray]]:
+        for number, sample in enumerate(data):
+            read.append(number)
+            yield {"x": sample[None]}
+
+    assert taken(stream(), Options()) == SAMPLES
+    assert len(read) <= SAMPLES + 1
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, False), (5, False), (9, True)])
+def test_fewer_samples_than_asked_for_are_told(asked: int | None, told: bool) -> None:
+    notes = opened(samples_like(5), Options(samples=asked)).notes
+    assert ("all 5 samples are used, fewer than --samples 9" in notes) == told
