@@ -15,7 +15,7 @@ import numpy as np
 from onnx import helper as oh
 
 from onnxprune.budget.cost import macs, sizes
-from onnxprune.calibration.dataset import Dataset, InputSpec
+from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
@@ -97,8 +97,10 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
     worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
-    if options.samples is None and worth > SAMPLES and _reopens(data):
+    if options.samples is None and worth != SAMPLES and _reopens(data):
         dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
+    elif options.samples is None and worth < dataset.count:
+        dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
     return Study(
         loaded,

@@ -1,6 +1,6 @@
 """Prune every model of the assets' table ``main`` and print what became of it.
 
-    ONNXPRUNE_ASSETS=/path/to/assets python tools/bench_main.py [--macs 0.7] [--only GLOB] [--samples 256]
+    ONNXPRUNE_ASSETS=/path/to/assets python tools/bench_main.py [--macs 0.7] [--only GLOB] [--samples N]
 
 Runs the command line, as a user would, one model after the other; prints a table and one JSON line.
 """
@@ -90,7 +90,7 @@ def prune(entry: Entry, assets: Path, extra: list[str]) -> Row:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--macs", default="0.7")
-    parser.add_argument("--samples", default="256")
+    parser.add_argument("--samples", default="", help="calibration samples; left out, as many as the tool takes")
     parser.add_argument("--only", default="*")
     parser.add_argument("rest", nargs="*", help="further arguments for onnxprune, after --")
     arguments = parser.parse_args()
@@ -102,7 +102,8 @@ def main() -> int:
     for entry in MODELS:
         if not fnmatch.fnmatch(entry.model, arguments.only):
             continue
-        row = prune(entry, assets, ["--macs", arguments.macs, "--samples", arguments.samples, *arguments.rest])
+        samples = ["--samples", arguments.samples] if arguments.samples else []
+        row = prune(entry, assets, ["--macs", arguments.macs, *samples, *arguments.rest])
         rows.append(row)
         print(
             f"{row.model:38} {row.macs:6.3f} {row.top1_before:7.2%} {row.top1_after:7.2%} {row.drop:6.1%} "
