@@ -21,7 +21,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
 from onnxprune.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share, reading_notes
-from onnxprune.errors import BudgetError, PlanError, VerificationError
+from onnxprune.errors import BudgetError, ModelError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -314,12 +314,24 @@ def compare_models(
     """See :func:`compare`; outputs are compared on the data, by name.
 
     Raises:
-        ModelError: where the models have no output in common.
+        ModelError: where the models take different inputs, or have no output in common.
     """
     first, second = load(a), load(b)
+    _check_inputs(first, second)
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
     return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
+
+
+def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:
+    """Raise ModelError where the second model could not be fed what the first is."""
+    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
+    if ours != theirs:
+        told = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
+        raise ModelError(
+            f"the models take different inputs: {first.path or 'the first'} {told[0]}, "
+            f"{second.path or 'the second'} {told[1]}; compare two that can be fed alike"
+        )
 
 
 def operators(

@@ -377,6 +377,15 @@ def no_such_name() -> str:
     return "why net.onnx /stem/conf"
 
 
+def other_inputs() -> str:
+    other = onnx.load("net.onnx")
+    other.graph.input[0].name = "picture"
+    for node in other.graph.node:
+        node.input[:] = ["picture" if name == "input" else name for name in node.input]
+    onnx.save(other, "other.onnx")
+    return "compare net.onnx other.onnx"
+
+
 BAD: dict[Callable[[], str], tuple[str, ...]] = {
     no_model: ("bad.onnx",),
     empty_model: ("bad.onnx", "empty"),
@@ -395,12 +404,13 @@ BAD: dict[Callable[[], str], tuple[str, ...]] = {
     impossible_macs: ("budget cannot be met", "keep at least"),
     impossible_size: ("budget cannot be met", "keep at least"),
     impossible_drop: ("no cut stays within",),
-    no_such_glob: ("/nothing*",),
+    no_such_glob: ("--only", "/nothing*"),
     nothing_to_prune: ("nothing in this model can be pruned",),
     unwritable: ("/proc/net.onnx",),
     foreign_plan: ("another model",),
     no_plan: ("plan",),
     no_such_name: ("/stem/conf",),
+    other_inputs: ("different inputs", "net.onnx 'input' (float32)", "other.onnx 'picture' (float32)"),
 }
 
 
