@@ -221,7 +221,7 @@ def test_test_data_and_latency_tables_are_looked_at_before_the_work(
         assert "begun" not in ended.err
 
 
-def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
+def test_a_drop_that_the_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
     dull = onnx.load("net.onnx")
     for tensor in dull.graph.initializer:
         if tensor.name == "head.weight":
@@ -233,6 +233,9 @@ def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], E
     assert "sees no harm in any cut" in ended.err
     assert "made-up samples, which tells little" in " ".join(ended.out.split())
     assert "sees no harm" not in tool(f"{quick} --macs 0.7").err
+    ended = tool(f"{quick} {DATA}")
+    assert "sees no harm in any cut: give data that differ" in ended.err
+    assert "which tells little: the original answers all of them alike" in " ".join(ended.out.split())
 
 
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
