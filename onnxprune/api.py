@@ -21,7 +21,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
 from onnxprune.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share, reading_notes
-from onnxprune.errors import BudgetError, PlanError, VerificationError
+from onnxprune.errors import BudgetError, ModelError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -44,9 +44,11 @@ from onnxprune.verify import verify
 Array = np.ndarray
 #: Calibration samples on which a result is run and held against the masked original.
 VERIFY_SAMPLES = 4
-BLIND = (
-    "the model answers all made-up samples alike, so that --max-drop sees no harm in any cut: "
-    "give --data, or say how much may go, such as --macs 0.7"
+#: With made-up samples, and with the user's.
+BLIND, ALIKE = (
+    f"the model answers all {which} samples alike, so that --max-drop sees no harm in any cut: "
+    f"{what}, or say how much may go, such as --macs 0.7"
+    for which, what in (("made-up", "give --data"), ("held-out", "give data that differ"))
 )
 NO_SCORES = (
     "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
@@ -142,10 +144,11 @@ def _prune(
     if options.latency_table is not None:
         read_table(options.latency_table)
     odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count)
+    alike = len(odd) == len(scale.outputs) and options.evaluate is None
     if data is not None:
         work = replace(work, notes=work.notes + odd)
-    elif len(odd) == len(scale.outputs) and options.budget.kind == "max_drop" and options.evaluate is None:
-        work = replace(work, notes=(*work.notes, BLIND))
+    if alike and options.budget.kind == "max_drop":
+        work = replace(work, notes=(*work.notes, BLIND if data is None else ALIKE))
     if options.test is not None and not metrics.is_scores(scale.reference):
         work = replace(work, notes=(*work.notes, NO_SCORES))
     for note in work.notes:
@@ -166,7 +169,8 @@ def _prune(
     curves = group_curves(work, found.choices.curves)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
     taken = replace(options, select=found.choices.select)
-    report = replace(account(work, outcome, labelled, target, taken, clock), synthetic=data is None)
+    report = account(work, outcome, labelled, target, taken, clock)
+    report = replace(report, synthetic=data is None, alike=alike)
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
 
@@ -314,12 +318,24 @@ def compare_models(
     """See :func:`compare`; outputs are compared on the data, by name.
 
     Raises:
-        ModelError: where the models have no output in common.
+        ModelError: where the models take different inputs, or have no output in common.
     """
     first, second = load(a), load(b)
+    _check_inputs(first, second)
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
     return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
+
+
+def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:
+    """Raise ModelError where the second model could not be fed what the first is."""
+    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
+    if ours != theirs:
+        told = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
+        raise ModelError(
+            f"the models take different inputs: {first.path or 'the first'} {told[0]}, "
+            f"{second.path or 'the second'} {told[1]}; compare two that can be fed alike"
+        )
 
 
 def operators(

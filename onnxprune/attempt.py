@@ -14,7 +14,7 @@ from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, UNTRIED, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
 from onnxprune.options import Options
-from onnxprune.progress import Progress
+from onnxprune.progress import Progress, Turn
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted, SearchStep
 from onnxprune.runtime.latency import compare_latency
@@ -141,7 +141,10 @@ def _best(
     quick = replace(options, effort="fast")
     some = np.linspace(0, work.fit.count - 1, min(work.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
     part = replace(work, fit=work.fit.take(some))
-    found = [judge.damage(attempt(part, *way, judge, quick, progress).model) for way in tried]
+    found = []
+    for turn, way in enumerate(tried, start=1):
+        tell = Turn(progress, turn, len(tried), "trial")
+        found.append(judge.damage(attempt(part, *way, judge, quick, tell).model))
     return tried[int(np.argmin(found))]
 
 
@@ -190,17 +193,18 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
     free = lossless(choices)
     low = max(cost(narrowest(choices)) / full, LEAST_KEPT)
     high = cost(free) / full
-    best = attempt(work, choices, free, judge, options, progress)
+    best = attempt(work, choices, free, judge, options, Turn(progress, 1, 1 + _halvings(high - low)))
     steps = [_step(work, best)]
     if best.drop.value > options.budget.value:
         best = attempt(work, choices, sizes(work.coupling), judge, options, progress)
         high = 1.0
-    for _ in range(HALVINGS):
+    turns = 1 + _halvings(high - low)
+    for turn in range(2, 2 + HALVINGS):
         middle = (low + high) / 2
         if high - middle < FINEST:
             break
         counts = np.minimum(within(choices, cost, middle * full), free)
-        candidate = attempt(work, choices, counts, judge, options, progress)
+        candidate = attempt(work, choices, counts, judge, options, Turn(progress, turn, turns))
         steps.append(_step(work, candidate))
         if candidate.drop.value <= options.budget.value:
             best, high = candidate, middle
@@ -213,6 +217,11 @@ def _by_drop(work: Study, choices: Choices, judge: Judge, options: Options, prog
             "allow more with --max-drop, or set a size with --macs"
         )
     return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+
+
+def _halvings(width: float) -> int:
+    """Halvings of an interval of kept shares of MACs before its halves are not told apart."""
+    return next((done for done in range(HALVINGS) if width / 2 ** (done + 1) < FINEST), HALVINGS)
 
 
 def _by_latency(work: Study, choices: Choices, judge: Judge, options: Options, progress: Progress) -> Found:

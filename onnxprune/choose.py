@@ -23,7 +23,7 @@ from onnxprune.linear.gram import Gram
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.plan import Cut, Plan, fingerprint
-from onnxprune.progress import Progress
+from onnxprune.progress import Progress, Turn
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
 from onnxprune.study import DEFAULT_MEMORY, Study
@@ -108,9 +108,9 @@ def price(
             work.frozen,
             EFFORTS[options.effort],
             options.memory or DEFAULT_MEMORY,
-            progress,
+            Turn(progress, turn, len(rankings)),
         )
-        for name, order in rankings.items()
+        for turn, (name, order) in enumerate(rankings.items(), start=1)
     }
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)

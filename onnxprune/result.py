@@ -124,7 +124,7 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``synthetic``: the drop was
-    measured on made-up samples.
+    measured on made-up samples; ``alike``: on samples that the original answers alike, whatever they are.
     """
 
     model: str
@@ -148,6 +148,7 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     synthetic: bool = False
+    alike: bool = False
 
     def _repr_html_(self) -> str:
         # Notebooks ask the value itself; only then is the report's machinery loaded.

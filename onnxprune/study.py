@@ -162,9 +162,11 @@ def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str,
         BudgetError: where a glob matches nothing, or nothing is left to prune.
     """
     names = {group.id: _names(coupling, group) for group in coupling.groups}
-    for glob in (*exclude, *only):
+    for flag, glob in (*(("--exclude", glob) for glob in exclude), *(("--only", glob) for glob in only)):
         if not any(_matches(found, glob) for found in names.values()):
-            raise BudgetError(f"'{glob}' matches no group, node or tensor; see 'onnxprune inspect' for their names")
+            raise BudgetError(
+                f"{flag}: '{glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of groups"
+            )
     frozen = {g for g, found in names.items() if any(_matches(found, glob) for glob in exclude)}
     if only:
         frozen |= {g for g, found in names.items() if not any(_matches(found, glob) for glob in only)}

@@ -213,7 +213,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("compare net.onnx b.onnx --max-drop 5", "to allow 5 % give 0.05"),
         ("help inspct", "did you mean 'inspect'?"),
         ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
-        ("net.onnx -x", "no option -x"),
+        ("net.onnx -x", "no option -x; "),
         ("-x", "no option -x"),
         ("--macs 0.5", "MODEL missing"),
         ("inspct net.onnx", "did you mean 'inspect'?"),

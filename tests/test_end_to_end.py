@@ -221,7 +221,7 @@ def test_test_data_and_latency_tables_are_looked_at_before_the_work(
         assert "begun" not in ended.err
 
 
-def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
+def test_a_drop_that_the_samples_cannot_show_is_told(tool: Callable[[str], Ended]) -> None:
     dull = onnx.load("net.onnx")
     for tensor in dull.graph.initializer:
         if tensor.name == "head.weight":
@@ -233,6 +233,9 @@ def test_a_drop_that_made_up_samples_cannot_show_is_told(tool: Callable[[str], E
     assert "sees no harm in any cut" in ended.err
     assert "made-up samples, which tells little" in " ".join(ended.out.split())
     assert "sees no harm" not in tool(f"{quick} --macs 0.7").err
+    ended = tool(f"{quick} {DATA}")
+    assert "sees no harm in any cut: give data that differ" in ended.err
+    assert "which tells little: the original answers all of them alike" in " ".join(ended.out.split())
 
 
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
@@ -377,6 +380,15 @@ def no_such_name() -> str:
     return "why net.onnx /stem/conf"
 
 
+def other_inputs() -> str:
+    other = onnx.load("net.onnx")
+    other.graph.input[0].name = "picture"
+    for node in other.graph.node:
+        node.input[:] = ["picture" if name == "input" else name for name in node.input]
+    onnx.save(other, "other.onnx")
+    return "compare net.onnx other.onnx"
+
+
 BAD: dict[Callable[[], str], tuple[str, ...]] = {
     no_model: ("bad.onnx",),
     empty_model: ("bad.onnx", "empty"),
@@ -395,12 +407,13 @@ BAD: dict[Callable[[], str], tuple[str, ...]] = {
     impossible_macs: ("budget cannot be met", "keep at least"),
     impossible_size: ("budget cannot be met", "keep at least"),
     impossible_drop: ("no cut stays within",),
-    no_such_glob: ("/nothing*",),
+    no_such_glob: ("--only", "/nothing*"),
     nothing_to_prune: ("nothing in this model can be pruned",),
     unwritable: ("/proc/net.onnx",),
     foreign_plan: ("another model",),
     no_plan: ("plan",),
     no_such_name: ("/stem/conf",),
+    other_inputs: ("different inputs", "net.onnx 'input' (float32)", "other.onnx 'picture' (float32)"),
 }
 
 

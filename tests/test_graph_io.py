@@ -124,7 +124,11 @@ def test_refuses_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_refuses_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "none.onnx")
+    assert "does not exist; " in refusal(tmp_path / "none.onnx")
+    (tmp_path / "net.onnx").touch()
+    assert "does not exist; " in refusal(tmp_path / "other.onnx")
+    assert f"did you mean {tmp_path / 'net.onnx'}?" in refusal(tmp_path / "nett.onnx")
+    assert "download the model first" in refusal(Path("https://somewhere/net.onnx"))
     assert "is a folder" in refusal(tmp_path)
 
 

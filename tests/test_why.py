@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from graphs import Sketch, table
+from onnx import TensorProto
 
-from onnxprune.coupling.atoms import BORDER, LAST
+from onnxprune.coupling.atoms import BORDER, DATA, LAST, SHAPE
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why
@@ -41,6 +42,16 @@ def test_the_same_lock_is_told_once_per_answer() -> None:
     told = why(_two_layers(), "second")
     assert told.count("to unlock") == 1
     assert "axis 0: 2 of 2 positions stay, because 'conv7' is an output of the model" in told
+
+
+@pytest.mark.parametrize(("batch", "remedy"), [(1, DATA), ("n", SHAPE)])
+def test_a_shape_is_asked_for_only_where_an_input_leaves_it_open(batch: int | str, remedy: str) -> None:
+    s = Sketch()
+    flat = s.op("Reshape", s.conv(s.input("x", [batch, 3, 8, 8]), 3, 6), s.array([-1]))
+    picked = s.op("Squeeze", s.op("NonZero", flat), s.array([0]))
+    s.output(s.op("ReduceSum", s.op("Cast", picked, attrs={"to": TensorProto.FLOAT})), [1])
+    told = why(couple(s.model(), {}, None), picked)
+    assert f"to unlock: {remedy}" in told, told
 
 
 def test_a_group_is_found_by_its_name_and_its_number() -> None:

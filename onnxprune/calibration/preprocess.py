@@ -48,8 +48,8 @@ class Preprocess:
         """
         if name not in PRESETS:
             near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise DataError(f"unknown preset '{name}': {hint}there are {', '.join(PRESETS)}")
+            hint = f": did you mean '{near[0]}'?" if near else ""
+            raise DataError(f"no preset '{name}'{hint}; there are {', '.join(PRESETS)}")
         preset = PRESETS[name]
         order = preset.order if bgr is None else ("BGR" if bgr else "RGB")
         turn = slice(None) if order == preset.order else slice(None, None, -1)

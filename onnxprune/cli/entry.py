@@ -113,7 +113,7 @@ def _implied(first: str) -> str:
     if first.startswith("--") and hint == nearest(first, ("--version",)) != "":
         raise UsageError(f"no option {first}{hint}; see onnxprune --help")
     if not first.startswith("-") and not os.path.exists(first) and "." not in first and os.sep not in first:
-        hint = nearest(first, tuple(COMMANDS))
+        hint = nearest(first, (*COMMANDS, "help"))
         raise UsageError(f"no command or file '{first}'{hint}; see onnxprune --help")
     return "prune"
 

@@ -69,7 +69,9 @@ class Parser(argparse.ArgumentParser):
             return
         if not name.startswith("--") and name[:2] in self._option_string_actions:
             return  # -qv, -oFILE
-        raise UsageError(f"no option {name}{nearest(name, self.options())}; '{self.prog} --help' lists them")
+        # One letter is as near to any other.
+        hint = nearest(name, self.options()) if name.startswith("--") else ""
+        raise UsageError(f"no option {name}{hint}; '{self.prog} --help' lists them")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -29,6 +29,10 @@ class Told:
         return True
 
 
+def _counted(name: str, turn: int, turns: int) -> str:
+    return f"{name} {turn}/{turns}" if turns > 1 else name
+
+
 class Lines:
     """For a pipe: notes as they come and, where ``stages`` says so, one line per stage."""
 
@@ -37,9 +41,10 @@ class Lines:
         self._stages = stages
         self._start = time.monotonic()
 
-    def stage(self, name: str, steps: int | None) -> None:
+    def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
         if self._stages:
-            print(f"[{time.monotonic() - self._start:7.1f} s] {name}", file=sys.stderr, flush=True)
+            told = f"[{time.monotonic() - self._start:7.1f} s] {_counted(name, turn, turns)}"
+            print(told, file=sys.stderr, flush=True)
 
     def advance(self, steps: int = 1) -> None:
         return None
@@ -52,23 +57,23 @@ class Lines:
 class Live:
     """For a terminal: one bar for the stage that runs, above it what is done.
 
-    A search repeats a stage for every cut that it tries: that is one bar, which counts them.
+    All turns of a search are one bar, which counts them: its time left is that of the whole search.
     """
 
     def __init__(self, told: Told, bars: Bars) -> None:
         self._told = told
         self._bars = bars
         self._task: TaskID | None = None
-        self._last = ("", 0)
+        self._name = ""
 
-    def stage(self, name: str, steps: int | None) -> None:
-        again = self._task is not None and steps is not None and name == self._last[0]
-        self._last = (name, self._last[1] + 1 if again else 1)
-        if again and self._task is not None:
-            self._bars.reset(self._task, total=steps, description=f"{name} {self._last[1]}")
-            return
-        self.close()
-        self._task = self._bars.add_task(name, total=steps)
+    def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
+        again = turn > 1 and name == self._name
+        self._name = name
+        total, done = (None, 0) if steps is None else (steps * turns, steps * (turn - 1))
+        if self._task is None or not again:
+            self.close()
+            self._task = self._bars.add_task("", total=total)
+        self._bars.update(self._task, total=total, completed=done, description=_counted(name, turn, turns))
 
     def advance(self, steps: int = 1) -> None:
         if self._task is not None:
@@ -95,19 +100,19 @@ def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progr
     elif not sys.stderr.isatty():
         yield Lines(told, stages=verbose)
     else:
-        from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
         from onnxprune.cli.left import LeftColumn
+        from onnxprune.cli.margin import Margin
 
         bars = Bars(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<15}"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             LeftColumn(),
-            console=Console(file=sys.stderr),
+            console=Margin(file=sys.stderr),
             transient=not verbose,
             redirect_stdout=False,
             # What the user's functions print scrolls above the bars instead of tearing them.

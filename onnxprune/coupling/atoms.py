@@ -25,8 +25,12 @@ LAST = "nothing can: an axis keeps at least one unit"
 LOOSEN = "let its mean and variance be those of the channels that stay (--approximate)"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
+#: The same three where every input has one shape only, so that stating it would change nothing.
+DATA = "nothing can: the inputs' shapes are fixed, what is in them decides the sizes here"
+UNFIT = "nothing can: the inputs' shapes are fixed, no rule has this form of the operator"
+FOLD = "fold the arithmetic of sizes into constants, as simplifiers of ONNX files do"
 #: Those that no change of options or inputs can lift.
-FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST})
+FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST, DATA, UNFIT})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import BORDER, NOTHING, SHAPE, Atoms, Ledger, Reason
+from onnxprune.coupling.atoms import BORDER, DATA, NOTHING, SHAPE, UNFIT, Atoms, Ledger, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
 from onnxprune.coupling.labels import Key, Labels, named
@@ -55,6 +55,8 @@ class _Walker:
         self.movers: set[int] = set()
         self.locked: dict[int, Reason] = {}
         self.dead = dead_scopes(graph, facts)
+        fixed = all(facts.is_fixed(value) for value in graph.inputs)
+        self.unsized, self.unfit = (DATA, UNFIT) if fixed else (SHAPE, SHAPE)
 
     # -- nodes ----------------------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class _Walker:
         if callable(entry):
             unknown = self._unknown(node)
             if unknown is not None:
-                self._refuse(node, f"works on '{unknown}', whose shape cannot be told before a run", SHAPE)
+                self._refuse(node, f"works on '{unknown}', whose shape cannot be told before a run", self.unsized)
                 return
             entry = entry(call)
         if isinstance(entry, Structural):
@@ -94,7 +96,7 @@ class _Walker:
             else:
                 self._rule(node, call, entry)
         except DoesNotFit as error:
-            self._refuse(node, f"cannot be followed: {error}", SHAPE)
+            self._refuse(node, f"cannot be followed: {error}", self.unfit)
 
     def _unknown(self, node: Node) -> str | None:
         values = [v for v in (*node.inputs, *node.outputs) if v is not None]
@@ -185,7 +187,9 @@ class _Walker:
             return
         for atoms in (*outside, *inside):
             if atoms.size > 1:
-                reason = Reason(f"{text}, where its shape is not the same on both sides", node.index, remedy=SHAPE)
+                reason = Reason(
+                    f"{text}, where its shape is not the same on both sides", node.index, remedy=self.unsized
+                )
                 self.labels.ledger.lock(atoms, reason)
 
     def share(self) -> None:
@@ -231,7 +235,7 @@ class _Walker:
             for axis, atoms in enumerate(labels):
                 if self.facts.is_dynamic(key, axis):
                     text = f"the size of axis {axis} of '{key}' changes with the model's inputs"
-                    self.labels.ledger.lock(atoms, Reason(text, None, key, axis, SHAPE))
+                    self.labels.ledger.lock(atoms, Reason(text, None, key, axis, self.unsized))
 
 
 def _is_uniform(array: np.ndarray) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import LAST, SIMPLIFY, Classes, Reason, Taken, solve
+from onnxprune.coupling.atoms import FOLD, LAST, SIMPLIFY, Classes, Reason, Taken, solve
 from onnxprune.coupling.bind import Walked, walk
 from onnxprune.coupling.labels import Key, named
 from onnxprune.coupling.operands import edits
@@ -97,6 +97,7 @@ def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
     walked = walk(graph, facts, rules)
+    remedy = FOLD if all(facts.is_fixed(value) for value in graph.inputs) else SIMPLIFY
     while True:
         coupling = _collect(graph, facts, walked, solve(walked.ledger))
         refused = _try_cuts(coupling)
@@ -106,7 +107,7 @@ def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
             labels = walked.labels.get(key)
             if labels is not None:
                 text = f"{named(refused.node)} {refused.text}"
-                reason = Reason(text, refused.node.index, coupling.value_of(key), axis, SIMPLIFY)
+                reason = Reason(text, refused.node.index, coupling.value_of(key), axis, remedy)
                 walked.ledger.lock(labels[axis], reason)
 
 

@@ -81,7 +81,7 @@ def _slice(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
             must_ends[k] = int(wanted[-1]) - 1 if wanted[-1] > 0 else -(1 << 31)
         else:
             axes_in: list[tuple[Key, int]] = [(site.key(0) or "", axis)]
-            raise CannotFollow(node, f"takes every {steps[k]}th position of axis {axis}", axes_in)
+            raise CannotFollow(node, f"takes one of every {abs(steps[k])} positions of axis {axis}", axes_in)
     if node.integers("starts") is not None:
         found: list[Edit] = []
         if tuple(must_starts) != node.integers("starts"):

@@ -101,7 +101,7 @@ class MoverTies:
         for axis, step in zip(axes, steps, strict=True):
             labels = self.labels.get(key)
             if abs(step) > 1 and labels is not None and shape[axis] > 1:
-                text = f"Slice takes every {abs(step)}th position of it"
+                text = f"Slice takes one of every {abs(step)} positions of it"
                 self.labels.ledger.lock(labels[axis], Reason(text, self.node.index, self.node.inputs[0], axis))
 
     def _uneven_pad(self, call: Call) -> None:

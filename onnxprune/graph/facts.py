@@ -95,6 +95,10 @@ class Facts:
         flags = self.dynamic.get(value)
         return flags is not None and axis < len(flags) and flags[axis]
 
+    def is_fixed(self, value: str) -> bool:
+        """Whether no axis of ``value`` changes."""
+        return not any(self.dynamic.get(value, ()))
+
 
 def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
     """Dims of a tensor type, ``None`` per dynamic dim; ``None`` for non-tensors and unknown rank."""

@@ -213,6 +213,8 @@ def _read(path: Path) -> bytes:
             raise ModelError(f"{path} is a folder; give the .onnx file inside it")
         data = path.read_bytes()
     except FileNotFoundError:
+        if path.parts[0] in ("http:", "https:"):
+            raise ModelError(f"{path} is an address, not a file; download the model first") from None
         raise ModelError(f"{path} does not exist{_similar(path)}; check the path of the model file") from None
     except PermissionError:
         raise ModelError(f"{path} cannot be read (permission denied); make it readable for you") from None
@@ -226,9 +228,10 @@ def _read(path: Path) -> bytes:
 
 def _similar(path: Path) -> str:
     """A model beside where ``path`` would be, with nearly its name."""
-    beside = sorted(p.name for p in path.parent.glob("*.onnx")) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f" (did you mean {path.with_name(near[0])}?)" if near else ""
+    beside = {p.stem: p.name for p in sorted(path.parent.glob("*.onnx"))} if path.parent.is_dir() else {}
+    # Without the suffix, in which all of them are alike.
+    near = difflib.get_close_matches(path.stem, beside, n=1)
+    return f" (did you mean {path.with_name(beside[near[0]])}?)" if near else ""
 
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:

@@ -98,13 +98,15 @@ def could_be(drop: Drop) -> tuple[float, float] | None:
     return max(0.0, low), min(1.0, high)
 
 
-def drop_sentence(drop: Drop | None, synthetic: bool = False) -> str:
+def drop_sentence(drop: Drop | None, synthetic: bool = False, alike: bool = False) -> str:
     """What the drop means, as the end of a sentence."""
     if drop is None:
         return "how far its outputs moved was not measured ('onnxprune compare' does)"
     held_out = f"{drop.samples:,} held-out sample{'' if drop.samples == 1 else 's'}"
     if synthetic:
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
+    elif alike:
+        held_out += ", which tells little: the original answers all of them alike"
     if drop.metric == TOP1:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
     if drop.metric == VALUES:
@@ -154,7 +156,7 @@ def verdict(report: Report) -> str:
     measured = ""
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
-    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.synthetic)}{measured}."
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.synthetic, report.alike)}{measured}."
 
 
 def prunable(inspection: Inspection) -> str:
