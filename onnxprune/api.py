@@ -11,7 +11,6 @@ import onnx
 
 from onnxprune import metrics
 from onnxprune.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
-from onnxprune.attempt import find
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.budget.target import Budget
 from onnxprune.calibration.open import open_dataset
@@ -36,6 +35,7 @@ from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
+from onnxprune.search import find
 from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep

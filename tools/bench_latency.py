@@ -24,7 +24,6 @@ import numpy as np
 import onnx
 from baselines.peers import Peer, run_peer
 
-from onnxprune.attempt import find
 from onnxprune.budget.target import Budget
 from onnxprune.choose import Choices, price, rank
 from onnxprune.errors import OnnxPruneError
@@ -34,6 +33,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.latency import compare_latency
 from onnxprune.runtime.session import Engine
+from onnxprune.search import find
 from onnxprune.study import Study, study
 
 SHAPE = (1, 3, 224, 224)
