@@ -17,7 +17,7 @@ TRIED, UNTRIED = (0.0, 0.75, 1.5), (1.0,)
 RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)
 #: Calibration samples that are used of any data, and of that of models so small that they cost little, or so large that
 #: they cost too much; at most so many for trying what is not certain to be taken.
-SAMPLES, MOST_SAMPLES, LEAST_SAMPLES, TRIAL_SAMPLES = 256, 2048, 64, 256
+SAMPLES, MOST_SAMPLES, LEAST_SAMPLES, TRIAL_SAMPLES = 256, 1024, 64, 256
 #: Shares of the allowance that one pass over the samples may take: over more than usual, and over the usual ones.
 MORE, USUAL = 0.1, 0.8
 #: Share of the allowance that trying orders and allocations may take: the usual ones are seldom far from the best.
@@ -43,7 +43,7 @@ def samples(effort: Effort, macs: float) -> int:
     """Calibration samples worth using of a model of ``macs`` each.
 
     >>> [samples(EFFORTS["default"], macs) for macs in (4e7, 3e8, 4e9, 2e10, 1e11)]
-    [2048, 833, 256, 100, 64]
+    [1024, 833, 256, 100, 64]
     >>> [samples(EFFORTS["fast"], macs) for macs in (4e7, 3e8, 4e9)]
     [256, 256, 200]
     """
