@@ -143,7 +143,7 @@ def _prune(
     labelled = labelled_data(options, work.holdout)
     if options.latency_table is not None:
         read_table(options.latency_table)
-    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count)
+    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count, scale.classes)
     alike = len(odd) == len(scale.outputs) and options.evaluate is None
     if data is not None:
         work = replace(work, notes=work.notes + odd)

@@ -11,6 +11,7 @@ import onnx
 from onnxprune import metrics
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.functions import describe, importing, parse_ref
+from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.result import Change, Drop
 from onnxprune.runtime.outputs import outputs_of
@@ -26,14 +27,15 @@ SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
 class Judge:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
-    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``score``: the original's by the
-    user's ``metric``, 0 where there is none.
+    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``classes``: see
+    :func:`may_hold_classes`; ``score``: the original's by the user's ``metric``, 0 where there is none.
     """
 
     holdout: Dataset
     engine: Engine
     outputs: tuple[str, ...]
     reference: tuple[Array, ...]
+    classes: bool
     metric: Callable[[SessionRunner], float] | None
     score: float
 
@@ -47,7 +49,7 @@ class Judge:
             return Drop(metrics.OWN, self.score - _score(self.metric, model, self.engine), self.holdout.count)
         session = open_session(model, self.engine)
         found = outputs_of(session, self.holdout, self.outputs)
-        return metrics.drop(self.reference, found, self.holdout.count)
+        return metrics.drop(self.reference, found, self.holdout.count, self.classes)
 
     def damage(self, model: onnx.ModelProto) -> float:
         """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates."""
@@ -75,7 +77,21 @@ def judge(work: Study, evaluate: object | None) -> Judge:
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Judge(work.holdout, work.engine, names, reference, metric, score)
+    return Judge(work.holdout, work.engine, names, reference, may_hold_classes(work.coupling), metric, score)
+
+
+def may_hold_classes(coupling: Coupling) -> bool:
+    """Whether the rows of a model's outputs may be scores of classes: no input's size changes how many those are, and
+    they are not as many as what is fed.  Other rows are waveforms, or restore the input."""
+    first, other = coupling.facts.shapes, coupling.facts.alternative
+    fed = {_row(first[name]) for name in coupling.graph.inputs if name in first}
+    rows = [(_row(first[name]), _row(other.get(name, first[name]))) for name in coupling.graph.outputs if name in first]
+    return not any(row != changed or row in fed for row, changed in rows)
+
+
+def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one sample, without axes of one position."""
+    return tuple(size for size in shape[1:] if size > 1)
 
 
 def _metric(evaluate: object | None) -> Callable[[SessionRunner], float] | None:

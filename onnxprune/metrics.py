@@ -86,10 +86,13 @@ def _changed(a: Array, b: Array) -> float:
     return 1.0 - same / max(a.size, b.size)
 
 
-def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Drop:
+def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int, classes: bool = True) -> Drop:
     """The share of samples whose top-1 changes (class scores), or of values that change where none is a floating-point
-    number, else the relative L2 error."""
-    if is_scores(original) and original[0].shape == pruned[0].shape and len(original[0]) == samples:
+    number, else the relative L2 error.
+
+    ``classes``: False where the model tells that its output's rows are no scores of classes, whatever they look like.
+    """
+    if classes and is_scores(original) and original[0].shape == pruned[0].shape and len(original[0]) == samples:
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
     if is_discrete(original):
@@ -97,7 +100,7 @@ def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Dr
     return Drop(RELATIVE, relative_error(original, pruned), samples)
 
 
-def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int) -> tuple[str, ...]:
+def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, classes: bool = True) -> tuple[str, ...]:
     """What looks wrong about a model's outputs (samples on axis 0), in words: dead, constant or not finite.
 
     Such outputs mostly mean that the data is not what the model was trained on.  Below :data:`FEW` samples nothing
@@ -122,7 +125,7 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int) -> 
             found.append(f"output '{name}' is zero for every sample")
         elif np.linalg.norm(rows - rows.mean(axis=0)) < FLAT * np.linalg.norm(rows):
             found.append(f"output '{name}' hardly changes from sample to sample")
-        elif is_scores(outputs) and (top == top[0]).all():
+        elif classes and is_scores(outputs) and (top == top[0]).all():
             found.append(f"all {samples} held-out samples get the same top-1 class, {top[0]}, at '{name}'")
     return tuple(f"{text}: check the data and --preprocess" for text in found)
 

@@ -82,6 +82,24 @@ def test_a_mask_bounds_what_may_go() -> None:
     assert report.drop.value <= 0.01 and report.macs.ratio > 0.2
 
 
+@pytest.mark.parametrize(
+    ("length", "kept", "metric"),
+    [(64, 64, metrics.RELATIVE), ("t", 60, metrics.RELATIVE), (64, 60, metrics.CHANGED)],
+)
+def test_waveforms_are_no_class_scores(length: int | str, kept: int, metric: str) -> None:
+    """A row is one where it is as long as what is fed, or grows with it; of one length, nothing tells it from scores."""
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.conv(sketch.input("x", [1, 1, 1, length]), 1, 8))
+    wave = sketch.op("Squeeze", sketch.conv(hidden, 8, 1), sketch.array([1, 2]))
+    end = sketch.array([kept - 64 or 64])
+    sketch.output(sketch.op("Slice", wave, sketch.array([0]), end, sketch.array([1])), [1, "u"])
+    made = [{"x": GENERATOR.normal(size=(1, 1, 64)).astype(np.float32)} for _ in range(12)]
+    report = onnxprune.prune(sketch.model(), made, macs=0.7, effort="fast").report
+    assert report.drop is not None and report.drop.metric == metric
+    compared = onnxprune.compare(sketch.model(), sketch.model(), made).drop
+    assert compared is not None and compared.metric == metric
+
+
 def test_a_model_that_answers_nan_cannot_be_measured() -> None:
     sketch = Sketch()
     hidden = sketch.op("Relu", sketch.conv(sketch.input("x", ["n", 3, 6, 6]), 3, 16, 3, name="first"))
