@@ -18,7 +18,8 @@ Atoms = np.ndarray
 
 #: What would unlock a channel, by the kind of lock.
 NOTHING = "nothing can: the result depends on every position of this axis, or on one at its fixed place"
-PLACE = "it holds places, not channels"
+PLACES = "places, not channels"
+PLACE = f"it holds {PLACES}"
 BORDER = "nothing can: inputs and outputs of the model keep their shapes"
 CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
 LAST = "nothing can: an axis keeps at least one unit"

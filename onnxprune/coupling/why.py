@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import FINAL, PLACE, Reason
+from onnxprune.coupling.atoms import FINAL, PLACE, PLACES, Reason
 from onnxprune.coupling.groups import Axis, Coupling, Group
 from onnxprune.coupling.labels import Key, named
 from onnxprune.coupling.path import path_to_lock
@@ -147,8 +147,11 @@ def _tell_key(coupling: Coupling, key: Key, told: _Told) -> str:
         else:
             places.setdefault(place, []).append(axis)
     for text, axes in places.items():
-        which = f"axis {axes[0]} stays" if len(axes) == 1 else f"axes {' and '.join(map(str, axes))} stay"
-        lines.append(f"  {which}: {text}")
+        if len(axes) == 1:
+            lines.append(f"  axis {axes[0]} stays: {text} (it holds {PLACES})")
+        else:
+            these = text.replace("this axis", "these axes")
+            lines.append(f"  axes {', '.join(map(str, axes[:-1]))} and {axes[-1]} stay: {these} (they hold {PLACES})")
     if len(lines) == 1:
         lines.append("  has no axis longer than 1")
     return "\n".join(lines)
@@ -162,7 +165,7 @@ def _place(coupling: Coupling, key: Key, axis: int) -> str | None:
     sets = [_reasons(coupling, int(root)) for root in roots[:1]]
     for reason in sets[0]:
         if reason.remedy == PLACE:
-            return f"{reason.text} ({PLACE})"
+            return reason.text
     return None
 
 
