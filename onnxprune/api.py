@@ -19,7 +19,15 @@ from onnxprune.choose import plan_of, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share, reading_notes
+from onnxprune.describe import (
+    choice_lines,
+    group_rows,
+    loosening_notes,
+    operator_shares,
+    outlook,
+    prunable_share,
+    reading_notes,
+)
 from onnxprune.errors import BudgetError, ModelError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
@@ -275,7 +283,7 @@ def inspect(
         prunable_macs_share=prunable_share(coupling),
         choices=choice_lines(coupling),
         inputs=inputs,
-        notes=reading_notes(loaded, coupling),
+        notes=(*reading_notes(loaded, coupling), *loosening_notes(coupling)),
         layers=layer_rows(coupling, everything, frozenset()),
         operators=operator_shares(coupling),
         outlook=outlook(coupling),

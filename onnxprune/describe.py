@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
-from onnxprune.coupling.atoms import Taken
+from onnxprune.coupling.atoms import LOOSEN, Taken
 from onnxprune.coupling.groups import Axis, Coupling, Held
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, readers_behind
@@ -88,6 +88,14 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
             "again): their channels are ranked by their weights' size, and the damage of each width is measured"
         )
     return tuple(notes)
+
+
+def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
+    """What other rules would let go."""
+    channels = sum(held.size for held in coupling.held if held.reason.remedy == LOOSEN)
+    if not channels:
+        return ()
+    return (f"--approximate also narrows layer, RMS and group normalizations, which hold {channels:,} channels here",)
 
 
 def _operators(model: onnx.ModelProto) -> Counter[str]:

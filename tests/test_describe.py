@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graphs import Sketch
 
+import onnxprune
 from onnxprune.choose import nothing_reason
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows, lock_text, prunable_share
@@ -83,4 +84,7 @@ def test_where_only_a_normalization_holds_its_remedy_is_told() -> None:
     hidden = sketch.op("LayerNormalization", x, sketch.weight(6), name="norm")
     sketch.output(sketch.op("MatMul", hidden, sketch.weight(6, 3), name="out"), [2, 3])
     assert nothing_reason(couple(sketch.model(), {}, None)).endswith("; --approximate narrows normalizations, too")
+    (told,) = onnxprune.inspect(sketch.model()).notes
+    assert told.startswith("--approximate") and told.endswith("which hold 6 channels here")
+    assert not onnxprune.inspect(sketch.model(), rules="approximate").notes
     assert nothing_reason(couple(classifier("Softmax").model(), {}, None)).count("--approximate") == 0
