@@ -270,7 +270,10 @@ def test_folding_keeps_the_order_and_names_the_largest_hidden_share() -> None:
     assert min(row.macs_share for row in shown) >= max(hidden)
     text = rows.left_out(groups, shown)
     assert text is not None
-    assert f"{len(hidden)} more" in text
+    cut = sum(row.after < row.before for row in groups if row not in shown)
+    assert f"{len(hidden)} more ({cut} of them narrowed), " in text
+    whole = [replace(row, after=row.before) for row in groups]
+    assert "narrowed" not in str(rows.left_out(whole, rows.biggest(whole, 4)))
     assert wording.percent(max(hidden)) in text
     assert rows.left_out(groups, groups) is None
 

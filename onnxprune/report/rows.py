@@ -92,9 +92,12 @@ def left_out(groups: Sequence[GroupRow], shown: Sequence[GroupRow]) -> str | Non
     if not hidden:
         return None
     names = {id(row) for row in shown}
-    largest = max(row.macs_share for row in groups if id(row) not in names)
+    rest = [row for row in groups if id(row) not in names]
+    largest, cut = max(row.macs_share for row in rest), sum(row.after < row.before for row in rest)
     each = "none over" if hidden > 1 else "with"
-    return f"… and {hidden} more, {each} {wording.percent(largest)} of the MACs; -v shows all"
+    # All that is shown may be whole: then only these tell that something was cut.
+    narrowed = f" ({cut} of them narrowed)" if cut else ""
+    return f"… and {hidden} more{narrowed}, {each} {wording.percent(largest)} of the MACs; -v shows all"
 
 
 def _quantity(label: str, change: Change, word: Callable[[float], str]) -> Row:
