@@ -58,6 +58,10 @@ BLIND, ALIKE = (
     f"{what}, or say how much may go, such as --macs 0.7"
     for which, what in (("made-up", "give --data"), ("held-out", "give data that differ"))
 )
+UNFITTED = (
+    "a plan holds no weights: the model is cut, but not refitted to what it computed before; train it on, or use what "
+    "'onnxprune prune' wrote"
+)
 NO_SCORES = (
     "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
     "--eval takes a metric of your own"
@@ -222,7 +226,7 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     read = Plan.read(plan)
     work = study(load(path), None, replace(options, rules=read.rules))
     # Made-up inputs serve to run the result here, not to choose or to judge anything.
-    work = replace(work, notes=reading_notes(work.loaded, work.coupling))
+    work = replace(work, notes=(*reading_notes(work.loaded, work.coupling), UNFITTED))
     clock.mark("couple")
     model, keep = _applied(work.loaded, work.coupling, read)
     checks = _verified(work, keep, model, progress)

@@ -285,6 +285,9 @@ def test_the_other_commands(engine: Engine, capsys: pytest.CaptureFixture[str]) 
     assert "not measured" in capsys.readouterr().out
     assert main(["apply", "net.onnx", "plan.json", "-o", "out.onnx"]) == 0
     assert (engine.calls[-1].plan, engine.calls[-1].output) == (Path("plan.json"), Path("out.onnx"))
+    # The refitted result of prune stays where it is.
+    assert main(["apply", "net.onnx", "plan.json"]) == 0
+    assert engine.calls[-1].output == Path("net.applied.onnx")
 
 
 def test_compare_is_a_gate(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

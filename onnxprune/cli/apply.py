@@ -16,9 +16,10 @@ HELP = """\
 onnxprune apply MODEL.onnx PLAN.json -o FILE [options]    replay a plan, exactly
 
 The plan comes from 'prune --plan', or is written by hand: groups, and the
-channels that stay. Fine-tuned weights keep a plan valid.
+channels that stay. Fine-tuned weights keep a plan valid. A plan holds no
+weights: what it cuts is not refitted, as 'prune' does.
 
-  -o, --output FILE   default: MODEL.pruned.onnx beside the model
+  -o, --output FILE   default: MODEL.applied.onnx beside the model
   --report FILE.html  write the report
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
   --providers LIST (cpu)   --threads N (all)   --memory BYTES
@@ -46,7 +47,8 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
     source: Path = arguments.PLAN
-    side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report)
+    # Not where prune writes: its result is refitted, and would be lost.
+    side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report, "applied")
     side.check()
     if source.resolve() in {side.output.resolve(), side.report.resolve() if side.report else None}:
         raise UsageError(f"{source} is the plan itself; choose another file with -o or --report")

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SideFiles:
-    """Where everything goes; ``asked`` is the user's choice of output; None where nothing is asked for."""
+    """Where everything goes; ``asked`` is the user's choice of output; None where nothing is asked for; ``ending``: of
+    the output's name otherwise."""
 
     model: Path
     asked: Path | None
     plan: Path | None
     report: Path | None
+    ending: str = "pruned"
 
     @property
     def output(self) -> Path:
         """MODEL.pruned.onnx beside the input, unless the user said otherwise."""
-        return self.asked or self.model.with_name(f"{self.model.name.removesuffix('.onnx')}.pruned.onnx")
+        return self.asked or self.model.with_name(f"{self.model.name.removesuffix('.onnx')}.{self.ending}.onnx")
 
     def check(self) -> None:
         """Raise OutputError now rather than after minutes of work."""
