@@ -245,12 +245,15 @@ def _reached(damages: Mapping[float, float], share: float, full: float) -> float
     >>> round(_reached({0.6: 0.01, 0.4: 0.04}, 0.6, 0.005), 2), _reached({0.6: 0.01}, 0.6, 0.005)
     (0.5, 0.54)
     """
-    gain = np.log(max(damages[share], 1e-12) / max(full, 1e-12))
-    below = max((s for s in damages if s < share), default=None)
-    if below is None or damages[below] <= damages[share] or gain <= 0:
+    shares = np.asarray(sorted(damages, reverse=True))
+    logs = np.log(np.maximum([damages[s] for s in shares], 1e-12))
+    logs = np.maximum.accumulate(logs - logs[shares == share])
+    gain = -float(np.log(max(full, 1e-12) / max(damages[share], 1e-12)))
+    if gain <= 0 or logs[-1] <= 0:
         return share * STEP
-    slope = np.log(damages[below] / max(damages[share], 1e-12)) / (share - below)
-    return float(max(share - gain / slope, share / 2))
+    if gain <= logs[-1]:
+        return float(np.interp(gain, logs, shares))
+    return float(max(share - gain * (share - shares[-1]) / logs[-1], share / 2))
 
 
 def _halvings(width: float) -> int:

@@ -1,0 +1,94 @@
+"""The search for a largest drop, with refits whose damage is known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from graphs import Sketch
+from workbench import OPTIONS, Bench, bench, correlated
+
+from onnxprune import search
+from onnxprune.attempt import Candidate
+from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.target import Budget
+from onnxprune.choose import Choices, keep_of, price
+from onnxprune.errors import BudgetError
+from onnxprune.options import Options
+from onnxprune.progress import Progress, Silent
+from onnxprune.result import Drop
+from onnxprune.study import Study
+
+ALLOWED, STEEP = 0.01, 12.0
+
+
+@pytest.fixture(scope="module")
+def on() -> Bench:
+    sketch = Sketch()
+    x = sketch.input("x", ["n", 24])
+    for into, out in ((24, 96), (96, 80), (80, 12)):
+        x = sketch.op("MatMul", x, sketch.weight(into, out))
+        x = sketch.op("Relu", x) if out != 12 else x
+    sketch.output(x, ["n", 12])
+    return bench(sketch.model(), correlated((96, 24), rank=5))
+
+
+@pytest.fixture(scope="module")
+def choices(on: Bench) -> Choices:
+    return price(on.work, replace(OPTIONS, round_to=1), {"qr": on.rankings}, on.grams, Silent())[0]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Stands for models, which are the damage that was done to them, and for the judge of these.
+
+    At ``bound`` of the MACs a full refit does the damage ALLOWED; a trial does it at ``bound`` + ``gap`` already.
+    """
+
+    on: Bench
+    bound: float
+    gap: float
+
+    def damage(self, model: float) -> float:
+        return model
+
+    def attempt(
+        self, work: Study, choices: Choices, counts: np.ndarray, judge: Known, options: Options, progress: Progress
+    ) -> Candidate:
+        cost = macs(self.on.coupling)
+        share = cost(counts) / cost(sizes(self.on.coupling))
+        bound = self.bound + (self.gap if options.effort == "fast" else 0.0)
+        done = 0.0 if share > 0.999 else ALLOWED * float(np.exp(STEEP * (bound - share)))
+        keep = keep_of(self.on.coupling, choices.rankings, counts)
+        return Candidate(counts, keep, done, Drop("damage", done, 10))  # type: ignore[arg-type]
+
+
+def searched(
+    on: Bench, choices: Choices, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch
+) -> search.Found:
+    monkeypatch.setattr(search, "attempt", known.attempt)
+    options = replace(OPTIONS, budget=Budget("max_drop", allowed))
+    return search.find(on.work, [choices], known, options, Silent())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.05, 0.15, 0.3])
+@pytest.mark.parametrize("bound", [0.2, 0.45, 0.65])
+def test_the_search_ends_near_the_smallest_model_that_a_full_refit_keeps_within_the_drop(
+    on: Bench, choices: Choices, bound: float, gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = searched(on, choices, Known(on, bound, gap), ALLOWED, monkeypatch)
+    assert found.candidate.drop.value <= ALLOWED
+    kept = macs(on.coupling)(found.candidate.counts) / macs(on.coupling)(sizes(on.coupling))
+    assert bound <= kept <= bound + max(0.06, gap / 2)
+    ratios = [step.macs_ratio for step in found.steps]
+    assert ratios == sorted(ratios, reverse=True)
+
+
+def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
+    on: Bench, choices: Choices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        BudgetError, match=r"no cut stays within a drop of 1e-09; the smallest seen is 3.498e-05: allow"
+    ):
+        searched(on, choices, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
