@@ -175,10 +175,11 @@ class _Search:
             if abs(high - share) < FINEST or share * self.full < self.cost(narrowest(choices)):
                 break
         if best.keep.all():
-            lowest = min(s.drop for s in steps[1:]) if len(steps) > 1 else 0.0
+            least = min(steps[1:] or steps, key=lambda step: step.drop)
             raise BudgetError(
-                f"no cut stays within a drop of {allowed:g}; the smallest seen is {lowest:.4g}: "
-                "allow more with --max-drop, or set a size with --macs"
+                f"no cut stays within a drop of {allowed:g} ({best.drop.metric}); the smallest seen is "
+                f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a size "
+                "with --macs"
             )
         return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 

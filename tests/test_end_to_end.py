@@ -407,7 +407,7 @@ BAD: dict[Callable[[], str], tuple[str, ...]] = {
     broken_function: ("load.py:samples", "ZeroDivisionError"),
     impossible_macs: ("budget cannot be met", "keep at least"),
     impossible_size: ("budget cannot be met", "keep at least"),
-    impossible_drop: ("no cut stays within",),
+    impossible_drop: ("no cut stays within a drop of 0.001 (own metric)", "of the MACs"),
     no_such_glob: ("--only", "/nothing*"),
     nothing_to_prune: ("nothing in this model can be pruned",),
     unwritable: ("/proc/net.onnx",),
