@@ -12,7 +12,7 @@ import onnx
 from onnxprune import metrics
 from onnxprune.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
 from onnxprune.budget.cost import count_parameters, macs, sizes
-from onnxprune.budget.target import Budget
+from onnxprune.budget.target import UNASKED, UNASKED_ERROR, Budget
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.choose import plan_of, price, rank
@@ -99,7 +99,8 @@ def prune(
     """Prune ``model`` and verify the result; nothing is written.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01).
+    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
+    where it is the relative error of outputs that are no class scores).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -115,9 +116,8 @@ def prune(
     given = [(kind, value) for kind, value in asked.items() if value is not None]
     if len(given) > 1:
         raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
-    kind, value = given[0] if given else ("max_drop", 0.01)
     options = Options(
-        budget=Budget(kind, value),  # type: ignore[arg-type]
+        budget=Budget(*given[0]) if given else UNASKED,  # type: ignore[arg-type]
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
@@ -153,6 +153,11 @@ def _prune(
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = judge(work, options.evaluate)
     labelled = labelled_data(options, work.holdout)
+    if options.budget is UNASKED and scale.relative:
+        options = replace(options, budget=UNASKED_ERROR)
+    if data is None and options.effort == "default":
+        # What made-up inputs teach is not worth minutes.
+        options = replace(options, effort="fast")
     if options.latency_table is not None:
         read_table(options.latency_table)
     odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count, scale.classes)

@@ -39,6 +39,12 @@ class Judge:
     metric: Callable[[SessionRunner], float] | None
     score: float
 
+    @property
+    def relative(self) -> bool:
+        """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
+        scores = self.classes and metrics.is_scores(self.reference)
+        return self.metric is None and not scores and not metrics.is_discrete(self.reference)
+
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original.
 

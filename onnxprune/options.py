@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.budget.target import Budget
+from onnxprune.budget.target import UNASKED, Budget
 from onnxprune.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Options:
         OptionError: for a value that an option cannot have.
     """
 
-    budget: Budget = field(default_factory=lambda: Budget("max_drop", 0.01))
+    budget: Budget = UNASKED
     samples: int | None = None
     preprocess: Preprocess | None = None
     select: str = AUTO

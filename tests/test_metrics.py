@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from graphs import Sketch
 
@@ -80,6 +81,27 @@ def test_a_mask_bounds_what_may_go() -> None:
     report = onnxprune.prune(sketch.model(), [{"x": row} for row in data["x"]], max_drop=0.01, effort="fast").report
     assert report.drop is not None and report.drop.metric == metrics.VALUES
     assert report.drop.value <= 0.01 and report.macs.ratio > 0.2
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"), [(None, "--max-drop 0.05"), (0.01, "--max-drop 0.01"), (0.2, "--max-drop 0.2")]
+)
+def test_of_outputs_that_are_no_scores_more_error_is_allowed_unless_told(stated: float | None, told: str) -> None:
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.conv(sketch.input("x", ["n", 3, 6, 6]), 3, 32, 3))
+    sketch.output(sketch.conv(hidden, 32, 4), ["n", 4, 6, 6])
+    # Half of the channels repeat the other half, so that something can go whatever is allowed.
+    model = sketch.model()
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        if len(array) == 32:
+            array[16:] = array[:16]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    data = [{"x": row} for row in GENERATOR.normal(size=(40, 3, 6, 6)).astype(np.float32)]
+    report = onnxprune.prune(model, data, max_drop=stated, effort="fast", round_to=1).report
+    assert report.settings["budget"] == told
+    assert report.drop is not None and report.drop.value <= float(told.split()[1])
+    assert report.macs.ratio < 0.6
 
 
 @pytest.mark.parametrize(

@@ -18,19 +18,21 @@ onnxprune [prune] MODEL.onnx [options]         make it smaller, without training
   -o, --output FILE    default: MODEL.pruned.onnx beside it
 data
   --data SRC           folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
-                       hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
+                       hf:NAME[:SPLIT[:COLUMN]]; left out: made-up inputs
   --samples N          at most; default: 64 to 1024, by the cost of one
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
   --test SRC           labelled data, for the accuracy in the report only
-budget, one of         R is the fraction KEPT; default: --max-drop 0.01
+budget, one of         R is the fraction KEPT; default: --max-drop 0.01 (0.05
+                       where outputs are no class scores or labels)
   --macs R | --params R | --latency R | --size R-or-BYTES
   --max-drop X         the smallest model whose holdout drop stays within X
   --eval FILE.py:FUNC  your metric, f(session_runner) -> float, not the drop
 how
   --select METHOD      auto, qr, obs, magnitude or random (auto)
   --refit METHOD       lstsq or none (lstsq)
-  --effort LEVEL       fast, default or best: computing spent on accuracy
+  --effort LEVEL       fast, default or best: computing spent on accuracy;
+                       without --data the default is fast
   --round auto|N       channel counts are multiples of N (auto: fastest here)
   --latency-table FILE fastest on the device that the table was measured on
   --exclude GLOB, --only GLOB    nodes, tensors or groups; repeatable
