@@ -98,10 +98,10 @@ def test_of_outputs_that_are_no_scores_more_error_is_allowed_unless_told(stated:
             array[16:] = array[:16]
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     data = [{"x": row} for row in GENERATOR.normal(size=(40, 3, 6, 6)).astype(np.float32)]
-    report = onnxprune.prune(model, data, max_drop=stated, effort="fast", round_to=1).report
+    report = onnxprune.prune(model, data, max_drop=stated, select="obs", round_to=1).report
     assert report.settings["budget"] == told
     assert report.drop is not None and report.drop.value <= float(told.split()[1])
-    assert report.macs.ratio < 0.6
+    assert report.macs.ratio < 0.95
 
 
 @pytest.mark.parametrize(
