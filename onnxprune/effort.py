@@ -17,9 +17,9 @@ TRIED, UNTRIED = (0.0, 0.75, 1.5), (1.0,)
 RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)
 #: Calibration samples that are used of any data, and of that of models so small that they cost little, or so large that
 #: they cost too much; at most so many for trying what is not certain to be taken.
-SAMPLES, MOST_SAMPLES, LEAST_SAMPLES, TRIAL_SAMPLES = 256, 1024, 64, 256
+SAMPLES, MOST_SAMPLES, LEAST_SAMPLES, TRIAL_SAMPLES = 256, 2048, 64, 256
 #: Shares of the allowance that one pass over the samples may take: over more than usual, and over the usual ones.
-MORE, USUAL = 0.1, 0.8
+MORE, USUAL = 0.05, 0.8
 #: Share of the allowance that trying orders and allocations may take: the usual ones are seldom far from the best.
 TRIES = 0.5
 
@@ -42,8 +42,8 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
 def samples(effort: Effort, macs: float) -> int:
     """Calibration samples worth using of a model of ``macs`` each.
 
-    >>> [samples(EFFORTS["default"], macs) for macs in (4e7, 3e8, 4e9, 2e10, 1e11)]
-    [1024, 833, 256, 100, 64]
+    >>> [samples(EFFORTS["default"], macs) for macs in (4e7, 1e8, 4e8, 4e9, 2e10, 1e11)]
+    [2048, 1250, 312, 256, 100, 64]
     >>> [samples(EFFORTS["fast"], macs) for macs in (4e7, 3e8, 4e9)]
     [256, 256, 200]
     """

@@ -19,7 +19,7 @@ onnxprune [prune] MODEL.onnx [options]         make it smaller, without training
 data
   --data SRC           folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
                        hf:NAME[:SPLIT[:COLUMN]]; left out: made-up inputs
-  --samples N          at most; default: 64 to 1024, by the cost of one
+  --samples N          at most; default: 64 to 2048, by the cost of one
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
   --test SRC           labelled data, for the accuracy in the report only
