@@ -13,10 +13,11 @@ from onnxprune.calibration.moments import layer_geometry
 from onnxprune.coupling.groups import Group
 from onnxprune.effort import QUICKEST, RIVALS, TRUSTED
 from onnxprune.linear.form import Layer, sample_rows, to_normal
+from onnxprune.linear.gram import Gram
 from onnxprune.options import AUTO
 from onnxprune.options import SELECTORS as NAMES
 from onnxprune.runtime.session import open_session, run, with_outputs
-from onnxprune.selection.base import Evidence, covariance, evidence, readers_of, reading_axis
+from onnxprune.selection.base import Evidence, Reading, channel_gram, covariance, evidence, readers_of, reading_axis
 from onnxprune.selection.qr import pivoted_cholesky
 from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.cut import constant_of
@@ -147,6 +148,8 @@ def lost(on: Bench, group: Group, kept: np.ndarray) -> float:
         errors, energy = 0.0, 0.0
         for g, weight in enumerate(reading.weight.astype(np.float64)):
             moments = covariance(reading.gram, g) / reading.gram.rows
+            variances = np.diagonal(moments)
+            weight[:, variances <= 1e-10 * variances.max()] = 0
             energy += float(np.sum(weight @ moments * weight))
             damped = moments + np.trace(moments) / len(moments) * np.eye(len(moments))
             errors += float(np.sum(weight @ damped * weight))
@@ -235,3 +238,19 @@ def test_a_group_that_no_layer_reads_is_ranked_by_magnitude() -> None:
     assert not readers_of(on.coupling, group, on.work.layers)
     weights = np.concatenate([constant_of(on.coupling, (node, 1)) for node in (0, 1)])
     np.testing.assert_array_equal(on.rankings[0].order, np.argsort(-np.linalg.norm(weights, axis=0)))
+
+
+@pytest.mark.parametrize("name", ["qr", "obs"])
+def test_units_that_never_vary_leave_first_and_for_nothing(name: str) -> None:
+    generator = np.random.default_rng(3)
+    rows = np.maximum(generator.standard_normal((400, 12)), 0)
+    dead = [2, 5, 11]
+    rows[:, dead] = 0.7
+    ones = np.concatenate([rows, np.ones((400, 1))], axis=1)
+    gram = Gram((ones.T @ ones)[None], np.zeros((1, 13, 0)), np.zeros((1, 0)), 400)
+    weight = generator.standard_normal((1, 6, 12)).astype(np.float32)
+    weight[:, :, dead] *= 10
+    reading = Reading(weight, gram, np.arange(12)[:, None])
+    ranking = SELECTORS[name](Evidence(channel_gram(reading, 1), np.ones(12), (reading,)), 0)
+    assert sorted(ranking.order[9:].tolist()) == dead
+    assert ranking.error[9] <= 1e-9 < ranking.error[8]

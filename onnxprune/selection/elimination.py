@@ -29,6 +29,8 @@ from onnxprune.selection.base import Evidence, Ranking, Reading, covariance
 Array = np.ndarray
 #: λ as a share of the mean variance of a reader's inputs.
 DAMPING = 1.0
+#: Variance, as a share of the largest, at and below which an input does not vary.
+STILL = 1e-10
 #: One in so many of the channels that are left goes at a time, out of twice as many that cost least.
 BATCH = 16
 #: Share of the stored units that are left when those that are gone are taken out.
@@ -115,6 +117,9 @@ def _surface(reading: Reading) -> _Surface:
         moments = (covariance(reading.gram, g) / max(reading.gram.rows, 1)).astype(np.float32)
         energy += float(np.vdot(weight @ moments, weight))
         size = len(moments)
+        variances = np.diagonal(moments)
+        # λ must not give life to inputs that never vary: the bias carries what they add.
+        weight[:, variances <= STILL * max(float(variances.max()), 1e-30)] = 0
         moments[np.diag_indices(size)] += DAMPING * max(float(np.trace(moments)) / size, 1e-30)
         inverses.append(_inverse(moments))
     return _Surface(weights, np.stack(inverses), reading.features, max(energy, 1e-30))
