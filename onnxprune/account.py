@@ -178,17 +178,15 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     labelled = labelled_data(options, dataset)
     engine = engine_of(options)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
-    costs = []
-    for loaded in (first, second):
-        coupling = couple(loaded.proto, options.shapes, sample)
-        costs.append(int(macs(coupling)(sizes(coupling))))
-        classes = may_hold_classes(coupling)
+    couplings = [couple(loaded.proto, options.shapes, sample) for loaded in (first, second)]
+    costs = [int(macs(coupling)(sizes(coupling))) for coupling in couplings]
     theirs = {output.name for output in second.proto.graph.output}
     shared = [output.name for output in first.proto.graph.output if output.name in theirs]
     if not shared:
         raise ModelError("the two models have no output of the same name to compare; rename the outputs of one")
     left, right = (outputs_of(open_session(m.proto, engine), dataset, shared) for m in (first, second))
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
+    classes = may_hold_classes(couplings[1])
     drop = metrics.drop(left, right, dataset.count, classes) if len(alike) == len(shared) else None
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)

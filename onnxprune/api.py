@@ -52,11 +52,9 @@ from onnxprune.verify import verify
 Array = np.ndarray
 #: Calibration samples on which a result is run and held against the masked original.
 VERIFY_SAMPLES = 4
-#: With made-up samples, and with the user's.
-BLIND, ALIKE = (
-    f"the model answers all {which} samples alike, so that --max-drop sees no harm in any cut: "
-    f"{what}, or say how much may go, such as --macs 0.7"
-    for which, what in (("made-up", "give --data"), ("held-out", "give data that differ"))
+ALIKE = (
+    "the model answers all {} samples alike, so that --max-drop sees no harm in any cut: {}, or say how much may go, "
+    "such as --macs 0.7"
 )
 UNFITTED = (
     "a plan holds no weights: the model is cut, but not refitted to what it computed before; train it on, or use what "
@@ -153,6 +151,7 @@ def _prune(
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = judge(work, options.evaluate)
     labelled = labelled_data(options, work.holdout)
+    # The very object: who asks for as much with --max-drop 0.01 gets that.
     if options.budget is UNASKED and scale.relative:
         options = replace(options, budget=UNASKED_ERROR)
     if data is None and options.effort == "default":
@@ -165,7 +164,8 @@ def _prune(
     if data is not None:
         work = replace(work, notes=work.notes + odd)
     if alike and options.budget.kind == "max_drop":
-        work = replace(work, notes=(*work.notes, BLIND if data is None else ALIKE))
+        which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
+        work = replace(work, notes=(*work.notes, ALIKE.format(*which)))
     if options.test is not None and not metrics.is_scores(scale.reference):
         work = replace(work, notes=(*work.notes, NO_SCORES))
     for note in work.notes:

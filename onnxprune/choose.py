@@ -95,7 +95,8 @@ def price(
     """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the
     widths that are worth it.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.curves`, once per selector, and :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.curves`, once per selector, and
+    :func:`onnxprune.latency.source.clock`.
     """
     found = {
         name: curves(

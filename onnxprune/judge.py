@@ -42,8 +42,7 @@ class Judge:
     @property
     def relative(self) -> bool:
         """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
-        scores = self.classes and metrics.is_scores(self.reference)
-        return self.metric is None and not scores and not metrics.is_discrete(self.reference)
+        return self.metric is None and metrics.metric_of(self.reference, self.classes) == metrics.RELATIVE
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original.

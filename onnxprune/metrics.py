@@ -86,16 +86,24 @@ def _changed(a: Array, b: Array) -> float:
     return 1.0 - same / max(a.size, b.size)
 
 
+def metric_of(outputs: Sequence[Array], classes: bool) -> str:
+    """What the drop of such outputs is measured in; ``classes`` as for :func:`drop`."""
+    if classes and is_scores(outputs):
+        return CHANGED
+    return VALUES if is_discrete(outputs) else RELATIVE
+
+
 def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int, classes: bool = True) -> Drop:
     """The share of samples whose top-1 changes (class scores), or of values that change where none is a floating-point
     number, else the relative L2 error.
 
     ``classes``: False where the model tells that its output's rows are no scores of classes, whatever they look like.
     """
-    if classes and is_scores(original) and original[0].shape == pruned[0].shape and len(original[0]) == samples:
+    metric = metric_of(original, classes)
+    if metric == CHANGED and original[0].shape == pruned[0].shape and len(original[0]) == samples:
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
-    if is_discrete(original):
+    if metric == VALUES:
         return Drop(VALUES, changed_values(original, pruned), samples)
     return Drop(RELATIVE, relative_error(original, pruned), samples)
 

@@ -28,11 +28,11 @@ class Options:
     """The choices of a run.
 
     ``samples``: how many calibration samples are used, None for what the model's size allows
-    (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).  ``preprocess``: None for the usual one of the model's input.
-    ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
+    (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).
+    ``preprocess``: None for the usual one of the model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
     multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
-    elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable
-    ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
+    elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric,
+    ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.

@@ -150,7 +150,8 @@ class _Search:
         for turn in range(2, 2 + halvings):
             middle = (low + high) / 2
             candidate = self.trial(choices, counts(middle), Turn(self.progress, turn, turns))
-            damages[middle] = self.judge.damage(candidate.model)
+            if self.finer:
+                damages[middle] = self.judge.damage(candidate.model)
             steps.append(self.step(candidate))
             if candidate.drop.value <= allowed:
                 best, high = candidate, middle

@@ -96,11 +96,12 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
-    worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
-    if options.samples is None and worth != SAMPLES and _reopens(data):
-        dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
-    elif options.samples is None and worth < dataset.count:
-        dataset = dataset.take(choose(dataset.count, worth, options.seed))
+    if options.samples is None:
+        worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
+        if worth != SAMPLES and _reopens(data):
+            dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
+        elif worth < dataset.count:
+            dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
     return Study(
         loaded,

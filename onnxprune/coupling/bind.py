@@ -55,7 +55,7 @@ class _Walker:
         self.movers: set[int] = set()
         self.locked: dict[int, Reason] = {}
         self.dead = dead_scopes(graph, facts)
-        fixed = all(facts.is_fixed(value) for value in graph.inputs)
+        fixed = facts.are_fixed(graph.inputs)
         self.unsized, self.unfit = (DATA, UNFIT) if fixed else (SHAPE, SHAPE)
 
     # -- nodes ----------------------------------------------------------------------------------------------

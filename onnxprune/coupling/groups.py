@@ -97,7 +97,7 @@ def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
     walked = walk(graph, facts, rules)
-    remedy = FOLD if all(facts.is_fixed(value) for value in graph.inputs) else SIMPLIFY
+    remedy = FOLD if facts.are_fixed(graph.inputs) else SIMPLIFY
     while True:
         coupling = _collect(graph, facts, walked, solve(walked.ledger))
         refused = _try_cuts(coupling)

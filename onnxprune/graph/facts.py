@@ -95,9 +95,9 @@ class Facts:
         flags = self.dynamic.get(value)
         return flags is not None and axis < len(flags) and flags[axis]
 
-    def is_fixed(self, value: str) -> bool:
-        """Whether no axis of ``value`` changes."""
-        return not any(self.dynamic.get(value, ()))
+    def are_fixed(self, values: Iterable[str]) -> bool:
+        """Whether no axis of ``values`` changes."""
+        return not any(flag for value in values for flag in self.dynamic.get(value, ()))
 
 
 def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
