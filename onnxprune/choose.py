@@ -182,8 +182,27 @@ def narrowest(choices: Choices) -> Array:
 
 
 def lossless(choices: Choices) -> Array:
-    """The narrowest widths that cost nothing at all: units without any contribution (dead channels)."""
-    curves = choices.tiers[:2][-1]
+    """The narrowest widths that cost nothing at all: units without any contribution (dead channels) go."""
+    return _free(choices.curves)
+
+
+def past_lossless(choices: Choices) -> tuple[Array, ...]:
+    """Widths that run fast and at which no dead channel stays: of all groups, then of half of those where live ones
+    must go for it, of a quarter, and so on, those that it costs least; the others are :func:`lossless`."""
+    free, fast = lossless(choices), choices.tiers[:2][-1]
+    past = np.asarray([max(c.widths[c.widths <= n], default=n) for c, n in zip(fast, free, strict=True)])
+    price = np.asarray([c.damage[n] for c, n in zip(fast, past, strict=True)])
+    order = [g for g in np.argsort(price, kind="stable") if past[g] < free[g]]
+    found = []
+    while order:
+        counts = free.copy()
+        counts[order] = past[order]
+        found.append(counts)
+        order = order[: len(order) // 2]
+    return tuple(found)
+
+
+def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 

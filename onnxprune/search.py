@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from onnxprune.attempt import Candidate, attempt, quick
 from onnxprune.budget.cost import Cost, Costing, count_parameters, macs, parameters, sizes, stored_bytes
-from onnxprune.choose import Choices, keep_of, lossless, narrowest, trial_macs, within
+from onnxprune.choose import Choices, keep_of, lossless, narrowest, past_lossless, trial_macs, within
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, UNTRIED, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.judge import Judge
@@ -34,6 +34,10 @@ USUAL = 0.7
 STEP = 0.9
 #: Share of a latency that may be left unused.
 ROOM = 0.04
+NO_FASTER = (
+    "kernels are not expected to run these channel counts any faster than the original's: --round 8 keeps to counts "
+    "that they do, or allow a larger cut"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,11 @@ def find(work: Study, orders: Sequence[Choices], judge: Judge, options: Options,
     Raises:
         BudgetError: where the budget cannot be met.
     """
-    return _Search(work, orders, judge, options, progress).find()
+    found = _Search(work, orders, judge, options, progress).find()
+    time = found.choices.time
+    if options.round_to is not None or time(found.candidate.counts) < time(sizes(work.coupling)):
+        return found
+    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, NO_FASTER)))
 
 
 @dataclass(frozen=True)
@@ -128,44 +136,90 @@ class _Search:
         return self.best(UNTRIED, cost, max(share * cost(sizes(self.work.coupling)), least))[0]
 
     def by_drop(self, choices: Choices) -> Found:
-        """Halve the interval of kept MACs by quick refits, then refit in full where they lead, and a step further.
+        """Cut what costs nothing, halve the interval of kept MACs below it by quick refits, then refit in full where
+        they lead, and a step further.
 
-        What costs nothing (dead channels) is tried first and never given up.
+        Raises:
+            BudgetError: where no cut stays within the drop.
         """
-        free, allowed = lossless(choices), self.options.budget.value
+        free, begun = self.begin(choices)
         low = max(self.cost(narrowest(choices)) / self.full, LEAST_KEPT)
         high = self.cost(free) / self.full
-        turns = 1 + _halvings(high - low) + FULL * self.finer
-        best = self.attempt(choices, free, Turn(self.progress, 1, turns))
-        steps = [self.step(best)]
-        if best.drop.value > allowed:
-            best = self.attempt(choices, sizes(self.work.coupling), self.progress)
-            high = 1.0
 
         def counts(share: float) -> Array:
             return np.asarray(np.minimum(within(choices, self.cost, share * self.full), free))
 
-        begun, halvings = high, _halvings(high - low)
+        halvings = _halvings(high - low)
+        turns = halvings + FULL * self.finer
+        best, failed, path = begun[-1], low, list(begun)
         damages: dict[float, float] = {}
-        for turn in range(2, 2 + halvings):
-            middle = (low + high) / 2
+        for turn in range(1, 1 + halvings):
+            middle = (failed + high) / 2
             candidate = self.trial(choices, counts(middle), Turn(self.progress, turn, turns))
             if self.finer:
                 damages[middle] = self.judge.damage(candidate.model)
-            steps.append(self.step(candidate))
-            if candidate.drop.value <= allowed:
+            path.append(candidate)
+            if self.allows(candidate):
                 best, high = candidate, middle
             else:
-                low = middle
-        share = high if high < begun else low
+                failed = middle
+        if self.finer:
+            share = high if best is not begun[-1] else failed
+            found = self.refine(choices, counts, share, high, damages, (halvings, turns))
+            path += found
+            best = next((candidate for candidate in reversed(found) if self.allows(candidate)), best)
+        steps = [self.step(candidate) for candidate in path]
+        if best.keep.all():
+            least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
+            raise BudgetError(
+                f"no cut stays within a drop of {self.options.budget.value:g} ({best.drop.metric}); the smallest seen "
+                f"is {least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
+                "size with --macs"
+            )
+        return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+
+    def allows(self, candidate: Candidate) -> bool:
+        return candidate.drop.value <= self.options.budget.value
+
+    def begin(self, choices: Choices) -> tuple[Array, list[Candidate]]:
+        """Widths that no later cut exceeds, and what was tried for them, that of these widths last.
+
+        Dead channels go, with what else must go for widths that run fast, as far as the drop allows that.
+        """
+        ways = (*past_lossless(choices), lossless(choices), sizes(self.work.coupling).astype(np.int64))
+        starts = {counts.tobytes(): counts for counts in ways}
+        tried: list[Candidate] = []
+        for turn, counts in enumerate(starts.values(), start=1):
+            tried.append(self.attempt(choices, counts, Turn(self.progress, turn, len(starts), "free")))
+            if self.allows(tried[-1]):
+                break
+        return tried[-1].counts, tried
+
+    def refine(
+        self,
+        choices: Choices,
+        counts: Callable[[float], Array],
+        share: float,
+        high: float,
+        damages: Mapping[float, float],
+        turns: tuple[int, int],
+    ) -> list[Candidate]:
+        """Up to ``FULL`` refits in full from ``share`` of the MACs on, in the order in which they were made; those that
+        are allowed get ever smaller.
+
+        ``high``: the least share that is known to be allowed; ``damages``: of trials, by share; ``turns``: how many
+        are behind, and how many there are in all.
+        """
+        done, of = turns
         failed: float | None = None
-        for turn in range(2 + halvings, 2 + halvings + FULL * self.finer):
-            candidate = self.attempt(choices, counts(share), Turn(self.progress, turn, turns))
-            steps.append(self.step(candidate))
-            if candidate.drop.value > allowed:
-                failed = share
+        found: list[Candidate] = []
+        for turn in range(1, 1 + FULL):
+            candidate = self.attempt(choices, counts(share), Turn(self.progress, done + turn, of))
+            found.append(candidate)
+            if self.allows(candidate):
+                high = share
             else:
-                best, high = candidate, share
+                failed = share
             if failed is not None:
                 share = (failed + high) / 2
             elif share in damages:
@@ -175,14 +229,7 @@ class _Search:
                 share *= STEP
             if abs(high - share) < FINEST or share * self.full < self.cost(narrowest(choices)):
                 break
-        if best.keep.all():
-            least = min(steps[1:] or steps, key=lambda step: step.drop)
-            raise BudgetError(
-                f"no cut stays within a drop of {allowed:g} ({best.drop.metric}); the smallest seen is "
-                f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a size "
-                "with --macs"
-            )
-        return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+        return found
 
     def by_latency(self, choices: Choices) -> Found:
         """The widest cut whose latency is at most the share asked for.

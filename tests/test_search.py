@@ -11,9 +11,10 @@ from workbench import OPTIONS, Bench, bench, correlated
 
 from onnxprune import search
 from onnxprune.attempt import Candidate
+from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
 from onnxprune.budget.target import Budget
-from onnxprune.choose import Choices, keep_of, price
+from onnxprune.choose import Choices, keep_of, lossless, past_lossless, price
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
 from onnxprune.progress import Progress, Silent
@@ -85,10 +86,32 @@ def test_the_search_ends_near_the_smallest_model_that_a_full_refit_keeps_within_
     assert ratios == sorted(ratios, reverse=True)
 
 
+def test_dead_channels_go_with_what_else_must_for_fast_widths_as_far_as_the_drop_allows(
+    on: Bench, choices: Choices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine = tuple(
+        Curve(np.where(np.arange(len(c.damage)) < len(c.damage) - 4, least, 0.0), c.widths)
+        for c, least in zip(choices.curves, (2e-3, 1e-3), strict=True)
+    )
+    by_eight = tuple(Curve(c.damage, c.widths[c.widths % 8 == 0]) for c in fine)
+    dying = replace(choices, tiers=(by_eight, by_eight, fine))
+    whole = [int(n) for n in sizes(on.coupling)]
+    free = lossless(dying).tolist()
+    assert free == [n - 3 for n in whole]
+    past = [counts.tolist() for counts in past_lossless(dying)]
+    assert past[0] == [n - 8 for n in whole] and len(past) == 2
+    assert sorted(a - b for a, b in zip(free, past[1], strict=True)) == [0, 5]
+
+    cost, full = macs(on.coupling), macs(on.coupling)(sizes(on.coupling))
+    between = (cost(np.asarray(past[0])) + cost(np.asarray(past[1]))) / 2 / full
+    found = searched(on, dying, Known(on, between, 0.0), ALLOWED, monkeypatch)
+    assert (found.candidate.counts <= past[1]).all() and (found.candidate.counts > past[0]).any()
+
+
 def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
     on: Bench, choices: Choices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest seen is .*, at 97.1% of"
+        BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest seen is .*, at 98.1% of"
     ):
         searched(on, choices, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
