@@ -19,7 +19,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows
 from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.load import LoadedModel, model_bytes
-from onnxprune.judge import accuracies, may_hold_classes, own_drop
+from onnxprune.judge import accuracies, kind_of, own_drop
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows
 from onnxprune.result import (
@@ -186,8 +186,8 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         raise ModelError("the two models have no output of the same name to compare; rename the outputs of one")
     left, right = (outputs_of(open_session(m.proto, engine), dataset, shared) for m in (first, second))
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
-    classes = may_hold_classes(couplings[1])
-    drop = metrics.drop(left, right, dataset.count, classes) if len(alike) == len(shared) else None
+    kind = kind_of(couplings[1], left)
+    drop = metrics.drop(kind, left, right, dataset.count) if len(alike) == len(shared) else None
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)

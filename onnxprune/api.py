@@ -159,7 +159,7 @@ def _prune(
         options = replace(options, effort="fast")
     if options.latency_table is not None:
         read_table(options.latency_table)
-    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count, scale.classes)
+    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count, scale.kind)
     alike = len(odd) == len(scale.outputs) and options.evaluate is None
     if data is not None:
         work = replace(work, notes=work.notes + odd)
@@ -187,7 +187,7 @@ def _prune(
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
     taken = replace(options, select=found.choices.select)
     report = account(work, outcome, labelled, target, taken, clock)
-    report = replace(report, synthetic=data is None, alike=alike)
+    report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
 
@@ -341,7 +341,7 @@ def compare_models(
     _check_inputs(first, second)
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
-    return replace(side_by_side(first, second, dataset, options), synthetic=data is None)
+    return replace(side_by_side(first, second, dataset, options), seen="made up" if data is None else "held out")
 
 
 def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:

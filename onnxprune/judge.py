@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,22 +27,22 @@ SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
 class Judge:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
-    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``classes``: see
-    :func:`may_hold_classes`; ``score``: the original's by the user's ``metric``, 0 where there is none.
+    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
+    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none.
     """
 
     holdout: Dataset
     engine: Engine
     outputs: tuple[str, ...]
     reference: tuple[Array, ...]
-    classes: bool
+    kind: str
     metric: Callable[[SessionRunner], float] | None
     score: float
 
     @property
     def relative(self) -> bool:
         """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
-        return self.metric is None and metrics.metric_of(self.reference, self.classes) == metrics.RELATIVE
+        return self.metric is None and self.kind == metrics.RELATIVE
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original.
@@ -54,7 +54,7 @@ class Judge:
             return Drop(metrics.OWN, self.score - _score(self.metric, model, self.engine), self.holdout.count)
         session = open_session(model, self.engine)
         found = outputs_of(session, self.holdout, self.outputs)
-        return metrics.drop(self.reference, found, self.holdout.count, self.classes)
+        return metrics.drop(self.kind, self.reference, found, self.holdout.count)
 
     def damage(self, model: onnx.ModelProto) -> float:
         """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates."""
@@ -82,7 +82,13 @@ def judge(work: Study, evaluate: object | None) -> Judge:
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Judge(work.holdout, work.engine, names, reference, may_hold_classes(work.coupling), metric, score)
+    return Judge(work.holdout, work.engine, names, reference, kind_of(work.coupling, reference), metric, score)
+
+
+def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:
+    """What the drop of a model's ``outputs`` is measured in; rows that look like class scores need not be such."""
+    kind = metrics.metric_of(outputs)
+    return metrics.RELATIVE if kind == metrics.CHANGED and not may_hold_classes(coupling) else kind
 
 
 def may_hold_classes(coupling: Coupling) -> bool:

@@ -86,20 +86,16 @@ def _changed(a: Array, b: Array) -> float:
     return 1.0 - same / max(a.size, b.size)
 
 
-def metric_of(outputs: Sequence[Array], classes: bool) -> str:
-    """What the drop of such outputs is measured in; ``classes`` as for :func:`drop`."""
-    if classes and is_scores(outputs):
+def metric_of(outputs: Sequence[Array]) -> str:
+    """What the drop of such outputs is measured in, as far as they tell themselves."""
+    if is_scores(outputs):
         return CHANGED
     return VALUES if is_discrete(outputs) else RELATIVE
 
 
-def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int, classes: bool = True) -> Drop:
-    """The share of samples whose top-1 changes (class scores), or of values that change where none is a floating-point
-    number, else the relative L2 error.
-
-    ``classes``: False where the model tells that its output's rows are no scores of classes, whatever they look like.
-    """
-    metric = metric_of(original, classes)
+def drop(metric: str, original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Drop:
+    """The share of samples whose top-1 changes (CHANGED), of values that change (VALUES), or the relative L2 error,
+    which also stands for a top-1 where there is not one per sample."""
     if metric == CHANGED and original[0].shape == pruned[0].shape and len(original[0]) == samples:
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
@@ -108,14 +104,16 @@ def drop(original: Sequence[Array], pruned: Sequence[Array], samples: int, class
     return Drop(RELATIVE, relative_error(original, pruned), samples)
 
 
-def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, classes: bool = True) -> tuple[str, ...]:
+def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, metric: str) -> tuple[str, ...]:
     """What looks wrong about a model's outputs (samples on axis 0), in words: dead, constant or not finite.
+
+    ``metric``: what their drop is measured in.
 
     Such outputs mostly mean that the data is not what the model was trained on.  Below :data:`FEW` samples nothing
     is said.
     """
     found = []
-    kinds = "iub" if is_discrete(outputs) else "f"
+    kinds = "iub" if metric == VALUES else "f"
     for name, output in zip(names, outputs, strict=True):
         if (
             output.dtype.kind not in kinds
@@ -133,7 +131,7 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, cla
             found.append(f"output '{name}' is zero for every sample")
         elif np.linalg.norm(rows - rows.mean(axis=0)) < FLAT * np.linalg.norm(rows):
             found.append(f"output '{name}' hardly changes from sample to sample")
-        elif classes and is_scores(outputs) and (top == top[0]).all():
+        elif metric == CHANGED and (top == top[0]).all():
             found.append(f"all {samples} held-out samples get the same top-1 class, {top[0]}, at '{name}'")
     return tuple(f"{text}: check the data and --preprocess" for text in found)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
 from onnxprune.plan import Plan
+
+#: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
+Seen = Literal["held out", "made up", "alike"]
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
-    90 %, of the original's median and of the ratio's (times the original's median).  ``synthetic``: the drop was
-    measured on made-up samples; ``alike``: on samples that the original answers alike, whatever they are.
+    90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
+    drop was measured on.
     """
 
     model: str
@@ -147,8 +151,7 @@ class Report:
     search: tuple[SearchStep, ...] = ()
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
-    synthetic: bool = False
-    alike: bool = False
+    seen: Seen = "held out"
 
     def _repr_html_(self) -> str:
         # Notebooks ask the value itself; only then is the report's machinery loaded.
@@ -225,7 +228,7 @@ class OperatorTime:
 class Comparison:
     """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error).
 
-    ``operators`` is empty where no profile was asked for.  ``synthetic``: outputs were compared on made-up samples.
+    ``operators`` is empty where no profile was asked for.  ``seen``: the samples that outputs were compared on.
     """
 
     a: str
@@ -239,7 +242,7 @@ class Comparison:
     accuracy: Change | None
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
-    synthetic: bool = False
+    seen: Seen = "held out"
 
     def _repr_html_(self) -> str:
         from onnxprune.report.html import frame, render_comparison

@@ -31,7 +31,7 @@ WINNER = SCORES + np.eye(5)[2] * 100
     ],
 )
 def test_suspicious_outputs(output: np.ndarray, said: str | None) -> None:
-    told = metrics.suspicious(("y",), (output,), len(output))
+    told = metrics.suspicious(("y",), (output,), len(output), metrics.metric_of((output,)))
     if said is None:
         assert told == ()
     else:
@@ -65,7 +65,7 @@ BOXES = np.arange(1.0, 13.0).reshape(3, 4)
 def test_outputs_are_compared_by_what_they_hold(
     original: list[np.ndarray], pruned: list[np.ndarray], metric: str, value: float
 ) -> None:
-    found = metrics.drop(original, pruned, 4)
+    found = metrics.drop(metrics.metric_of(original), original, pruned, 4)
     assert (found.metric, found.samples) == (metric, 4)
     assert found.value == pytest.approx(value)
     assert metrics.damage(original, pruned) == pytest.approx(value**2)

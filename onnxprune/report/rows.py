@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from onnxprune.metrics import OWN
 from onnxprune.report import wording
-from onnxprune.result import Change, Comparison, Drop, GroupRow, Report
+from onnxprune.result import Change, Comparison, Drop, GroupRow, Report, Seen
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
         _quantity("parameters", report.params, wording.si),
         _quantity("file", report.bytes, wording.byte_text),
         _latency(report.latency_ms, spread),
-        _drop(report.drop, report.synthetic),
+        _drop(report.drop, report.seen),
     ]
     if report.accuracy is not None:
         accuracy = report.accuracy
@@ -118,14 +118,14 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
     return Row("latency", before, after, text, change.after < change.before)
 
 
-def _drop(drop: Drop | None, synthetic: bool) -> Row:
+def _drop(drop: Drop | None, seen: Seen) -> Row:
     if drop is None:
         return Row("drop", "–", "–", "not measured", None)
-    samples = f"{drop.samples:,} {'made-up ' if synthetic else ''}sample{'' if drop.samples == 1 else 's'}"
+    samples = f"{drop.samples:,} {'made-up ' if seen == 'made up' else ''}sample{'' if drop.samples == 1 else 's'}"
     if drop.metric == OWN:
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), "as --eval measures it", None)
     between = wording.could_be(drop)
-    if between is None or synthetic:
+    if between is None or seen == "made up":
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)
     # Few samples tell a share only roughly, and a reader takes "0.0%" for a fact.
     samples = f"{between[0]:.0%} to {between[1]:.0%} ({samples})"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from onnxprune.result import Change, Drop, Inspection, Report, Verification
+from onnxprune.result import Change, Drop, Inspection, Report, Seen, Verification
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
@@ -98,14 +98,14 @@ def could_be(drop: Drop) -> tuple[float, float] | None:
     return max(0.0, low), min(1.0, high)
 
 
-def drop_sentence(drop: Drop | None, synthetic: bool = False, alike: bool = False) -> str:
+def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
     """What the drop means, as the end of a sentence."""
     if drop is None:
         return "how far its outputs moved was not measured ('onnxprune compare' does)"
     held_out = f"{drop.samples:,} held-out sample{'' if drop.samples == 1 else 's'}"
-    if synthetic:
+    if seen == "made up":
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
-    elif alike:
+    elif seen == "alike":
         held_out += ", which tells little: the original answers all of them alike"
     if drop.metric == TOP1:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
@@ -156,7 +156,7 @@ def verdict(report: Report) -> str:
     measured = ""
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
-    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.synthetic, report.alike)}{measured}."
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}."
 
 
 def prunable(inspection: Inspection) -> str:
