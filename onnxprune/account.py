@@ -18,7 +18,8 @@ from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.describe import choice_lines, group_rows
 from onnxprune.errors import DataError, ModelError
-from onnxprune.graph.load import LoadedModel, model_bytes
+from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.tensors import model_bytes
 from onnxprune.judge import accuracies, kind_of, own_drop
 from onnxprune.options import Options
 from onnxprune.outline import layer_rows

@@ -11,7 +11,7 @@ from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import declared_shape
-from onnxprune.graph.load import model_bytes, outlined
+from onnxprune.graph.tensors import model_bytes, outlined
 from onnxprune.result import Verification
 from onnxprune.runtime.guided import choosing, side_by_side
 from onnxprune.runtime.session import ONE_PIECE, Engine, open_literal_session, open_session, run

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.graph.execute import run_node
-from onnxprune.graph.load import all_tensors, load, map_tensors, model_bytes
+from onnxprune.graph.load import load
 from onnxprune.graph.save import check_writable, save
+from onnxprune.graph.tensors import all_tensors, map_tensors, model_bytes
 
 
 def small(width: int = 64) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.load import map_tensors, model_bytes
+from onnxprune.graph.tensors import map_tensors, model_bytes
 
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.

@@ -21,7 +21,7 @@ from itertools import count
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.graph.load import map_tensors
+from onnxprune.graph.tensors import map_tensors
 from onnxprune.surgery.exchange import export_model, import_graph
 from onnxprune.surgery.hide import bind, shadow_of
 from onnxprune.surgery.merge import Merge

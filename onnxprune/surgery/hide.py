@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from onnxprune.graph.load import map_tensors
+from onnxprune.graph.tensors import map_tensors
 from onnxprune.surgery.exchange import LISTS
 from onnxprune.surgery.origin import STAMP, inner_path, known_dtype, stub_of, token_of, visible_functions
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.graph.load import map_tensors
+from onnxprune.graph.tensors import map_tensors
 
 _TOKEN = "onnxprune.origin"
 #: The attribute of a graphsurgeon node that says where it came from: (path of its graph, index there).

@@ -1,0 +1,162 @@
+"""Every tensor of a model, wherever it lies: walking, replacing, weighing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+
+_P = TypeVar("_P", bound=Message)
+
+# Packed types: several elements share a byte, so numpy's itemsize does not give the stored size.
+_PACKED_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
+
+# Weights this large never steer shape inference, so the checker can do without their values.
+_BULKY_BYTES = 1 << 16
+
+# Message types below which a TensorProto may lie; all others are small and copied whole.
+_HOLD_TENSORS = frozenset(
+    {"TensorProto", "SparseTensorProto", "GraphProto", "NodeProto", "AttributeProto"}
+    | {"FunctionProto", "TrainingInfoProto"}
+)
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every TensorProto of a model: initializers, attributes, sub-graphs, functions, training graphs."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+        for attribute in function.attribute_proto:
+            yield from _attribute_tensors(attribute)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+
+
+def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> _P:
+    """A deep copy of a model, or of a part of one, with `change(tensor)` in place of every tensor.
+
+    The data of a replaced tensor is never copied, so a model of many GB can be turned into a small outline.
+    Tensors are visited in the order of the file's fields, the same in every run.
+    """
+    copied: _P = type(model)()
+    _map_message(model, copied, change)
+    return copied
+
+
+def model_bytes(model: onnx.ModelProto) -> int:
+    """Size in bytes when written in one piece, also beyond protobuf's 2 GB, where ByteSize() gives up."""
+    bulk = 0
+
+    def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        nonlocal bulk
+        if len(tensor.raw_data) < _BULKY_BYTES:
+            return tensor
+        bulk += len(tensor.raw_data)
+        return _without_data(tensor)
+
+    return int(map_tensors(model, outline).ByteSize()) + bulk
+
+
+def stored_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Bytes of the tensor when stored raw; None for strings and types unknown to the installed onnx."""
+    if tensor.data_type in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
+        return None
+    try:
+        bits = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
+        itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError, TypeError):
+        return None
+    count: int = math.prod(tensor.dims)
+    return (count * bits + 7) // 8 if bits else count * itemsize
+
+
+def outlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large weights turned into graph inputs, which check the same and weigh nothing."""
+    # Held in a dict, so that the ids stay theirs while the model is copied.
+    bulky = {id(one): one for one in proto.graph.initializer if len(one.raw_data) >= _BULKY_BYTES}
+    names = {tensor.name for tensor in bulky.values()}
+    listed = {value.name for value in proto.graph.input}
+    copied = map_tensors(proto, lambda tensor: _without_data(tensor) if id(tensor) in bulky else tensor)
+    kept = [tensor for tensor in copied.graph.initializer if tensor.name not in names]
+    values = [
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in bulky.values()
+        if tensor.name not in listed
+    ]
+    del copied.graph.initializer[:]
+    copied.graph.initializer.extend(kept)
+    copied.graph.input.extend(values)
+    return copied
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+    for one in [*sparse, *attribute.sparse_tensors]:
+        yield from (one.values, one.indices)
+    if attribute.HasField("g"):
+        yield from _graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from _graph_tensors(graph)
+
+
+def _map_message(source: Message, target: Message, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> None:
+    # Field by field, because CopyFrom of a whole model would copy (and beyond 2 GB refuse) its weights.
+    for field, value in source.ListFields():
+        kind = field.message_type
+        if kind is None:
+            if field.is_repeated:
+                getattr(target, field.name).extend(value)
+            else:
+                setattr(target, field.name, value)
+        elif kind.name not in _HOLD_TENSORS:
+            if field.is_repeated:
+                getattr(target, field.name).extend(value)
+            else:
+                getattr(target, field.name).CopyFrom(value)
+        elif field.is_repeated:
+            for item in value:
+                _map_one(item, getattr(target, field.name).add(), change)
+        else:
+            _map_one(value, getattr(target, field.name), change)
+
+
+def _map_one(source: Message, target: Message, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> None:
+    if isinstance(source, onnx.TensorProto):
+        target.CopyFrom(change(source))
+    else:
+        target.SetInParent()
+        _map_message(source, target, change)
+
+
+def _without_data(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    bare = onnx.TensorProto()
+    for field, value in tensor.ListFields():
+        if field.name == "raw_data":
+            continue
+        if field.is_repeated:
+            getattr(bare, field.name).extend(value)
+        elif field.message_type is None:
+            setattr(bare, field.name, value)
+        else:
+            getattr(bare, field.name).CopyFrom(value)
+    return bare
