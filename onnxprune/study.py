@@ -22,7 +22,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.describe import reading_notes
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.errors import BudgetError
-from onnxprune.graph.facts import declared_shape
+from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import view

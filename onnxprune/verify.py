@@ -10,7 +10,7 @@ import onnx
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import ModelError
-from onnxprune.graph.facts import declared_shape
+from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.tensors import model_bytes, outlined
 from onnxprune.result import Verification
 from onnxprune.runtime.guided import choosing, side_by_side

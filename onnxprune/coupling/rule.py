@@ -19,8 +19,9 @@ from types import MappingProxyType
 import numpy as np
 
 from onnxprune.coupling.notation import NotationError, Pattern, Term, expand, parse
-from onnxprune.graph.facts import Facts, Shape
+from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
+from onnxprune.graph.walk import Shape
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})

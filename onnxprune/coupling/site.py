@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxprune.coupling.bind import Walked
 from onnxprune.coupling.labels import Key
-from onnxprune.graph.facts import Facts, Shape
+from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
+from onnxprune.graph.walk import Shape
 
 Array = np.ndarray
 

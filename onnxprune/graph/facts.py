@@ -9,52 +9,16 @@ Three kinds of value are told apart, because channels move differently through e
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-from onnx import helper as oh
-from onnx import numpy_helper
 
 from onnxprune.graph.execute import CannotExecute, run_node
-from onnxprune.graph.infer import NEWEST, infer_outputs, newest_schema
-from onnxprune.graph.view import Body, Graph, Node
+from onnxprune.graph.view import Graph
+from onnxprune.graph.walk import Measured, Shape, Walk, sizes_of
 
 Array = np.ndarray
-Shape = tuple[int, ...]
-#: Value id -> (element type, shape), as seen in a run.
-Measured = Mapping[str, tuple[int, Shape]]
-
-#: Operators whose constant results stay computed by the graph: folding them would store int8 weights as floats,
-#: or freeze what is meant to be random.
-NEVER_FOLDED = frozenset(
-    [
-        "DequantizeLinear",
-        "QuantizeLinear",
-        "DynamicQuantizeLinear",
-        "RandomNormal",
-        "RandomUniform",
-        "RandomNormalLike",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-        "Dropout",
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceEmpty",
-    ]
-)
-#: Operators of the default domain that onnx has no shape inference for: their output is as large as their input.
-SHAPE_KEPT = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
-#: Operators that slide a window: where it is longer than its input, inference goes on and a run would not.
-WINDOWED = frozenset(
-    ["Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "AveragePool", "LpPool", "MaxPool"]
-)
-#: The largest value, in elements, that counts as shape arithmetic and is evaluated as such.
-SMALL = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +64,6 @@ class Facts:
         return not any(flag for value in values for flag in self.dynamic.get(value, ()))
 
 
-def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
-    """Dims of a tensor type, ``None`` per dynamic dim; ``None`` for non-tensors and unknown rank."""
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.tensor_type.shape.dim)
-
-
 def evaluate(
     graph: Graph,
     input_shapes: Mapping[str, Shape],
@@ -120,11 +77,11 @@ def evaluate(
     seen in a run at either shapes.  Axes that an operator's own inference leaves open depend on the data, so they
     count as dynamic whatever was seen; of operators that ONNX does not know, what was seen is taken.
     """
-    first = _Walk(graph, input_shapes, measured or {}, 0)
+    first = Walk(graph, input_shapes, measured or {}, 0)
     first.body(graph.main)
     second = first
     if (alternative and dict(alternative) != dict(input_shapes)) or measured:
-        second = _Walk(graph, alternative or input_shapes, measured_alternative or {}, 1, first.shapes)
+        second = Walk(graph, alternative or input_shapes, measured_alternative or {}, 1, first.shapes)
         second.body(graph.main)
     dynamic: dict[str, tuple[bool, ...]] = {}
     for value, shape in first.shapes.items():
@@ -176,7 +133,7 @@ def recompute(
         node = graph.nodes[index]
         known[value] = None
         if node.op in ("Shape", "Size") and node.inputs[0] is not None and node.inputs[0] not in facts.values:
-            known[value] = _measure(node, shape_of(node.inputs[0]))
+            known[value] = sizes_of(node, shape_of(node.inputs[0]))
             return known[value]
         feeds = [
             edited[index, slot] if (index, slot) in edited else None if i is None else get(i)
@@ -193,284 +150,3 @@ def recompute(
 
     answers = {value: get(value) for value in wanted}
     return {value: array for value, array in answers.items() if array is not None}
-
-
-def _measure(node: Node, shape: Shape) -> Array:
-    if node.op == "Size":
-        return np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
-    start, end = node.integer("start", 0), node.integer("end", len(shape))
-    return np.asarray(shape[start:end], dtype=np.int64)
-
-
-def _tells_shape(inferred: Mapping[str, onnx.TypeProto] | None) -> bool:
-    return inferred is not None and all(declared_shape(kind) is not None for kind in inferred.values())
-
-
-class _Walk:
-    """One pass over the graph; bodies are visited when their owner is."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        input_shapes: Mapping[str, Shape],
-        measured: Measured,
-        grown: int,
-        before: Mapping[str, Shape] | None = None,
-    ) -> None:
-        self.graph = graph
-        self.measured = measured
-        self.before = before or {}
-        # Added to every axis whose size only the data tell: two walks that disagree mark what follows from it.
-        self.grown = grown
-        self.shapes: dict[str, Shape] = {}
-        self.dtypes: dict[str, int] = {}
-        self.values: dict[str, Array] = {}
-        self.folded: set[int] = set()
-        self.arithmetic: set[int] = set()
-        self.contradictions: set[int] = set()
-        self._partial: dict[str, tuple[int | None, ...]] = {}
-        self._types: dict[str, onnx.TypeProto] = {}
-        self.sized: set[str] = set()
-        self._members: dict[str, list[Node]] = {}
-        self._imports = [oh.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-        for node in graph.nodes:
-            self._members.setdefault(node.scope, []).append(node)
-        for name, tensor in graph.initializers.items():
-            self._put(name, int(tensor.data_type), tuple(tensor.dims))
-        for name in graph.inputs:
-            kind = graph.types.get(name)
-            if kind is not None and kind.HasField("tensor_type") and name in input_shapes:
-                self._put(name, int(kind.tensor_type.elem_type), tuple(input_shapes[name]))
-
-    def _put(self, value: str, dtype: int, shape: Shape) -> None:
-        self.dtypes[value] = dtype
-        self.shapes[value] = shape
-
-    def body(self, body: Body) -> None:
-        for node in self._members.get(body.scope, ()):
-            self._visit(node)
-
-    def _known(self, value: str | None) -> Array | None:
-        if value is None:
-            return None
-        return self.values.get(value, self.graph.constants.get(value))
-
-    def _visit(self, node: Node) -> None:
-        if node.op == "Constant" and node.domain == "":
-            out = node.outputs[0]
-            if out is not None and out in self.graph.constants:
-                value = self.graph.constants[out]
-                self._put(out, int(oh.np_dtype_to_tensor_dtype(value.dtype)), value.shape)
-                return
-        if any(True for _ in node.bodies()):
-            self._control(node)
-            return
-        self._infer(node)
-        if not self._compute(node):
-            for out in node.outputs:
-                if out is not None and out not in self.shapes:
-                    self._take_measured(out, node.domain == "")
-
-    def _take_measured(self, value: str, inferred: bool) -> None:
-        if value not in self.measured:
-            return
-        kind, shape = self.measured[value]
-        if inferred:
-            told = self._partial.get(value, (None,) * len(shape))
-            shape = tuple(
-                size if known is not None else max(size, 1) + self.grown
-                for size, known in zip(shape, told, strict=False)
-            )
-        self._put(value, kind, shape)
-
-    def _infer(self, node: Node) -> None:
-        if node.domain == "" and node.op in SHAPE_KEPT and node.outputs and node.outputs[0] is not None:
-            self._alias(node.outputs[0], node.inputs[0])
-            return
-        schema_version = self.graph.opsets.get(node.domain)
-        if schema_version is None or not onnx.defs.has(node.proto.op_type, schema_version, node.domain):
-            return
-        schema = onnx.defs.get_schema(node.proto.op_type, schema_version, node.domain)
-        types = {n: self._type(v) for n, v in zip(node.proto.input, node.inputs, strict=True) if v is not None}
-        if any(t is None for t in types.values()):
-            return
-        data = {}
-        for name, value in zip(node.proto.input, node.inputs, strict=True):
-            known = self._known(value)
-            if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
-                data[name] = numpy_helper.from_array(known)
-
-        def tried(
-            version: onnx.defs.OpSchema, imports: Sequence[onnx.OperatorSetIdProto]
-        ) -> Mapping[str, onnx.TypeProto] | None:
-            try:
-                return infer_outputs(node, version, types, data, imports)
-            except Exception:
-                return None
-
-        inferred = tried(schema, self._imports)
-        if not _tells_shape(inferred) and (newest := newest_schema(node, schema)) is not None:
-            # Exporters write what only a later version of the operator allows (a negative axis), and runtimes take it.
-            later = tried(newest, NEWEST)
-            inferred = later if _tells_shape(later) else inferred
-        if inferred is None:
-            # The checker and the final run judge the model; here the value simply stays unknown.
-            self.contradictions.add(node.index)
-            self._take_stated(node)
-            return
-        for name, value in zip(node.proto.output, node.outputs, strict=True):
-            if value is None or name not in inferred or not inferred[name].HasField("tensor_type"):
-                continue
-            kind = inferred[name].tensor_type
-            self.dtypes[value] = int(kind.elem_type)
-            dims = declared_shape(inferred[name])
-            if dims is None:
-                continue
-            self._partial[value] = dims
-            least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
-            if any(d is not None and d < least for d in dims):
-                self.contradictions.add(node.index)
-            if all(d is not None for d in dims):
-                self.shapes[value] = tuple(d for d in dims if d is not None)
-        if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
-            self.contradictions.add(node.index)
-
-    def _take_stated(self, node: Node) -> None:
-        """The sizes that a Reshape states hold whatever was guessed of a size that only the data tell, which it
-        contradicts: the one that it leaves open counts as changing, the others do not."""
-        source, out = node.inputs[0], node.outputs[0] if node.outputs else None
-        target = self._known(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
-        shape = self.before.get(out or "")
-        if target is None or shape is None or out is None or source not in self.dtypes or node.inputs[1] in self.sized:
-            return
-        stated = target.ravel().tolist()
-        if 0 not in stated and len(stated) == len(shape):
-            sizes = tuple(old + self.grown if size < 0 else size for size, old in zip(stated, shape, strict=True))
-            self._put(out, self.dtypes[source], sizes)
-
-    def _same_count(self, one: str | None, other: str | None) -> bool:
-        """Whether two values have equally many elements, as far as their shapes are known."""
-        before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
-        return before is None or after is None or math.prod(before) == math.prod(after)
-
-    def _is_empty(self, node: Node) -> bool:
-        return any(0 in self.shapes.get(value, ()) for value in node.inputs if value is not None)
-
-    def _type(self, value: str) -> onnx.TypeProto | None:
-        if value not in self._types:
-            if value not in self.shapes or not self.dtypes.get(value):
-                return None
-            self._types[value] = oh.make_tensor_type_proto(self.dtypes[value], self.shapes[value])
-        return self._types[value]
-
-    def _compute(self, node: Node) -> bool:
-        """Evaluate ``node`` where its inputs are known; true where its outputs became known values."""
-        if node.op in NEVER_FOLDED or node.domain != "":
-            return False
-        if node.op in ("Shape", "Size"):
-            source, out = node.inputs[0], node.outputs[0]
-            if source is None or out is None or source not in self.shapes:
-                return False
-            result = _measure(node, self.shapes[source])
-            fixed = self._known(source) is not None and source not in self.sized and not self._is_weight(source)
-            self._learn(node, (result,), sized=not fixed)
-            return True
-        feeds = [self._known(value) for value in node.inputs]
-        present = [value for value in node.inputs if value is not None]
-        if not present or any(self._known(value) is None for value in present):
-            return False
-        sized = any(value in self.sized for value in present)
-        if sized and not self._is_small(node):
-            return False
-        try:
-            results = run_node(node.proto, self.graph.opsets, feeds)
-        except CannotExecute:
-            return False
-        if sized and any(r.size > SMALL or (r.dtype.kind == "f" and r.ndim > 1) for r in results):
-            return False
-        self._learn(node, results, sized)
-        return True
-
-    def _is_weight(self, value: str) -> bool:
-        """Whether a constant is one whose size a cut may change (a list of sizes or indices is none)."""
-        return value in self.graph.constants and self.dtypes[value] not in (
-            onnx.TensorProto.INT64,
-            onnx.TensorProto.INT32,
-            onnx.TensorProto.BOOL,
-        )
-
-    def _is_small(self, node: Node) -> bool:
-        shapes = [self.shapes.get(o) for o in node.outputs if o is not None]
-        return all(s is None or int(np.prod(s, dtype=np.int64)) <= SMALL for s in shapes)
-
-    def _learn(self, node: Node, results: Sequence[Array], sized: bool) -> None:
-        for value, result in zip(node.outputs, results, strict=False):
-            if value is not None:
-                self.values[value] = result
-                self._put(value, int(oh.np_dtype_to_tensor_dtype(result.dtype)), result.shape)
-                if sized:
-                    self.sized.add(value)
-        (self.arithmetic if sized else self.folded).add(node.index)
-
-    def _control(self, node: Node) -> None:
-        branches = [self.graph.body_of(node, which) for which, _ in node.bodies()]
-        carried = 0
-        if node.op == "Loop":
-            carried = len(node.inputs) - 2
-            for position, name in enumerate(branches[0].inputs):
-                if position < 2:
-                    self._put(name, (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)[position], ())
-                else:
-                    self._alias(name, node.inputs[position])
-        elif node.op == "Scan" and node.domain == "":
-            carried = len(node.inputs) - node.integer("num_scan_inputs", 0)
-            axes = node.integers("scan_input_axes") or ()
-            for position, name in enumerate(branches[0].inputs):
-                source = node.inputs[position]
-                self._alias(name, source)
-                if position >= carried and name in self.shapes:
-                    axis = axes[position - carried] if axes else 0
-                    dims = list(self.shapes[name])
-                    del dims[axis]
-                    self.shapes[name] = tuple(dims)
-        taken = self._taken(node, branches) if node.op == "If" else branches
-        for branch in branches:
-            before = set(self.contradictions)
-            self.body(branch)
-            if branch not in taken:
-                self.contradictions = before
-        branches = taken
-        if not branches:
-            return
-        for position, out in enumerate(node.outputs):
-            if out is None:
-                continue
-            skip = 1 if node.op == "Loop" else 0
-            candidates = [b.outputs[position + skip] for b in branches if position + skip < len(b.outputs)]
-            stacked = node.op in ("Loop", "Scan") and position >= carried
-            shapes = {self.shapes.get(c) for c in candidates}
-            if not stacked and len(shapes) == 1 and None not in shapes and candidates:
-                self._alias(out, candidates[0])
-            else:
-                if stacked and len(shapes) == 1:
-                    self._stack(node, position - carried, out, next(iter(shapes)))
-                self._take_measured(out, True)
-
-    def _stack(self, node: Node, place: int, value: str, slice_shape: Shape | None) -> None:
-        """The body tells all of a stacked output's shape but how many slices there are."""
-        if slice_shape is not None:
-            axes = node.integers("scan_output_axes") if node.op == "Scan" else None
-            axis = axes[place] % (len(slice_shape) + 1) if axes else 0
-            self._partial[value] = (*slice_shape[:axis], None, *slice_shape[axis:])
-
-    def _taken(self, node: Node, branches: list[Body]) -> list[Body]:
-        """The one branch that a known condition selects, else both."""
-        condition = self._known(node.inputs[0])
-        if condition is None or condition.size != 1:
-            return branches
-        wanted = "then_branch" if bool(condition.reshape(())) else "else_branch"
-        return [branch for branch in branches if branch.attribute == wanted]
-
-    def _alias(self, value: str, source: str | None) -> None:
-        if source is not None and source in self.shapes:
-            self._put(value, self.dtypes[source], self.shapes[source])

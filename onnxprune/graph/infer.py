@@ -14,6 +14,13 @@ from onnxprune.graph.view import Node
 NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
 
 
+def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
+    """Dims of a tensor type, ``None`` per dynamic dim; ``None`` for non-tensors and unknown rank."""
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.tensor_type.shape.dim)
+
+
 def newest_schema(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:
     """The newest version of the node's operator, if it is another that has all of the node's attributes."""
     if node.domain or not onnx.defs.has(node.proto.op_type):

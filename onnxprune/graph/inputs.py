@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.facts import declared_shape, evaluate
+from onnxprune.graph.facts import evaluate
+from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.view import Graph, Node
 
 Shape = tuple[int, ...]
