@@ -122,10 +122,12 @@ class Net(nn.Module):
             return x + (ins[1] if len(ins) > 1 else self._constant(node))
         if kind == "Concat":
             return torch.cat(ins, own["axis"])
-        if own.get("ceil_mode"):
-            raise ValueError(f"{node.name}: the benchmark's torch module does not know ceil_mode")
+        ceil = bool(own.get("ceil_mode"))
+        if ceil and (kind != "MaxPool" or any(own.get("pads", ()))):
+            raise ValueError(f"{node.name}: the benchmark's torch module knows ceil_mode of unpadded MaxPool only")
         if kind == "MaxPool":
-            return F.max_pool2d(_padded(x, own, -math.inf), own["kernel_shape"], own.get("strides", (1, 1)))
+            wide = _padded(x, own, -math.inf)
+            return F.max_pool2d(wide, own["kernel_shape"], own.get("strides", (1, 1)), ceil_mode=ceil)
         if kind == "AveragePool":
             return F.avg_pool2d(_padded(x, own), own["kernel_shape"], own.get("strides", (1, 1)))
         if kind == "GlobalAveragePool":
