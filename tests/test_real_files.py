@@ -92,6 +92,30 @@ def test_stale_and_missing_value_info() -> None:
     assert info.type.tensor_type.shape.dim[1].dim_value == 4
 
 
+def test_shapes_that_the_file_states_wrongly_are_left_out() -> None:
+    # An exporter of channels-last networks states the layout of before its transposes, or none.
+    model = _net(Sketch())
+    first, second = (node.output[0] for node in model.graph.node[:2])
+    stated: list[tuple[str, list[int]]] = [(first, []), (second, [1, 8, 8, 6]), ("right", [1, 2, 8, 8])]
+    model.graph.node.append(oh.make_node("Relu", [model.graph.node[-1].output[0]], ["right"]))
+    for name, shape in stated:
+        model.graph.value_info.append(oh.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    loaded = load(model)
+    assert [info.name for info in loaded.proto.graph.value_info] == ["right"]
+    assert loaded.repairs == ("2 shapes that the file states wrongly left out",) and not loaded.complaints
+    assert len(model.graph.value_info) == 3
+    result = onnxprune.prune(model, macs=0.6, samples=8)
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+def test_what_only_the_full_check_holds_against_the_original_is_told_and_not_held_against_the_result() -> None:
+    model = _net(Sketch())
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    loaded = load(model)
+    assert len(loaded.complaints) == 1 and "dimension 1" in loaded.complaints[0]
+    assert onnxprune.prune(model, macs=0.6, samples=8).report.verify.passed
+
+
 def test_no_shapes_at_all() -> None:
     model = _net(Sketch())
     for value in [*model.graph.input, *model.graph.output]:

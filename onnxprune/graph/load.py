@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxprune.errors import ModelError
 from onnxprune.graph.external import EXTERNAL, load_external
 from onnxprune.graph.file import parse, read
+from onnxprune.graph.inferred import without_wrong_shapes
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.tensors import all_tensors, model_bytes, outlined, stored_bytes
 
@@ -23,8 +24,9 @@ class LoadedModel:
     path: the file it was read from; None for a model that was given as a ModelProto.
     external: whether the file kept tensors in external data files.
     file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
-    complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts.
-    repairs: what was put right in `proto` after it was read, one sentence each; see `repaired`.
+    complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts, full check included.
+    repairs: what was put right in `proto` after it was read, one sentence each; see `repaired` and
+        `without_wrong_shapes`.
     """
 
     proto: onnx.ModelProto
@@ -38,7 +40,7 @@ class LoadedModel:
 def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
     """Read and check a model.
 
-    A given ModelProto is never changed, and copied only to repair it (see `repaired`).  Models of more than 2 GB are
+    A given ModelProto is never changed, and copied only to repair it.  Models of more than 2 GB are
     fine with external data.  Cost: one pass over the files; memory: the model plus its largest tensor.
 
     Raises:
@@ -70,6 +72,11 @@ def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
     _check_sizes(proto, where)
     complaints = _complaints(proto, path, external, where)
     proto, repairs = repaired(proto, file_bytes)
+    proto, wrong, objection = without_wrong_shapes(proto)
+    if wrong:
+        repairs += (f"{wrong} shape{'s' if wrong > 1 else ''} that the file states wrongly left out",)
+    if objection is not None and not complaints:
+        complaints = (objection.rstrip("."),)
     return LoadedModel(proto, path, external, file_bytes, complaints, repairs)
 
 
