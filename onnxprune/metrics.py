@@ -33,7 +33,11 @@ def is_probabilities(scores: Array) -> bool:
 
 
 def _centred(scores: Array) -> Array:
-    return np.asarray(scores - scores.mean(axis=1, keepdims=True))
+    # Classes that are masked out, at minus infinity, are no part of the mean.
+    told = np.isfinite(scores)
+    known = np.where(told, scores, 0)
+    mean = known.sum(axis=1, keepdims=True) / np.maximum(told.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.where(told, known - mean, 0).astype(scores.dtype))
 
 
 def log_probabilities(scores: Array) -> Array:

@@ -21,7 +21,7 @@ from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
 from onnxprune.describe import reading_notes
 from onnxprune.effort import EFFORTS, SAMPLES, samples
-from onnxprune.errors import BudgetError
+from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
@@ -53,11 +53,20 @@ class Study:
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
-    """The inputs that must be fed."""
+    """The inputs that must be fed.
+
+    Raises:
+        ModelError: where one of them is no tensor.
+    """
     graph = view(loaded.proto)
     found = []
     for name in graph.inputs:
         kind = graph.types[name]
+        if not kind.HasField("tensor_type"):
+            raise ModelError(
+                f"input '{name}' holds no tensor ({str(kind.WhichOneof('value')).removesuffix('_type')}), which cannot "
+                "be fed: export the model with tensors for inputs"
+            )
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()

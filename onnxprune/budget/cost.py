@@ -16,6 +16,7 @@ import onnx
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
+from onnxprune.graph.tensors import bodies_of
 from onnxprune.graph.view import data_uses, original_of
 from onnxprune.surgery.cut import constant_of
 
@@ -270,6 +271,6 @@ def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR and node.op_type == "Constant":
                 found.append(attribute.t)
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for body in bodies_of(attribute):
                 found += _tensors(body)
     return found

@@ -36,7 +36,20 @@ def moved_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
             return [] if tuple(must) == stated else [AttributeEdit(node.index, name, tuple(int(i) for i in must))]
     if node.op == "Split":
         return _equal_split(site)
+    if node.op == "Squeeze":
+        return _squeezed(site)
     return []
+
+
+def _squeezed(site: Site) -> list[Edit]:
+    """Axes of one position go where no others are named: that must not take one along which only one is left."""
+    shape = site.shape_in()
+    if site.ints("axes", 1) is not None or all(size <= 1 or site.new_in(a) > 1 for a, size in enumerate(shape)):
+        return []
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    if site.graph.opsets.get("", 1) < 13:
+        return [AttributeEdit(site.node.index, "axes", axes)]
+    return [InputEdit(site.node.index, 1, np.asarray(axes, dtype=np.int64))]
 
 
 def _equal_split(site: Site) -> list[Edit]:
@@ -45,7 +58,9 @@ def _equal_split(site: Site) -> list[Edit]:
     total, count = int(parts.sum()), len(parts)
     chunk = -(-total // count)
     default = [chunk] * (count - 1) + [total - chunk * (count - 1)]
-    if parts.tolist() == default:
+    # Only where the number of parts is stated may the last one be smaller without saying so.
+    unsaid = site.node.attribute("num_outputs") is not None or len(set(parts.tolist())) == 1
+    if unsaid and parts.tolist() == default:
         return []
     if site.graph.opsets.get("", 1) < 13:
         return [AttributeEdit(site.node.index, "split", tuple(int(i) for i in parts))]

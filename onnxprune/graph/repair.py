@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import onnx
 from onnx import inliner
 
+from onnxprune.graph.domain import with_short_domain
 from onnxprune.graph.sequences import without_sequences
+from onnxprune.graph.tensors import bodies_of
 
 #: Beyond this size a model cannot pass through onnx's own inliner, which serializes it.
 _INLINER_LIMIT = (1 << 31) - (1 << 20)
@@ -16,12 +18,16 @@ _INLINER_LIMIT = (1 << 31) - (1 << 20)
 def repaired(model: onnx.ModelProto, size: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """(``model``, or a repaired copy of it; what was done, one sentence each).
 
-    Local functions are written out where they are called, so that channels can be followed into them; a function of
+    The default domain is written as the empty string, its only form that all of onnx knows.  Local functions are
+    written out where they are called, so that channels can be followed into them; a function of
     another opset than the model's stays, and locks what it touches.  Sequences that are taken apart where they are
     made become slices.  Nodes that have an earlier node's name get a
     number behind it.  ``size``: bytes of the model.  Cost: nothing where nothing is amiss, else copies of the model.
     """
     done: list[str] = []
+    model, renamed = with_short_domain(model)
+    if renamed:
+        done.append("the domain 'ai.onnx' written in its short form, as onnx.checker asks for")
     if model.functions and size < _INLINER_LIMIT:
         before = len(model.functions)
         model = inliner.inline_local_functions(model)
@@ -65,7 +71,7 @@ def _repeats(graph: onnx.GraphProto) -> Iterator[tuple[list[onnx.NodeProto], set
         if node.name:
             seen.add(node.name)
         for attribute in node.attribute:
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for body in bodies_of(attribute):
                 yield from _repeats(body)
     if late:
         yield late, seen

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import OutputError
-from onnxprune.graph.tensors import map_tensors, model_bytes
+from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
 
 # Protobuf refuses messages of 2 GiB; the margin leaves room for a reader that adds to the model.
 _ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
@@ -190,7 +190,7 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for inner in bodies_of(attribute):
                 yield from _initializers(inner)
 
 

@@ -13,6 +13,8 @@ import onnx
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune.graph.tensors import bodies_of
+
 Array = np.ndarray
 
 
@@ -48,7 +50,7 @@ def _graphs(
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value" and node.output:
                 _learn(known, node.output[0], attribute.t)
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for body in bodies_of(attribute):
                 yield from _graphs(body, known)
     yield graph, known
 
@@ -141,6 +143,6 @@ def _read(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for body in bodies_of(attribute):
                 yield from _read(body)
                 yield from (output.name for output in body.output)

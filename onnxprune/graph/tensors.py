@@ -47,6 +47,11 @@ def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto
     return copied
 
 
+def bodies_of(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The sub-graphs that an attribute holds."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
 def model_bytes(model: onnx.ModelProto) -> int:
     """Size in bytes when written in one piece, also beyond protobuf's 2 GB, where ByteSize() gives up."""
     bulk = 0

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.graph.tensors import bodies_of
+
 Array = np.ndarray
 
 
@@ -281,7 +283,7 @@ def _sorted(proto: onnx.GraphProto, known: Mapping[str, str]) -> list[tuple[int,
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     yield from node.input
     for attribute in node.attribute:
-        for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+        for body in bodies_of(attribute):
             own = {i.name for i in body.input} | {t.name for t in body.initializer}
             own |= {o for inner in body.node for o in inner.output}
             for inner in body.node:

@@ -28,6 +28,9 @@ def measure(model: onnx.ModelProto, feeds: Mapping[str, Array], names: Sequence[
     session = open_session(with_outputs(model, names), Engine(threads=1))
     tensors = [o.name for o in session.get_outputs() if o.type.startswith("tensor(")]
     found: dict[str, tuple[int, Shape]] = {}
+    if not tensors:
+        # An empty list of outputs would ask for all of them.
+        return found
     for name, array in zip(tensors, run(session, feeds, tensors), strict=True):
         found[name] = (int(oh.np_dtype_to_tensor_dtype(array.dtype)), tuple(array.shape))
     return found

@@ -43,6 +43,7 @@ class Runner:
         self._types = facts.dtypes
         self._cursor = 0
         self._nodes = [n for n in graph.nodes if not n.scope and n.index not in facts.folded and not _is_constant(n)]
+        self._sparse = {tensor.values.name: tensor for tensor in graph.model.graph.sparse_initializer}
         self._constants: dict[str, Array] = {}
         for node in graph.nodes:
             if node.index in facts.folded:
@@ -88,6 +89,9 @@ class Runner:
         source = original_of(self.graph, value)
         if source != value and source in self.graph.constants:
             return self.graph.constants[source]
+        widened = _widened(self.graph, value)
+        if widened is not None:
+            return widened
         if value in self._constants:
             return self._constants[value]
         return self.graph.constants.get(value, None)
@@ -130,6 +134,7 @@ class Runner:
         nodes: list[onnx.NodeProto] = []
         initializers: dict[str, onnx.TensorProto] = {}
         inputs: dict[str, None] = {}
+        sparse: dict[str, onnx.SparseTensorProto] = {}
         for node in piece:
             proto = node.proto
             changes = {slot: a for (index, slot), a in replaced.items() if index == node.index}
@@ -150,6 +155,9 @@ class Runner:
                 if constant is not None and not value.startswith("onnxprune."):
                     initializers[value] = constant
                     continue
+                if value in self._sparse:
+                    sparse[value] = self._sparse[value]
+                    continue
                 known = self.constant(value)
                 if known is not None:
                     initializers[value] = numpy_helper.from_array(known, value)
@@ -158,6 +166,7 @@ class Runner:
         specs = [oh.make_tensor_value_info(v, self._type(v), None) for v in inputs]
         graph = oh.make_graph(nodes, "piece", specs, [onnx.ValueInfoProto(name=v) for v in wanted])
         graph.initializer.extend(initializers.values())
+        graph.sparse_initializer.extend(sparse.values())
         model = oh.make_model(
             graph, opset_imports=self.graph.model.opset_import, ir_version=self.graph.model.ir_version
         )
@@ -179,6 +188,17 @@ class Runner:
                 break
             found.update({v: None for v in inner.inputs if v is not None and v not in self._inner})
         return list(found)
+
+
+def _widened(graph: Graph, value: str) -> Array | None:
+    """The weights that a Cast makes of those which ``graph`` keeps in half precision."""
+    index = graph.producer.get(value)
+    node = None if index is None else graph.nodes[index]
+    if node is None or node.op != "Cast" or node.domain:
+        return None
+    stored = graph.constants.get(node.inputs[0] or "")
+    kind = oh.tensor_dtype_to_np_dtype(node.integer("to", 1))
+    return stored.astype(kind) if stored is not None and stored.dtype == np.float16 and kind.kind == "f" else None
 
 
 def _is_constant(node: Node) -> bool:

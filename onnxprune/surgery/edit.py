@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxprune.graph.tensors import bodies_of
 from onnxprune.graph.view import Graph, Node, copies_of, original_of, shared_uses
 from onnxprune.surgery.carry import from_surgeon, to_surgeon
 
@@ -91,7 +92,16 @@ class Editor:
         if node.op == "Constant" and node.domain == "" and node.attribute("value") is not None:
             self.node(node).attrs["value"] = gs.Constant("", array)
             return True
-        return False
+        return node.op == "Cast" and node.domain == "" and self._before_cast(node, array)
+
+    def _before_cast(self, node: Node, array: Array) -> bool:
+        """Weights that are kept in half precision and cast when they are read stay so."""
+        source, tensor = node.inputs[0] or "", self.node(node).inputs[0]
+        only = list(shared_uses(self.graph, source)) == [(node.index, 0)] and source in self.graph.initializers
+        if not only or not isinstance(tensor, gs.Constant) or tensor.values.dtype != np.float16:
+            return False
+        tensor.values = array.astype(np.float16)
+        return True
 
     def _restate(self, values: Iterable[str], shape: tuple[int, ...]) -> None:
         """What is recorded of the shapes of constants that nodes make: Constant nodes, and copies by Identity."""
@@ -200,7 +210,7 @@ def _unread(model: onnx.ModelProto) -> set[str]:
                 made.update(node.output[:1] if len(node.output) == 1 else [])
             read.update(node.input)
             for attribute in node.attribute:
-                for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                for body in bodies_of(attribute):
                     walk(body)
 
     walk(model.graph)
@@ -219,5 +229,5 @@ def _remove(graph: onnx.GraphProto, dead: Iterable[str]) -> None:
         del graph.value_info[place]
     for node in graph.node:
         for attribute in node.attribute:
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for body in bodies_of(attribute):
                 _remove(body, gone)

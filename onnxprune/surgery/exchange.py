@@ -109,6 +109,9 @@ def _seal(graph: gs.Graph, undo: list[Callable[[], None]]) -> None:
     if isinstance(graph, gs.Function):
         note_attributes(graph.attrs)
     for constant in constants.values():
+        if isinstance(constant._values, _Sealed):
+            # A body that reads it, too, has been here.
+            continue
         undo.append(partial(setattr, constant, "_values", constant._values))
         constant._values = _Sealed(constant._values)
 

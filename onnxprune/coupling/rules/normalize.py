@@ -6,11 +6,12 @@ from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 
 def batch_normalization(call: Call) -> Rule | Locked:
-    if call.node.integer("training_mode", 0) or len(call.node.outputs) > 1:
+    unused = call.node.outputs[1:]
+    if call.node.integer("training_mode", 0) or any(value is not None for value in unused):
         return Locked("is a BatchNormalization in training mode (its statistics depend on the batch)")
     if call.rank(1) != 1:
         return Locked("normalizes every place of a feature map on its own (spatial=0)")
-    return Rule("n c x.., c, c, c, c -> n c x..")
+    return Rule(f"n c x.., c, c, c, c -> n c x..{', _' * len(unused)}")
 
 
 def instance_normalization(call: Call) -> Rule:

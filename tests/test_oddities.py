@@ -1,0 +1,168 @@
+"""Forms of ONNX that few exporters write, each of which a pruner must cut, keep, or refuse in a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, prove, pruned, table
+from onnx import TensorProto, numpy_helper
+from onnx import helper as oh
+
+import onnxprune
+from onnxprune.coupling.open import couple
+from onnxprune.errors import ModelError
+from onnxprune.graph.load import load
+from onnxprune.verify import _worst
+
+
+def _keep_first(model: onnx.ModelProto, counts: dict[str, int]) -> onnx.ModelProto:
+    """Of each group that ``counts`` names so many channels stay."""
+    coupling = couple(model, {}, None)
+    keep = np.ones(coupling.unit_count, dtype=np.bool_)
+    for group in coupling.groups:
+        keep[group.units[counts.get(group.name, len(group)) :]] = False
+    small = pruned(coupling, keep)
+    onnx.checker.check_model(small, full_check=True)
+    return small
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_a_split_into_parts_that_get_unequal_says_how_long_they_are(opset: int) -> None:
+    s = Sketch(opset=opset)
+    h = s.conv(s.input("x", [1, 3, 4, 4]), 3, 16, name="wide")
+    attrs = {"axis": 1, "num_outputs": 2} if opset >= 18 else {"axis": 1}
+    left, right = s.split("Split", h, outputs=2, attrs=attrs)
+    s.output(s.op("Add", s.conv(s.op("Relu", left), 8, 4), s.conv(right, 8, 4)), [1, 4, 4, 4])
+    model = s.model()
+    groups = [group.name for group in couple(model, {}, None).groups]
+    assert len(groups) == 2
+    # Seven after eight is what a number of parts means; without one, parts are equal or stated.
+    for name in groups:
+        _keep_first(model, {name: 7})
+    prove(model)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_a_squeeze_without_axes_keeps_a_channel_axis_of_which_one_is_left(opset: int) -> None:
+    s = Sketch(opset=opset)
+    h = s.op("GlobalAveragePool", s.op("Relu", s.conv(s.input("x", [1, 3, 8, 8]), 3, 2, 3, name="two")))
+    s.output(s.op("MatMul", s.op("Squeeze", h), s.weight(2, 5)), [5])
+    model = s.model()
+    small = _keep_first(model, {"two": 1})
+    assert sorted(tuple(t.dims) for t in small.graph.initializer if len(t.dims) == 2) == [(1, 5)]
+    prove(model)
+
+
+def test_weights_in_half_precision_behind_a_cast_stay_so() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    for into, out in ((8, 32), (32, 5)):
+        stored = np.random.default_rng(into).standard_normal((into, out)).astype(np.float16)
+        x = s.op("MatMul", x, s.op("Cast", s.keep(s.fresh("half"), stored), attrs={"to": TensorProto.FLOAT}))
+        x = s.op("Relu", x) if out == 32 else x
+    s.output(x, ["n", 5])
+    model = s.model()
+    prove(model)
+    small = onnxprune.prune(model, macs=0.6, samples=16).model
+    assert {t.data_type for t in small.graph.initializer} == {TensorProto.FLOAT16}
+    assert [n.op_type for n in small.graph.node] == [n.op_type for n in model.graph.node]
+    assert small.ByteSize() < model.ByteSize()
+
+
+def test_a_weight_that_the_graph_and_its_bodies_read() -> None:
+    def body(op: str) -> onnx.GraphProto:
+        inner = Sketch(prefix=op)
+        inner.output(inner.op(op, inner.op("Conv", "h", "w")), [1, 8, 4, 4])
+        return inner.graph(op)
+
+    s = Sketch()
+    s.weight(8, 8, 1, 1, name="w")
+    wide = s.op("Relu", s.conv(s.input("x", [1, 3, 4, 4]), 3, 8, name="wide"))
+    s.nodes.append(oh.make_node("Conv", [wide, "w"], ["h"], name="shared"))
+    attrs = {"then_branch": body("Relu"), "else_branch": body("Tanh")}
+    chosen = s.op("If", s.input("go", [], TensorProto.BOOL), attrs=attrs)
+    s.output(s.conv(chosen, 8, 2), [1, 2, 4, 4])
+    prove(s.model())
+
+
+def test_values_that_are_no_tensors_need_no_shapes() -> None:
+    s = Sketch(domains={"ai.onnx.ml": 1})
+    h = s.op("Relu", s.op("MatMul", s.input("x", ["n", 6]), s.weight(6, 16), name="hidden"))
+    shares = s.op("Softmax", s.op("MatMul", h, s.weight(16, 3)))
+    s.output(s.op("ArgMax", shares, attrs={"axis": 1, "keepdims": 0}), ["n"], TensorProto.INT64)
+    s.nodes.append(oh.make_node("ZipMap", [shares], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]))
+    named = onnx.ValueInfoProto(name="by_class")
+    pairs = named.type.sequence_type.elem_type.map_type
+    pairs.key_type, pairs.value_type.tensor_type.elem_type = TensorProto.INT64, TensorProto.FLOAT
+    s.outputs.append(named)
+    assert table(couple(s.model(), {}, None)) == {"hidden": 16}
+
+
+def test_an_input_that_is_no_tensor_is_refused_by_name() -> None:
+    s = Sketch()
+    h = s.conv(s.op("Relu", s.conv(s.input("x", [1, 3, 4, 4]), 3, 8)), 8, 4)
+    s.inputs.append(oh.make_tensor_sequence_value_info("many", TensorProto.FLOAT, [1, 4, 4, 4]))
+    s.output(s.op("Add", h, s.op("SequenceAt", "many", s.array(0))), [1, 4, 4, 4])
+    with pytest.raises(ModelError, match="input 'many' holds no tensor \\(sequence\\)"):
+        onnxprune.prune(s.model(), macs=0.7)
+
+
+def test_sparse_weights_are_run_and_kept() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", ["n", 6]), s.weight(6, 16), name="first"))
+    h = s.op("MatMul", h, s.weight(16, 8), name="second")
+    s.output(s.op("MatMul", h, "sparse"), ["n", 5])
+    graph = s.graph()
+    values = numpy_helper.from_array(np.asarray([1, 2, 3], np.float32), "sparse")
+    places = numpy_helper.from_array(np.asarray([0, 7, 22], np.int64))
+    graph.sparse_initializer.append(oh.make_sparse_tensor(values, places, [8, 5]))
+    model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=8)
+    result = onnxprune.prune(model, macs=0.7, samples=16)
+    assert len(result.model.graph.sparse_initializer) == 1 and result.report.macs.ratio < 0.7
+
+
+def test_the_long_name_of_the_default_domain() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", [2, 3, 4, 4]), 3, 8, name="a"))
+    h = s.op("Reshape", h, s.op("Concat", s.op("Shape", h, attrs={"end": 1}), s.array([-1]), attrs={"axis": 0}))
+    s.output(s.op("MatMul", h, s.weight(128, 4)), [2, 4])
+    model = s.model()
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    loaded = load(model)
+    assert {node.domain for node in loaded.proto.graph.node} == {""} and "ai.onnx" in loaded.repairs[0]
+    assert table(couple(loaded.proto, {}, None)) == {"a": 8}
+    assert {node.domain for node in model.graph.node} == {"ai.onnx"}
+
+
+def test_a_batch_normalization_with_outputs_that_it_leaves_empty() -> None:
+    s = Sketch(opset=8)
+    h = s.norm(s.conv(s.input("x", [1, 3, 4, 4]), 3, 8, name="a"), 8)
+    s.nodes[-1].output.extend([""] * 4)
+    s.output(s.conv(s.op("Relu", h), 8, 2), [1, 2, 4, 4])
+    assert table(prove(s.model())) == {"a": 8}
+
+
+def test_outputs_that_are_infinite_by_design_are_no_fault_of_a_cut() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", ["n", 6]), s.weight(6, 32), name="a"))
+    y = s.op("MatMul", h, s.weight(32, 4))
+    masked = s.op("Where", s.array([True, False, True, True], np.bool_), y, s.array(-np.inf, np.float32))
+    s.output(masked, ["n", 4])
+    assert onnxprune.prune(s.model(), macs=0.6, samples=16).report.verify.passed
+
+
+@pytest.mark.parametrize(
+    ("cut", "masked", "error"),
+    [
+        ([np.nan], [1.0], np.inf),
+        ([1.0], [np.nan], np.inf),
+        ([np.inf, 1.0], [-np.inf, 1.0], np.inf),
+        ([-np.inf, 1.0], [-np.inf, 2.0], 0.5),
+        ([np.nan, 2.0], [np.nan, 2.0], 0.0),
+        ([True, False], [True, True], 1.0),
+    ],
+)
+def test_what_is_not_finite_must_be_so_in_both_models(cut: list[float], masked: list[float], error: float) -> None:
+    assert _worst([np.asarray(cut)], [np.asarray(masked)], [np.asarray(masked)]) == error
