@@ -191,6 +191,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --samples 0", "at least 1"),
         ("net.onnx --round 0", "'auto' or a whole number"),
         ("net.onnx --threads -2", "at least 0"),
+        ("net.onnx --threads 999999", "threads: 999999 are too many for the"),
         ("net.onnx --memory 0", "at least one byte"),
         ("net.onnx --preprocess imagnet", "did you mean 'imagenet'"),
         ("net.onnx --preprocess unit --std 0", "std must be above 0"),
