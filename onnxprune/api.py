@@ -13,6 +13,7 @@ from onnxprune import metrics
 from onnxprune.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.budget.target import UNASKED, UNASKED_ERROR, Budget
+from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.choose import plan_of, price, rank
@@ -28,11 +29,11 @@ from onnxprune.describe import (
     prunable_share,
     reading_notes,
 )
-from onnxprune.errors import BudgetError, ModelError, PlanError, VerificationError
+from onnxprune.errors import BudgetError, DataError, ModelError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
-from onnxprune.judge import judge
+from onnxprune.judge import Judge, judge
 from onnxprune.latency.operators import operator_times
 from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
@@ -150,7 +151,7 @@ def _prune(
     work = study(loaded, data, options)
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = judge(work, options.evaluate)
-    labelled = labelled_data(options, work.holdout)
+    work, labelled = _labelled(work, scale, options)
     # The very object: who asks for as much with --max-drop 0.01 gets that.
     if options.budget is UNASKED and scale.relative:
         options = replace(options, budget=UNASKED_ERROR)
@@ -190,6 +191,26 @@ def _prune(
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
+
+
+def _labelled(work: Study, scale: Judge, options: Options) -> tuple[Study, Dataset]:
+    """The data for the accuracy, and the study with a note where labels that came with ``data`` cannot be used.
+
+    Raises:
+        DataError: where those that were asked for cannot be.
+    """
+    found = labelled_data(options, work.holdout)
+    if found.labels is None:
+        return work, found
+    try:
+        metrics.check_labels(scale.reference, found.labels)
+    except DataError as error:
+        if options.test is not None:
+            raise
+        # Folders may be named by numbers, such as years, that are no classes.
+        work = replace(work, notes=(*work.notes, f"no accuracy is measured: {error}"))
+        found = replace(found, labels=None)
+    return work, found
 
 
 def _verified(work: Study, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
-from onnxprune.budget.rounding import tiers
+from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
@@ -62,10 +62,12 @@ def rank(
     Cost: one pass of the original over the calibration data, and what the selectors say of theirs.
 
     Raises:
-        BudgetError: where the model has nothing to prune; the message says what holds it.
+        BudgetError: where the model has nothing to prune; the message says what holds it, or that the multiple asked
+            for is too coarse.
     """
     if not work.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(work.coupling)}")
+    check_multiple(options.round_to, [len(group) for group in work.coupling.groups if group.id not in work.frozen])
     moments = measure(work.coupling, list(work.layers), work.fit, work.engine, options.seed, progress)
     names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(work))
     progress.stage("select", len(work.coupling.groups))

@@ -127,7 +127,10 @@ def _guarded(function: Callable[..., object], name: str) -> Callable[[SessionRun
             raise DataError(f"the metric {name} raised {describe(error)}") from error
         if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
             raise DataError(f"the metric {name} must return a number, got {type(found).__name__}")
-        return float(np.asarray(found).reshape(()))
+        value = float(np.asarray(found).reshape(()))
+        if not np.isfinite(value):
+            raise DataError(f"the metric {name} returned {value:g}, which no drop can be told from; return a number")
+        return value
 
     return score
 
@@ -150,7 +153,11 @@ def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, 
 
 
 def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:
-    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or class scores."""
+    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or class scores.
+
+    Raises:
+        DataError: where labels are no classes of the models.
+    """
     if labelled.labels is None:
         return None
     found = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.errors import DataError
 from onnxprune.result import Drop
 
 Array = np.ndarray
@@ -165,8 +166,26 @@ class Accuracy:
     samples: int
 
 
+def check_labels(outputs: Sequence[Array], labels: Array) -> None:
+    """Raise DataError where labels are no classes of class scores: whatever a model answered would count as wrong."""
+    if not is_scores(outputs) or not labels.size:
+        return
+    classes, low, high = outputs[0].shape[1], int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        reach = f"reach {high}" if high >= classes else f"begin at {low}"
+        raise DataError(
+            f"labels {reach}, the model's scores are of {classes} classes, 0 to {classes - 1}: number the classes of "
+            "the data as the model does, or leave the labels out"
+        )
+
+
 def accuracy(outputs: Sequence[Array], labels: Array) -> Accuracy | None:
-    """Top-1 of class scores; ``None`` where the outputs are no class scores."""
+    """Top-1 of class scores; ``None`` where the outputs are no class scores.
+
+    Raises:
+        DataError: see :func:`check_labels`.
+    """
     if not is_scores(outputs):
         return None
+    check_labels(outputs, labels)
     return Accuracy(float((outputs[0].argmax(axis=1) == labels).mean()), len(labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 EFFORT_NAMES = ("fast", "default", "best")
+#: More threads than this only wait for each other.
+THREADS_PER_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Options:
     multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
     elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric,
     ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
-    ``threads``: 0 for all cores.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
+    ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
     ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.
@@ -76,9 +79,21 @@ class Options:
         ):
             if value is not None and value < least:
                 raise OptionError(f"{name} must be at least {least}, got {value}")
+        _few_threads(self.threads)
         _several("exclude", self.exclude)
         _several("only", self.only)
         _several("providers", self.providers)
+
+
+def _few_threads(threads: int) -> None:
+    # onnxruntime starts them all, for each of dozens of sessions, until the system refuses.
+    cores = os.cpu_count() or 1
+    most = THREADS_PER_CORE * cores
+    if threads > most:
+        raise OptionError(
+            f"threads: {threads} are too many for the {cores} cores of this machine; give at most {most}, or 0 for as "
+            "many as there are cores"
+        )
 
 
 def _several(name: str, given: object) -> None:

@@ -120,7 +120,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         holdout,
         engine_of(options),
         frozen_groups(coupling, options.exclude, options.only),
-        (*_few(dataset, options), *dataset.notes, *reading_notes(loaded, coupling)),
+        (*_few(dataset, options), *_single(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
     )
 
 
@@ -128,6 +128,12 @@ def _few(dataset: Dataset, options: Options) -> tuple[str, ...]:
     if options.samples is None or dataset.count >= options.samples:
         return ()
     return (f"all {dataset.count} samples are used, fewer than --samples {options.samples}",)
+
+
+def _single(dataset: Dataset) -> tuple[str, ...]:
+    if dataset.count > 1:
+        return ()
+    return ("there is one sample only: it is fitted to and measured on, so that the drop tells nothing; give more",)
 
 
 def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:

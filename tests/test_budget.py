@@ -14,9 +14,10 @@ from graphs import Sketch, random_keep
 from onnx import numpy_helper
 from random_graphs import random_model
 
+from onnxprune import prune
 from onnxprune.budget.allocate import Curve, allocate, allowed_widths, uniform
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
-from onnxprune.budget.rounding import Blocks, multiple_for
+from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
 from onnxprune.budget.sensitivity import TINY, interpolate
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
@@ -260,6 +261,22 @@ def test_widths_are_multiples_or_the_whole() -> None:
         assert (np.diff(widths) > 0).all()
         assert widths[0] >= 1
         assert all(w % max(multiple, 1) == 0 or w == size for w in widths)
+
+
+def test_a_multiple_that_narrows_no_group_is_refused() -> None:
+    check_multiple(None, [16, 48])
+    check_multiple(47, [16, 48])
+    check_multiple(64, [])
+    with pytest.raises(BudgetError, match=r"--round 48 leaves nothing to cut: the widest group that may be cut has 48"):
+        check_multiple(48, [16, 48])
+
+
+@pytest.mark.parametrize("budget", [{"max_drop": 0.01}, {"macs": 0.5}, {"latency": 0.5}])
+def test_too_coarse_a_multiple_is_refused_before_the_search(budget: dict[str, float]) -> None:
+    with pytest.raises(BudgetError, match=r"--round 4096 leaves nothing to cut.*give a multiple below \d+, or auto"):
+        prune(DEMO, round_to=4096, samples=8, **budget)  # type: ignore[arg-type]
+    with pytest.raises(BudgetError, match=r"--round 16 leaves nothing to cut: .* has 16 channels"):
+        prune(DEMO, round_to=16, only=("/stem/conv/Conv",), samples=8, **budget)  # type: ignore[arg-type]
 
 
 # -- damage between measurements -------------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --samples 0", "at least 1"),
         ("net.onnx --round 0", "'auto' or a whole number"),
         ("net.onnx --threads -2", "at least 0"),
+        ("net.onnx --threads 999999", "threads: 999999 are too many for the"),
         ("net.onnx --memory 0", "at least one byte"),
         ("net.onnx --preprocess imagnet", "did you mean 'imagenet'"),
         ("net.onnx --preprocess unit --std 0", "std must be above 0"),
@@ -227,12 +228,78 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --plan a --report a", "another file of this run"),
         ("net.onnx --report no/where.html", "there is no folder"),
         ("apply net.onnx plan.json -o plan.json", "is the plan itself"),
+        ("inspect net.onnx --report a --layers a", "another file of this run"),
+        ("net.onnx --plan -", "--plan: '-' does not stand for stdout here; give the name of a file"),
+        ("net.onnx --report=", "--report: an empty name; give the name of a file"),
+        ("net.onnx --output=", "an empty name"),
+        ("net.onnx --size 500%", "500%: the fraction kept must be above 0 and at most 1\n"),
+        ("net.onnx --max-drop 150%", "150%: the allowed drop is at most 100 %"),
+        ("compare net.onnx b.onnx --max-drop 150%", "at most 100 %"),
+        (f"net.onnx -o {'o' * 300}", "-o " + "o" * 300 + ": File name too long; choose another name"),
+        (f"net.onnx --report {'r' * 300}", "File name too long; choose another name"),
+        (f"inspect net.onnx --layers {'l' * 300}", "File name too long; choose another name"),
+        (f"net.onnx --plan {'p' * 300}/plan", "there is no folder"),
     ],
 )
 def test_bad_usage_is_one_line_and_two(
     engine: Engine, capsys: pytest.CaptureFixture[str], line: str, said: str
 ) -> None:
     assert said in refused(engine, capsys, line)
+
+
+@pytest.mark.parametrize(
+    "command", ["net.onnx -o", "net.onnx --plan", "net.onnx --report", "inspect net.onnx --layers"]
+)
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_what_is_no_ordinary_file_is_not_replaced(
+    engine: Engine, capsys: pytest.CaptureFixture[str], command: str, linked: bool
+) -> None:
+    os.mkfifo("pipe")
+    os.symlink("pipe", "link")
+    name = "link" if linked else "pipe"
+    assert f"{name} is no ordinary file; choose another name" in refused(engine, capsys, f"{command} {name}")
+    assert Path("pipe").is_fifo()
+
+
+@pytest.mark.parametrize("flag", ["-o", "--plan", "--report"])
+@pytest.mark.parametrize(
+    ("option", "file"),
+    [
+        ("--data in/x.npz", "in/x.npz"),
+        ("--test in/x.npz", "in/../in/x.npz"),
+        ("--data in/f.py:load", "in/f.py"),
+        ("--eval in/f.py:score", "in/f.py"),
+        ("--latency-table in/x.npz", "in/x.npz"),
+        ("--seed 1", "net.onnx.data"),
+    ],
+)
+def test_no_output_replaces_what_the_run_reads(
+    engine: Engine, capsys: pytest.CaptureFixture[str], flag: str, option: str, file: str
+) -> None:
+    Path("in").mkdir()
+    for name in ("in/x.npz", "in/f.py"):
+        Path(name).write_text("the user's own")
+    assert f"{flag} {file} is another file of this run" in refused(engine, capsys, f"net.onnx {option} {flag} {file}")
+
+
+def test_outputs_may_lie_in_the_folder_of_the_data(engine: Engine) -> None:
+    Path("photos").mkdir()
+    assert main(["net.onnx", "--data", "photos", "-o", "photos/small.onnx", "--plan", "photos/p.json", "-q"]) == 0
+    assert sorted(os.listdir("photos")) == ["p.json"]
+
+
+def test_side_files_may_have_the_longest_names(engine: Engine) -> None:
+    name = "é" * 127
+    assert main(["net.onnx", "--plan", name, "-q"]) == 0
+    assert Path(name).is_file()
+
+
+@pytest.mark.parametrize(("model", "output"), [("UP.ONNX", "UP.pruned.onnx"), ("net.v2", "net.v2.pruned.onnx")])
+def test_the_output_is_named_after_the_model(engine: Engine, model: str, output: str) -> None:
+    Path(model).write_bytes(b"model")
+    assert main([model, "-q"]) == 0
+    assert engine.calls[0].output == Path(output)
 
 
 def test_json_is_one_document_and_nothing_else(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

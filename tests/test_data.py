@@ -303,6 +303,24 @@ def test_folder_labels_and_order(tmp_path):
     assert single.count == 1 and single.labels is None
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    """As data sets often are laid out: class folders that are links; and links that lead back."""
+    stored, root = tmp_path / "stored", tmp_path / "root"
+    save_image(stored / "a.png", np.zeros((8, 8), np.uint8))
+    save_image(root / "0" / "b.png", np.zeros((8, 8), np.uint8))
+    (root / "1").symlink_to(stored)
+    (root / "2").symlink_to(stored)
+    (root / "0" / "back").symlink_to(root)
+    (root / "-").symlink_to(root / "0")
+    (root / "3").symlink_to(tmp_path / "gone")
+    dataset = load(root, spec(None, 1, 8, 8))
+    assert dataset.count == 2
+    assert dataset.labels.tolist() == [0, 1]
+    alone = tmp_path / "link"
+    alone.symlink_to(stored)
+    assert load(alone, spec(None, 1, 8, 8)).count == 1
+
+
 def test_image_table():
     images = [Image.fromarray(a.transpose(1, 2, 0)) for a in pixels(4)]
     dataset = load(table({"image": images, "label": [3, 1, 2, 0]}), spec(None, 3, 32, 32), samples=2, seed=1)
@@ -502,6 +520,9 @@ def complain() -> None:
 
 
 REFUSALS = {
+    "empty path": ("", (X,), "the name of the data is empty; give a folder of images"),
+    "function returns functions": (lambda: "loader.py:itself", (X,), "returned 'loader.py:itself', a function"),
+    "function returns an empty path": (lambda: "", (X,), "the name of the data is empty"),
     "missing path": ("nowhere/at/all", (X,), "no such data: nowhere/at/all"),
     "missing module": ("no_such_module_here:f", (X,), "cannot import no_such_module_here"),
     "missing file": ("gone.py:f", (X,), "no such file: gone.py"),
@@ -530,6 +551,8 @@ REFUSALS = {
     "one array, two inputs": (GOOD, (X, spec(None, 2, name="b")), "the model has 2 inputs"),
     "no samples": (GOOD[:0], (X,), "no samples"),
     "empty list": ([], (X,), "no samples"),
+    "labels misspelt": ({"x": GOOD, "Label": np.arange(2)}, (X,), r"is 'Label' meant as 'labels'\? name each"),
+    "nothing named": ({}, (X,), "the data is empty; name each array"),
     "label count": ({"input": GOOD, "labels": np.arange(3)}, (X,), "3 labels for 2 samples"),
     "label type": (
         {"input": GOOD, "labels": np.ones(2)},
@@ -715,12 +738,26 @@ def test_dictionary_of_tables_is_refused():
         load(Tables(train=1, test=2), X)
 
 
+def test_labels_misspelt_are_told():
+    dataset = load({"input": GOOD, "label": np.arange(2), "extra": GOOD}, X)
+    assert "ignored, as the model has no such input: label, extra (is 'label' meant as 'labels'?)" in dataset.notes
+    assert dataset.labels is None
+
+
 def test_ignored_arrays_are_told():
     dataset = load({"input": GOOD, "extra": GOOD}, X)
     assert any("extra" in note and "ignored" in note for note in dataset.notes)
 
 
-def test_float_arrays_ignore_the_preset_and_say_so():
-    dataset = load(GOOD, X, preprocess=PRESETS["caffe"])
-    np.testing.assert_array_equal(dataset.fetch([0, 1])["input"], GOOD)
-    assert any("does not apply" in note for note in dataset.notes)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint16, bool, ml_dtypes.bfloat16])
+def test_arrays_that_are_no_pixels_ignore_the_preset_and_say_so(dtype):
+    given = (GOOD > 127).astype(dtype)
+    dataset = load(given, X, preprocess=PRESETS["caffe"])
+    np.testing.assert_array_equal(dataset.fetch([0, 1])["input"], given.astype(np.float32))
+    told = f"--preprocess does not apply to 'input': {np.dtype(dtype).name} is fed as it is"
+    assert told in dataset.notes
+
+
+def test_a_preset_is_no_matter_to_token_numbers():
+    dataset = load(np.ones((2, 5), dtype=np.int64), spec(None, 5, dtype=np.int64), preprocess=PRESETS["caffe"])
+    assert not any("does not apply" in note for note in dataset.notes)

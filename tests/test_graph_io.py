@@ -322,12 +322,26 @@ def test_impossible_targets_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(OutputError, match=said):
             check_writable(path, None)
 
+    # Bytes are bounded, not characters.
+    check_writable(tmp_path / ("漢" * 80), None)
+
     def read_only(*given: object) -> object:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("builtins.open", read_only)
     with pytest.raises(OutputError, match="not writable"):
         check_writable(tmp_path / "m.onnx", None)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    pipes = tmp_path / "pipe", tmp_path / "m.onnx.data"
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    for refused in (lambda: check_writable(pipes[0], None), lambda: save(small(), tmp_path / "m.onnx", external=True)):
+        with pytest.raises(OutputError, match="is no ordinary file"):
+            refused()
+    assert all(pipe.is_fifo() for pipe in pipes)
 
 
 def test_the_input_is_never_overwritten(tmp_path: Path, split: Path) -> None:
@@ -339,6 +353,8 @@ def test_the_input_is_never_overwritten(tmp_path: Path, split: Path) -> None:
             check_writable(path, split)
     check_writable(tmp_path / "other.onnx", split)
     assert not (tmp_path / "other.onnx").exists()
+    with pytest.raises(OutputError, match="belongs to the input model"):
+        check_writable(split.with_name(split.name + ".data"), split)
     # The data of the output would land on the data of the input.
     renamed = tmp_path / "renamed.onnx"
     split.rename(renamed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -381,3 +383,31 @@ def test_the_layers_file_is_json_and_small() -> None:
 def test_a_result_that_is_not_faster_says_so_first(after: float, told: bool) -> None:
     report = replace(made_up.report(1), latency_ms=Change(10.0, after), latency_spread=(0.1, 0.1))
     assert wording.verdict(report).startswith("NOT FASTER") == told
+
+
+@pytest.mark.parametrize(
+    ("layers_", "table", "said"),
+    [
+        ("gone.json", "table.json", "gone.json: No such file or directory"),
+        ("folder", "table.json", "folder: Is a directory"),
+        ("text.json", "table.json", "text.json: not a layers file (Expecting value"),
+        ("list.json", "table.json", "list.json: not a layers file; write one with 'onnxprune inspect"),
+        ("other.json", "table.json", "other.json: not a layers file: no 'onnxprune_layers': 1"),
+        ("cut.json", "table.json", "cut.json: not a whole layers file (KeyError: 'entries')"),
+        ("cut.json", "gone/table.json", "gone/table.json: No such file or directory"),
+        ("cut.json", "folder", "folder: Is a directory"),
+        ("cut.json", "t" * 300, "File name too long"),
+    ],
+)
+def test_the_tool_for_the_device_fails_in_one_line(tmp_path: Path, layers_: str, table: str, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, text in {"text": "x", "list": "[]", "other": "{}", "cut": json.dumps({device.LAYERS: 1})}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    tool = Path(__file__).resolve().parents[1] / "tools" / "measure_latency_table.py"
+    done = subprocess.run(
+        [sys.executable, tool, layers_, table], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "table.json").exists()

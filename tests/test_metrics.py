@@ -128,3 +128,43 @@ def test_a_model_that_answers_nan_cannot_be_measured() -> None:
     sketch.output(sketch.op("Log", sketch.conv(hidden, 16, 4, name="second"), name="log"), ["n", 4, 6, 6])
     with pytest.raises(DataError, match=r"answers NaN at 'log.*' on held-out samples.* give --data"):
         onnxprune.prune(sketch.model(), macs=0.6, samples=8, effort="fast")
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [(0, None), (1, "labels reach 4"), (519, "labels reach 522"), (-1, "begin at -1")]
+)
+def test_labels_that_are_no_classes_are_not_counted_as_wrong(first: int, said: str | None) -> None:
+    labels = first + np.arange(16) % 4
+    if said is None:
+        assert metrics.accuracy([SCORES[:, :4]], labels) is not None
+        return
+    with pytest.raises(DataError, match=f"{said}, the model's scores are of 4 classes, 0 to 3: number the classes"):
+        metrics.accuracy([SCORES[:, :4]], labels)
+
+
+def classifier() -> onnx.ModelProto:
+    sketch = Sketch()
+    hidden = sketch.op("Relu", sketch.op("MatMul", sketch.input("x", ["n", 6]), sketch.weight(6, 12)))
+    sketch.output(sketch.op("MatMul", hidden, sketch.weight(12, 3)), ["n", 3])
+    return sketch.model()
+
+
+def test_labels_out_of_range_are_refused_where_asked_for_and_else_told() -> None:
+    model, values = classifier(), GENERATOR.normal(size=(40, 6)).astype(np.float32)
+    wrong = {"x": values, "labels": np.arange(40) % 3 + 2020}
+    with pytest.raises(DataError, match=r"labels reach 2022, the model's scores are of 3 classes"):
+        onnxprune.prune(model, values, macs=0.7, test=wrong, effort="fast")
+    with pytest.raises(DataError, match=r"labels reach 2022"):
+        onnxprune.compare(model, model, wrong)
+    report = onnxprune.prune(model, wrong, macs=0.7, effort="fast").report
+    assert report.accuracy is None
+    assert any(note.startswith("no accuracy is measured: labels reach 2022") for note in report.notes)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -np.float32("inf"), np.asarray([np.nan])])
+def test_a_metric_that_returns_no_number_is_refused(value: object) -> None:
+    def f1(run: object) -> object:
+        return value
+
+    with pytest.raises(DataError, match=r"the metric f1 returned -?(nan|inf)"):
+        onnxprune.prune(classifier(), evaluate=f1, samples=8, effort="fast")

@@ -19,6 +19,7 @@ from onnxprune.errors import OptionError
         ({"round_to": 0}, "round_to must be at least 1"),
         ({"memory": -5}, "memory must be at least 1"),
         ({"threads": -1}, "threads must be at least 0"),
+        ({"threads": 10**6}, r"threads: 1000000 are too many for the \d+ cores of this machine; give at most \d+"),
         ({"only": "conv*"}, r"only takes several: give \('conv\*',\)"),
         ({"providers": "CPUExecutionProvider"}, "providers takes several"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from graphs import Sketch
 
+import onnxprune
 from onnxprune.effort import MOST_SAMPLES, SAMPLES
 from onnxprune.graph.load import load
 from onnxprune.options import Options
@@ -56,6 +58,21 @@ def test_what_can_be_read_only_once_is_not_read_again() -> None:
 
     assert taken(stream(), Options()) == SAMPLES
     assert len(read) <= SAMPLES + 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_sample_that_serves_twice_is_told(count: int) -> None:
+    work = opened(samples_like(count), Options())
+    assert (work.fit.count, work.holdout.count) == (1, 1)
+    assert any("one sample only" in note for note in work.notes) == (count == 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_samples_are_enough_to_run(count: int) -> None:
+    """Behind a pooling layer a sample is one row: what varies over one or two is rounding errors only."""
+    model = Path(__file__).parents[1] / "models" / "demo.onnx"
+    data = np.random.default_rng(0).random((count, 1, 28, 28)).astype(np.float32)
+    assert onnxprune.prune(model, data, macs=0.8, select="obs", effort="fast").report.verify.passed
 
 
 @pytest.mark.parametrize(("asked", "told"), [(None, False), (5, False), (9, True)])

@@ -11,7 +11,9 @@ The device needs numpy, onnxruntime or OpenVINO, and two files in one folder: th
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1] / "onnxprune" / "latency"))
 
 import device
+
+MAKE = "write one with 'onnxprune inspect MODEL.onnx --layers FILE'"
 
 
 def main() -> int:
@@ -28,7 +32,47 @@ def main() -> int:
     parser.add_argument("--runtime", choices=sorted(device.RUNTIMES), default="onnxruntime")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    document = json.loads(arguments.layers.read_text(encoding="utf-8"))
+    try:
+        # Hours of measuring must not end with a file that cannot be written.
+        check_writable(arguments.table)
+        document = read(arguments.layers)
+        table = measured(document, arguments.runtime, arguments.threads)
+        arguments.table.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"{error.filename or arguments.table}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"{error}: install the runtime, or choose another with --runtime", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"{arguments.layers}: {error}", file=sys.stderr)
+        return 2
+    print(f"{arguments.table}: {len(table['layers'])} layers, {table['device']}, {table['runtime']}")
+    return 0
+
+
+def read(path: Path) -> device.Json:
+    """A layers file.
+
+    Raises:
+        ValueError: where it is none.
+        OSError: where it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"not a layers file ({error}); {MAKE}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"not a layers file; {MAKE}")
+    return document
+
+
+def measured(document: device.Json, runtime: str, threads: int) -> device.Json:
+    """The table; every layer is told on stderr.
+
+    Raises:
+        ValueError: where the document is no layers file.
+    """
     count = len(document.get("entries", ()))
     done = 0
 
@@ -38,13 +82,20 @@ def main() -> int:
         print(f"{done}/{count} {what}", file=sys.stderr)
 
     try:
-        table = device.measure(document, arguments.runtime, arguments.threads, told)
-    except ValueError as error:
-        print(f"{arguments.layers}: {error}", file=sys.stderr)
-        return 2
-    arguments.table.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    print(f"{arguments.table}: {len(table['layers'])} layers, {table['device']}, {table['runtime']}")
-    return 0
+        return device.measure(document, runtime, threads, told)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a whole layers file ({type(error).__name__}: {error}); {MAKE}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError where a file of this name cannot be written; what is there stays as it is."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_file():
+        path.open("ab").close()
+    elif not path.exists():
+        path.open("xb").close()
+        path.unlink()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ AVX-512: 1.3 to 1.5 times for dense convolutions, 6 times for depthwise ones).
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from onnxprune.budget.allocate import allowed_widths
 from onnxprune.budget.cost import Costing
+from onnxprune.errors import BudgetError
 
 Array = np.ndarray
 #: Finer widths are offered to a group until it has this many to choose from.
@@ -81,6 +83,16 @@ def faster_widths(cost: Costing, whole: Array, group: int) -> Array:
     wider = np.minimum.accumulate(seconds[::-1])[::-1]
     faster = seconds[:-1] < wider[1:] - NOTHING * abs(float(seconds[-1]))
     return np.append(every[:-1][faster], size)
+
+
+def check_multiple(multiple: int | None, widths: Sequence[int]) -> None:
+    """Raise BudgetError where no multiple is narrower than any of ``widths``, those of the groups that may be cut."""
+    widest = max(widths, default=0)
+    if multiple is not None and 0 < widest <= multiple:
+        raise BudgetError(
+            f"--round {multiple} leaves nothing to cut: the widest group that may be cut has {widest} channels; give "
+            f"a multiple below {widest}, or auto"
+        )
 
 
 def tiers(cost: Costing, whole: Array, round_to: int | None, blocks: Blocks) -> tuple[tuple[Array, ...], ...]:

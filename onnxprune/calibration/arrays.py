@@ -71,7 +71,9 @@ def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> 
     notes = tuple(note for _, column_notes in columns for note in column_notes)
     parts = [column for column, _ in columns]
     if matched.ignored:
-        notes += (f"ignored, as the model has no such input: {', '.join(matched.ignored)}",)
+        misspelt = [name for name in matched.ignored if matched.labels is None and _like_labels(name)]
+        hint = f" (is '{misspelt[0]}' meant as '{LABELS}'?)" if misspelt else ""
+        notes += (f"ignored, as the model has no such input: {', '.join(matched.ignored)}{hint}",)
     limit = _batch_limit(parts, origin)
     total = _sample_count(parts, origin)
     chosen = choose(total, request.samples, request.seed)
@@ -103,10 +105,13 @@ def match_names(names: tuple[str, ...], specs: tuple[InputSpec, ...], origin: st
     extra = tuple(name for name in data if name not in inputs)
     if missing:
         near = {name: difflib.get_close_matches(name, extra, n=1, cutoff=0.5) for name in missing}
+        if labels is None:
+            near.setdefault(LABELS, [name for name in extra if _like_labels(name)])
         hints = [f"is '{found[0]}' meant as '{name}'? " for name, found in near.items() if found]
         raise DataError(
             f"{origin}: no array for input {_quoted(missing)}; the model takes {_quoted(inputs)}, "
-            f"the data has {_quoted(names)}: {''.join(hints)}name each array after its input"
+            f"the data {f'has {_quoted(names)}: ' if names else 'is empty; '}{''.join(hints)}name each array after its "
+            "input"
         )
     return Matched({name: name for name in inputs}, labels, extra)
 
@@ -241,6 +246,10 @@ def _feed(part: Column, rows: Sequence[int], limit: int | None, origin: str) -> 
     if part.kind == "whole":
         return to_input(np.asarray(part.array[rows[0]]), part.spec, part.encoder, where)
     return fill(to_input(np.asarray(part.array[list(rows)]), part.spec, part.encoder, where), limit)
+
+
+def _like_labels(name: str) -> bool:
+    return bool(difflib.get_close_matches(name.lower(), [LABELS], n=1, cutoff=0.8))
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ def array_encoder(
     Only uint8 arrays are pixels; a preset never touches any other array.
     """
     if dtype != np.uint8:
-        if preprocess is not None and dtype.kind == "f":
+        if preprocess is not None and (is_float(dtype) or is_float(spec.dtype)):
             return None, (f"--preprocess does not apply to '{spec.name}': {dtype.name} is fed as it is",)
         return None, ()
     layout = image_layout(spec)

@@ -205,11 +205,23 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def _walk(root: Path) -> list[Path]:
     found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith(".")]
+    seen = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        # Of a folder and a link to it beside it, the folder gives the class.
+        paths = sorted((os.path.islink(path), path) for path in (os.path.join(folder, f) for f in folders))
+        ours = (path for _, path in paths if not os.path.basename(path).startswith("."))
+        folders[:] = [os.path.basename(path) for path in ours if _first(path, seen)]
         # Hidden files are thumbnails and resource forks with the suffix of a picture.
         found += [Path(folder, n) for n in names if not n.startswith(".") and n.lower().endswith(SUFFIXES)]
     return sorted(found, key=lambda path: PurePath(path).as_posix())
+
+
+def _first(folder: str, seen: set[str]) -> bool:
+    """Whether a folder is not among those ``seen``, which it then is: links may lead back, or to one place twice."""
+    real = os.path.realpath(folder)
+    fresh = real not in seen
+    seen.add(real)
+    return fresh
 
 
 def _class(folders: Sequence[str]) -> int | None:

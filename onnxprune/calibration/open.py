@@ -82,6 +82,9 @@ def _open(source: object, request: Request) -> Dataset:
 
 
 def _open_text(text: str, request: Request) -> Dataset:
+    if not text:
+        # A path of no text would be the working folder.
+        raise DataError(f"the name of the data is empty; give {KINDS}")
     hub = parse_hub(text)
     if hub is not None:
         return _open_value(load_hub(hub, request.specs, request.samples, request.seed), text, request)
@@ -113,7 +116,11 @@ def _open_call(
     if value is None or (callable(value) and not is_iterable(value)):
         raise DataError(f"{name}() returned {type(value).__name__}; return arrays or dicts of arrays")
     if isinstance(value, str | os.PathLike):
-        return _open_text(os.fspath(value), request)
+        text = os.fspath(value)
+        if parse_ref(text) is not None and not Path(text).expanduser().exists():
+            # Functions that name functions may never come to an end.
+            raise DataError(f"{name}() returned '{text}', a function; return arrays, or where they lie")
+        return _open_text(text, request)
     return _open_value(value, f"{name}()", request)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli import arguments as shared
+from onnxprune.cli import values
 from onnxprune.cli.command import Command
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
@@ -36,8 +37,8 @@ def parser() -> Parser:
     made = Parser("apply", HELP)
     made.add_argument("MODEL")
     made.add_argument("PLAN", type=Path)
-    made.add_argument("-o", "--output", type=Path)
-    made.add_argument("--report", type=Path)
+    made.add_argument("-o", "--output", type=values.output)
+    made.add_argument("--report", type=values.output)
     shared.add_engine(made)
     shared.add_json(made)
     shared.add_common(made)

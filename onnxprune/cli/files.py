@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from onnxprune.errors import OutputError
 
 
-def check_side_file(path: Path | None, flag: str, taken: tuple[Path, ...]) -> None:
+def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None:
     """Raise OutputError where ``path`` could not be written later, or is one of the ``taken`` files."""
     if path is None:
         return
-    if path.is_dir():
+    # These tell nothing, rather than raise, of what the system cannot look at.
+    if os.path.isdir(path):
         raise OutputError(f"{flag} {path} is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{flag} {path}: there is no folder {path.parent}; create it or choose another")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    there = os.path.exists(path)
+    if there and not os.path.isfile(path):
+        # A file that takes its place would remove a device for everybody.
+        raise OutputError(f"{flag} {path} is no ordinary file; choose another name")
+    if not os.access(path if there else path.parent, os.W_OK):
         raise OutputError(f"{flag} {path} cannot be written; check its permissions or choose another")
-    if path.resolve() in {other.resolve() for other in taken}:
+    _check_name(path, flag)
+    if any(_same(path, other) for other in taken):
         raise OutputError(f"{flag} {path} is another file of this run; choose another name")
+
+
+def given_files(*sources: object) -> tuple[Path, ...]:
+    """The files that the user's data and functions are read from: ``FILE`` or ``FILE.py:FUNCTION``, and no folders."""
+    texts = [os.fspath(source) for source in sources if isinstance(source, str | os.PathLike)]
+    files = [Path(part).expanduser() for text in texts for part in (text, text.rpartition(":")[0]) if part]
+    return tuple(file for file in files if os.path.isfile(file))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,7 +44,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: naming the file; nothing is left half-written, Ctrl-C included.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Systems bound names in bytes, and a character may take four.
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
@@ -37,4 +53,23 @@ def write_text(path: Path, text: str) -> None:
         remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place"
         raise OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
     finally:
-        part.unlink(missing_ok=True)
+        # What keeps the file from being removed kept it from being written, too, and was told.
+        with suppress(OSError):
+            part.unlink()
+
+
+def _check_name(path: Path, flag: str) -> None:
+    """Only the system knows whether it takes this name."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{flag} {path}: {error.strerror or error}; choose another name") from None
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)

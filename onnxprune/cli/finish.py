@@ -20,27 +20,35 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SideFiles:
     """Where everything goes; ``asked`` is the user's choice of output; None where nothing is asked for; ``ending``: of
-    the output's name otherwise."""
+    the output's name otherwise; ``given``: the other files that the run reads."""
 
     model: Path
     asked: Path | None
     plan: Path | None
     report: Path | None
     ending: str = "pruned"
+    given: tuple[Path, ...] = ()
 
     @property
     def output(self) -> Path:
         """MODEL.pruned.onnx beside the input, unless the user said otherwise."""
-        return self.asked or self.model.with_name(f"{self.model.name.removesuffix('.onnx')}.{self.ending}.onnx")
+        name = self.model.stem if self.model.suffix.lower() == ".onnx" else self.model.name
+        return self.asked or self.model.with_name(f"{name}.{self.ending}.onnx")
 
     def check(self) -> None:
         """Raise OutputError now rather than after minutes of work."""
         if self.output.resolve() == self.model.resolve():
             raise OutputError(f"{self.output} is the input model itself; choose another output file with -o")
-        check_side_file(self.output, "-o", (self.model,))
-        check_side_file(self.plan, "--plan", (self.model, self.output))
-        taken = (self.model, self.output, *([self.plan] if self.plan else []))
-        check_side_file(self.report, "--report", taken)
+        # Where a model keeps its weights apart, they mostly lie beside it under this name.
+        read = (self.model, _weights(self.model), *self.given)
+        check_side_file(self.output, "-o", read)
+        taken = (*read, self.output, _weights(self.output))
+        check_side_file(self.plan, "--plan", taken)
+        check_side_file(self.report, "--report", (*taken, *([self.plan] if self.plan else [])))
+
+
+def _weights(model: Path) -> Path:
+    return model.with_name(model.name + ".data")
 
 
 def finish(

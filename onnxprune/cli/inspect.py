@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from onnxprune.cli import arguments as shared
+from onnxprune.cli import values
 from onnxprune.cli.command import Command, print_json, view_of
 from onnxprune.cli.files import check_side_file, write_text
 from onnxprune.cli.parser import Parser
@@ -39,8 +40,8 @@ examples
 def parser() -> Parser:
     made = Parser("inspect", HELP)
     made.add_argument("MODEL")
-    made.add_argument("--report", type=Path)
-    made.add_argument("--layers", type=Path)
+    made.add_argument("--report", type=values.output)
+    made.add_argument("--layers", type=values.output)
     shared.add_json(made)
     shared.add_rules(made)
     shared.add_common(made)
@@ -50,7 +51,8 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
     check_side_file(arguments.report, "--report", (Path(arguments.MODEL),))
-    check_side_file(arguments.layers, "--layers", (Path(arguments.MODEL),))
+    taken = (arguments.MODEL, arguments.report) if arguments.report is not None else (arguments.MODEL,)
+    check_side_file(arguments.layers, "--layers", tuple(map(Path, taken)))
     with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
         progress.stage("inspect", None)
         from onnxprune.api import inspect

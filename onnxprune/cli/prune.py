@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli import arguments as shared
+from onnxprune.cli import values
 from onnxprune.cli.command import Command
+from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
@@ -56,12 +58,12 @@ examples
 def parser() -> Parser:
     made = Parser("prune", HELP)
     made.add_argument("MODEL")
-    made.add_argument("-o", "--output", type=Path)
+    made.add_argument("-o", "--output", type=values.output)
     shared.add_data(made)
     shared.add_pruning(made)
     shared.add_engine(made)
-    made.add_argument("--plan", type=Path)
-    made.add_argument("--report", type=Path)
+    made.add_argument("--plan", type=values.output)
+    made.add_argument("--report", type=values.output)
     shared.add_json(made)
     shared.add_common(made)
     return made
@@ -69,7 +71,8 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
-    side = SideFiles(Path(arguments.MODEL), arguments.output, arguments.plan, arguments.report)
+    given = given_files(arguments.data, arguments.test, arguments.evaluate, arguments.latency_table)
+    side = SideFiles(Path(arguments.MODEL), arguments.output, arguments.plan, arguments.report, given=given)
     side.check()
     told = Told()
     with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():

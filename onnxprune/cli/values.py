@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from onnxprune.cli.parser import nearest
 
@@ -28,10 +29,11 @@ PROVIDERS = {
 
 def fraction(text: str) -> float:
     """The fraction kept: ``0.5`` or ``50%``."""
-    value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
+    percent = text.endswith("%")
+    value = _number(text[:-1]) / 100 if percent else _number(text)
     if 0 < value <= 1:
         return value
-    hint = f"; to keep {value:g} % give {value / 100:g}" if _PERCENT <= value < 100 else ""
+    hint = f"; to keep {value:g} % give {value / 100:g}" if _PERCENT <= value < 100 and not percent else ""
     raise argparse.ArgumentTypeError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
 
 
@@ -55,10 +57,21 @@ def byte_count(text: str) -> int:
 
 def drop(text: str) -> float:
     """The largest allowed drop: ``0.01`` or ``1%``."""
-    value = _number(text[:-1]) / 100 if text.endswith("%") else _number(text)
+    percent = text.endswith("%")
+    value = _number(text[:-1]) / 100 if percent else _number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: the allowed drop must be 0 or more, such as 0.01")
+    if percent and value > 1:
+        raise argparse.ArgumentTypeError(f"{text}: the allowed drop is at most 100 %, such as 1%")
     return value
+
+
+def output(text: str) -> Path:
+    """The name of a file to write."""
+    if text in ("", "-"):
+        what = "'-' does not stand for stdout here" if text else "an empty name"
+        raise argparse.ArgumentTypeError(f"{what}; give the name of a file")
+    return Path(text)
 
 
 def whole(least: int) -> Callable[[str], int]:

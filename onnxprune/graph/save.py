@@ -35,6 +35,8 @@ def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
     _check_target(path)
     apart = external or model_bytes(model) > _ONE_FILE_LIMIT
     data_path = path.with_name(path.name + ".data")
+    if apart:
+        _check_target(data_path)
     with _as_output_error(path):
         if apart:
             return _write_pair(model, path, data_path)
@@ -59,7 +61,10 @@ def check_writable(path: Path, forbid: Path | None) -> None:
         if _same(path, forbid):
             raise OutputError(f"{path} is the input model itself; choose another output file with -o")
         data_path = path.with_name(path.name + ".data")
-        if data_path.exists() and any(_same(data_path, file) for file in _data_files(forbid)):
+        taken = _data_files(forbid) if os.path.exists(path) or os.path.exists(data_path) else []
+        if any(_same(path, file) for file in taken):
+            raise OutputError(f"{path} belongs to the input model; choose another output file with -o")
+        if any(_same(data_path, file) for file in taken):
             raise OutputError(
                 f"{path} would put its data into {data_path}, which belongs to the input model; "
                 "choose another output file with -o"
@@ -78,6 +83,9 @@ def check_writable(path: Path, forbid: Path | None) -> None:
 def _check_target(path: Path) -> None:
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; give the name of a file in it")
+    # A file that takes its place would remove a device for everybody.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError(f"{path} is no ordinary file; choose another name")
     if not os.path.exists(path.parent):
         raise OutputError(f"folder {path.parent} does not exist; create it, or choose another output file")
     if not os.path.isdir(path.parent):
@@ -107,7 +115,8 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    # Systems bound names in bytes, and a character may take four.
+    return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}.part")
 
 
 def _write(part: Path, fill: Callable[[IO[bytes]], int]) -> int:

@@ -114,19 +114,30 @@ def _surface(reading: Reading) -> _Surface:
     weights = reading.weight.astype(np.float32)
     inverses, energy = [], 0.0
     for g, weight in enumerate(weights):
-        moments = (covariance(reading.gram, g) / max(reading.gram.rows, 1)).astype(np.float32)
+        moments = _moments(reading, g)
         energy += float(np.vdot(weight @ moments, weight))
         size = len(moments)
         variances = np.diagonal(moments)
         # λ must not give life to inputs that never vary: the bias carries what they add.
         weight[:, variances <= STILL * max(float(variances.max()), 1e-30)] = 0
-        moments[np.diag_indices(size)] += DAMPING * max(float(np.trace(moments)) / size, 1e-30)
-        inverses.append(_inverse(moments))
+        damping = DAMPING * max(float(np.trace(moments)) / size, 1e-30)
+        try:
+            inverses.append(_inverse(moments, damping))
+        except np.linalg.LinAlgError:
+            # What a row or two leave of variances are rounding errors, which may be negative; a diagonal that outweighs
+            # all beside it is always enough.
+            again = _moments(reading, g)
+            inverses.append(_inverse(again, (size + 1) * float(np.abs(again).max())))
     return _Surface(weights, np.stack(inverses), reading.features, max(energy, 1e-30))
 
 
-def _inverse(matrix: Array) -> Array:
-    """Of a symmetric positive definite matrix, which is overwritten."""
+def _moments(reading: Reading, g: int) -> Array:
+    return (covariance(reading.gram, g) / max(reading.gram.rows, 1)).astype(np.float32)
+
+
+def _inverse(matrix: Array, damping: float) -> Array:
+    """Of a symmetric matrix, which is overwritten, with ``damping`` on its diagonal, which makes it positive definite."""
+    matrix[np.diag_indices(len(matrix))] += damping
     factor, failed = spotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
     if failed:
         raise np.linalg.LinAlgError("the moments of a layer's inputs are not positive definite")
