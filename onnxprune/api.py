@@ -177,17 +177,18 @@ def _prune(
     orders = price(work, options, rankings, grams, progress)
     clock.mark("select")
     found = find(work, orders, scale, options, progress)
-    chosen = found.candidate
+    chosen, steps, select = found.candidate, found.steps, found.choices.select
+    curves = group_curves(work, found.choices.curves)
+    # Second moments outweigh the model where layers are wide, and nothing reads them any more.
+    del rankings, grams, orders, found
     for note in chosen.notes:
         progress.note(note)
     clock.mark("refit")
     checks = _verified(work, chosen.keep, chosen.model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    curves = group_curves(work, found.choices.curves)
-    outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, found.steps, chosen.refits, chosen.notes)
-    taken = replace(options, select=found.choices.select)
-    report = account(work, outcome, labelled, target, taken, clock)
+    outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes)
+    report = account(work, outcome, labelled, target, replace(options, select=select), clock)
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
