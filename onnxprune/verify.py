@@ -11,6 +11,7 @@ from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import ModelError
 from onnxprune.graph.infer import declared_shape
+from onnxprune.graph.inferred import objection
 from onnxprune.graph.tensors import model_bytes, outlined
 from onnxprune.result import Verification
 from onnxprune.runtime.guided import choosing, side_by_side
@@ -40,7 +41,8 @@ def verify(
     normalization.  Never raises for a failed check: ``Verification.complaints`` says what failed.
     """
     complaints: list[str] = []
-    checked = _check(pruned, bool(complaints_before))
+    whole = model_bytes(pruned) < ONE_PIECE
+    checked = None if complaints_before else objection(pruned if whole else outlined(pruned))
     if checked is not None:
         complaints.append(f"onnx.checker: {checked}")
     loaded = True
@@ -65,15 +67,6 @@ def verify(
     if not estimates and not worst <= tolerance:
         complaints.append(f"masked equivalence fails: relative error {worst:.2e}, allowed {tolerance:.0e}")
     return Verification(checked is None, loaded, same, worst, tuple(complaints), estimates)
-
-
-def _check(model: onnx.ModelProto, lenient: bool) -> str | None:
-    try:
-        whole = model_bytes(model) < ONE_PIECE
-        onnx.checker.check_model(model if whole else outlined(model), full_check=not lenient)
-    except Exception as error:
-        return None if lenient else str(error).strip().splitlines()[0]
-    return None
 
 
 def signature(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | str | None, ...] | None]]:

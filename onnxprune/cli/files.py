@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from onnxprune.errors import OutputError
+from onnxprune.paths import same_file
 
 
 def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None:
@@ -27,7 +28,7 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
     if not os.access(path if there else path.parent, os.W_OK):
         raise OutputError(f"{flag} {path} cannot be written; check its permissions or choose another")
     _check_name(path, flag)
-    if any(_same(path, other) for other in taken):
+    if any(same_file(path, other) for other in taken):
         raise OutputError(f"{flag} {path} is another file of this run; choose another name")
 
 
@@ -66,10 +67,3 @@ def _check_name(path: Path, flag: str) -> None:
         return
     except OSError as error:
         raise OutputError(f"{flag} {path}: {error.strerror or error}; choose another name") from None
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)

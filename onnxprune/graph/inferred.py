@@ -16,18 +16,18 @@ def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, 
     check fails.
     """
     outline = outlined(model)
-    found = _objection(outline)
+    found = objection(outline)
     if found is None or not model.graph.value_info:
         return model, 0, found
     stated = list(outline.graph.value_info)
     del outline.graph.value_info[:]
-    if _objection(outline) is not None:
+    if objection(outline) is not None:
         return model, 0, found
     inferred = onnx.shape_inference.infer_shapes(outline, data_prop=True)
     known = {value.name: value.type for value in inferred.graph.value_info}
     wrong = {value.name for value in stated if _contradicts(value.type, known.get(value.name))}
     outline.graph.value_info.extend(value for value in stated if value.name not in wrong)
-    if _objection(outline) is not None:
+    if objection(outline) is not None:
         wrong = {value.name for value in stated}
     right = map_tensors(model, lambda tensor: tensor)
     for place in reversed([k for k, value in enumerate(right.graph.value_info) if value.name in wrong]):
@@ -35,9 +35,10 @@ def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, 
     return right, len(wrong), None
 
 
-def _objection(outline: onnx.ModelProto) -> str | None:
+def objection(model: onnx.ModelProto) -> str | None:
+    """The first line of what the full check of ``onnx.checker``, inference of shapes included, holds against it."""
     try:
-        onnx.checker.check_model(outline, full_check=True)
+        onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker throws whatever its C++ side throws
         return str(error).strip().splitlines()[0]
     return None

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 
 from onnxprune.errors import OutputError
 from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
+from onnxprune.paths import same_file
 
 # Protobuf refuses messages of 2 GiB; the margin leaves room for a reader that adds to the model.
 _ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
@@ -58,13 +59,13 @@ def check_writable(path: Path, forbid: Path | None) -> None:
     """
     _check_target(path)
     if forbid is not None:
-        if _same(path, forbid):
+        if same_file(path, forbid):
             raise OutputError(f"{path} is the input model itself; choose another output file with -o")
         data_path = path.with_name(path.name + ".data")
         taken = _data_files(forbid) if os.path.exists(path) or os.path.exists(data_path) else []
-        if any(_same(path, file) for file in taken):
+        if any(same_file(path, file) for file in taken):
             raise OutputError(f"{path} belongs to the input model; choose another output file with -o")
-        if any(_same(data_path, file) for file in taken):
+        if any(same_file(data_path, file) for file in taken):
             raise OutputError(
                 f"{path} would put its data into {data_path}, which belongs to the input model; "
                 "choose another output file with -o"
@@ -90,13 +91,6 @@ def _check_target(path: Path) -> None:
         raise OutputError(f"folder {path.parent} does not exist; create it, or choose another output file")
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path.parent} is not a folder; choose another output file")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _data_files(path: Path) -> list[Path]:

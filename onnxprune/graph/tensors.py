@@ -36,6 +36,21 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _graph_tensors(training.algorithm)
 
 
+def copy_but(source: _P, skip: set[str]) -> _P:
+    """A copy without the fields named in ``skip``, which are not even read."""
+    copied: _P = type(source)()
+    for descriptor, value in source.ListFields():
+        if descriptor.name in skip:
+            continue
+        if descriptor.is_repeated:
+            getattr(copied, descriptor.name).extend(value)
+        elif descriptor.message_type is None:
+            setattr(copied, descriptor.name, value)
+        else:
+            getattr(copied, descriptor.name).CopyFrom(value)
+    return copied
+
+
 def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> _P:
     """A deep copy of a model, or of a part of one, with `change(tensor)` in place of every tensor.
 
@@ -61,7 +76,7 @@ def model_bytes(model: onnx.ModelProto) -> int:
         if len(tensor.raw_data) < _BULKY_BYTES:
             return tensor
         bulk += len(tensor.raw_data)
-        return _without_data(tensor)
+        return copy_but(tensor, {"raw_data"})
 
     return int(map_tensors(model, outline).ByteSize()) + bulk
 
@@ -85,7 +100,7 @@ def outlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     bulky = {id(one): one for one in proto.graph.initializer if len(one.raw_data) >= _BULKY_BYTES}
     names = {tensor.name for tensor in bulky.values()}
     listed = {value.name for value in proto.graph.input}
-    copied = map_tensors(proto, lambda tensor: _without_data(tensor) if id(tensor) in bulky else tensor)
+    copied = map_tensors(proto, lambda tensor: copy_but(tensor, {"raw_data"}) if id(tensor) in bulky else tensor)
     kept = [tensor for tensor in copied.graph.initializer if tensor.name not in names]
     values = [
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
@@ -151,17 +166,3 @@ def _map_one(source: Message, target: Message, change: Callable[[onnx.TensorProt
     else:
         target.SetInParent()
         _map_message(source, target, change)
-
-
-def _without_data(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    bare = onnx.TensorProto()
-    for field, value in tensor.ListFields():
-        if field.name == "raw_data":
-            continue
-        if field.is_repeated:
-            getattr(bare, field.name).extend(value)
-        elif field.message_type is None:
-            setattr(bare, field.name, value)
-        else:
-            getattr(bare, field.name).CopyFrom(value)
-    return bare

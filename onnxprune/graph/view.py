@@ -195,6 +195,16 @@ def original_of(graph: Graph, value: str) -> str:
     return value
 
 
+def kept_in_half(graph: Graph, value: str) -> str | None:
+    """The constant in half precision that a Cast makes ``value`` of; ``None`` where there is none."""
+    index = graph.producer.get(value)
+    node = None if index is None else graph.nodes[index]
+    if node is None or node.op != "Cast" or node.domain:
+        return None
+    stored = graph.constants.get(node.inputs[0] or "")
+    return node.inputs[0] if stored is not None and stored.dtype == np.float16 else None
+
+
 def copies_of(graph: Graph, value: str) -> list[str]:
     """``value`` and all that Identity nodes make of it."""
     found = [value]

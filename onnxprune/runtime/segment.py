@@ -10,7 +10,7 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, original_of
+from onnxprune.graph.view import Graph, Node, kept_in_half, original_of
 from onnxprune.runtime.session import Engine, open_session, run
 from onnxprune.runtime.store import Store
 
@@ -89,9 +89,9 @@ class Runner:
         source = original_of(self.graph, value)
         if source != value and source in self.graph.constants:
             return self.graph.constants[source]
-        widened = _widened(self.graph, value)
-        if widened is not None:
-            return widened
+        half = kept_in_half(self.graph, value)
+        if half is not None:
+            return self.graph.constants[half].astype(oh.tensor_dtype_to_np_dtype(self._types[value]))
         if value in self._constants:
             return self._constants[value]
         return self.graph.constants.get(value, None)
@@ -188,17 +188,6 @@ class Runner:
                 break
             found.update({v: None for v in inner.inputs if v is not None and v not in self._inner})
         return list(found)
-
-
-def _widened(graph: Graph, value: str) -> Array | None:
-    """The weights that a Cast makes of those which ``graph`` keeps in half precision."""
-    index = graph.producer.get(value)
-    node = None if index is None else graph.nodes[index]
-    if node is None or node.op != "Cast" or node.domain:
-        return None
-    stored = graph.constants.get(node.inputs[0] or "")
-    kind = oh.tensor_dtype_to_np_dtype(node.integer("to", 1))
-    return stored.astype(kind) if stored is not None and stored.dtype == np.float16 and kind.kind == "f" else None
 
 
 def _is_constant(node: Node) -> bool:

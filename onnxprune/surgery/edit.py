@@ -9,7 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune.graph.tensors import bodies_of
-from onnxprune.graph.view import Graph, Node, copies_of, original_of, shared_uses
+from onnxprune.graph.view import Graph, Node, copies_of, kept_in_half, original_of, shared_uses
 from onnxprune.surgery.carry import from_surgeon, to_surgeon
 
 Array = np.ndarray
@@ -92,13 +92,12 @@ class Editor:
         if node.op == "Constant" and node.domain == "" and node.attribute("value") is not None:
             self.node(node).attrs["value"] = gs.Constant("", array)
             return True
-        return node.op == "Cast" and node.domain == "" and self._before_cast(node, array)
+        return self._before_cast(node, kept_in_half(self.graph, value), array)
 
-    def _before_cast(self, node: Node, array: Array) -> bool:
+    def _before_cast(self, node: Node, source: str | None, array: Array) -> bool:
         """Weights that are kept in half precision and cast when they are read stay so."""
-        source, tensor = node.inputs[0] or "", self.node(node).inputs[0]
-        only = list(shared_uses(self.graph, source)) == [(node.index, 0)] and source in self.graph.initializers
-        if not only or not isinstance(tensor, gs.Constant) or tensor.values.dtype != np.float16:
+        tensor = self.node(node).inputs[0] if source in self.graph.initializers else None
+        if not isinstance(tensor, gs.Constant) or shared_uses(self.graph, source or "") != [(node.index, 0)]:
             return False
         tensor.values = array.astype(np.float16)
         return True

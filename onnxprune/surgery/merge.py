@@ -9,12 +9,11 @@ from typing import TypeVar
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
-from onnxprune.graph.tensors import map_tensors
+from onnxprune.graph.tensors import copy_but, map_tensors
 from onnxprune.surgery.exchange import LISTS, is_empty_list, restore_empty_lists
 from onnxprune.surgery.match import origins_of
 from onnxprune.surgery.origin import StampMap, function_key, function_path, inner_path, token_of, visible_functions
 from onnxprune.surgery.overlay import (
-    copy_but,
     defined_names,
     exported_initializers,
     opsets,

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.tensors import copy_but
 from onnxprune.surgery.same import as_bytes
-
-_P = TypeVar("_P", bound=Message)
-
-
-def copy_but(source: _P, skip: set[str]) -> _P:
-    """A copy without the fields named in ``skip``, which are not even read."""
-    copied: _P = type(source)()
-    for descriptor, value in source.ListFields():
-        if descriptor.name in skip:
-            continue
-        if descriptor.is_repeated:
-            getattr(copied, descriptor.name).extend(value)
-        elif descriptor.message_type is None:
-            setattr(copied, descriptor.name, value)
-        else:
-            getattr(copied, descriptor.name).CopyFrom(value)
-    return copied
 
 
 def patch(result: Message, base: Message, edited: Message, names: Iterable[str]) -> None:
