@@ -19,7 +19,7 @@ from onnxprune.describe import lock_text
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.plan import Cut, Plan, fingerprint
@@ -44,7 +44,7 @@ class Choices:
     select: str
     rankings: tuple[Ranking, ...]
     tiers: tuple[tuple[Curve, ...], ...]
-    grams: Mapping[int, Gram]
+    grams: Mapping[int, SecondMoments]
     time: Costing
 
     @property
@@ -55,7 +55,7 @@ class Choices:
 
 def rank(
     work: Study, options: Options, progress: Progress
-) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, Gram]]:
+) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, SecondMoments]]:
     """Calibrate, and order the units of every group by each selector that is to be tried, by name; also the second
     moments that this took, by layer index.
 
@@ -91,7 +91,7 @@ def price(
     work: Study,
     options: Options,
     rankings: Mapping[str, Sequence[Ranking]],
-    grams: Mapping[int, Gram],
+    grams: Mapping[int, SecondMoments],
     progress: Progress,
 ) -> tuple[Choices, ...]:
     """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the

@@ -103,8 +103,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         narrowed = cut(coupling, keep)
         small = run(open_session(narrowed, engine), feeds)
         silenced = mask(coupling, keep)
-        session = open_session(silenced, engine)
-        masked = run(session, feeds)
+        masked = run(open_session(silenced, engine), feeds)
         whole = run(open_session(coupling.graph.model, engine), feeds)
         worst = _worst(small, masked, whole)
         tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in small if a.dtype.kind == "f")])
@@ -114,7 +113,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
             by_mask, by_cut = side_by_side(silenced, narrowed, nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
-            nudged = run(session, _in_the_last_bit(feeds))
+            nudged = run(open_session(silenced, engine), _in_the_last_bit(feeds))
             reordered = run(open_literal_session(silenced, engine), feeds)
             rounding = max(_worst(found, masked, whole) for found in (nudged, reordered))
             tolerance = max(tolerance, min(MOST_ROUNDING, ROUNDINGS * rounding))

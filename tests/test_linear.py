@@ -15,7 +15,7 @@ from onnxprune.calibration.moments import layer_geometry, row_picks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
-from onnxprune.linear.gram import CHUNK, Gram, with_constant
+from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, with_constant
 from onnxprune.linear.solve import Ridge, Ridges, fold, ridge
 from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
@@ -157,6 +157,23 @@ def test_moments_are_those_of_all_rows(groups: int, features: int, taps: int, ou
     weights = generator.standard_normal((groups, features * taps + 1, outs))
     residual = np.einsum("rga,gao->rgo", wide, weights) - targets
     np.testing.assert_allclose(merged.error(weights), np.square(residual).sum(axis=0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("batches", [(), (3,), (3, 4), (3, 4, 5), (8, 1, 9)])
+def test_moments_of_a_wide_input_are_its_rows_until_these_take_more(batches: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(sum(batches))
+    groups, channels, taps = 2, 8, 2
+    parts = [rng.standard_normal((rows, groups, channels, taps)).astype(np.float32) for rows in batches]
+    collected = InputMoments(groups, channels * taps)
+    for part in parts:
+        collected.update(part)
+    found, rows = collected.found(), sum(batches)
+    assert found.rows == rows
+    assert isinstance(found, FewRows) == (rows <= channels * taps / 2)
+    whole = np.concatenate([np.zeros((0, groups, channels, taps)), *parts]).reshape(rows, groups, channels * taps)
+    for g in range(groups):
+        x = np.append(whole[:, g], np.ones((rows, 1)), axis=1)
+        np.testing.assert_allclose(found.of(g), x.T @ x, rtol=1e-5, atol=1e-5)
 
 
 def test_another_value_of_the_constant_feature() -> None:

@@ -11,7 +11,7 @@ import onnx
 from onnxprune.choose import keep_of, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.load import load
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking
@@ -25,7 +25,7 @@ OPTIONS = Options(threads=1, select="qr")
 class Bench:
     work: Study
     rankings: tuple[Ranking, ...]
-    grams: Mapping[int, Gram]
+    grams: Mapping[int, SecondMoments]
 
     @property
     def coupling(self) -> Coupling:

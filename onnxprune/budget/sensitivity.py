@@ -19,7 +19,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.effort import Effort, measurements
 from onnxprune.linear.form import Layer, from_normal, to_normal
-from onnxprune.linear.gram import Gram, with_constant
+from onnxprune.linear.gram import SecondMoments, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.metrics import damage
@@ -41,7 +41,7 @@ RIDGE = 1e-3
 
 
 def folded_weights(
-    coupling: Coupling, group: Group, kept: Array, layers: Sequence[Layer], grams: Mapping[int, Gram]
+    coupling: Coupling, group: Group, kept: Array, layers: Sequence[Layer], grams: Mapping[int, SecondMoments]
 ) -> dict[Use, Array]:
     """Full-shape weights of the group's readers: zero for cut units, the rest refitted on original inputs.
 
@@ -67,7 +67,7 @@ def folded_weights(
                 flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
                 with_one = np.append(alive, channels * taps)
                 # What has no bias cannot be given the constant that would be fitted for it.
-                moments = with_constant(gram.xx[g], 0.0 if layer.bias_slot is None else 1.0)
+                moments = with_constant(gram.of(g), 0.0 if layer.bias_slot is None else 1.0)
                 with blas_threads(len(with_one)):
                     solved = fold(moments, flat, with_one, RIDGE)
                 block = np.zeros((channels * taps, outs))
@@ -154,7 +154,7 @@ def curves(
     coupling: Coupling,
     rankings: Sequence[Ranking],
     layers: Sequence[Layer],
-    grams: Mapping[int, Gram],
+    grams: Mapping[int, SecondMoments],
     dataset: Dataset,
     engine: Engine,
     frozen: frozenset[int],
@@ -185,7 +185,7 @@ def _curve(
     probe: Probe,
     group: Group,
     ranking: Ranking,
-    grams: Mapping[int, Gram],
+    grams: Mapping[int, SecondMoments],
     stop: int,
     shares: Sequence[float],
     progress: Progress,

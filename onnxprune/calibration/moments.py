@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import InputMoments, SecondMoments
 from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Engine, open_session, run, with_outputs
@@ -34,9 +34,9 @@ TAP_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Per layer index: :class:`Gram` of its input rows (no targets), and the geometry it was taken at."""
+    """Per layer index: the second moments of its input rows."""
 
-    grams: Mapping[int, Gram]
+    grams: Mapping[int, SecondMoments]
 
 
 def batch_size(coupling: Coupling, values: list[str], dataset: Dataset, budget: int = TAP_BYTES) -> int:
@@ -97,33 +97,33 @@ def measure(
 
     Cost: one pass of the original over ``dataset``, plus rows·unknowns² multiply-adds per layer.
     """
-    grams: dict[int, Gram] = {}
+    inputs: dict[int, InputMoments] = {}
     wanted: list[Layer] = []
     for layer in layers:
         weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
         features = weight.shape[2] * weight.shape[3]
         if features <= MOST_UNKNOWNS:
-            grams[layer.index] = Gram.empty(weight.shape[0], features, 0)
+            inputs[layer.index] = InputMoments(weight.shape[0], features)
             wanted.append(layer)
     values = sorted({layer.data for layer in wanted} - set(coupling.graph.inputs))
     size = batch_size(coupling, values, dataset)
     progress.stage("calibrate", -(-dataset.count // size))
     if not wanted:
-        return Moments(grams)
+        return Moments({})
     session = open_session(with_outputs(coupling.graph.model, values or list(coupling.graph.outputs)), engine)
     for number, feeds in enumerate(dataset.batches(size)):
         taps = dict(zip(values, run(session, feeds, values), strict=True)) if values else {}
         for layer in wanted:
             x = taps[layer.data] if layer.data in taps else feeds[layer.data]
-            gram = grams[layer.index]
+            into = inputs[layer.index]
             out = (x.shape[0], *_out_space(coupling, layer, x))
-            wanted_rows = rows_for(len(gram.xx), gram.xx.shape[1] - 1)
+            wanted_rows = rows_for(into.groups, into.features)
             picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
-            rows = sample_rows(layer, x, geo, picks, gram.xx.shape[0])
-            with product_threads(gram.xx.shape[1]):
-                gram.update(rows, None)
+            rows = sample_rows(layer, x, geo, picks, into.groups)
+            with product_threads(into.features + 1):
+                into.update(rows)
         progress.advance()
-    return Moments(grams)
+    return Moments({index: one.found() for index, one in inputs.items()})
 
 
 def _out_space(coupling: Coupling, layer: Layer, x: Array) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ class Ridge:
         self.penalty[-1] = floor
         raised = 0.0
         while True:
-            system = xx.copy()
+            # Columns first, as LAPACK wants it: it would else make a copy of its own.
+            system = xx.copy(order="F")
             system[np.diag_indices_from(system)] += self.penalty + raised
             try:
                 with blas_threads(len(system)):

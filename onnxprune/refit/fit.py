@@ -50,7 +50,7 @@ class Rows:
         found = Gram.empty(groups, features, self.wanted.shape[1] // groups)
         for x, wanted, offset in self.chunks():
             found.update(x[:, :, :, None], (wanted - offset) / self.scale)
-        found.xx = np.stack([with_constant(xx, self.constant) for xx in found.xx])
+        found.xx = with_constant(found.xx, self.constant)
         found.xy[:, -1] *= self.constant
         return found
 

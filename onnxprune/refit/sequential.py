@@ -24,7 +24,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.site import Masks
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
-from onnxprune.linear.gram import Gram, with_constant
+from onnxprune.linear.gram import SecondMoments, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
@@ -64,7 +64,7 @@ def refit(
     coupling: Coupling,
     keep: Array,
     layers: Sequence[Layer],
-    grams: Mapping[int, Gram],
+    grams: Mapping[int, SecondMoments],
     dataset: Dataset,
     engine: Engine,
     memory: int,
@@ -101,7 +101,7 @@ class _Work:
         coupling: Coupling,
         keep: Array,
         layers: Sequence[Layer],
-        grams: Mapping[int, Gram],
+        grams: Mapping[int, SecondMoments],
         samples: int,
         whole: Runner,
         small: Runner,
@@ -220,7 +220,7 @@ class _Work:
         outs = part.kept_outputs.reshape(full.shape[0], -1)
         found = np.empty_like(base)
         for g in range(full.shape[0]):
-            found[g] = fold(with_constant(gram.xx[g], constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
+            found[g] = fold(with_constant(gram.of(g), constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
         return found
 
     # -- hidden layers --------------------------------------------------------------------------------------

@@ -85,6 +85,8 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
     data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
     try:
         session = ort.InferenceSession(data, options, providers=list(engine.providers))
+        # Kept for another choice of providers, which never comes: a copy of the model per open session.
+        session._model_bytes = None
         if arrays:
             _HELD[session] = arrays
         return session

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.stored import real_values
 from onnxprune.surgery.cut import constant_of
 
@@ -33,7 +33,7 @@ class Reading:
     among these: ``features`` (u, m), m of them per unit."""
 
     weight: Array
-    gram: Gram
+    gram: SecondMoments
     features: Array
 
 
@@ -76,7 +76,9 @@ def readers_of(coupling: Coupling, group: Group, layers: tuple[Layer, ...]) -> l
     return found
 
 
-def evidence(coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams: Mapping[int, Gram]) -> Evidence:
+def evidence(
+    coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams: Mapping[int, SecondMoments]
+) -> Evidence:
     """Gather what is known of ``group``.  Without any reader that has moments, magnitudes stand in."""
     size = len(group)
     first = int(group.units[0])
@@ -128,9 +130,9 @@ def channel_gram(reading: Reading, taps: int) -> Array:
     return total / max(energy, 1e-30)
 
 
-def covariance(gram: Gram, group: int) -> Array:
+def covariance(gram: SecondMoments, group: int) -> Array:
     """Centred second moments of one group's features, (n, n)."""
-    full = gram.xx[group]
+    full = gram.of(group)
     mean = full[-1, :-1]
     return np.asarray(full[:-1, :-1] - np.outer(mean, mean) / max(full[-1, -1], 1.0))
 

@@ -46,7 +46,7 @@ def exact(bench: Workbench, keep: Array) -> dict[Use, Array]:
         alive = np.flatnonzero(np.repeat(kept, taps))
         new = np.zeros_like(weight).reshape(groups, outs, -1)
         for g in range(groups):
-            moments = gram.xx[g, :-1, :-1]
+            moments = gram.of(g)[:-1, :-1]
             flat = weight[g].reshape(outs, -1).T
             new[g][:, alive] = damped(moments[np.ix_(alive, alive)], moments[alive] @ flat, flat[alive]).T
         found[layer.index, layer.weight_slot] = sliced(bench, layer, new.reshape(weight.shape), masks)

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.selection.base import readers_of, reading_axis
 from onnxprune.surgery.cut import constant_of
 from onnxprune.surgery.edit import Use
@@ -36,7 +36,9 @@ class Reader:
         return (own[:, :, None] * taps + np.arange(taps)).reshape(len(own), -1)
 
 
-def readers(coupling: Coupling, group: Group, layers: Sequence[Layer], grams: Mapping[int, Gram]) -> list[Reader]:
+def readers(
+    coupling: Coupling, group: Group, layers: Sequence[Layer], grams: Mapping[int, SecondMoments]
+) -> list[Reader]:
     """The layers that sum over ``group`` and have moments."""
     found = []
     first, size = int(group.units[0]), len(group)
@@ -48,7 +50,8 @@ def readers(coupling: Coupling, group: Group, layers: Sequence[Layer], grams: Ma
         own = np.flatnonzero((units >= 0) & (units < size))
         # Units of one group stand equally often on an axis; the sort is stable, so occurrences pair up in order.
         places = own[np.argsort(units[own], kind="stable")].reshape(size, -1)
-        found.append(Reader(layer, places, gram.xx[:, :-1, :-1]))
+        moments = np.stack([gram.of(g)[:-1, :-1] for g in range(layer.groups())])
+        found.append(Reader(layer, places, moments))
     return found
 
 

@@ -22,7 +22,7 @@ from onnxprune.choose import Choices, keep_of, price, rank, whole, within
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.open import couple
 from onnxprune.graph.load import load
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.outputs import outputs_of
@@ -60,7 +60,7 @@ class Workbench:
         return self.cost(whole(self.work.coupling))
 
     @cached_property
-    def grams(self) -> Mapping[int, Gram]:
+    def grams(self) -> Mapping[int, SecondMoments]:
         """Second moments of every layer's input in the original, by node index."""
         return rank(self.work, self.options, Silent())[1]
 
