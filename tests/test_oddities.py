@@ -108,6 +108,28 @@ def test_an_input_that_is_no_tensor_is_refused_by_name() -> None:
         onnxprune.prune(s.model(), macs=0.7)
 
 
+@pytest.mark.parametrize("dims", [[0, 3, 8, 8], ["n", 3, 0, 8]])
+def test_an_input_of_size_zero_that_leaves_nothing_to_compute_is_refused_by_name(dims: list[int | str]) -> None:
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", dims), 3, 16, 3))
+    s.output(s.op("Flatten", s.op("GlobalAveragePool", s.conv(h, 16, 8))), [dims[0], 8])
+    where = f"size 0 for axis {dims.index(0)} of input 'x', so .*: export it with the real size"
+    for data in (None, np.zeros((16, 3, 8, 8), np.float32)):
+        with pytest.raises(ModelError, match=where):
+            onnxprune.prune(s.model(), data, macs=0.5)
+    onnxprune.inspect(s.model())
+
+
+def test_layers_that_read_an_empty_tensor_are_cut_unfitted() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", [1, 5, 8]), s.weight(8, 16)))
+    cache = s.op("Relu", s.op("MatMul", s.input("cache", [1, 0, 6]), s.weight(6, 20)))
+    both = (s.op("MatMul", cache, s.weight(20, 6)), s.op("MatMul", h, s.weight(16, 6)))
+    s.output(s.op("Concat", *both, attrs={"axis": 1}), [1, 5, 6])
+    report = onnxprune.prune(s.model(), macs=0.7, samples=16).report
+    assert report.macs.ratio <= 0.7 and report.verify.passed
+
+
 def test_sparse_weights_are_run_and_kept() -> None:
     s = Sketch()
     h = s.op("Relu", s.op("MatMul", s.input("x", ["n", 6]), s.weight(6, 16), name="first"))
