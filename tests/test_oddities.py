@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, table
+from graphs import Sketch, prove, pruned, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
@@ -13,6 +13,8 @@ import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.errors import ModelError
 from onnxprune.graph.load import load
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import sweep
 from onnxprune.verify import _worst
 
 
@@ -68,6 +70,53 @@ def test_weights_in_half_precision_behind_a_cast_stay_so() -> None:
     assert {t.data_type for t in small.graph.initializer} == {TensorProto.FLOAT16}
     assert [n.op_type for n in small.graph.node] == [n.op_type for n in model.graph.node]
     assert small.ByteSize() < model.ByteSize()
+
+
+def _twice_cast(source: str) -> onnx.ModelProto:
+    """Two layers that read one weight in half precision, each through a Cast of its own."""
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    stored = np.random.default_rng(1).standard_normal((8, 32)).astype(np.float16)
+    half = s.keep("half", stored) if source == "initializer" else ""
+    half = half or s.op("Constant", attrs={"value": numpy_helper.from_array(stored)}, name="half")
+    half = s.op("Identity", half) if source == "identity" else half
+    ends = []
+    for name in "ab":
+        h = s.op("MatMul", x, s.op("Cast", half, attrs={"to": TensorProto.FLOAT}), name=name)
+        ends.append(s.op("MatMul", s.op("Relu", h), s.weight(32, 5), name=f"{name}2"))
+    s.output(s.op("Add", *ends), ["n", 5])
+    return s.model()
+
+
+@pytest.mark.parametrize("source", ["initializer", "constant", "identity"])
+def test_a_weight_in_half_precision_behind_two_casts_stays_so(source: str) -> None:
+    model = _twice_cast(source)
+    coupling = prove(model)
+    assert table(coupling) == {"a": 32}
+    small = onnxprune.prune(model, macs=0.6, samples=16).model
+    ((into, out),) = _sizes_in_half(small)
+    assert into == 8 and out < 32
+    assert [n.op_type for n in small.graph.node] == [n.op_type for n in model.graph.node]
+
+
+@pytest.mark.parametrize("source", ["initializer", "constant", "identity"])
+def test_two_casts_of_one_weight_that_get_different_numbers_keep_them_in_half(source: str) -> None:
+    coupling = couple(_twice_cast(source), {}, None)
+    graph = coupling.graph
+    uses = [(node.index, 1) for node in graph.nodes if node.op == "MatMul" and node.label in ("a", "b")]
+    keep = np.arange(coupling.unit_count) < 20
+    values = [np.full((8, 20), k, np.float32) for k in (1, 2)]
+    small = sweep(cut(coupling, keep, dict(zip(uses, values, strict=True))), graph.model)
+    onnx.checker.check_model(small, full_check=True)
+    assert _sizes_in_half(small) == [(8, 20), (8, 20)]
+    ran = run(small, {"x": np.ones((1, 8), np.float32)})
+    second = [numpy_helper.to_array(t) for t in small.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert np.allclose(ran[0], sum(8 * k * w.sum(axis=0) for k, w in zip((1, 2), second, strict=True)), rtol=1e-3)
+
+
+def _sizes_in_half(model: onnx.ModelProto) -> list[tuple[int, ...]]:
+    made = [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
+    return [tuple(t.dims) for t in [*model.graph.initializer, *made] if t.data_type == TensorProto.FLOAT16]
 
 
 def test_a_weight_that_the_graph_and_its_bodies_read() -> None:
