@@ -226,14 +226,6 @@ def shared_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
     return [use for use in uses if not copies(graph, graph.nodes[use[0]])]
 
 
-def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
-    """Who reads the constant at ``use``: the node itself or, where it only dequantizes, those behind it."""
-    node = graph.nodes[use[0]]
-    if node.op != "DequantizeLinear" or use[1] != 0 or node.outputs[0] is None:
-        return [use]
-    return list(graph.consumers.get(node.outputs[0], ()))
-
-
 def view(model: onnx.ModelProto) -> Graph:
     """Flatten ``model`` into a :class:`Graph`.  Cost: linear in nodes; no weight is decoded."""
     nodes: list[Node] = []
