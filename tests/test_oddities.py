@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, run, table
+from graphs import Sketch, prove, pruned, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
@@ -177,6 +177,66 @@ def test_layers_that_read_an_empty_tensor_are_cut_unfitted() -> None:
     s.output(s.op("Concat", *both, attrs={"axis": 1}), [1, 5, 6])
     report = onnxprune.prune(s.model(), macs=0.7, samples=16).report
     assert report.macs.ratio <= 0.7 and report.verify.passed
+
+
+def _filled(s: Sketch, like: str, how: str) -> str:
+    """Zeros, or ones, in the shape of ``like``."""
+    shape = s.op("Shape", like)
+    if how == "gathered":
+        parts = [s.op("Gather", shape, s.array([axis]), attrs={"axis": 0}) for axis in (0, 1)]
+        shape = s.op("Concat", *parts, attrs={"axis": 0})
+    if how == "expanded":
+        return s.op("Expand", s.array(1, np.float32), shape)
+    return s.op("ConstantOfShape", shape)
+
+
+@pytest.mark.parametrize("batch", ["n", 2])
+@pytest.mark.parametrize("how", ["whole", "gathered", "expanded"])
+def test_zeros_in_the_shape_of_a_hidden_tensor_follow_its_channels(batch: str | int, how: str) -> None:
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", [batch, 3, 8, 8]), 3, 16, 3, name="a"))
+    h = s.op(
+        "GlobalAveragePool", s.conv(s.op("Concat", h, _filled(s, h, "whole"), attrs={"axis": 1}), 32, 12, name="b")
+    )
+    h = s.op("Flatten", h)
+    h = s.op("Concat", h, _filled(s, h, how), attrs={"axis": 1})
+    s.output(s.op("MatMul", h, s.weight(24, 5)), [batch, 5])
+    model = s.model()
+    found = table(prove(model))
+    assert found["a"] == 16 and found["b"] == 12
+    report = onnxprune.prune(model, macs=0.5, samples=16).report
+    assert report.macs.ratio <= 0.5 and report.verify.passed
+
+
+@pytest.mark.parametrize("batch", ["n", 2])
+def test_a_first_state_of_zeros_in_the_shape_of_a_hidden_tensor(batch: str | int) -> None:
+    s = Sketch()
+    x = s.op("Relu", s.op("MatMul", s.input("x", [5, batch, 8]), s.weight(8, 16), name="a"))
+    first = s.op("Slice", x, s.array([0]), s.array([1]), s.array([0]))
+    state = s.op("ConstantOfShape", s.op("Shape", first))
+    attrs = {"hidden_size": 16}
+    y = s.op("GRU", x, s.weight(1, 48, 16), s.weight(1, 48, 16), "", "", state, attrs=attrs, name="gru")
+    s.output(s.op("MatMul", s.op("Squeeze", y, s.array([1])), s.weight(16, 5)), [5, batch, 5])
+    # Where the caller chooses the batch, one Shape tells both: the state is as wide as what goes in.
+    assert len(prove(s.model()).groups) == (1 if batch == "n" else 2)
+
+
+def test_zeros_in_the_shape_of_an_input_stay_with_it() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    h = s.op("Add", s.op("MatMul", x, s.weight(8, 8), name="a"), s.op("ConstantOfShape", s.op("Shape", x)))
+    s.output(s.op("MatMul", s.op("Relu", h), s.weight(8, 5)), ["n", 5])
+    coupling = prove(s.model())
+    assert not coupling.groups and "'x' is an input of the model" in reasons(coupling)
+
+
+def test_what_is_expanded_along_axes_that_it_has_itself_follows_no_other_tensor() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    narrow = s.op("ReduceMean", x, attrs={"axes": [1]})
+    h = s.op("Add", s.op("MatMul", x, s.weight(8, 8), name="a"), s.op("Expand", narrow, s.op("Shape", x)))
+    s.output(s.op("MatMul", s.op("Relu", h), s.weight(8, 5)), ["n", 5])
+    assert table(prove(s.model())) == {"a": 8}
 
 
 def test_sparse_weights_are_run_and_kept() -> None:
