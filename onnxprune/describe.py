@@ -10,8 +10,9 @@ import onnx
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
 from onnxprune.coupling.atoms import LOOSEN, Taken
 from onnxprune.coupling.groups import Axis, Coupling, Held
+from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
-from onnxprune.graph.view import Graph, readers_behind
+from onnxprune.graph.view import Graph
 from onnxprune.result import GroupRow, Outlook
 from onnxprune.surgery.cut import constant_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Judge:
     outputs: tuple[str, ...]
     reference: tuple[Array, ...]
     kind: str
-    metric: Callable[[SessionRunner], float] | None
+    metric: OwnMetric | None
     score: float
 
     @property
@@ -51,15 +52,19 @@ class Judge:
             DataError: where the user's metric fails.
         """
         if self.metric is not None:
-            return Drop(metrics.OWN, self.score - _score(self.metric, model, self.engine), self.holdout.count)
+            return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
         session = open_session(model, self.engine)
         found = outputs_of(session, self.holdout, self.outputs)
         return metrics.drop(self.kind, self.reference, found, self.holdout.count)
 
     def damage(self, model: onnx.ModelProto) -> float:
-        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates."""
+        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates.
+
+        Infinite where it is no number: what a cut turned into NaN is worse than anything else.
+        """
         session = open_session(model, self.engine)
-        return metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        found = metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        return math.inf if math.isnan(found) else found
 
 
 def judge(work: Study, evaluate: object | None) -> Judge:
@@ -73,7 +78,7 @@ def judge(work: Study, evaluate: object | None) -> Judge:
     model = work.loaded.proto
     names = tuple(work.coupling.graph.outputs)
     metric = _metric(evaluate)
-    score = _score(metric, model, work.engine) if metric is not None else 0.0
+    score = metric.of_original(model, work.engine) if metric is not None else 0.0
     session = open_session(model, work.engine)
     reference = tuple(outputs_of(session, work.holdout, names))
     for name, output in zip(names, reference, strict=True):
@@ -105,40 +110,58 @@ def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape[1:] if size > 1)
 
 
-def _metric(evaluate: object | None) -> Callable[[SessionRunner], float] | None:
+@dataclass(frozen=True, eq=False)
+class OwnMetric:
+    """The user's metric, higher is better, by the ``name`` that messages call it."""
+
+    function: Callable[..., object]
+    name: str
+
+    def of(self, model: onnx.ModelProto, engine: Engine) -> float:
+        """The score of ``model``, a number or minus infinity: worse than any other.
+
+        Raises:
+            DataError: where the metric fails, or answers what no drop can be told from.
+        """
+        session = open_session(model, engine)
+        names = [o.name for o in session.get_outputs()]
+        try:
+            found = self.function(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+        except OnnxPruneError:
+            raise
+        except Exception as error:
+            raise DataError(f"the metric {self.name} raised {describe(error)}") from error
+        if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
+            raise DataError(f"the metric {self.name} must return a number, got {type(found).__name__}")
+        value = float(np.asarray(found).reshape(()))
+        # A model that is infinitely better than the original would pass any gate.
+        if math.isnan(value) or value == math.inf:
+            raise DataError(f"{self._returned(value)}, which no drop can be told from; return a number")
+        return value
+
+    def of_original(self, model: onnx.ModelProto, engine: Engine) -> float:
+        """The score that drops are told from, which must be a number; raises DataError as :meth:`of` does."""
+        value = self.of(model, engine)
+        if value == -math.inf:
+            raise DataError(
+                f"{self._returned(value)} for the original model, which no drop can be told from; return a number"
+            )
+        return value
+
+    def _returned(self, value: float) -> str:
+        return f"the metric {self.name} returned {value:g}"
+
+
+def _metric(evaluate: object | None) -> OwnMetric | None:
     if evaluate is None:
         return None
     if callable(evaluate):
-        return _guarded(evaluate, getattr(evaluate, "__name__", "the metric"))
+        return OwnMetric(evaluate, getattr(evaluate, "__name__", "the metric"))
     found = parse_ref(str(evaluate))
     if found is None:
         raise DataError(f"--eval takes FILE.py:FUNCTION or package.module:FUNCTION, got '{evaluate}'")
     with importing(found) as function:
-        return _guarded(function, str(evaluate))
-
-
-def _guarded(function: Callable[..., object], name: str) -> Callable[[SessionRunner], float]:
-    def score(runner: SessionRunner) -> float:
-        try:
-            found = function(runner)
-        except OnnxPruneError:
-            raise
-        except Exception as error:
-            raise DataError(f"the metric {name} raised {describe(error)}") from error
-        if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
-            raise DataError(f"the metric {name} must return a number, got {type(found).__name__}")
-        value = float(np.asarray(found).reshape(()))
-        if not np.isfinite(value):
-            raise DataError(f"the metric {name} returned {value:g}, which no drop can be told from; return a number")
-        return value
-
-    return score
-
-
-def _score(metric: Callable[[SessionRunner], float], model: onnx.ModelProto, engine: Engine) -> float:
-    session = open_session(model, engine)
-    names = [o.name for o in session.get_outputs()]
-    return metric(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+        return OwnMetric(function, str(evaluate))
 
 
 def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
@@ -149,7 +172,7 @@ def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, 
     """
     metric = _metric(evaluate)
     assert metric is not None
-    return Drop(metrics.OWN, _score(metric, before, engine) - _score(metric, after, engine), samples)
+    return Drop(metrics.OWN, metric.of_original(before, engine) - metric.of(after, engine), samples)
 
 
 def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:

@@ -295,9 +295,10 @@ def _reached(damages: Mapping[float, float], share: float, full: float) -> float
     (0.5, 0.54)
     """
     shares = np.asarray(sorted(damages, reverse=True))
-    logs = np.log(np.maximum([damages[s] for s in shares], 1e-12))
+    # Damage may be none, or infinite.
+    logs = np.log(np.clip([damages[s] for s in shares], 1e-12, 1e12))
     logs = np.maximum.accumulate(logs - logs[shares == share])
-    gain = -float(np.log(max(full, 1e-12) / max(damages[share], 1e-12)))
+    gain = -float(np.log(np.clip(full, 1e-12, 1e12) / np.clip(damages[share], 1e-12, 1e12)))
     if gain <= 0 or logs[-1] <= 0:
         return share * STEP
     if gain <= logs[-1]:

@@ -96,6 +96,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
+    _check_computes(loaded, options)
     found = input_shapes(view(loaded.proto), options.shapes, None)
     shapes = options.shapes
     if data is None and options.preprocess is None:
@@ -122,6 +123,22 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         frozen_groups(coupling, options.exclude, options.only),
         (*_few(dataset, options), *_single(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
     )
+
+
+def _check_computes(loaded: LoadedModel, options: Options) -> None:
+    """Raise ModelError where an input that is stated to be empty leaves the model nothing to compute."""
+    graph = view(loaded.proto)
+    shapes = {name: declared_shape(graph.types[name]) or () for name in graph.inputs}
+    empty = [f"axis {axis} of input '{name}'" for name, dims in shapes.items() for axis, d in enumerate(dims) if d == 0]
+    if not empty:
+        return
+    # Some are empty by design, such as the cache of a first step.
+    coupling = couple(loaded.proto, options.shapes, None, options.rules)
+    if not macs(coupling)(sizes(coupling)):
+        raise ModelError(
+            f"the model states size 0 for {' and '.join(empty)}, so that none of its layers computes anything: export "
+            "it with the real size, or a dynamic one"
+        )
 
 
 def _few(dataset: Dataset, options: Options) -> tuple[str, ...]:

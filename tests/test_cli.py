@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import made_up
+import onnx
 import pytest
+from graphs import Sketch
 
 from onnxprune.budget.target import Budget
 from onnxprune.calibration.preprocess import PRESETS
@@ -281,6 +283,30 @@ def test_no_output_replaces_what_the_run_reads(
     for name in ("in/x.npz", "in/f.py"):
         Path(name).write_text("the user's own")
     assert f"{flag} {file} is another file of this run" in refused(engine, capsys, f"net.onnx {option} {flag} {file}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["net.onnx -o", "net.onnx --plan", "net.onnx --report", "apply net.onnx plan.json --report",
+     "apply net.onnx plan.json -o", "inspect net.onnx --report", "inspect net.onnx --layers"],
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["data.npz", "./parts/w.bin", "link"])
+def test_no_output_replaces_the_data_that_the_model_keeps_apart(
+    engine: Engine, capsys: pytest.CaptureFixture[str], command: str, file: str
+) -> None:
+    s = Sketch()
+    s.output(s.op("MatMul", s.op("MatMul", s.input("x", ["n", 8]), s.weight(8, 16)), s.weight(16, 4)), ["n", 4])
+    model = s.model()
+    Path("parts").mkdir()
+    for tensor, name in zip(model.graph.initializer, ("data.npz", "parts/w.bin"), strict=True):
+        onnx.external_data_helper.set_external_data(tensor, name)
+    onnx.save(model, "net.onnx")
+    os.symlink("data.npz", "link")
+    before = {name: Path(name).read_bytes() for name in ("data.npz", "parts/w.bin")}
+    flag = command.split()[-1]
+    named = str(Path(file))
+    assert f"{flag} {named} is another file of this run" in refused(engine, capsys, f"{command} {file}")
+    assert before == {name: Path(name).read_bytes() for name in before}
 
 
 def test_outputs_may_lie_in_the_folder_of_the_data(engine: Engine) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +14,12 @@ from graphs import Sketch
 import onnxprune
 from onnxprune import metrics
 from onnxprune.errors import DataError
+from onnxprune.judge import SessionRunner, own_drop
+from onnxprune.report.document import of_report, to_text
+from onnxprune.report.html import render
+from onnxprune.report.wording import verdict
+from onnxprune.result import SearchStep
+from onnxprune.runtime.session import Engine
 
 GENERATOR = np.random.default_rng(0)
 SCORES = GENERATOR.normal(size=(16, 5))
@@ -168,3 +178,54 @@ def test_a_metric_that_returns_no_number_is_refused(value: object) -> None:
 
     with pytest.raises(DataError, match=r"the metric f1 returned -?(nan|inf)"):
         onnxprune.prune(classifier(), evaluate=f1, samples=8, effort="fast")
+
+
+def _log_of_what_is_left(within: float) -> Callable[[SessionRunner], float]:
+    """The log of the room that is left to a relative error of ``within``; the first model asked about is the measure."""
+    feeds = {"x": GENERATOR.normal(size=(32, 6)).astype(np.float32)}
+    first: list[np.ndarray] = []
+
+    def score(runner: SessionRunner) -> float:
+        (found,) = runner(feeds).values()
+        first.append(found)
+        left = within - np.linalg.norm(found - first[0]) / np.linalg.norm(first[0])
+        return float(np.log(left)) if left > 0 else float("-inf")
+
+    return score
+
+
+@pytest.mark.parametrize("effort", ["fast", "default"])
+def test_a_candidate_of_minus_infinity_by_the_own_metric_is_the_worst(effort: str) -> None:
+    data = [{"x": row} for row in GENERATOR.normal(size=(96, 6)).astype(np.float32)]
+    report = onnxprune.prune(
+        classifier(), data, evaluate=_log_of_what_is_left(0.5), max_drop=2.0, effort=effort, round_to=1
+    ).report
+    assert any(np.isinf(step.drop) for step in report.search)
+    assert report.drop is not None and report.drop.value <= 2.0
+    assert report.macs.ratio < 1
+
+
+def test_a_size_is_met_even_where_the_own_metric_falls_to_minus_infinity() -> None:
+    data = [{"x": row} for row in GENERATOR.normal(size=(96, 6)).astype(np.float32)]
+    report = onnxprune.prune(
+        classifier(), data, evaluate=_log_of_what_is_left(1e-9), macs=0.4, effort="fast", round_to=1
+    ).report
+    assert report.drop is not None and report.drop.value == np.inf
+    assert "own metric falls to minus infinity" in verdict(report)
+    assert json.loads(to_text(of_report(report)))["drop"]["value"] is None
+    steps = tuple(SearchStep(share, np.inf) for share in (0.8, 0.6, 0.4))
+    assert "<svg" in render(replace(report, search=steps), "{}", "onnxprune")
+
+
+def test_what_a_metric_may_return_of_either_model_in_a_comparison() -> None:
+    answers = {"good": 1.0, "bad": float("-inf"), "none": float("nan")}
+
+    def compared(first: str, second: str) -> float:
+        given = iter((answers[first], answers[second]))
+        return own_drop(lambda run: next(given), classifier(), classifier(), 8, Engine()).value
+
+    assert compared("good", "bad") == np.inf
+    with pytest.raises(DataError, match=r"returned -inf for the original model"):
+        compared("bad", "good")
+    with pytest.raises(DataError, match=r"returned nan"):
+        compared("good", "none")

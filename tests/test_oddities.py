@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, table
+from graphs import Sketch, prove, pruned, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
@@ -13,6 +13,8 @@ import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.errors import ModelError
 from onnxprune.graph.load import load
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import sweep
 from onnxprune.verify import _worst
 
 
@@ -70,6 +72,53 @@ def test_weights_in_half_precision_behind_a_cast_stay_so() -> None:
     assert small.ByteSize() < model.ByteSize()
 
 
+def _twice_cast(source: str) -> onnx.ModelProto:
+    """Two layers that read one weight in half precision, each through a Cast of its own."""
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    stored = np.random.default_rng(1).standard_normal((8, 32)).astype(np.float16)
+    half = s.keep("half", stored) if source == "initializer" else ""
+    half = half or s.op("Constant", attrs={"value": numpy_helper.from_array(stored)}, name="half")
+    half = s.op("Identity", half) if source == "identity" else half
+    ends = []
+    for name in "ab":
+        h = s.op("MatMul", x, s.op("Cast", half, attrs={"to": TensorProto.FLOAT}), name=name)
+        ends.append(s.op("MatMul", s.op("Relu", h), s.weight(32, 5), name=f"{name}2"))
+    s.output(s.op("Add", *ends), ["n", 5])
+    return s.model()
+
+
+@pytest.mark.parametrize("source", ["initializer", "constant", "identity"])
+def test_a_weight_in_half_precision_behind_two_casts_stays_so(source: str) -> None:
+    model = _twice_cast(source)
+    coupling = prove(model)
+    assert table(coupling) == {"a": 32}
+    small = onnxprune.prune(model, macs=0.6, samples=16).model
+    ((into, out),) = _sizes_in_half(small)
+    assert into == 8 and out < 32
+    assert [n.op_type for n in small.graph.node] == [n.op_type for n in model.graph.node]
+
+
+@pytest.mark.parametrize("source", ["initializer", "constant", "identity"])
+def test_two_casts_of_one_weight_that_get_different_numbers_keep_them_in_half(source: str) -> None:
+    coupling = couple(_twice_cast(source), {}, None)
+    graph = coupling.graph
+    uses = [(node.index, 1) for node in graph.nodes if node.op == "MatMul" and node.label in ("a", "b")]
+    keep = np.arange(coupling.unit_count) < 20
+    values = [np.full((8, 20), k, np.float32) for k in (1, 2)]
+    small = sweep(cut(coupling, keep, dict(zip(uses, values, strict=True))), graph.model)
+    onnx.checker.check_model(small, full_check=True)
+    assert _sizes_in_half(small) == [(8, 20), (8, 20)]
+    ran = run(small, {"x": np.ones((1, 8), np.float32)})
+    second = [numpy_helper.to_array(t) for t in small.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert np.allclose(ran[0], sum(8 * k * w.sum(axis=0) for k, w in zip((1, 2), second, strict=True)), rtol=1e-3)
+
+
+def _sizes_in_half(model: onnx.ModelProto) -> list[tuple[int, ...]]:
+    made = [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
+    return [tuple(t.dims) for t in [*model.graph.initializer, *made] if t.data_type == TensorProto.FLOAT16]
+
+
 def test_a_weight_that_the_graph_and_its_bodies_read() -> None:
     def body(op: str) -> onnx.GraphProto:
         inner = Sketch(prefix=op)
@@ -106,6 +155,88 @@ def test_an_input_that_is_no_tensor_is_refused_by_name() -> None:
     s.output(s.op("Add", h, s.op("SequenceAt", "many", s.array(0))), [1, 4, 4, 4])
     with pytest.raises(ModelError, match="input 'many' holds no tensor \\(sequence\\)"):
         onnxprune.prune(s.model(), macs=0.7)
+
+
+@pytest.mark.parametrize("dims", [[0, 3, 8, 8], ["n", 3, 0, 8]])
+def test_an_input_of_size_zero_that_leaves_nothing_to_compute_is_refused_by_name(dims: list[int | str]) -> None:
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", dims), 3, 16, 3))
+    s.output(s.op("Flatten", s.op("GlobalAveragePool", s.conv(h, 16, 8))), [dims[0], 8])
+    where = f"size 0 for axis {dims.index(0)} of input 'x', so .*: export it with the real size"
+    for data in (None, np.zeros((16, 3, 8, 8), np.float32)):
+        with pytest.raises(ModelError, match=where):
+            onnxprune.prune(s.model(), data, macs=0.5)
+    onnxprune.inspect(s.model())
+
+
+def test_layers_that_read_an_empty_tensor_are_cut_unfitted() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", [1, 5, 8]), s.weight(8, 16)))
+    cache = s.op("Relu", s.op("MatMul", s.input("cache", [1, 0, 6]), s.weight(6, 20)))
+    both = (s.op("MatMul", cache, s.weight(20, 6)), s.op("MatMul", h, s.weight(16, 6)))
+    s.output(s.op("Concat", *both, attrs={"axis": 1}), [1, 5, 6])
+    report = onnxprune.prune(s.model(), macs=0.7, samples=16).report
+    assert report.macs.ratio <= 0.7 and report.verify.passed
+
+
+def _filled(s: Sketch, like: str, how: str) -> str:
+    """Zeros, or ones, in the shape of ``like``."""
+    shape = s.op("Shape", like)
+    if how == "gathered":
+        parts = [s.op("Gather", shape, s.array([axis]), attrs={"axis": 0}) for axis in (0, 1)]
+        shape = s.op("Concat", *parts, attrs={"axis": 0})
+    if how == "expanded":
+        return s.op("Expand", s.array(1, np.float32), shape)
+    return s.op("ConstantOfShape", shape)
+
+
+@pytest.mark.parametrize("batch", ["n", 2])
+@pytest.mark.parametrize("how", ["whole", "gathered", "expanded"])
+def test_zeros_in_the_shape_of_a_hidden_tensor_follow_its_channels(batch: str | int, how: str) -> None:
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", [batch, 3, 8, 8]), 3, 16, 3, name="a"))
+    h = s.op(
+        "GlobalAveragePool", s.conv(s.op("Concat", h, _filled(s, h, "whole"), attrs={"axis": 1}), 32, 12, name="b")
+    )
+    h = s.op("Flatten", h)
+    h = s.op("Concat", h, _filled(s, h, how), attrs={"axis": 1})
+    s.output(s.op("MatMul", h, s.weight(24, 5)), [batch, 5])
+    model = s.model()
+    found = table(prove(model))
+    assert found["a"] == 16 and found["b"] == 12
+    report = onnxprune.prune(model, macs=0.5, samples=16).report
+    assert report.macs.ratio <= 0.5 and report.verify.passed
+
+
+@pytest.mark.parametrize("batch", ["n", 2])
+def test_a_first_state_of_zeros_in_the_shape_of_a_hidden_tensor(batch: str | int) -> None:
+    s = Sketch()
+    x = s.op("Relu", s.op("MatMul", s.input("x", [5, batch, 8]), s.weight(8, 16), name="a"))
+    first = s.op("Slice", x, s.array([0]), s.array([1]), s.array([0]))
+    state = s.op("ConstantOfShape", s.op("Shape", first))
+    attrs = {"hidden_size": 16}
+    y = s.op("GRU", x, s.weight(1, 48, 16), s.weight(1, 48, 16), "", "", state, attrs=attrs, name="gru")
+    s.output(s.op("MatMul", s.op("Squeeze", y, s.array([1])), s.weight(16, 5)), [5, batch, 5])
+    # Where the caller chooses the batch, one Shape tells both: the state is as wide as what goes in.
+    assert len(prove(s.model()).groups) == (1 if batch == "n" else 2)
+
+
+def test_zeros_in_the_shape_of_an_input_stay_with_it() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    h = s.op("Add", s.op("MatMul", x, s.weight(8, 8), name="a"), s.op("ConstantOfShape", s.op("Shape", x)))
+    s.output(s.op("MatMul", s.op("Relu", h), s.weight(8, 5)), ["n", 5])
+    coupling = prove(s.model())
+    assert not coupling.groups and "'x' is an input of the model" in reasons(coupling)
+
+
+def test_what_is_expanded_along_axes_that_it_has_itself_follows_no_other_tensor() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 8])
+    narrow = s.op("ReduceMean", x, attrs={"axes": [1]})
+    h = s.op("Add", s.op("MatMul", x, s.weight(8, 8), name="a"), s.op("Expand", narrow, s.op("Shape", x)))
+    s.output(s.op("MatMul", s.op("Relu", h), s.weight(8, 5)), ["n", 5])
+    assert table(prove(s.model())) == {"a": 8}
 
 
 def test_sparse_weights_are_run_and_kept() -> None:

@@ -227,3 +227,105 @@ def test_a_dequantized_weight_that_layers_share_by_design_stays_shared() -> None
     g.output(g.op("MatMul", x, weight, name="b"), [2, 12])
     coupling = couple(g.model(), {}, None)
     assert sum(node.op == "DequantizeLinear" for node in coupling.graph.nodes) == 1
+
+
+def _integers(s: Sketch, shape: tuple[int, ...], axis: int, kind: type, form: str) -> str:
+    """A weight of integers, which the nodes that ``form`` names dequantize along ``axis``."""
+    rng = np.random.default_rng(len(s.initializers))
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    along = [shape[axis] if a == axis else 1 for a in range(len(shape))]
+    value = s.op("Cast", s.keep(s.fresh("q"), rng.integers(low, high, shape).astype(kind)), attrs={"to": 1})
+    zero = rng.integers(0, 5, along) + (low + high) // 2
+    if "cast" in form:
+        value = s.op("Sub", value, s.op("Cast", s.keep(s.fresh("z"), zero.astype(kind)), attrs={"to": 1}))
+    elif "sub" in form:
+        value = s.op("Sub", value, s.keep(s.fresh("z"), zero.astype(np.float32)))
+    scale = s.keep(s.fresh("s"), (rng.uniform(0.5, 1.5, along) / high).astype(np.float32))
+    return s.op("Mul", *((scale, value) if "turned" in form else (value, scale)))
+
+
+def _cast_net(kind: type, form: str) -> onnx.ModelProto:
+    s = Sketch()
+    weight = _integers(s, (16, 3, 3, 3), 0, kind, form)
+    h = s.op("Conv", s.input("image", ["n", 3, 8, 8]), weight, s.weight(16), attrs={"pads": [1] * 4}, name="c0")
+    h = s.op("Relu", s.op("Conv", s.op("Relu", h), _integers(s, (24, 16, 1, 1), 0, kind, form), name="c1"))
+    h = s.op("Flatten", s.op("GlobalAveragePool", h))
+    weight = s.op("Transpose", _integers(s, (20, 24), 0, kind, form), attrs={"perm": [1, 0]})
+    h = s.op("Relu", s.op("MatMul", h, weight, name="m"))
+    s.output(s.op("Gemm", h, _integers(s, (20, 10), 1, kind, form), s.weight(10), name="end"), ["n", 10])
+    return s.model()
+
+
+def _narrow(model: onnx.ModelProto) -> int:
+    """How many values are stored in one byte each."""
+    return sum(
+        int(np.prod(t.dims))
+        for t in model.graph.initializer
+        if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    )
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("form", ["mul", "mul turned", "sub mul", "cast sub mul"])
+def test_integers_that_casts_dequantize_stay_integers(kind: type, form: str) -> None:
+    model = _cast_net(kind, form)
+    coupling = prove(model)
+    assert table(coupling) == {"c0": 16, "c1": 24, "m": 20}
+    assert {held.name for held in coupling.held} == {"c0", "end"}
+    result = onnxprune.prune(model, macs=0.6, samples=16)
+    small = result.model
+    wide = [t for t in small.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    assert all(max(t.dims) == np.prod(t.dims) for t in wide), "only scales, zero points and biases are real numbers"
+    assert _narrow(small) < _narrow(model) and small.ByteSize() < model.ByteSize()
+    kinds = [[n.op_type for n in m.graph.node if n.op_type != "Cast"] for m in (small, model)]
+    assert kinds[0] == kinds[1]
+    assert not result.report.refits
+    assert any("4 of 4 layers have integer weights, which no refit touches" in n for n in result.report.notes)
+
+
+@pytest.mark.parametrize("form", ["mul turned", "cast sub mul"])
+def test_cast_integers_are_ranked_by_the_numbers_that_they_stand_for(form: str) -> None:
+    model = _cast_net(np.uint8, form)
+    coupling = couple(model, {}, None)
+    conv = next(node for node in coupling.graph.nodes if node.label == "c1")
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.append(oh.make_tensor_value_info(conv.proto.input[1], onnx.TensorProto.FLOAT, [24, 16, 1, 1]))
+    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    weight = session.run(None, {"image": np.zeros((1, 3, 8, 8), np.float32)})[1]
+    uses = [key for key in coupling.units if isinstance(key, tuple) and len(coupling.units[key]) == 4]
+    found = [real_values(coupling, use) for use in uses if coupling.graph.nodes[use[0]].op == "Cast"]
+    assert any(f is not None and f.shape == weight.shape and np.allclose(f, weight, rtol=1e-5) for f in found)
+
+
+def test_integers_that_a_layer_reads_unscaled_or_looks_up_stay_integers() -> None:
+    s = Sketch()
+    table_of = s.keep("table", np.random.default_rng(0).integers(-128, 127, (50, 32)).astype(np.int8))
+    scale = s.keep("scale", np.random.default_rng(1).uniform(0.005, 0.01, (50, 1)).astype(np.float32))
+    rows = s.op("Mul", s.op("Cast", table_of, attrs={"to": 1}), scale)
+    h = s.op("Gather", rows, s.input("ids", ["n", 6], onnx.TensorProto.INT64), name="table")
+    for number, out in enumerate((48, 5)):
+        stored = np.random.default_rng(out).integers(-128, 127, (32 if out == 48 else 48, out)).astype(np.int8)
+        h = s.op("MatMul", h, s.op("Cast", s.keep(f"w{number}", stored), attrs={"to": 1}), name=f"m{number}")
+        h = s.op("Mul", h, s.keep(f"s{number}", np.full(out, 0.01, np.float32)))
+        h = s.op("Relu", h) if out == 48 else h
+    s.output(h, ["n", 6, 5])
+    model = s.model()
+    assert table(prove(model)) == {"table": 32, "m0": 48}
+    small = onnxprune.prune(model, macs=0.6, samples=16).model
+    assert small.ByteSize() < model.ByteSize()
+    assert {t.data_type for t in small.graph.initializer if len(t.dims) == 2 and t.dims[1] > 1} == {
+        onnx.TensorProto.INT8
+    }
+
+
+def test_a_mask_of_integers_that_is_no_weight_is_a_constant_as_before() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", ["n", 8]), s.weight(8, 16), name="a"))
+    mask_of = s.keep("mask", (np.arange(16) % 2).astype(np.uint8).reshape(1, 16))
+    h = s.op("Mul", h, s.op("Cast", mask_of, attrs={"to": 1}))
+    s.output(s.op("MatMul", h, s.weight(16, 4)), ["n", 4])
+    coupling = prove(s.model())
+    assert table(coupling) == {"a": 16}
+    cast = next(node for node in coupling.graph.nodes if node.op == "Cast")
+    assert cast.index in coupling.facts.folded

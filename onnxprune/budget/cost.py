@@ -224,10 +224,12 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
         cut.add(key)
-        known = ways.setdefault(original_of(coupling.graph, coupling.value_of(key)), [])
+        original = original_of(coupling.graph, coupling.value_of(key))
+        known = ways.setdefault(original, [])
         if not any(all(map(np.array_equal, lines, other)) for other in known):
             known.append(lines)
-            products.append((key[0], per_element(constant_of(coupling, key)), [(key, a) for a in range(len(lines))]))
+            stored = coupling.graph.constants.get(original, constant_of(coupling, key))
+            products.append((key[0], per_element(stored), [(key, a) for a in range(len(lines))]))
     constants = _constants(coupling, per_element)
     return build(
         coupling, products, sum(size for name, size in constants.items() if not _replaced(coupling, name, cut))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +30,22 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
     _check_name(path, flag)
     if any(same_file(path, other) for other in taken):
         raise OutputError(f"{flag} {path} is another file of this run; choose another name")
+
+
+def model_files(model: Path, targets: Iterable[Path | None]) -> tuple[Path, ...]:
+    """The files that the model is read from, as far as one of the ``targets`` could replace them."""
+    usual = model, weights_beside(model)
+    if not any(target is not None and os.path.isfile(target) for target in targets):
+        # What is not there replaces nothing, and usage is checked before slow imports.
+        return usual
+    from onnxprune.graph.external import data_files
+
+    return (*usual, *data_files(model))
+
+
+def weights_beside(model: Path) -> Path:
+    """Where a model keeps its weights apart, they mostly lie beside it under this name."""
+    return model.with_name(model.name + ".data")
 
 
 def given_files(*sources: object) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.command import print_json, view_of
-from onnxprune.cli.files import check_side_file, write_text
+from onnxprune.cli.files import check_side_file, model_files, weights_beside, write_text
 from onnxprune.errors import OutputError
 
 if TYPE_CHECKING:
@@ -39,16 +39,11 @@ class SideFiles:
         """Raise OutputError now rather than after minutes of work."""
         if self.output.resolve() == self.model.resolve():
             raise OutputError(f"{self.output} is the input model itself; choose another output file with -o")
-        # Where a model keeps its weights apart, they mostly lie beside it under this name.
-        read = (self.model, _weights(self.model), *self.given)
+        read = (*model_files(self.model, (self.output, self.plan, self.report)), *self.given)
         check_side_file(self.output, "-o", read)
-        taken = (*read, self.output, _weights(self.output))
+        taken = (*read, self.output, weights_beside(self.output))
         check_side_file(self.plan, "--plan", taken)
         check_side_file(self.report, "--report", (*taken, *([self.plan] if self.plan else [])))
-
-
-def _weights(model: Path) -> Path:
-    return model.with_name(model.name + ".data")
 
 
 def finish(

@@ -10,7 +10,7 @@ from pathlib import Path
 from onnxprune.cli import arguments as shared
 from onnxprune.cli import values
 from onnxprune.cli.command import Command, print_json, view_of
-from onnxprune.cli.files import check_side_file, write_text
+from onnxprune.cli.files import check_side_file, model_files, write_text
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
@@ -50,9 +50,9 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, line: str) -> int:
     options = shared.options_from(arguments)
-    check_side_file(arguments.report, "--report", (Path(arguments.MODEL),))
-    taken = (arguments.MODEL, arguments.report) if arguments.report is not None else (arguments.MODEL,)
-    check_side_file(arguments.layers, "--layers", tuple(map(Path, taken)))
+    read = model_files(Path(arguments.MODEL), (arguments.report, arguments.layers))
+    check_side_file(arguments.report, "--report", read)
+    check_side_file(arguments.layers, "--layers", (*read, *([arguments.report] if arguments.report else [])))
     with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
         progress.stage("inspect", None)
         from onnxprune.api import inspect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
 from onnxprune.coupling.labels import Key, Labels, named
 from onnxprune.coupling.movers import MoverTies
+from onnxprune.coupling.provenance import size_sources
 from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule, Structural, bind
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace
@@ -152,6 +153,7 @@ class _Walker:
             self.movers.add(node.index)
             for value in node.outputs:
                 self.labels.get(value or "")
+            self._as_large_as(node, 0)
             return
         found = trace(call, mover.data, mover.stand_in)
         for value, shape in zip(node.outputs, found.out_shapes, strict=False):
@@ -159,6 +161,33 @@ class _Walker:
                 raise DoesNotFit(f"'{value}' came out as {shape}, not {self.facts.shapes.get(value)}")
         self.movers.add(node.index)
         MoverTies(self.labels, node).enter(found, call)
+        if node.op == "Expand":
+            self._as_large_as(node, 1)
+
+    def _as_large_as(self, node: Node, slot: int) -> None:
+        """Tie what is filled to the size of another tensor's axis to that axis, where the size can be stated in no other
+        way, because a caller chooses the sizes beside it.
+
+        All that is filled in is alike, so that it does not matter which positions leave.
+        """
+        sizes, out = node.inputs[slot] or "", node.outputs[0] or ""
+        made, given = self.labels.get(out) or (), () if slot == 0 else self.facts.shapes[node.inputs[0] or ""]
+        chosen = [axis for axis in range(len(made)) if self.facts.is_dynamic(out, axis)]
+        if not self.facts.varies(sizes) or (slot and self._come_with_data(node, chosen, len(made) - len(given))):
+            return
+        found = size_sources(self.graph, self.facts, sizes)
+        for back, size in enumerate(reversed(found), start=1):
+            filled = back > len(given) or given[-back] == 1
+            if size is None or not filled or self.labels.is_constant(size.value):
+                continue
+            atoms = (self.labels.get(size.value) or ())[size.axis : size.axis + 1]
+            if atoms and len(atoms[0]) == len(made[-back]) and not self.facts.is_dynamic(size.value, size.axis):
+                self.labels.ledger.tie(atoms[0], made[-back], node.index)
+
+    def _come_with_data(self, node: Node, axes: Sequence[int], lead: int) -> bool:
+        """Whether an Expand need not state the sizes of these ``axes`` of its output, because its input has them."""
+        source, out = node.inputs[0] or "", node.outputs[0] or ""
+        return all(axis >= lead and self.facts.always_equal(out, axis, source, axis - lead) for axis in axes)
 
     # -- control flow, shared weights -----------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from onnxprune.coupling.bind import Walked, walk
 from onnxprune.coupling.labels import Key, named
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.site import CannotFollow, Edit, Masks
+from onnxprune.graph.dequantized import axis_behind, readers_behind, stored_behind
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, readers_behind
+from onnxprune.graph.view import Graph
 
 Axis = tuple[Key, int]
 #: Cuts that are rehearsed, and how many of them take the same share of every group.
@@ -199,7 +200,8 @@ def _weighty(graph: Graph, walked: Walked) -> frozenset[Key]:
 
 def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
     """After the earliest layer whose weight makes the group's channels, else the first tensor they stand in."""
-    uses = [(use, axis) for key, axis in axes if isinstance(key, tuple) for use in readers_behind(graph, key)]
+    stored = [(key, axis_behind(graph, key, axis)) for key, axis in axes if isinstance(key, tuple)]
+    uses = [(use, axis) for key, axis in stored for use in readers_behind(graph, key)]
     makers = [use[0] for use, axis in uses if _makes(graph, walked, use, axis)]
     if makers:
         return graph.nodes[min(makers)].label
@@ -241,7 +243,7 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
         if bound.rule.linear is None and not bound.rule.macs:
             continue
         for slot, term in enumerate(bound.inputs):
-            key = stored_at(graph, walked, index, slot)
+            key = stored_at(graph, walked, index, slot) or _cast_at(graph, walked, index, slot)
             if term is None or key is None:
                 continue
             for axis, dim in enumerate(term):
@@ -275,6 +277,12 @@ def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int,
     if made is None or graph.nodes[made].op != "DequantizeLinear" or (made, 0) not in walked.labels:
         return None
     return (made, 0) if made in walked.bounds and walked.bounds[made].rule.scales else None
+
+
+def _cast_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
+    """The use of integers that a node reads at ``slot``, cast and scaled."""
+    found = stored_behind(graph, graph.nodes[index].inputs[slot] or "")
+    return found if found in walked.labels else None
 
 
 def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:

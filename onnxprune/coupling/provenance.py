@@ -1,4 +1,5 @@
-"""Where the elements of an operand come from: the place in the arithmetic at which each can be rewritten."""
+"""Where the elements of an operand come from: the place in the arithmetic at which each can be rewritten, or the axis
+of which it is the size."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 from onnxprune.graph.execute import CannotExecute, run_node
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph
+from onnxprune.graph.walk import sizes_of
 
 #: Operators that copy integers about without computing; everything else makes new ones.
 COPYING = frozenset(
@@ -42,26 +44,51 @@ class Literal:
     position: int
 
 
+@dataclass(frozen=True)
+class Size:
+    """The size of ``axis`` of the tensor ``value``."""
+
+    value: str
+    axis: int
+
+
 def literal_sources(graph: Graph, facts: Facts, value: str) -> list[Literal | None] | None:
     """For each element of ``value`` its literal, ``None`` where it changes with the sizes that a caller chooses.
 
     ``None`` as a whole where the arithmetic cannot be traced.
     """
-    leaves: list[Literal] = []
+    found = _sources(graph, facts, value)
+    return None if found is None else [leaf if isinstance(leaf, Literal) else None for leaf in found]
+
+
+def size_sources(graph: Graph, facts: Facts, value: str) -> list[Size | None]:
+    """For each element of ``value`` the axis of which it is the size, ``None`` where it is none, or can be rewritten."""
+    found = _sources(graph, facts, value) or []
+    return [leaf if isinstance(leaf, Size) else None for leaf in found]
+
+
+def _sources(graph: Graph, facts: Facts, value: str) -> list[Literal | Size | None] | None:
+    leaves: list[Literal | Size] = []
     ids = _identify(graph, facts, value, leaves)
     if ids is None:
         return None
     return [leaves[i - 1] if i > 0 else None for i in ids.ravel().tolist()]
 
 
-def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal]) -> np.ndarray | None:
-    """An array shaped like ``value`` holding, per element, 1 + the index of its literal in ``leaves``, or 0."""
+def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal | Size]) -> np.ndarray | None:
+    """An array shaped like ``value`` holding, per element, 1 + the index of its source in ``leaves``, or 0."""
     known = facts.values.get(value)
     index = graph.producer.get(value)
     if known is None or index is None or index not in facts.arithmetic:
         return None
     node = graph.nodes[index]
     blank = np.zeros(known.shape, dtype=np.int64)
+    source = node.inputs[0] or "" if node.op == "Shape" else ""
+    if source in facts.shapes:
+        first = len(leaves) + 1
+        axes = sizes_of(node, tuple(range(len(facts.shapes[source]))))
+        leaves.extend(Size(source, axis) for axis in axes.tolist())
+        return np.arange(first, first + axes.size, dtype=np.int64)
     if node.op not in COPYING:
         return blank
     moved = {"Concat": set(range(len(node.inputs))), "Where": {1, 2}}.get(node.op, {0})
@@ -93,10 +120,11 @@ def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal]) -> 
     return results[node.outputs.index(value)]
 
 
-def _complete(ids: np.ndarray, node: int, slot: int, leaves: list[Literal]) -> np.ndarray:
+def _complete(ids: np.ndarray, node: int, slot: int, leaves: list[Literal | Size]) -> np.ndarray:
     """Elements that were computed upstream, but never vary, count as literals where they enter this node."""
     complete = ids.copy()
-    for position in np.flatnonzero(ids.ravel() == 0).tolist():
+    computed = [i == 0 or isinstance(leaves[i - 1], Size) for i in ids.ravel().tolist()]
+    for position in np.flatnonzero(computed).tolist():
         leaves.append(Literal(node, slot, position))
         complete.reshape(-1)[position] = len(leaves)
     return complete

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import all_tensors, stored_bytes
@@ -39,6 +40,21 @@ def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
             tensor.ClearField("data_location")
             tensor.raw_data = data
     return sum(sizes.values()) if sizes else None
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files beside the model in ``path`` that its tensors are read from; none where that is no model.
+
+    Cost: one reading of the model's own file.
+    """
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except (OSError, ValueError, DecodeError):
+        return []
+    found: dict[str, None] = {}
+    for tensor in all_tensors(model):
+        found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
+    return [path.parent / name for name in found]
 
 
 def _open_data(path: Path, location: str, name: str) -> IO[bytes]:

@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import OutputError
+from onnxprune.graph.external import data_files
 from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
 from onnxprune.paths import same_file
 
@@ -62,7 +63,7 @@ def check_writable(path: Path, forbid: Path | None) -> None:
         if same_file(path, forbid):
             raise OutputError(f"{path} is the input model itself; choose another output file with -o")
         data_path = path.with_name(path.name + ".data")
-        taken = _data_files(forbid) if os.path.exists(path) or os.path.exists(data_path) else []
+        taken = data_files(forbid) if os.path.exists(path) or os.path.exists(data_path) else []
         if any(same_file(path, file) for file in taken):
             raise OutputError(f"{path} belongs to the input model; choose another output file with -o")
         if any(same_file(data_path, file) for file in taken):
@@ -91,21 +92,6 @@ def _check_target(path: Path) -> None:
         raise OutputError(f"folder {path.parent} does not exist; create it, or choose another output file")
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path.parent} is not a folder; choose another output file")
-
-
-def _data_files(path: Path) -> list[Path]:
-    try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
-    except (OSError, DecodeError):
-        return []
-    found: dict[str, None] = {}
-
-    def note(tensor: onnx.TensorProto) -> onnx.TensorProto:
-        found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
-        return tensor
-
-    map_tensors(model, note)
-    return [path.parent / name for name in found]
 
 
 def _part(path: Path) -> Path:

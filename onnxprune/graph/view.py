@@ -186,48 +186,44 @@ def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
 
 
 def original_of(graph: Graph, value: str) -> str:
-    """The value that ``value`` is a copy of by Identity nodes, by which exporters merge equal tensors; else itself."""
+    """The value that ``value`` is a copy of, see :func:`copies_of`; else itself."""
     while value in graph.producer:
         node = graph.nodes[graph.producer[value]]
-        if node.op != "Identity" or node.domain or node.inputs[0] is None:
+        if not copies(graph, node):
             break
-        value = node.inputs[0]
+        value = node.inputs[0] or ""
     return value
 
 
-def kept_in_half(graph: Graph, value: str) -> str | None:
-    """The constant in half precision that a Cast makes ``value`` of; ``None`` where there is none."""
-    index = graph.producer.get(value)
-    node = None if index is None else graph.nodes[index]
-    if node is None or node.op != "Cast" or node.domain:
-        return None
-    stored = graph.constants.get(node.inputs[0] or "")
-    return node.inputs[0] if stored is not None and stored.dtype == np.float16 else None
+def copies(graph: Graph, node: Node) -> bool:
+    """Whether the node makes a copy: Identity, by which exporters merge equal tensors, and a Cast that widens a
+    constant kept in half precision."""
+    if node.domain or not node.inputs or node.inputs[0] is None:
+        return False
+    if node.op != "Cast" or node.integer("to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+        return node.op == "Identity"
+    return kept_in_half(graph, original_of(graph, node.inputs[0]))
+
+
+def kept_in_half(graph: Graph, value: str) -> bool:
+    stored = graph.constants.get(value)
+    return stored is not None and stored.dtype == np.float16
 
 
 def copies_of(graph: Graph, value: str) -> list[str]:
-    """``value`` and all that Identity nodes make of it."""
+    """``value`` and all that nodes make of it that only copy."""
     found = [value]
     for name in found:
         for index, _ in graph.consumers.get(name, ()):
-            node = graph.nodes[index]
-            if node.op == "Identity" and not node.domain:
-                found += [out for out in node.outputs if out is not None]
+            if copies(graph, graph.nodes[index]):
+                found += [out for out in graph.nodes[index].outputs if out is not None]
     return found
 
 
 def shared_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
-    """The :func:`data_uses` of ``value`` and of its copies, other than by the Identity nodes that copy it."""
+    """The :func:`data_uses` of ``value`` and of its copies, other than by the nodes that copy it."""
     uses = [use for name in copies_of(graph, value) for use in data_uses(graph, name)]
-    return [(i, slot) for i, slot in uses if graph.nodes[i].op != "Identity" or graph.nodes[i].domain]
-
-
-def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
-    """Who reads the constant at ``use``: the node itself or, where it only dequantizes, those behind it."""
-    node = graph.nodes[use[0]]
-    if node.op != "DequantizeLinear" or use[1] != 0 or node.outputs[0] is None:
-        return [use]
-    return list(graph.consumers.get(node.outputs[0], ()))
+    return [use for use in uses if not copies(graph, graph.nodes[use[0]])]
 
 
 def view(model: onnx.ModelProto) -> Graph:

@@ -10,6 +10,7 @@ import onnx
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune.graph.dequantized import dequantizes
 from onnxprune.graph.execute import CannotExecute, run_node
 from onnxprune.graph.infer import NEWEST, declared_shape, infer_outputs, newest_schema
 from onnxprune.graph.view import Body, Graph, Node
@@ -225,7 +226,7 @@ class Walk:
 
     def _compute(self, node: Node) -> bool:
         """Evaluate ``node`` where its inputs are known; true where its outputs became known values."""
-        if node.op in NEVER_FOLDED or node.domain != "":
+        if node.op in NEVER_FOLDED or node.domain != "" or dequantizes(self.graph, node):
             return False
         if node.op in ("Shape", "Size"):
             source, out = node.inputs[0], node.outputs[0]

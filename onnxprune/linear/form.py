@@ -41,7 +41,10 @@ class Layer:
 
 
 def layers(coupling: Coupling) -> tuple[Layer, ...]:
-    """Every linear node of the main graph with a constant floating-point weight, in graph order."""
+    """Every linear node of the main graph with a constant floating-point weight, in graph order.
+
+    Those that read an empty tensor are left out: there is nothing to learn of them.
+    """
     found: list[Layer] = []
     for index, bound in sorted(coupling.walked.bounds.items()):
         linear, node = bound.rule.linear, coupling.graph.nodes[index]
@@ -54,6 +57,8 @@ def layers(coupling: Coupling) -> tuple[Layer, ...]:
         data, output = node.inputs[linear.data], node.outputs[0]
         weight = constant_of(coupling, (index, linear.weight))
         if data is None or output is None or weight.dtype.kind != "f" or data in coupling.graph.constants:
+            continue
+        if 0 in coupling.facts.shapes.get(data, ()):
             continue
         bias = linear.bias
         if bias is not None and bias < len(node.inputs) and node.inputs[bias] is not None:

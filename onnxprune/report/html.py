@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -140,7 +141,7 @@ def _plots(report: Report) -> _Plots:
         )
     if len({step.macs_ratio for step in report.search}) >= _LEAST_STEPS:
         drop = report.drop
-        chosen = None if drop is None else SearchStep(report.macs.ratio, drop.value)
+        chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in (wording.TOP1, wording.VALUES)
         limit = _allowed(report)
         # The original is where every search starts: all of the MACs, no drop.

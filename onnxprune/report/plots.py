@@ -129,7 +129,7 @@ def search_curve(
     in_percent: bool,
     width: float,
 ) -> Curve:
-    """Drop over the share of MACs kept, for every candidate that was tried; NaN drops are left out."""
+    """Drop over the share of MACs kept, for every candidate that was tried; drops that are no numbers are left out."""
     points = sorted({(s.macs_ratio, s.drop) for s in steps if math.isfinite(s.drop)})
     kept = [x for x, _ in points] + ([chosen.macs_ratio] if chosen else [])
     drops = [y for _, y in points] + ([chosen.drop] if chosen else [])

@@ -113,6 +113,8 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         return f"{percent(drop.value) if drop.value else 'none'} of its outputs' values change on {held_out}"
     if drop.metric == "relative L2 error":
         return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
+    if math.isinf(drop.value):
+        return f"{drop.metric} falls to minus infinity on {held_out}"
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"
 
 

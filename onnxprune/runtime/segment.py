@@ -85,13 +85,12 @@ class Runner:
         self.store.put(self._prefix + value, batch, array)
 
     def constant(self, value: str) -> Array | None:
-        # Folded values were computed on the original; a copy by Identity is what its source is in this graph.
+        # Folded values were computed on the original; a copy is what its source is in this graph.
         source = original_of(self.graph, value)
         if source != value and source in self.graph.constants:
-            return self.graph.constants[source]
-        half = kept_in_half(self.graph, value)
-        if half is not None:
-            return self.graph.constants[half].astype(oh.tensor_dtype_to_np_dtype(self._types[value]))
+            stored = self.graph.constants[source]
+            wide = kept_in_half(self.graph, source)
+            return stored.astype(oh.tensor_dtype_to_np_dtype(self._types[value])) if wide else stored
         if value in self._constants:
             return self._constants[value]
         return self.graph.constants.get(value, None)

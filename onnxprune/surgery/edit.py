@@ -44,8 +44,9 @@ class Editor:
     def constants(self, values: Mapping[Use, Array]) -> None:
         """Give each use (node index, input slot) of a constant the array ``values[use]``.
 
-        A constant whose every use asks for the same array keeps its name and place, as do its copies by Identity;
-        otherwise the uses that differ get constants of their own, so that no other reader is touched.
+        A constant whose every use asks for the same array keeps its name and place, as do its copies; otherwise the
+        uses that differ get constants of their own, so that no other reader is touched.  What is kept in half precision
+        stays so where all who read one Cast of it agree.
         """
         by_value: dict[str, list[Use]] = {}
         for use in values:
@@ -58,15 +59,16 @@ class Editor:
             if same and readers == set(uses) and hidden and self._in_place(value, values[uses[0]]):
                 self._restate(copies, values[uses[0]].shape)
                 continue
+            halves = self._halves(value, values)
             askers = {u for copy in copies for u in self.graph.consumers.get(copy, ()) if self._asks(u[0])}
             made: list[tuple[Array, gs.Constant]] = []
             for index, slot in uses:
-                array = values[index, slot]
+                place, array = halves.get((index, slot), ((index, slot), values[index, slot]))
                 twin = next((c for a, c in made if _equal(a, array)), None)
                 if twin is None:
                     twin = gs.Constant(self._fresh(f"{value}_pruned"), array)
                     made.append((array, twin))
-                self.rewire(self.graph.nodes[index], slot, twin)
+                self.rewire(self.graph.nodes[place[0]], place[1], twin)
             if readers == set(uses) and len({values[u].shape for u in uses}) == 1:
                 # Who asks for its size would keep the original alive, and get the old size.
                 for index, slot in askers:
@@ -80,6 +82,8 @@ class Editor:
         return self.graph.nodes[index].op in ("Shape", "Size") and self.graph.nodes[index].domain == ""
 
     def _in_place(self, value: str, array: Array) -> bool:
+        if kept_in_half(self.graph, value):
+            array = array.astype(np.float16)
         producer = self.graph.producer.get(value)
         if producer is None:
             index, slot = self.graph.consumers[value][0]
@@ -92,18 +96,26 @@ class Editor:
         if node.op == "Constant" and node.domain == "" and node.attribute("value") is not None:
             self.node(node).attrs["value"] = gs.Constant("", array)
             return True
-        return self._before_cast(node, kept_in_half(self.graph, value), array)
+        return False
 
-    def _before_cast(self, node: Node, source: str | None, array: Array) -> bool:
-        """Weights that are kept in half precision and cast when they are read stay so."""
-        tensor = self.node(node).inputs[0] if source in self.graph.initializers else None
-        if not isinstance(tensor, gs.Constant) or shared_uses(self.graph, source or "") != [(node.index, 0)]:
-            return False
-        tensor.values = array.astype(np.float16)
-        return True
+    def _halves(self, value: str, values: Mapping[Use, Array]) -> dict[Use, tuple[Use, Array]]:
+        """Uses of casts of a constant in half precision -> the input of the Cast, and what to store there."""
+        found: dict[Use, tuple[Use, Array]] = {}
+        exposed = {o for body in self.graph.bodies for o in body.outputs}
+        for name in copies_of(self.graph, value) if kept_in_half(self.graph, value) else ():
+            node = self.graph.nodes[self.graph.producer[name]] if name in self.graph.producer else None
+            if node is None or node.op != "Cast":
+                continue
+            uses = shared_uses(self.graph, name)
+            arrays = [values[use] for use in uses if use in values]
+            if len(arrays) == len(uses) and uses and exposed.isdisjoint(copies_of(self.graph, name)):
+                if all(_equal(array, arrays[0]) for array in arrays):
+                    self._restate(copies_of(self.graph, name), arrays[0].shape)
+                    found.update(dict.fromkeys(uses, ((node.index, 0), arrays[0].astype(np.float16))))
+        return found
 
     def _restate(self, values: Iterable[str], shape: tuple[int, ...]) -> None:
-        """What is recorded of the shapes of constants that nodes make: Constant nodes, and copies by Identity."""
+        """What is recorded of the shapes of constants that nodes make: Constant nodes, and copies."""
         for value in values:
             producer = self.graph.producer.get(value)
             for tensor in () if producer is None else self._nodes[producer].outputs:

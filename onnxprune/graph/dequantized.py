@@ -1,0 +1,105 @@
+"""Integer weights and the nodes that make real numbers of them: DequantizeLinear, or a Cast, a Sub of the zero point
+and a Mul by the scale, as some exporters write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxprune.graph.view import Graph, Node
+
+#: Types in which weights are kept small.
+NARROW = frozenset({"int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16"})
+#: Who reads weights, and at which inputs.
+READERS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "MatMul": (0, 1),
+    "Gemm": (0, 1),
+    "Gather": (0,),
+    "RNN": (1, 2),
+    "GRU": (1, 2),
+    "LSTM": (1, 2),
+}
+#: Steps from integers to weights, each with another operand that must be constant: operator -> input that goes on.
+SCALING = {"Sub": (0,), "Mul": (0, 1), "Div": (0,)}
+#: Steps without one.
+PLAIN = frozenset({"Identity", "Cast", "Transpose"})
+
+
+def dequantizes(graph: Graph, node: Node) -> bool:
+    """Whether the node begins to make real numbers of integer weights, its first input."""
+    if node.op != "Cast" or node.domain:
+        return node.op == "DequantizeLinear"
+    stored = graph.constants.get(node.inputs[0] or "")
+    if stored is None or stored.ndim < 2 or stored.dtype.name not in NARROW:
+        return False
+    return _become_weights(graph, node)
+
+
+def _become_weights(graph: Graph, node: Node) -> bool:
+    """Whether all that is made of the node's output are weights."""
+    out = node.outputs[0]
+    uses = graph.consumers.get(out or "", ())
+    if not uses or any(out in body.outputs for body in graph.bodies):
+        return False
+    for index, slot in uses:
+        reader = graph.nodes[index]
+        reads = not reader.domain and slot in READERS.get(reader.op, ())
+        if not reads and not (_is_step(graph, reader, slot) and _become_weights(graph, reader)):
+            return False
+    return True
+
+
+def _is_step(graph: Graph, node: Node, slot: int) -> bool:
+    if node.domain or node.op in PLAIN:
+        return not node.domain
+    return slot in SCALING.get(node.op, ()) and _is_constant(graph, node.inputs[1 - slot])
+
+
+def _is_constant(graph: Graph, value: str | None) -> bool:
+    """Whether a scale or zero point is stored, or is computed from such as are."""
+    if value is None or value in graph.constants:
+        return value is not None
+    node = graph.nodes[graph.producer[value]] if value in graph.producer else None
+    return node is not None and bool(node.inputs) and all(_is_constant(graph, i) for i in node.inputs if i is not None)
+
+
+def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
+    """The nodes, and their inputs, that come after a Cast of integers until its weights are read, as long as each
+    step is the only reader."""
+    while len(uses := graph.consumers.get(node.outputs[0] or "", ())) == 1:
+        node, slot = graph.nodes[uses[0][0]], uses[0][1]
+        if not _is_step(graph, node, slot):
+            return
+        yield node, slot
+
+
+def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
+    """Who reads the constant at ``use``: the node itself or, where it only dequantizes, those behind it."""
+    node = graph.nodes[use[0]]
+    if use[1] != 0 or not dequantizes(graph, node):
+        return [use]
+    last = [node, *(step for step, _ in steps(graph, node) if node.op == "Cast")][-1]
+    return list(graph.consumers.get(last.outputs[0] or "", ()))
+
+
+def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
+    """Which axis those :func:`readers_behind` the constant at ``use`` see as the one that is ``axis`` there."""
+    node = graph.nodes[use[0]]
+    if node.op == "Cast" and use[1] == 0 and dequantizes(graph, node):
+        rank = graph.constants[node.inputs[0] or ""].ndim
+        for step, _ in steps(graph, node):
+            if step.op == "Transpose":
+                axis = list(step.integers("perm") or range(rank)[::-1]).index(axis)
+    return axis
+
+
+def stored_behind(graph: Graph, value: str) -> tuple[int, int] | None:
+    """The use of integers of which a Cast, and steps that move nothing, make ``value``; ``None`` where there is none."""
+    node = graph.nodes[graph.producer[value]] if value in graph.producer else None
+    if node is None or node.domain or node.op == "Transpose":
+        return None
+    if node.op == "Cast" and dequantizes(graph, node):
+        return node.index, 0
+    before = [v for slot, v in enumerate(node.inputs) if v is not None and _is_step(graph, node, slot)]
+    return next((found for v in before if (found := stored_behind(graph, v)) is not None), None)
