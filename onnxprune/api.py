@@ -44,7 +44,7 @@ from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
-from onnxprune.search import find
+from onnxprune.search.find import find
 from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep

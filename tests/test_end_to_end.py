@@ -20,11 +20,11 @@ import pytest
 from graphs import Sketch
 
 import onnxprune
-from onnxprune import search
 from onnxprune.budget.cost import count_parameters
 from onnxprune.cli import main
 from onnxprune.cli.entry import COMMANDS
 from onnxprune.result import Change
+from onnxprune.search import latency
 
 MODELS = Path(__file__).parents[1] / "models"
 DEMO, CALIB, TEST = (MODELS / name for name in ("demo.onnx", "calib.npz", "test.npz"))
@@ -156,11 +156,11 @@ def test_a_latency_is_reached_by_measuring(tool: Callable[[str], Ended], monkeyp
     def measured(before: onnx.ModelProto, after: onnx.ModelProto, *_: object) -> tuple[Change, tuple[float, float]]:
         return Change(count_parameters(before) / 1e4, count_parameters(after) / 1e4), (0.01, 0.01)
 
-    monkeypatch.setattr(search, "compare_latency", measured)
+    monkeypatch.setattr(latency, "compare_latency", measured)
     done = tool(f"net.onnx {DATA} --latency 0.7 --refit none --threads 1 --json")
     assert done.code == 0, done.err
     assert done.document["params"]["after"] <= 0.7 * done.document["params"]["before"]
-    monkeypatch.setattr(search, "compare_latency", lambda *_: (Change(1.0, 0.99), (0.0, 0.0)))
+    monkeypatch.setattr(latency, "compare_latency", lambda *_: (Change(1.0, 0.99), (0.0, 0.0)))
     refused = tool(f"net.onnx {DATA} --latency 0.5 --refit none --threads 1 -q")
     assert refused.code == 2
     assert "latency" in refused.err

@@ -9,7 +9,6 @@ import pytest
 from graphs import Sketch
 from workbench import OPTIONS, Bench, bench, correlated
 
-from onnxprune import search
 from onnxprune.attempt import Candidate
 from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
@@ -19,6 +18,9 @@ from onnxprune.errors import BudgetError
 from onnxprune.options import Options
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Drop
+from onnxprune.search import trials
+from onnxprune.search.find import find
+from onnxprune.search.trials import Found
 from onnxprune.study import Study
 
 ALLOWED, STEEP = 0.01, 12.0
@@ -65,12 +67,10 @@ class Known:
         return Candidate(counts, keep, done, Drop("damage", done, 10))  # type: ignore[arg-type]
 
 
-def searched(
-    on: Bench, choices: Choices, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch
-) -> search.Found:
-    monkeypatch.setattr(search, "attempt", known.attempt)
+def searched(on: Bench, choices: Choices, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
+    monkeypatch.setattr(trials, "attempt", known.attempt)
     options = replace(OPTIONS, budget=Budget("max_drop", allowed))
-    return search.find(on.work, [choices], known, options, Silent())  # type: ignore[arg-type]
+    return find(on.work, [choices], known, options, Silent())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.05, 0.15, 0.3])

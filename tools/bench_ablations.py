@@ -96,7 +96,7 @@ def uniform_budget() -> AbstractContextManager[object]:
     def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0) -> Array:
         return uniform(cost, choices.curves, target)
 
-    return patch("onnxprune.search.within", within)
+    return patch("onnxprune.search.trials.within", within)
 
 
 def own_outputs() -> AbstractContextManager[object]:

@@ -33,7 +33,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.latency import compare_latency
 from onnxprune.runtime.session import Engine
-from onnxprune.search import find
+from onnxprune.search.find import find
 from onnxprune.study import Study, study
 
 SHAPE = (1, 3, 224, 224)
