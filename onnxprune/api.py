@@ -44,6 +44,7 @@ from onnxprune.outline import layer_rows
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
+from onnxprune.runtime.release import release_memory
 from onnxprune.search.find import find
 from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
@@ -174,13 +175,16 @@ def _prune(
     clock.mark("couple")
     rankings, grams = rank(work, options, progress)
     clock.mark("calibrate")
+    release_memory()
     orders = price(work, options, rankings, grams, progress)
     clock.mark("select")
+    release_memory()
     found = find(work, orders, scale, options, progress)
     chosen, steps, select = found.candidate, found.steps, found.choices.select
     curves = group_curves(work, found.choices.curves)
     # Second moments outweigh the model where layers are wide, and nothing reads them any more.
     del rankings, grams, orders, found
+    release_memory()
     for note in chosen.notes:
         progress.note(note)
     clock.mark("refit")

@@ -16,10 +16,13 @@ from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import map_tensors, model_bytes
+from onnxprune.runtime.release import release_memory
 
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
 ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
+#: Bytes of a model beside whose sessions it matters what memory is freed, but not given back.
+HEAVY = 1 << 26
 #: Operators that draw random numbers, from a seed of their own where they have one.
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
@@ -98,7 +101,10 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[b
     """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
     then carry, and which must live as long as the session."""
     model = _seeded(model)
-    if model_bytes(model) < ONE_PIECE:
+    size = model_bytes(model)
+    if size > HEAVY:
+        release_memory()
+    if size < ONE_PIECE:
         return serialize(model), ()
     large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
 
