@@ -145,18 +145,14 @@ def test_moments_are_those_of_all_rows(groups: int, features: int, taps: int, ou
     wide = np.concatenate([x.reshape(rows, groups, -1), np.ones((rows, groups, 1), np.float32)], axis=2)
     targets = y.reshape(rows, groups, outs).astype(np.float64)
     np.testing.assert_allclose(whole.xy, np.einsum("rga,rgo->gao", wide, targets), atol=1e-4 * rows)
-    np.testing.assert_allclose(whole.yy, np.square(targets).sum(axis=0), rtol=1e-6)
     assert whole.rows == rows
     # Streamed in parts, and merged from shards: the same moments.
     parts = [Gram.empty(groups, features * taps, outs) for _ in range(2)]
     for number, (a, b) in enumerate(itertools.pairwise((0, rows // 3, rows // 2, rows))):
         parts[number % 2].update(x[a:b], y[a:b])
     merged = parts[0].merge(parts[1])
-    for name in ("xx", "xy", "yy", "rows"):
+    for name in ("xx", "xy", "rows"):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-4, atol=1e-4 * rows)
-    weights = generator.standard_normal((groups, features * taps + 1, outs))
-    residual = np.einsum("rga,gao->rgo", wide, weights) - targets
-    np.testing.assert_allclose(merged.error(weights), np.square(residual).sum(axis=0), rtol=1e-3)
 
 
 @pytest.mark.parametrize("batches", [(), (3,), (3, 4), (3, 4, 5), (8, 1, 9)])

@@ -247,7 +247,7 @@ def test_units_that_never_vary_leave_first_and_for_nothing(name: str) -> None:
     dead = [2, 5, 11]
     rows[:, dead] = 0.7
     ones = np.concatenate([rows, np.ones((400, 1))], axis=1)
-    gram = Gram((ones.T @ ones)[None], np.zeros((1, 13, 0)), np.zeros((1, 0)), 400)
+    gram = Gram((ones.T @ ones)[None], np.zeros((1, 13, 0)), 400)
     weight = generator.standard_normal((1, 6, 12)).astype(np.float32)
     weight[:, :, dead] *= 10
     reading = Reading(weight, gram, np.arange(12)[:, None])

@@ -32,14 +32,13 @@ class SecondMoments(Protocol):
 
 @dataclass(eq=False)
 class Gram:
-    """``xx``: (g, n+1, n+1) of features and a constant; ``xy``: (g, n+1, o); ``yy``: (g, o); mergeable.
+    """``xx``: (g, n+1, n+1) of features and a constant; ``xy``: (g, n+1, o); mergeable.
 
     Feature order is channel-major, taps fastest; the constant is last.
     """
 
     xx: Array
     xy: Array
-    yy: Array
     rows: int = 0
 
     @staticmethod
@@ -47,7 +46,6 @@ class Gram:
         return Gram(
             np.zeros((groups, features + 1, features + 1)),
             np.zeros((groups, features + 1, outputs)),
-            np.zeros((groups, outputs)),
         )
 
     def update(self, x: Array, y: Array | None) -> None:
@@ -55,26 +53,25 @@ class Gram:
         rows, groups = x.shape[:2]
         features = x.reshape(rows, groups, self.xx.shape[1] - 1)
         for start in range(0, rows, CHUNK):
-            part = features[start : start + CHUNK]
-            with_one = np.concatenate([part, np.ones((len(part), groups, 1), np.float32)], axis=2)
-            a = with_one.transpose(1, 0, 2)
-            self.xx += np.matmul(a.transpose(0, 2, 1), a)
+            a = features[start : start + CHUNK].transpose(1, 0, 2)
+            turned = a.transpose(0, 2, 1)
+            # The constant apart: a column of ones would be a copy of all that is beside it.
+            sums = a.sum(axis=1, dtype=np.float64)
+            self.xx[:, :-1, :-1] += np.matmul(turned, a)
+            self.xx[:, -1, :-1] += sums
+            self.xx[:, :-1, -1] += sums
             if y is not None:
-                b = y[start : start + CHUNK].reshape(len(part), groups, -1).transpose(1, 0, 2)
-                self.xy += np.matmul(a.transpose(0, 2, 1), b)
-                self.yy += np.einsum("gro,gro->go", b, b, dtype=np.float64)
+                b = y[start : start + CHUNK].reshape(a.shape[1], groups, -1).transpose(1, 0, 2)
+                self.xy[:, :-1] += np.matmul(turned, b)
+                self.xy[:, -1] += b.sum(axis=1, dtype=np.float64)
+        self.xx[:, -1, -1] += rows
         self.rows += rows
 
     def of(self, group: int) -> Array:
         return np.asarray(self.xx[group])
 
     def merge(self, other: Gram) -> Gram:
-        return Gram(self.xx + other.xx, self.xy + other.xy, self.yy + other.yy, self.rows + other.rows)
-
-    def error(self, weights: Array) -> Array:
-        """Sum of squared residuals per output of ``weights`` (g, n+1, o): (g, o)."""
-        fitted = np.einsum("gno,gno->go", weights, np.matmul(self.xx, weights) - 2 * self.xy)
-        return np.asarray(np.maximum(fitted + self.yy, 0.0))
+        return Gram(self.xx + other.xx, self.xy + other.xy, self.rows + other.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,19 +71,37 @@ class Fit:
 def predict(x: Array, weights: Array) -> Array:
     """(r, g, n) rows through (g, n+1, o) weights: (r, g·o), float32."""
     light = weights.astype(np.float32)
-    out = np.matmul(x.transpose(1, 0, 2), light[:, :-1]) + light[:, -1:]
-    return np.asarray(out.transpose(1, 0, 2).reshape(len(x), -1))
+    out = np.matmul(x.transpose(1, 0, 2), light[:, :-1])
+    out += light[:, -1:]
+    return np.ascontiguousarray(out.transpose(1, 0, 2).reshape(len(x), -1))
 
 
-def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> tuple[float, float]:
-    """(sum of squared errors after clipping to ``window``, sum of squares of the clipped targets)."""
-    error = energy = 0.0
+def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
+    """Sum of squared errors after clipping to ``window``."""
+    error = 0.0
     for x, wanted, offset in rows.chunks():
-        goal = np.clip(wanted, *window)
-        got = np.clip(predict(x, weights) * rows.scale + offset, *window)
-        error += float(np.square(got - goal, dtype=np.float64).sum())
-        energy += float(np.square(goal, dtype=np.float64).sum())
-    return error, energy
+        got = _activations(rows, x, weights, offset)
+        np.clip(got, *window, out=got)
+        got -= np.clip(wanted, *window)
+        error += _squares(got)
+    return error
+
+
+def _energy(rows: Rows, window: tuple[float, float]) -> float:
+    """Sum of squares of the targets after clipping to ``window``."""
+    return sum(_squares(np.clip(wanted, *window)) for _, wanted, _ in rows.chunks())
+
+
+def _squares(array: Array) -> float:
+    # Summed by pairs, in float32: exact enough, and the same for any number of threads.
+    return float(np.square(array).sum())
+
+
+def _activations(rows: Rows, x: Array, weights: Array, offset: Array) -> Array:
+    got = predict(x, weights)
+    got *= rows.scale
+    got += offset
+    return got
 
 
 def fit(
@@ -99,12 +117,11 @@ def fit(
     ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see
     :class:`onnxprune.linear.solve.Ridges`, once per strength, plus two products of the rows with the weights per round.
     """
-    first, energy = loss(test, base, window)
-    scale = max(energy, 1e-30)
+    first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
     if first <= EXACT * scale:
         return Fit(base, 0.0, 0.0, False)
     best, best_loss = base, first
-    folded = loss(test, prior, window)[0]
+    folded = loss(test, prior, window)
     if folded < best_loss:
         best, best_loss = prior, folded
     moments = train.gram()
@@ -117,7 +134,7 @@ def fit(
         nonlocal best, best_loss, chosen
         factor = Ridges(moments.xx, value)
         trial = factor.solve(right, prior)
-        error = loss(test, trial, window)[0]
+        error = loss(test, trial, window)
         if error >= best_loss:
             return False
         best, best_loss, chosen = trial, error, (value, factor)
@@ -135,7 +152,7 @@ def fit(
         current = best
         for _ in range(ROUNDS):
             current = factor.solve(_refined(train, current, window), prior)
-            error = loss(test, current, window)[0]
+            error = loss(test, current, window)
             if error > best_loss * (1 - LEAST_GAIN):
                 break
             best, best_loss = current, error
@@ -166,13 +183,25 @@ def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
     """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
     groups = rows.x.shape[1]
     total = np.zeros_like(weights)
-    low, high = window
     for x, wanted, offset in rows.chunks():
-        got = predict(x, weights) * rows.scale + offset
-        goal = np.where(wanted <= low, np.minimum(got, low), np.where(wanted >= high, np.maximum(got, high), wanted))
-        step = (goal - offset) / rows.scale
+        step = (_beyond(wanted, _activations(rows, x, weights, offset), window) - offset) / rows.scale
         y = step.reshape(len(x), groups, -1).transpose(1, 0, 2)
         total[:, :-1] += np.matmul(x.transpose(1, 2, 0), y)
         # Rows first: a sum along an inner axis is many times slower.
         total[:, -1] += rows.constant * np.asarray(step.sum(axis=0), dtype=np.float64).reshape(groups, -1)
     return total
+
+
+def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
+    """``wanted``, but what is ``got`` where both are beyond the same edge of the window, and the edge where only
+    ``wanted`` is.
+
+    By products with masks, to rounding: a choice per number is several times slower.
+    """
+    low, high = window
+    goal = wanted
+    if np.isfinite(low):
+        goal = goal + (np.minimum(got, low) - wanted) * (wanted <= low)
+    if np.isfinite(high):
+        goal = goal + (np.maximum(got, high) - wanted) * (wanted >= high)
+    return np.asarray(goal)
