@@ -12,7 +12,8 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: Samples that the damage is measured on, at least, for the finer shares, and at most.  At the second set of shares 16
 #: are as good as 128; 8 cost up to 8 % more damage, 4 up to 30 %.
 LEAST_PROBES, FINE_PROBES, MOST_PROBES = 8, 32, 128
-TRIED, UNTRIED = (0.0, 0.75, 1.5), (1.0,)
+#: Latenesses (:func:`onnxprune.choose.within`) to try, the likeliest first, and the one to take untried.
+TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
 #: Orders of channels worth trying against each other; the one to trust where that is too much, or asks for too much.
 RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)
 #: Calibration samples that are used of any data, and of that of models so small that they cost little, or so large that
@@ -78,10 +79,10 @@ def selectors(effort: Effort, macs: float) -> tuple[str, ...]:
 
 
 def allocations(effort: Effort, orders: int, macs: float) -> tuple[float, ...]:
-    """Latenesses to try (:func:`onnxprune.choose.within`) with each of ``orders`` orders, at ``macs`` each; one where
-    that is too much.
+    """Latenesses to try, the first with each of ``orders`` orders, the others with the best one, at ``macs`` each; one
+    where that is too much.
 
     >>> allocations(EFFORTS["default"], 2, 1e11), allocations(EFFORTS["default"], 2, 5e11)
-    ((0.0, 0.75, 1.5), (1.0,))
+    ((0.75, 0.0, 1.5), (1.0,))
     """
-    return TRIED if macs * orders * len(TRIED) <= TRIES * effort.allowance and effort.rounds else UNTRIED
+    return TRIED if macs * (orders + len(TRIED) - 1) <= TRIES * effort.allowance and effort.rounds else UNTRIED

@@ -72,21 +72,26 @@ class Trials:
         """Of a few ways to spend the budget the one that does the least damage on the holdout after a quick refit.
 
         What cuts in different places do to each other is in no curve of a single group; how much the early ones are
-        made up for later differs from network to network, and so does which order of channels serves best.
+        made up for later differs from network to network, and so does which order of channels serves best.  Orders are
+        held against each other at the first of ``latenesses``, the others are tried with the best of them.
         """
-        ways: dict[bytes, tuple[Choices, Array]] = {}
-        for choices in self.orders:
-            for lateness in latenesses:
-                counts = within(choices, cost, target, lateness)
-                ways.setdefault(keep_of(self.work.coupling, choices.rankings, counts).tobytes(), (choices, counts))
-        tried = list(ways.values())
-        if len(tried) == 1:
-            return tried[0]
-        found = []
-        for turn, way in enumerate(tried, start=1):
-            candidate = self.trial(*way, Turn(self.progress, turn, len(tried), "trial"))
-            found.append(self.judge.damage(candidate.model))
-        return tried[int(np.argmin(found))]
+        damages: dict[bytes, float] = {}
+        turns = len(self.orders) + len(latenesses) - 1
+
+        def damage(way: tuple[Choices, Array]) -> float:
+            choices, counts = way
+            key = keep_of(self.work.coupling, choices.rankings, counts).tobytes()
+            if key not in damages:
+                turn = Turn(self.progress, len(damages) + 1, turns, "trial")
+                damages[key] = self.judge.damage(self.trial(choices, counts, turn).model)
+            return damages[key]
+
+        first, *others = latenesses
+        ways = [(choices, within(choices, cost, target, first)) for choices in self.orders]
+        if len(ways) > 1:
+            ways = [min(ways, key=damage)]
+        ways += [(ways[0][0], within(ways[0][0], cost, target, lateness)) for lateness in others]
+        return min(ways, key=damage) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Choices:
         """The order of channels that serves best at ``share`` of ``cost``, or as near to it as it goes."""
