@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, reasons, run, table
+from graphs import Sketch, prove, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
@@ -24,7 +24,7 @@ def _keep_first(model: onnx.ModelProto, counts: dict[str, int]) -> onnx.ModelPro
     keep = np.ones(coupling.unit_count, dtype=np.bool_)
     for group in coupling.groups:
         keep[group.units[counts.get(group.name, len(group)) :]] = False
-    small = pruned(coupling, keep)
+    small = sweep(cut(coupling, keep), model)
     onnx.checker.check_model(small, full_check=True)
     return small
 
@@ -297,3 +297,22 @@ def test_outputs_that_are_infinite_by_design_are_no_fault_of_a_cut() -> None:
 )
 def test_what_is_not_finite_must_be_so_in_both_models(cut: list[float], masked: list[float], error: float) -> None:
     assert _worst([np.asarray(cut)], [np.asarray(masked)], [np.asarray(masked)]) == error
+
+
+def test_sizes_that_reshapes_of_several_layers_share_are_cut_for_each() -> None:
+    """Exporters that find common subexpressions write (batch, tokens, width) once, whoever asks for it."""
+    s = Sketch()
+    x = s.input("x", ["n", "t", 8])
+    rows = s.op("Reshape", x, s.array([-1, 8]))
+    sizes = [s.op("Shape", x, attrs={"start": 0, "end": 1}), s.op("Shape", x, attrs={"start": 1, "end": 2})]
+    shape = s.op("Cast", s.op("Concat", *sizes, s.array([16]), attrs={"axis": 0}), attrs={"to": TensorProto.INT64})
+    for name in ("first", "second", "third"):
+        h = s.op("Reshape", s.op("MatMul", rows, s.weight(8, 16), name=name), shape)
+        rows = s.op("Add", rows, s.op("Reshape", s.op("MatMul", s.op("Relu", h), s.weight(16, 8)), s.array([-1, 8])))
+    s.output(rows, ["m", 8])
+    model = s.model()
+    assert table(prove(model)) == {"first": 16, "second": 16, "third": 16}
+    small = _keep_first(model, {"first": 5, "third": 5})
+    # Two widths, two lists of sizes: those that stayed alike are one again.
+    assert [node.op_type for node in small.graph.node].count("Concat") == 2
+    assert len(_keep_first(model, {}).graph.node) == len(model.graph.node)
