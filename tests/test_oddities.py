@@ -316,3 +316,24 @@ def test_sizes_that_reshapes_of_several_layers_share_are_cut_for_each() -> None:
     # Two widths, two lists of sizes: those that stayed alike are one again.
     assert [node.op_type for node in small.graph.node].count("Concat") == 2
     assert len(_keep_first(model, {}).graph.node) == len(model.graph.node)
+
+
+@pytest.mark.parametrize(("threshold", "kind"), [(0.0, "MatMul"), (1e9, "MatMul"), (0.0, "Conv"), (1e9, "Conv")])
+def test_rows_that_the_data_pick_are_fitted_to_those_of_the_original(threshold: float, kind: str) -> None:
+    """Heads of detectors see as many boxes as scores decide: others in the cut model, or none at all."""
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", [1, 3, 6, 6]), 3, 32, 3, name="trunk"))
+    score = s.op("Reshape", s.conv(h, 32, 1, name="score"), s.array([36]))
+    picked = s.op("NonZero", s.op("Greater", score, s.array(threshold, np.float32)))
+    rows = s.op("Reshape", s.op("Transpose", h, attrs={"perm": [0, 2, 3, 1]}), s.array([36, -1]))
+    rows = s.op("Gather", rows, s.op("Squeeze", picked, s.array([0])))
+    if kind == "MatMul":
+        rows = s.op("Relu", s.op("MatMul", rows, s.weight(32, 48), name="first"))
+        s.output(s.op("MatMul", rows, s.weight(48, 5), name="last"), [None, 5])
+    else:
+        maps = s.op("Unsqueeze", rows, s.array([2, 3]))
+        s.output(s.conv(s.op("Relu", s.conv(maps, 32, 48, name="first")), 48, 5, name="last"), [None, 5, 1, 1])
+    result = onnxprune.prune(s.model(), macs=0.5, samples=24)
+    assert result.report.macs.ratio <= 0.5 and result.report.verify.passed
+    if kind == "MatMul":
+        assert ("last" in {layer.node for layer in result.report.refits}) == (threshold == 0.0)
