@@ -9,6 +9,8 @@ layers see the refitted outputs of earlier ones, errors are corrected instead of
 Which elements go on, and how many, where a node picks some (a TopK, a NonMaxSuppression), the original decides for
 both: rows that others were picked for have no target.
 
+Layers that share a matrix are given one together (:mod:`onnxprune.refit.shared`).
+
 Where a layer reads a hidden one (:mod:`onnxprune.refit.hidden`), the hidden layer is then refined against what the
 reader still misses (:mod:`onnxprune.refit.refine`), and the reader fitted again.
 """
@@ -33,9 +35,10 @@ from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
-from onnxprune.refit.fit import STRENGTHS, Rows, fit
+from onnxprune.refit.fit import STRENGTHS, Rows, fit, fit_bias
 from onnxprune.refit.hidden import Hidden, stretches
 from onnxprune.refit.refine import Goal, Link, Maps, Part, refine
+from onnxprune.refit.shared import shared, together
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
 from onnxprune.runtime.free import FreeLayer, chain_function
@@ -126,13 +129,17 @@ class _Work:
         self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
         self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
         self.places = {layer.index: _places(coupling, masks, layer) for layer in layers}
-        self.hidden = stretches(coupling, layers) if rounds else {}
+        self.shared = shared(coupling, layers)
+        alone = [layer for layer in layers if layer.index not in self.shared]
+        self.hidden = stretches(coupling, alone) if rounds else {}
         self.last_reader = {p.layer.index: index for index, stretch in self.hidden.items() for p in stretch}
         self.picked = choosing(coupling, keep, PICKING)
         self.small.given = frozenset(node.index for node in self.picked)
         self.current: dict[int, Array] = {}
         # Weights folded on the original's inputs, and strengths worth trying.
         self.priors: dict[int, tuple[Array, tuple[float, ...]]] = {}
+        for members in dict.fromkeys(self.shared.values()):
+            self._fit_together(members)
         self._hold(-1)
 
     def _hold(self, index: int) -> None:
@@ -160,6 +167,20 @@ class _Work:
             self.priors.pop(layer.index, None)
         self._hold(layer.index)
 
+    def _fit_together(self, members: Sequence[Layer]) -> None:
+        parts = [self.cut[layer.index] for layer in members]
+        grams = [self.grams[layer.index] for layer in members if layer.index in self.grams]
+        if not parts or len(grams) < len(parts) or parts[0].kept_inputs.all():
+            return
+        if len({(part.groups, part.kept_inputs.tobytes(), part.kept_outputs.tobytes()) for part in parts}) > 1:
+            return
+        if parts[0].groups < members[0].groups():
+            # Of a depthwise layer whole groups go, and no other makes up for them.
+            return
+        free = [_constant(layer, self.targets[layer.index]) > 0 for layer in members]
+        for part, weights in zip(parts, together(parts, grams, free, FOLD_RIDGE), strict=True):
+            self._keep(part, self.targets[part.layer.index], weights)
+
     def _fit(self, layer: Layer, target: Target) -> Refitted | None:
         """Fit ``layer`` on its inputs as they are now; ``None`` where nothing before it was changed, or where its rows
         are not those of the original."""
@@ -173,6 +194,12 @@ class _Work:
         if rows is None:
             return None
         train, test = rows
+        if layer.index in self.shared:
+            settled = fit_bias(train, test, base, self.current[layer.index], target.window)
+            if settled.accepted:
+                usual = self.current[layer.index]
+                self._keep(part, target, np.where(usable.reshape(part.groups, 1, -1), settled.weights, usual))
+            return Refitted(layer.node.label, settled.before, settled.after, True) if settled.before else None
         with product_threads(base.shape[1]):
             if layer.index not in self.priors:
                 self.priors[layer.index] = self._folded(part, base, train.constant), STRENGTHS
@@ -188,7 +215,11 @@ class _Work:
 
     def _keep(self, part: CutLayer, target: Target, weights: Array) -> None:
         self.current[part.layer.index] = weights
-        self.weights.update(part.constants(weights, target.home))
+        found = dict(part.constants(weights, target.home))
+        if part.layer.index in self.shared and np.array_equal(found[part.weight_use], part.sliced(part.weight_use)):
+            # Who else reads it keeps reading the same.
+            del found[part.weight_use]
+        self.weights.update(found)
 
     def _rows(self, part: CutLayer, target: Target, scale: Array, features: int) -> tuple[Rows, Rows] | None:
         """Rows to fit on and rows held out, from all batches; ``None`` where data that decide how many there are
