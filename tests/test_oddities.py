@@ -11,7 +11,7 @@ from onnx import helper as oh
 
 import onnxprune
 from onnxprune.coupling.open import couple
-from onnxprune.errors import ModelError
+from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
@@ -337,3 +337,13 @@ def test_rows_that_the_data_pick_are_fitted_to_those_of_the_original(threshold: 
     assert result.report.macs.ratio <= 0.5 and result.report.verify.passed
     if kind == "MatMul":
         assert ("last" in {layer.node for layer in result.report.refits}) == (threshold == 0.0)
+
+
+def test_a_file_that_onnxruntime_optimized_for_one_processor_says_so() -> None:
+    s = Sketch(domains={"com.microsoft.nchwc": 1})
+    h = s.op("ReorderInput", s.input("x", [1, 16, 8, 8]), domain="com.microsoft.nchwc")
+    h = s.op("Conv", h, s.weight(32, 16, 1, 1), s.weight(32), domain="com.microsoft.nchwc")
+    h = s.op("ReorderOutput", h, domain="com.microsoft.nchwc", attrs={"channels": 32})
+    s.output(s.conv(s.op("Relu", h), 32, 4), [1, 4, 8, 8])
+    with pytest.raises(BudgetError, match="before onnxruntime optimized it"):
+        onnxprune.prune(s.model(), macs=0.7)
