@@ -10,8 +10,10 @@ from types import MappingProxyType
 #: One share does not tell how fast damage grows: a net of 22 layers then lost three times as much at half its MACs.
 FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: Samples that the damage is measured on, at least, for the finer shares, and at most.  At the second set of shares 16
-#: are as good as 128; 8 cost up to 8 % more damage, 4 up to 30 %.
+#: are as good as 128; 8 cost up to 8 % more damage, 4 up to 30 %, for which they are left to models where 8 would take
+#: several times the allowance: of 12 G multiply-accumulates and 100 groups by default, or 60 G and 20.
 LEAST_PROBES, FINE_PROBES, MOST_PROBES = 8, 32, 128
+FEWEST_PROBES, TOO_MUCH = 4, 4.0
 #: Latenesses (:func:`onnxprune.choose.within`) to try, the likeliest first, and the one to take untried.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
 #: Orders of channels worth trying against each other; the one to trust where that is too much, or asks for too much.
@@ -61,10 +63,15 @@ def measurements(effort: Effort, macs: float) -> tuple[tuple[float, ...], int]:
     ((0.875, 0.75, 0.5, 0.25), 128)
     >>> measurements(EFFORTS["default"], 7e10)
     ((0.75, 0.3), 17)
+    >>> [measurements(EFFORTS["default"], macs)[1] for macs in (6e11, 7e11)]
+    [8, 4]
     """
     shares = FINE if macs * len(FINE) * FINE_PROBES <= effort.allowance else COARSE
     affordable = int(effort.allowance / max(macs * len(shares), 1.0))
-    return shares, min(MOST_PROBES, max(LEAST_PROBES, affordable))
+    least = LEAST_PROBES
+    if macs * len(shares) * LEAST_PROBES > TOO_MUCH * effort.allowance:
+        least = FEWEST_PROBES
+    return shares, min(MOST_PROBES, max(least, affordable))
 
 
 def selectors(effort: Effort, macs: float) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, pruned, reasons, run, table
+from graphs import Sketch, prove, reasons, run, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
 import onnxprune
 from onnxprune.coupling.open import couple
-from onnxprune.errors import ModelError
+from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
@@ -24,7 +24,7 @@ def _keep_first(model: onnx.ModelProto, counts: dict[str, int]) -> onnx.ModelPro
     keep = np.ones(coupling.unit_count, dtype=np.bool_)
     for group in coupling.groups:
         keep[group.units[counts.get(group.name, len(group)) :]] = False
-    small = pruned(coupling, keep)
+    small = sweep(cut(coupling, keep), model)
     onnx.checker.check_model(small, full_check=True)
     return small
 
@@ -297,3 +297,53 @@ def test_outputs_that_are_infinite_by_design_are_no_fault_of_a_cut() -> None:
 )
 def test_what_is_not_finite_must_be_so_in_both_models(cut: list[float], masked: list[float], error: float) -> None:
     assert _worst([np.asarray(cut)], [np.asarray(masked)], [np.asarray(masked)]) == error
+
+
+def test_sizes_that_reshapes_of_several_layers_share_are_cut_for_each() -> None:
+    """Exporters that find common subexpressions write (batch, tokens, width) once, whoever asks for it."""
+    s = Sketch()
+    x = s.input("x", ["n", "t", 8])
+    rows = s.op("Reshape", x, s.array([-1, 8]))
+    sizes = [s.op("Shape", x, attrs={"start": 0, "end": 1}), s.op("Shape", x, attrs={"start": 1, "end": 2})]
+    shape = s.op("Cast", s.op("Concat", *sizes, s.array([16]), attrs={"axis": 0}), attrs={"to": TensorProto.INT64})
+    for name in ("first", "second", "third"):
+        h = s.op("Reshape", s.op("MatMul", rows, s.weight(8, 16), name=name), shape)
+        rows = s.op("Add", rows, s.op("Reshape", s.op("MatMul", s.op("Relu", h), s.weight(16, 8)), s.array([-1, 8])))
+    s.output(rows, ["m", 8])
+    model = s.model()
+    assert table(prove(model)) == {"first": 16, "second": 16, "third": 16}
+    small = _keep_first(model, {"first": 5, "third": 5})
+    # Two widths, two lists of sizes: those that stayed alike are one again.
+    assert [node.op_type for node in small.graph.node].count("Concat") == 2
+    assert len(_keep_first(model, {}).graph.node) == len(model.graph.node)
+
+
+@pytest.mark.parametrize(("threshold", "kind"), [(0.0, "MatMul"), (1e9, "MatMul"), (0.0, "Conv"), (1e9, "Conv")])
+def test_rows_that_the_data_pick_are_fitted_to_those_of_the_original(threshold: float, kind: str) -> None:
+    """Heads of detectors see as many boxes as scores decide: others in the cut model, or none at all."""
+    s = Sketch()
+    h = s.op("Relu", s.conv(s.input("x", [1, 3, 6, 6]), 3, 32, 3, name="trunk"))
+    score = s.op("Reshape", s.conv(h, 32, 1, name="score"), s.array([36]))
+    picked = s.op("NonZero", s.op("Greater", score, s.array(threshold, np.float32)))
+    rows = s.op("Reshape", s.op("Transpose", h, attrs={"perm": [0, 2, 3, 1]}), s.array([36, -1]))
+    rows = s.op("Gather", rows, s.op("Squeeze", picked, s.array([0])))
+    if kind == "MatMul":
+        rows = s.op("Relu", s.op("MatMul", rows, s.weight(32, 48), name="first"))
+        s.output(s.op("MatMul", rows, s.weight(48, 5), name="last"), [None, 5])
+    else:
+        maps = s.op("Unsqueeze", rows, s.array([2, 3]))
+        s.output(s.conv(s.op("Relu", s.conv(maps, 32, 48, name="first")), 48, 5, name="last"), [None, 5, 1, 1])
+    result = onnxprune.prune(s.model(), macs=0.5, samples=24)
+    assert result.report.macs.ratio <= 0.5 and result.report.verify.passed
+    if kind == "MatMul":
+        assert ("last" in {layer.node for layer in result.report.refits}) == (threshold == 0.0)
+
+
+def test_a_file_that_onnxruntime_optimized_for_one_processor_says_so() -> None:
+    s = Sketch(domains={"com.microsoft.nchwc": 1})
+    h = s.op("ReorderInput", s.input("x", [1, 16, 8, 8]), domain="com.microsoft.nchwc")
+    h = s.op("Conv", h, s.weight(32, 16, 1, 1), s.weight(32), domain="com.microsoft.nchwc")
+    h = s.op("ReorderOutput", h, domain="com.microsoft.nchwc", attrs={"channels": 32})
+    s.output(s.conv(s.op("Relu", h), 32, 4), [1, 4, 8, 8])
+    with pytest.raises(BudgetError, match="before onnxruntime optimized it"):
+        onnxprune.prune(s.model(), macs=0.7)

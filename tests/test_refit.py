@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, run
+from onnx import TensorProto
 from workbench import OPTIONS, Bench, bench, correlated
 
+import onnxprune
 from onnxprune import attempt, metrics
 from onnxprune.choose import price
 from onnxprune.judge import SessionRunner, judge
@@ -233,3 +236,39 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
     assert hurt.refits == ()
     assert hurt.drop == plain.drop
     assert hurt.model == plain.model
+
+
+@pytest.mark.parametrize(("left_alone", "step_size"), [((), 24 * 24), (("left_stem",), 17 * 17)])
+def test_layers_that_share_a_matrix_are_fitted_together_and_still_share_it(
+    left_alone: tuple[str, ...], step_size: int
+) -> None:
+    """Two branches, each with a norm of its own, and a step that is taken twice: none of them gets a copy."""
+    s = Sketch()
+    kernel, step = s.weight(24, 16, 3, 3, name="kernel"), s.weight(24, 24, 1, 1, name="step")
+    branches = []
+    for name in ("left", "right"):
+        h = s.op("Relu", s.conv(s.input(name, [2, 3, 8, 8]), 3, 16, 3, name=f"{name}_stem"))
+        h = s.op("Relu", s.norm(s.op("Conv", h, kernel, name=f"{name}_conv", attrs={"pads": [1] * 4}), 24))
+        for turn in (1, 2):
+            h = s.op("Relu", s.op("Conv", h, step, s.weight(24), name=f"{name}_{turn}"))
+        branches.append(h)
+    s.output(s.conv(s.op("Concat", *branches, attrs={"axis": 1}), 48, 4), [2, 4, 8, 8])
+    result = onnxprune.prune(s.model(), params=0.65, samples=32, round_to=1, exclude=left_alone)
+    sizes = {t.name: math.prod(t.dims) for t in result.model.graph.initializer}
+    assert result.report.params.ratio <= 0.66 and len(sizes) == len(s.initializers)
+    assert sizes["kernel"] < 24 * 16 * 9 and sizes["step"] <= step_size
+    fits = {fit.node: fit for fit in result.report.refits}
+    assert all(fit.after <= fit.before for fit in fits.values())
+    assert {f"{side}_{what}" for side in ("left", "right") for what in ("conv", "1", "2")} <= set(fits)
+
+
+def test_a_table_that_also_gives_the_scores_stays_one() -> None:
+    s = Sketch()
+    s.weight(40, 24, name="table")
+    h = s.op("Gather", "table", s.input("ids", ["n"], TensorProto.INT64))
+    h = s.op("Relu", s.op("MatMul", h, s.weight(24, 64), name="wide"))
+    h = s.op("MatMul", h, s.weight(64, 24), name="back")
+    s.output(s.op("MatMul", h, s.op("Transpose", "table", attrs={"perm": [1, 0]}), name="scores"), ["n", 40])
+    result = onnxprune.prune(s.model(), params=0.7, samples=64)
+    assert result.report.params.ratio <= 0.71 and result.report.verify.passed
+    assert [t.dims[0] for t in result.model.graph.initializer].count(40) == 1

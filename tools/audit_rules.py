@@ -2,7 +2,7 @@
 
     python tools/audit_rules.py [--markdown | --write]
 
-Lists every operator of the installed onnx and, where the installed onnxruntime tells them, of com.microsoft.
+Lists every operator of the installed onnx and, where the installed onnxruntime tells them, of its own domains.
 Exits 1 where one has no entry.
 """
 
@@ -42,7 +42,7 @@ class Line:
 
 
 def operators() -> dict[Key, str]:
-    """(domain, operator) -> since-versions, of the installed onnx and of onnxruntime's own domain."""
+    """(domain, operator) -> since-versions, of the installed onnx and of onnxruntime's own domains."""
     found: dict[Key, set[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         found.setdefault((schema.domain, schema.name), set()).add(schema.since_version)
@@ -51,7 +51,7 @@ def operators() -> dict[Key, str]:
     except ImportError:
         return {key: _join(versions) for key, versions in found.items()}
     for schema in get_all_operator_schema():
-        if schema.domain == "com.microsoft":
+        if schema.domain in ("com.microsoft", "com.microsoft.nchwc"):
             found.setdefault((schema.domain, schema.name), set()).add(schema.since_version)
     return {key: _join(versions) for key, versions in found.items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from onnxprune.coupling.groups import Coupling, analyse
-from onnxprune.coupling.unshared import with_own_constants
+from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -36,7 +36,7 @@ def couple(
     graph = view(model)
     shapes = input_shapes(graph, given, sample)
     facts = facts_of(graph, *shapes)
-    for rewrite in (written_as_gathers, with_own_constants):
+    for rewrite in (written_as_gathers, with_own_constants, with_own_sizes):
         rewritten = rewrite(graph, facts)
         if rewritten is not None:
             graph = view(rewritten)

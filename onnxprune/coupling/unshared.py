@@ -1,17 +1,33 @@
-"""Dequantized constants that several nodes read, written once per reader: a constant is cut for each use on its own.
+"""Dequantized constants and sizes that several nodes read, written once per reader: each is cut on its own.
 
 Quantizers dequantize a constant once for all who read it.  What they share by accident (a vector of ones, a table of
-positions) would tie the channels of unrelated layers, which a plain constant does not.
+positions) would tie the channels of unrelated layers, which a plain constant does not.  Exporters compute a list of
+sizes once for all Reshapes that ask for the same, of layers that get unequal widths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import onnx
 
+from onnxprune.coupling.provenance import COPYING
 from onnxprune.coupling.rule import Call, Rule
 from onnxprune.coupling.rules import lookup
+from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
+
+Use = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """``nodes``, ascending, are copied for ``use`` (node, slot), which reads the last one's first output."""
+
+    nodes: tuple[Node, ...]
+    use: Use
 
 
 def with_own_constants(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
@@ -19,33 +35,115 @@ def with_own_constants(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
 
     Weights that several layers share stay shared.  The first use keeps node and value.  Cost: one copy of the model.
     """
-    found = [(node, uses) for node in graph.nodes if (uses := _apart(graph, facts, node))]
-    if not found:
+    return _copied(graph, [_Copy((node,), use) for node in graph.nodes for use in _apart(graph, facts, node)])
+
+
+def with_own_sizes(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
+    """A copy of the model in which sizes that vary, with literals among them, are put together once per operand that
+    states them; ``None`` where there are none to part.
+
+    What does not vary needs no copy: it may be frozen where it is read.  Copies that a cut leaves alike are joined
+    again by :func:`onnxprune.surgery.edit.sweep`.  Cost: one copy of the model, and the chains' nodes per use.
+    """
+    stated = set(_stated(graph, facts))
+    # Who computes with sizes keeps the numbers that it had.
+    taken = {
+        node.index
+        for reader in graph.nodes
+        if reader.index not in facts.arithmetic
+        for slot, value in enumerate(reader.inputs)
+        if (reader.index, slot) not in stated
+        for node in _chain(graph, facts, value)
+    }
+    copies: list[_Copy] = []
+    for use in sorted(stated):
+        chain = _chain(graph, facts, graph.nodes[use[0]].inputs[use[1]])
+        if taken.intersection(node.index for node in chain):
+            copies.append(_Copy(chain, use))
+        taken.update(node.index for node in chain)
+    return _copied(graph, copies)
+
+
+def _copied(graph: Graph, copies: Sequence[_Copy]) -> onnx.ModelProto | None:
+    if not copies:
         return None
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    taken = {value for node in graph.nodes for value in (*node.inputs, *node.outputs) if value is not None}
+    values = _Names({value for node in graph.nodes for value in (*node.inputs, *node.outputs) if value is not None})
+    names = _Names({node.proto.name for node in graph.nodes})
     types = {value.name: value for value in model.graph.value_info}
-    copies: list[tuple[int, onnx.NodeProto]] = []
-    for node, uses in found:
-        for count, (index, slot) in enumerate(uses, start=2):
-            name = f"{node.proto.output[0]}_{count}"
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            model.graph.node[graph.nodes[index].position].input[slot] = name
-            if node.proto.output[0] in types:
-                model.graph.value_info.add().CopyFrom(types[node.proto.output[0]])
-                model.graph.value_info[-1].name = name
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node.proto)
-            copy.output[0] = name
-            copy.name = f"{node.proto.name}_{count}" if node.proto.name else ""
-            copies.append((node.position, copy))
+    made: list[tuple[int, onnx.NodeProto]] = []
+    for copy in copies:
+        renamed: dict[str, str] = {}
+        for node in copy.nodes:
+            proto = onnx.NodeProto()
+            proto.CopyFrom(node.proto)
+            for slot, value in enumerate(node.proto.input):
+                proto.input[slot] = renamed.get(value, value)
+            for slot, value in enumerate(node.proto.output):
+                proto.output[slot] = renamed[value] = values.fresh(value) if value else ""
+                if value in types:
+                    model.graph.value_info.add().CopyFrom(types[value])
+                    model.graph.value_info[-1].name = proto.output[slot]
+            proto.name = names.fresh(node.proto.name) if node.proto.name else ""
+            made.append((node.position, proto))
+        reader = model.graph.node[graph.nodes[copy.use[0]].position]
+        reader.input[copy.use[1]] = renamed[copy.nodes[-1].proto.output[0]]
     # From the last on, so that positions stay true.
-    for position, copy in sorted(copies, key=lambda pair: -pair[0]):
-        model.graph.node.insert(position + 1, copy)
+    for position, proto in sorted(made, key=lambda pair: -pair[0]):
+        model.graph.node.insert(position + 1, proto)
     return model
+
+
+class _Names:
+    """Names that nothing in the graph has: the second use of ``x`` gets ``x_2``, and so on."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = taken
+        self._counts: dict[str, int] = {}
+
+    def fresh(self, name: str) -> str:
+        count = self._counts[name] = self._counts.get(name, 1) + 1
+        found = f"{name}_{count}"
+        while found in self._taken:
+            found += "_"
+        self._taken.add(found)
+        return found
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------
+
+
+def _stated(graph: Graph, facts: Facts) -> Iterator[Use]:
+    """Operands of the main graph that state sizes which vary."""
+    for node in graph.nodes:
+        slot = SHAPED[node.op][0] if node.op in SHAPED and node.domain == "" and not node.scope else len(node.inputs)
+        value = node.inputs[slot] if slot < len(node.inputs) else None
+        if value is not None and node.index not in facts.arithmetic and facts.varies(value):
+            yield node.index, slot
+
+
+def _chain(graph: Graph, facts: Facts, value: str | None) -> tuple[Node, ...]:
+    """The nodes, ascending, that put ``value`` together with numbers that a cut may have to rewrite."""
+    index = graph.producer.get(value or "", -1)
+    if index not in facts.arithmetic:
+        return ()
+    node = graph.nodes[index]
+    if node.op not in COPYING or node.scope or len(node.outputs) != 1 or node.outputs[0] in graph.outputs:
+        return ()
+    before = {n.index: n for v in node.inputs for n in _chain(graph, facts, v)}
+    if not before and not any(_literal(graph, facts, node, v) for v in node.inputs):
+        return ()
+    return (*(before[k] for k in sorted(before)), node)
+
+
+def _literal(graph: Graph, facts: Facts, node: Node, value: str | None) -> bool:
+    """Whether ``value``, which a Concat joins to others, holds a size above one that no caller chooses."""
+    known = facts.values.get(value or "", graph.constants.get(value or ""))
+    return node.op == "Concat" and known is not None and not facts.varies(value or "") and bool((known > 1).any())
+
+
+# -- dequantized constants --------------------------------------------------------------------------------------
 
 
 def _apart(graph: Graph, facts: Facts, node: Node) -> list[tuple[int, int]]:

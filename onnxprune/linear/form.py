@@ -157,7 +157,8 @@ def padding(layer: Layer, space_in: Sequence[int], space_out: Sequence[int], ker
 def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, groups: int) -> Array:
     """Rows of the layer's input in normal form: (rows, g, i, t), float32.
 
-    ``picks`` are flat output positions (convolutions: the same in every sample of the batch) or flat rows.
+    ``picks`` are flat output positions (convolutions: the same in every sample of the batch) or flat rows.  Data may
+    leave no sample at all.
     """
     if geo is None:
         flat = x.reshape(-1, x.shape[-1])[picks]
@@ -172,10 +173,10 @@ def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, grou
         linear = linear[:, :, None] * x.shape[2 + axis] + np.maximum(here, 0)[:, None, :]
         valid = valid[:, :, None] & (here >= 0)[:, None, :]
         linear, valid = linear.reshape(len(picks), -1), valid.reshape(len(picks), -1)
-    taken = np.take(x.reshape(batch, channels, -1), linear, axis=2)
+    taken = np.take(x.reshape(batch, channels, math.prod(x.shape[2:])), linear, axis=2)
     if not valid.all():
         taken = taken * valid.astype(taken.dtype)
-    rows = taken.transpose(0, 2, 1, 3).reshape(batch * len(picks), groups, channels // groups, -1)
+    rows = taken.transpose(0, 2, 1, 3).reshape(batch * len(picks), groups, channels // groups, linear.shape[1])
     return np.asarray(rows, dtype=np.float32)
 
 
@@ -183,5 +184,5 @@ def sample_outputs(layer: Layer, y: Array, geo: Geometry | None, picks: Array) -
     """Rows of an output (or target) tensor at the same places: (rows, channels), float32."""
     if geo is None:
         return np.asarray(y.reshape(-1, y.shape[-1])[picks], dtype=np.float32)
-    flat = y.reshape(y.shape[0], y.shape[1], -1)
+    flat = y.reshape(y.shape[0], y.shape[1], math.prod(y.shape[2:]))
     return np.asarray(np.take(flat, picks, axis=2).transpose(0, 2, 1).reshape(-1, y.shape[1]), dtype=np.float32)

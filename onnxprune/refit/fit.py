@@ -160,6 +160,27 @@ def fit(
     return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True, (strength,))
 
 
+def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: tuple[float, float]) -> Fit:
+    """``start`` with the better of its own biases and those that give ``train`` the mean it should have.
+
+    ``base``/``start`` (g, n+1, o) float64; the matrix of ``start`` is settled.
+    """
+    first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
+    best, best_loss = start, loss(test, start, window)
+    if train.constant and len(train.x):
+        missing = np.zeros(train.wanted.shape[1])
+        for x, wanted, offset in train.chunks():
+            missing += ((wanted - offset) / train.scale - predict(x, start)).sum(axis=0, dtype=np.float64)
+        moved = start.copy()
+        moved[:, -1] += (missing / len(train.x)).reshape(len(start), -1)
+        error = loss(test, moved, window)
+        if error < best_loss:
+            best, best_loss = moved, error
+    if first <= EXACT * scale and best is start:
+        return Fit(start, 0.0, 0.0, False)
+    return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True)
+
+
 def _final(
     train: Rows,
     test: Rows,

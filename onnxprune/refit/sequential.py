@@ -6,12 +6,18 @@ minimise ‖XW − Y‖² + λ‖D(W − W₀)‖², where W₀ are the weights 
 on held-out rows; where no λ beats W₀ and the plain slice there, the better of those two stays.  Because later
 layers see the refitted outputs of earlier ones, errors are corrected instead of adding up.
 
+Which elements go on, and how many, where a node picks some (a TopK, a NonMaxSuppression), the original decides for
+both: rows that others were picked for have no target.
+
+Layers that share a matrix are given one together (:mod:`onnxprune.refit.shared`).
+
 Where a layer reads a hidden one (:mod:`onnxprune.refit.hidden`), the hidden layer is then refined against what the
 reader still misses (:mod:`onnxprune.refit.refine`), and the reader fitted again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -29,12 +35,14 @@ from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
-from onnxprune.refit.fit import STRENGTHS, Rows, fit
+from onnxprune.refit.fit import STRENGTHS, Rows, fit, fit_bias
 from onnxprune.refit.hidden import Hidden, stretches
 from onnxprune.refit.refine import Goal, Link, Maps, Part, refine
+from onnxprune.refit.shared import shared, together
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
 from onnxprune.runtime.free import FreeLayer, chain_function
+from onnxprune.runtime.guided import PICKING, choosing
 from onnxprune.runtime.segment import Runner
 from onnxprune.runtime.session import Engine
 from onnxprune.runtime.store import Store
@@ -121,17 +129,24 @@ class _Work:
         self.cut = {layer.index: CutLayer(coupling, masks, layer, _groups(small, layer)) for layer in layers}
         self.targets = {layer.index: target_of(coupling, layer, _channels(coupling, layer)) for layer in layers}
         self.places = {layer.index: _places(coupling, masks, layer) for layer in layers}
-        self.hidden = stretches(coupling, layers) if rounds else {}
+        self.shared = shared(coupling, layers)
+        alone = [layer for layer in layers if layer.index not in self.shared]
+        self.hidden = stretches(coupling, alone) if rounds else {}
         self.last_reader = {p.layer.index: index for index, stretch in self.hidden.items() for p in stretch}
+        self.picked = choosing(coupling, keep, PICKING)
+        self.small.given = frozenset(node.index for node in self.picked)
         self.current: dict[int, Array] = {}
         # Weights folded on the original's inputs, and strengths worth trying.
         self.priors: dict[int, tuple[Array, tuple[float, ...]]] = {}
+        for members in dict.fromkeys(self.shared.values()):
+            self._fit_together(members)
         self._hold(-1)
 
     def _hold(self, index: int) -> None:
         """Keep what layers behind node ``index`` will ask for."""
         later = [t for i, t in self.targets.items() if i > index]
-        self.whole.held = {t.value for t in later}
+        self.picked = tuple(node for node in self.picked if node.index > index)
+        self.whole.held = {t.value for t in later} | {o for node in self.picked for o in node.outputs if o is not None}
         self.small.held = {t.other for t in later if t.other is not None}
         self.small.held |= {pair.layer.data for i, stretch in self.hidden.items() if i > index for pair in stretch}
 
@@ -139,6 +154,9 @@ class _Work:
         target = self.targets[layer.index]
         self.whole.advance(max(target.until + 1, layer.index))
         self.small.replaced = self.weights
+        for value in (o for node in self.picked if node.index < layer.index for o in node.outputs if o is not None):
+            for batch in range(self.small.count):
+                self.small.put(value, batch, self.whole.get(value, batch))
         self.small.advance(layer.index)
         if self.small.has(layer.data) and self.whole.has(target.value):
             fitted = self._fit(layer, target)
@@ -149,15 +167,39 @@ class _Work:
             self.priors.pop(layer.index, None)
         self._hold(layer.index)
 
+    def _fit_together(self, members: Sequence[Layer]) -> None:
+        parts = [self.cut[layer.index] for layer in members]
+        grams = [self.grams[layer.index] for layer in members if layer.index in self.grams]
+        if not parts or len(grams) < len(parts) or parts[0].kept_inputs.all():
+            return
+        if len({(part.groups, part.kept_inputs.tobytes(), part.kept_outputs.tobytes()) for part in parts}) > 1:
+            return
+        if parts[0].groups < members[0].groups():
+            # Of a depthwise layer whole groups go, and no other makes up for them.
+            return
+        free = [_constant(layer, self.targets[layer.index]) > 0 for layer in members]
+        for part, weights in zip(parts, together(parts, grams, free, FOLD_RIDGE), strict=True):
+            self._keep(part, self.targets[part.layer.index], weights)
+
     def _fit(self, layer: Layer, target: Target) -> Refitted | None:
-        """Fit ``layer`` on its inputs as they are now; ``None`` where nothing before it was changed."""
+        """Fit ``layer`` on its inputs as they are now; ``None`` where nothing before it was changed, or where its rows
+        are not those of the original."""
         part = self.cut[layer.index]
         base = part.base()
         # A layer fitted again keeps what it has where the new fit is no better than the plain slice.
         self.current.setdefault(layer.index, base)
         scale = target.scale[part.kept_outputs]
         usable = np.abs(scale) > SMALLEST_SCALE * max(float(np.abs(scale).max(initial=0.0)), 1e-30)
-        train, test = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
+        rows = self._rows(part, target, np.where(usable, scale, 1.0), base.shape[1] - 1)
+        if rows is None:
+            return None
+        train, test = rows
+        if layer.index in self.shared:
+            settled = fit_bias(train, test, base, self.current[layer.index], target.window)
+            if settled.accepted:
+                usual = self.current[layer.index]
+                self._keep(part, target, np.where(usable.reshape(part.groups, 1, -1), settled.weights, usual))
+            return Refitted(layer.node.label, settled.before, settled.after, True) if settled.before else None
         with product_threads(base.shape[1]):
             if layer.index not in self.priors:
                 self.priors[layer.index] = self._folded(part, base, train.constant), STRENGTHS
@@ -173,10 +215,15 @@ class _Work:
 
     def _keep(self, part: CutLayer, target: Target, weights: Array) -> None:
         self.current[part.layer.index] = weights
-        self.weights.update(part.constants(weights, target.home))
+        found = dict(part.constants(weights, target.home))
+        if part.layer.index in self.shared and np.array_equal(found[part.weight_use], part.sliced(part.weight_use)):
+            # Who else reads it keeps reading the same.
+            del found[part.weight_use]
+        self.weights.update(found)
 
-    def _rows(self, part: CutLayer, target: Target, scale: Array, features: int) -> tuple[Rows, Rows]:
-        """Rows to fit on and rows held out, from all batches."""
+    def _rows(self, part: CutLayer, target: Target, scale: Array, features: int) -> tuple[Rows, Rows] | None:
+        """Rows to fit on and rows held out, from all batches; ``None`` where data that decide how many there are
+        decided otherwise behind the cut."""
         layer = part.layer
         shift = target.shift[part.kept_outputs].astype(np.float32)
         rows_wanted = rows_for(part.groups, features)
@@ -184,6 +231,8 @@ class _Work:
         for batch in range(self.small.count):
             x = self.small.get(layer.data, batch)
             y = self._wanted(layer, target, batch)
+            if math.prod(_places_of(layer, x)) != math.prod(_places_of(layer, y)):
+                return None
             picks, geo = row_picks(self.coupling, layer, x, y.shape, rows_wanted, self.samples, self.seed + batch)
             rows = sample_rows(layer, x, geo, picks, part.groups).reshape(-1, part.groups, features)
             wanted = sample_outputs(layer, y, geo, picks)[:, part.kept_outputs]
@@ -316,6 +365,11 @@ def _constant(layer: Layer, target: Target) -> float:
 
 def _axis(layer: Layer) -> int:
     return -1 if layer.kind == "matmul" else 1
+
+
+def _places_of(layer: Layer, array: Array) -> tuple[int, ...]:
+    """The axes of an input or output along which its rows lie; of convolutions, without those of space."""
+    return array.shape[:-1] if layer.kind == "matmul" else array.shape[:1]
 
 
 def _places(coupling: Coupling, masks: Masks, layer: Layer) -> list[tuple[int, Array]]:

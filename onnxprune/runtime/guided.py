@@ -38,9 +38,11 @@ CHOOSING = frozenset(
         "Sign",
     ]
 )
+#: Those whose outcome is which elements go on, and how many.
+PICKING = frozenset(["TopK", "NonMaxSuppression", "ArgMax", "ArgMin", "NonZero", "Unique"])
 
 
-def choosing(coupling: Coupling, keep: Array) -> tuple[Node, ...]:
+def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSING) -> tuple[Node, ...]:
     """Nodes of the main graph that choose, by values that are computed and that the cut ``keep`` leaves whole."""
     masks = coupling.masks(keep)
     shapes, graph, folded = coupling.facts.shapes, coupling.graph, coupling.facts.folded
@@ -51,7 +53,7 @@ def choosing(coupling: Coupling, keep: Array) -> tuple[Node, ...]:
     return tuple(
         node
         for node in graph.nodes
-        if node.op in CHOOSING
+        if node.op in operators
         and node.domain == ""
         and not node.scope
         and node.index not in folded

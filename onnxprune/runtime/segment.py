@@ -23,6 +23,7 @@ class Runner:
 
     Values are held in a :class:`Store` while a later node, or ``held``, still needs them.  ``replaced`` gives
     arrays for uses of constants, looked up when a node is first executed, so weights may be decided on the way.
+    Nodes in ``given`` are not executed: who uses the runner puts what they make.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Runner:
         self.engine = engine
         self.replaced: dict[Use, Array] = {}
         self.held: set[str] = set()
+        self.given: frozenset[int] = frozenset()
         self._prefix = prefix
         self._types = facts.dtypes
         self._cursor = 0
@@ -97,7 +99,7 @@ class Runner:
 
     def advance(self, index: int) -> None:
         """Execute every node with an index below ``index``."""
-        piece = [n for n in self._nodes if self._cursor <= n.index < index]
+        piece = [n for n in self._nodes if self._cursor <= n.index < index and n.index not in self.given]
         self._cursor = max(self._cursor, index)
         if piece:
             self._run(piece)

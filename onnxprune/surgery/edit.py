@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.graph.tensors import bodies_of
 from onnxprune.graph.view import Graph, Node, copies_of, kept_in_half, original_of, shared_uses
 from onnxprune.surgery.carry import from_surgeon, to_surgeon
+from onnxprune.surgery.same import as_bytes
 
 Array = np.ndarray
 Use = tuple[int, int]
@@ -198,15 +199,39 @@ def _equal(a: Array, b: Array) -> bool:
 
 
 def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop constants, and nodes computed from them, that a cut left unread.  What was unread before stays."""
+    """Drop constants, and nodes computed from them, that a cut left unread.  What was unread before stays.
+
+    Nodes that are not in the original and compute what others do, as copies made for a reader each that it turned out
+    to need no difference between, are joined.
+    """
     unread_before = _unread(original)
     found = onnx.ModelProto()
     found.CopyFrom(model)
+    _join(found.graph, {name for node in original.graph.node for name in node.output})
     while True:
         dead = _unread(found) - unread_before
         if not dead:
             return found
         _remove(found.graph, dead)
+
+
+def _join(graph: onnx.GraphProto, known: Container[str]) -> None:
+    """Let who reads a node that is not ``known`` read the first that does the same; it is left unread."""
+    exposed = {output.name for output in graph.output}
+    first: dict[bytes, onnx.NodeProto] = {}
+    instead: dict[str, str] = {}
+    fresh = {node.op_type for node in graph.node if not any(name in known for name in node.output)}
+    for node in graph.node:
+        for slot, name in enumerate(node.input):
+            if name in instead:
+                node.input[slot] = instead[name]
+        if node.op_type not in fresh or not node.input:
+            continue
+        new = not any(name in known for name in node.output) and exposed.isdisjoint(node.output)
+        bare = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=node.input, attribute=node.attribute)
+        same = first.setdefault(as_bytes(bare), node)
+        if new and same is not node and len(same.output) == len(node.output):
+            instead.update(zip(node.output, same.output, strict=True))
 
 
 def _unread(model: onnx.ModelProto) -> set[str]:

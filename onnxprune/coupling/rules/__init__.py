@@ -25,6 +25,7 @@ _DOMAINS: Mapping[str, tuple[Mapping[str, Entry], ...]] = MappingProxyType(
     {
         "": tuple(family.TABLE for family in _FAMILIES),
         "com.microsoft": tuple(family.MICROSOFT for family in _FAMILIES),
+        "com.microsoft.nchwc": (refused.BLOCKED,),
         "ai.onnx.ml": (refused.ML,),
         "ai.onnx.preview": (refused.PREVIEW,),
         "ai.onnx.preview.training": (refused.TRAINING,),

@@ -58,6 +58,14 @@ ML: dict[str, Entry] = _reasons(
     }
 )
 TRAINING: dict[str, Entry] = _reasons({"Adagrad Adam Gradient Momentum": "is a step of training"})
+#: What onnxruntime makes of convolutions when it optimizes for the processor that it runs on.
+BLOCKED: dict[str, Entry] = _reasons(
+    {
+        "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample": (
+            "keeps channels in blocks made for one processor: prune the model as it was before onnxruntime optimized it"
+        )
+    }
+)
 PREVIEW: dict[str, Entry] = _reasons(
     {"FlexAttention": "computes its scores with bodies of its own, which may look at any position"}
 )

@@ -1,0 +1,100 @@
+"""Layers that read one stored matrix: siamese branches, heads over several scales, steps of an unrolled loop.
+
+Fitted each on its own they would need a copy of the matrix each, and the cut model would be larger than the original.
+So they get one fit together, on the original's inputs, before the first of them runs; to what each sees in the cut
+model only its bias is fitted, which is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.linear.form import Layer
+from onnxprune.linear.gram import SecondMoments
+from onnxprune.linear.solve import fold
+from onnxprune.refit.cut_layer import CutLayer
+from onnxprune.surgery.cut import constant_of
+
+Array = np.ndarray
+
+
+def shared(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Layer, ...]]:
+    """Layer index -> all layers, in graph order, that read its weight; layers that are alone with theirs are left out.
+
+    Empty where something else reads the weight, too (a table of embeddings that also gives the scores), or reads it
+    otherwise: no fit of these layers suits all.
+    """
+    facts = coupling.facts
+    readers: dict[str, set[int]] = {}
+    for node in coupling.graph.nodes:
+        if node.index not in facts.folded and node.index not in facts.arithmetic:
+            for value in node.inputs:
+                readers.setdefault(_stored(coupling, value) or "", set()).add(node.index)
+    known = {layer.index: layer for layer in layers}
+    found: dict[int, tuple[Layer, ...]] = {}
+    for layer in layers:
+        all_of_it = readers[_stored(coupling, coupling.value_of((layer.index, layer.weight_slot))) or ""]
+        if len(all_of_it) > 1:
+            members = tuple(known[index] for index in sorted(all_of_it) if index in known)
+            suits = len(members) == len(all_of_it) and all(_alike(coupling, layer, other) for other in members)
+            found[layer.index] = members if suits else ()
+    return found
+
+
+def _alike(coupling: Coupling, one: Layer, other: Layer) -> bool:
+    if (one.kind, one.flip, one.groups()) != (other.kind, other.flip, other.groups()):
+        return False
+    first, second = (constant_of(coupling, (layer.index, layer.weight_slot)) for layer in (one, other))
+    return first is second or np.array_equal(first, second)
+
+
+def _stored(coupling: Coupling, value: str | None) -> str | None:
+    """The constant that ``value`` is, or is only another layout of; ``None`` where it is no constant."""
+    graph = coupling.graph
+    size = _size(coupling, value)
+    while value is not None:
+        index = graph.producer.get(value, -1)
+        inputs = graph.nodes[index].inputs if index in coupling.facts.folded else ()
+        if not inputs or _size(coupling, inputs[0]) != size:
+            break
+        value = inputs[0]
+    return value if size else None
+
+
+def _size(coupling: Coupling, value: str | None) -> int:
+    """Its elements, where it is a constant."""
+    if value is None:
+        return 0
+    known = coupling.facts.values.get(value, coupling.graph.constants.get(value))
+    return 0 if known is None else known.size
+
+
+def together(
+    parts: Sequence[CutLayer], grams: Sequence[SecondMoments], free: Sequence[bool], strength: float
+) -> list[Array]:
+    """One matrix on the kept inputs of all ``parts`` that best reproduces what each computes on the original's inputs.
+
+    ``grams``: of the original's inputs; ``free``: whether the part may have another bias.  Per part (g, n+1, o), alike
+    but for the biases.
+    """
+    whole, found = [part.full() for part in parts], [part.base() for part in parts]
+    taps = (whole[0].shape[1] - 1) // len(parts[0].kept_inputs)
+    alive = np.flatnonzero(np.append(np.repeat(parts[0].kept_inputs, taps), True))
+    outs = parts[0].kept_outputs.reshape(len(whole[0]), -1)
+    for g in range(len(found[0])):
+        weights = whole[0][g][:, outs[g]]
+        weights[-1] = 0.0
+        moments, means = np.zeros((len(weights), len(weights))), []
+        # One at a time: those of wide layers are large.
+        for gram, bias in zip(grams, free, strict=True):
+            xx = gram.of(g)
+            means.append(xx[-1, :-1] / max(xx[-1, -1], 1.0) * bias)
+            moments[:-1, :-1] += xx[:-1, :-1] - xx[-1, -1] * np.outer(means[-1], means[-1])
+        solved = fold(moments, weights, alive, strength)
+        for one, mean in zip(found, means, strict=True):
+            one[g, :-1] = solved[:-1]
+            one[g, -1] += mean @ weights[:-1] - mean[alive[:-1]] @ solved[:-1]
+    return found
