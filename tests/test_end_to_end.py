@@ -464,6 +464,8 @@ def test_interrupted_runs_leave_nothing(tmp_path: Path, stage: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(scratch)},
+        # Jobs in the background are started with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert running.stderr is not None
     said = []
