@@ -100,8 +100,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if keep.all():
         return 0.0, TOLERANCE[4]
     try:
-        narrowed = cut(coupling, keep)
-        small = run(open_session(narrowed, engine), feeds)
+        small = run(open_session(cut(coupling, keep), engine), feeds)
         silenced = mask(coupling, keep)
         masked = run(open_session(silenced, engine), feeds)
         whole = run(open_session(coupling.graph.model, engine), feeds)
@@ -110,7 +109,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         if _in_half(coupling):
             tolerance = max(tolerance, TOLERANCE[2])
         if tolerance < worst and (nodes := choosing(coupling, keep)):
-            by_mask, by_cut = side_by_side(silenced, narrowed, nodes, feeds, engine)
+            by_mask, by_cut = side_by_side(silenced, cut(coupling, keep), nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
             nudged = run(open_session(silenced, engine), _in_the_last_bit(feeds))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from onnx import numpy_helper
 from onnxprune.graph.tensors import bodies_of
 
 Array = np.ndarray
+#: Bytes from which on a decoded constant is not kept for its next reader.
+LARGE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +144,13 @@ class Graph:
 
 
 class _Constants(Mapping[str, Array]):
-    """Decodes each constant once, on first use: a large model's weights are not all copied up front."""
+    """Decodes each constant on first use, and large ones again once nobody holds them: a large model's weights are not
+    all in memory twice."""
 
     def __init__(self, graph: Graph) -> None:
         self._tensors: dict[str, onnx.TensorProto] = dict(graph.initializers)
         self._cache: dict[str, Array] = {}
+        self._large: WeakValueDictionary[str, Array] = WeakValueDictionary()
         for node in graph.nodes:
             if node.op == "Constant" and node.domain == "" and node.outputs and node.outputs[0] is not None:
                 value = node.proto.attribute[0] if len(node.proto.attribute) == 1 else None
@@ -162,9 +167,11 @@ class _Constants(Mapping[str, Array]):
         self._tensors = {k: t for k, t in self._tensors.items() if t.data_type != onnx.TensorProto.STRING}
 
     def __getitem__(self, key: str) -> Array:
-        if key not in self._cache:
-            self._cache[key] = numpy_helper.to_array(self._tensors[key])
-        return self._cache[key]
+        found = self._cache.get(key, self._large.get(key))
+        if found is None:
+            found = numpy_helper.to_array(self._tensors[key])
+            (self._large if found.nbytes >= LARGE else self._cache)[key] = found
+        return found
 
     def __contains__(self, key: object) -> bool:
         return key in self._tensors or key in self._cache
