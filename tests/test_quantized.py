@@ -329,3 +329,13 @@ def test_a_mask_of_integers_that_is_no_weight_is_a_constant_as_before() -> None:
     assert table(coupling) == {"a": 16}
     cast = next(node for node in coupling.graph.nodes if node.op == "Cast")
     assert cast.index in coupling.facts.folded
+
+
+def test_integers_that_meet_what_a_deep_graph_computes_are_no_weights() -> None:
+    s = Sketch()
+    h = s.op("Relu", s.op("MatMul", s.input("x", [4, 8]), s.weight(8, 16), name="a"))
+    for _ in range(1500):
+        h = s.op("Identity", h)
+    h = s.op("Mul", s.op("Cast", s.keep("q", np.ones((4, 16), np.int8)), attrs={"to": 1}), h)
+    s.output(s.op("MatMul", h, s.weight(16, 4)), [4, 4])
+    assert table(couple(s.model(), {}, None, "exact")) == {"a": 16}

@@ -58,10 +58,20 @@ def _is_step(graph: Graph, node: Node, slot: int) -> bool:
 
 def _is_constant(graph: Graph, value: str | None) -> bool:
     """Whether a scale or zero point is stored, or is computed from such as are."""
-    if value is None or value in graph.constants:
-        return value is not None
-    node = graph.nodes[graph.producer[value]] if value in graph.producer else None
-    return node is not None and bool(node.inputs) and all(_is_constant(graph, i) for i in node.inputs if i is not None)
+    if value is None:
+        return False
+    # Not by recursion: what is no constant may stand behind the whole graph.
+    waiting, seen = [value], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in graph.constants or name in seen:
+            continue
+        seen.add(name)
+        before = graph.nodes[graph.producer[name]].inputs if name in graph.producer else ()
+        if not before:
+            return False
+        waiting += [i for i in before if i is not None]
+    return True
 
 
 def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
@@ -96,10 +106,15 @@ def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
 
 def stored_behind(graph: Graph, value: str) -> tuple[int, int] | None:
     """The use of integers of which a Cast, and steps that move nothing, make ``value``; ``None`` where there is none."""
-    node = graph.nodes[graph.producer[value]] if value in graph.producer else None
-    if node is None or node.domain or node.op == "Transpose":
-        return None
-    if node.op == "Cast" and dequantizes(graph, node):
-        return node.index, 0
-    before = [v for slot, v in enumerate(node.inputs) if v is not None and _is_step(graph, node, slot)]
-    return next((found for v in before if (found := stored_behind(graph, v)) is not None), None)
+    waiting, seen = [value], set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = graph.nodes[graph.producer[name]] if name in graph.producer else None
+        if node is None or node.domain or node.op == "Transpose" or name in seen:
+            continue
+        seen.add(name)
+        if node.op == "Cast" and dequantizes(graph, node):
+            return node.index, 0
+        before = [v for slot, v in enumerate(node.inputs) if v is not None and _is_step(graph, node, slot)]
+        waiting += reversed(before)
+    return None
