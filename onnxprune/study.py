@@ -25,7 +25,7 @@ from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
-from onnxprune.graph.view import view
+from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.options import Options
 from onnxprune.runtime.probe import expected_integer
@@ -96,8 +96,9 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
-    _check_computes(loaded, options)
-    found = input_shapes(view(loaded.proto), options.shapes, None)
+    graph = view(loaded.proto)
+    _check_computes(loaded, graph, options)
+    found = input_shapes(graph, options.shapes, None)
     shapes = options.shapes
     if data is None and options.preprocess is None:
         # Made-up data must have sizes at which the operators of the model fit together.
@@ -125,9 +126,8 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
     )
 
 
-def _check_computes(loaded: LoadedModel, options: Options) -> None:
+def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
     """Raise ModelError where an input that is stated to be empty leaves the model nothing to compute."""
-    graph = view(loaded.proto)
     shapes = {name: declared_shape(graph.types[name]) or () for name in graph.inputs}
     empty = [f"axis {axis} of input '{name}'" for name, dims in shapes.items() for axis, d in enumerate(dims) if d == 0]
     if not empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -47,9 +47,7 @@ def _squeezed(site: Site) -> list[Edit]:
     if site.ints("axes", 1) is not None or all(size <= 1 or site.new_in(a) > 1 for a, size in enumerate(shape)):
         return []
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    if site.graph.opsets.get("", 1) < 13:
-        return [AttributeEdit(site.node.index, "axes", axes)]
-    return [InputEdit(site.node.index, 1, np.asarray(axes, dtype=np.int64))]
+    return [_said(site, "axes", axes)]
 
 
 def _equal_split(site: Site) -> list[Edit]:
@@ -62,12 +60,17 @@ def _equal_split(site: Site) -> list[Edit]:
     unsaid = site.node.attribute("num_outputs") is not None or len(set(parts.tolist())) == 1
     if unsaid and parts.tolist() == default:
         return []
-    if site.graph.opsets.get("", 1) < 13:
-        return [AttributeEdit(site.node.index, "split", tuple(int(i) for i in parts))]
     remove: list[Edit] = []
     if site.node.attribute("num_outputs") is not None:
         remove.append(AttributeEdit(site.node.index, "num_outputs", None))
-    return [*remove, InputEdit(site.node.index, 1, parts)]
+    return [*remove, _said(site, "split", parts.tolist())]
+
+
+def _said(site: Site, name: str, numbers: Sequence[int]) -> Edit:
+    """What a node left unsaid, in the attribute ``name`` or, since opset 13, in its second input."""
+    if site.graph.opsets.get("", 1) < 13:
+        return AttributeEdit(site.node.index, name, tuple(numbers))
+    return InputEdit(site.node.index, 1, np.asarray(numbers, dtype=np.int64))
 
 
 def _slice(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:

@@ -17,6 +17,7 @@ from onnxprune.coupling.rule import Call, Rule
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.names import unused, value_names
 from onnxprune.graph.view import Graph, Node
 
 Use = tuple[int, int]
@@ -69,7 +70,7 @@ def _copied(graph: Graph, copies: Sequence[_Copy]) -> onnx.ModelProto | None:
         return None
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    values = _Names({value for node in graph.nodes for value in (*node.inputs, *node.outputs) if value is not None})
+    values = _Names(value_names(graph))
     names = _Names({node.proto.name for node in graph.nodes})
     types = {value.name: value for value in model.graph.value_info}
     made: list[tuple[int, onnx.NodeProto]] = []
@@ -104,11 +105,7 @@ class _Names:
 
     def fresh(self, name: str) -> str:
         count = self._counts[name] = self._counts.get(name, 1) + 1
-        found = f"{name}_{count}"
-        while found in self._taken:
-            found += "_"
-        self._taken.add(found)
-        return found
+        return unused(f"{name}_{count}", self._taken)
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------

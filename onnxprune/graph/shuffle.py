@@ -17,6 +17,7 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.names import unused, value_names
 from onnxprune.graph.view import Graph, Node
 
 
@@ -91,14 +92,11 @@ def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
         return None
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    taken = {value for node in graph.nodes for value in (*node.inputs, *node.outputs) if value is not None}
+    taken = value_names(graph)
     gone: set[int] = set()
     for shuffle in found:
         first, middle, last = shuffle.nodes
-        name = f"{last.outputs[0]}_order"
-        while name in taken:
-            name += "_"
-        taken.add(name)
+        name = unused(f"{last.outputs[0]}_order", taken)
         model.graph.initializer.append(numpy_helper.from_array(shuffle.index.astype(np.int64), name))
         node = oh.make_node("Gather", [first.proto.input[0], name], list(last.proto.output), axis=shuffle.axis)
         node.name = last.proto.name
