@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import curves
+from onnxprune.budget.sensitivity import Pricing, curves
 from onnxprune.calibration.moments import measure
 from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.atoms import LOOSEN
@@ -23,7 +23,7 @@ from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.plan import Cut, Plan, fingerprint
-from onnxprune.progress import Progress, Turn
+from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
 from onnxprune.study import DEFAULT_MEMORY, Study
@@ -100,21 +100,8 @@ def price(
     Cost: see :func:`onnxprune.budget.sensitivity.curves`, once per selector, and
     :func:`onnxprune.latency.source.clock`.
     """
-    found = {
-        name: curves(
-            work.coupling,
-            order,
-            work.layers,
-            grams,
-            work.holdout,
-            work.engine,
-            work.frozen,
-            EFFORTS[options.effort],
-            options.memory or DEFAULT_MEMORY,
-            Turn(progress, turn, len(rankings)),
-        )
-        for turn, (name, order) in enumerate(rankings.items(), start=1)
-    }
+    pricing = Pricing(work.coupling, work.layers, grams, work.holdout, work.engine, options.memory or DEFAULT_MEMORY)
+    found = curves(pricing, rankings, work.frozen, EFFORTS[options.effort], progress)
     ticking = clock(work.coupling, work.layers, options, work.engine, progress)
     allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":
