@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune.budget.relay import Relay
 from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.store import Store
 from onnxprune.metrics import damage
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.relay import Relay
-from onnxprune.runtime.session import Engine, open_session
-from onnxprune.runtime.store import Store
 from onnxprune.surgery.cut import cut, masked_constants
 from onnxprune.surgery.edit import Use
 

@@ -20,18 +20,18 @@ from onnxprune.budget.probe import Probe
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.effort import Effort, measurements
+from onnxprune.engine.session import Engine
+from onnxprune.engine.store import Store
 from onnxprune.linear.form import Layer
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import Engine
-from onnxprune.runtime.store import Store
 from onnxprune.selection.base import Ranking, readers_of
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Pricing:
+class Testbed:
     """What groups are priced with: a model, its layers with the moments of their inputs, and samples to run it on.
 
     ``memory``: bytes of activations that are kept, the rest goes to disk.
@@ -50,7 +50,7 @@ class Pricing:
 
 
 def curves(
-    pricing: Pricing,
+    bed: Testbed,
     rankings: Mapping[str, Sequence[Ranking]],
     frozen: frozenset[int],
     effort: Effort,
@@ -61,32 +61,32 @@ def curves(
     ``rankings``: per selector one order of units per group.  Cost: per group, selector and share, what comes behind
     the group's first reader, over the samples that ``effort`` allows.
     """
-    coupling = pricing.coupling
+    coupling = bed.coupling
     found = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
-    asked = in_graph_order(pricing, frozen)
+    asked = in_graph_order(bed, frozen)
     if not asked:
         progress.stage("sensitivity", 0)
         return found
     # On average a group stands in the middle: half of the network comes behind it.
     shares, samples = measurements(effort, macs(coupling)(sizes(coupling)) * len(asked) / 2)
     progress.stage("sensitivity", len(asked) * len(shares) * len(rankings))
-    with Store(pricing.memory) as store:
-        few = pricing.dataset.take(list(range(min(pricing.dataset.count, samples))))
+    with Store(bed.memory) as store:
+        few = bed.dataset.take(list(range(min(bed.dataset.count, samples))))
         stops = [stop for stop, _ in asked if stop >= 0]
-        probe = Probe(coupling, few, pricing.engine, store, stops)
+        probe = Probe(coupling, few, bed.engine, store, stops)
         for stop, group in asked:
             for name, orders in rankings.items():
                 ranking = orders[group.id]
-                measured = _measured(pricing, probe, group, ranking, stop, shares, progress)
+                measured = _measured(bed, probe, group, ranking, stop, shares, progress)
                 curve = interpolate(ranking.error, measured)
                 found[name][group.id] = Curve(curve, np.arange(1, len(group) + 1))
     return found
 
 
-def in_graph_order(pricing: Pricing, frozen: frozenset[int]) -> list[tuple[int, Group]]:
+def in_graph_order(bed: Testbed, frozen: frozenset[int]) -> list[tuple[int, Group]]:
     """Groups that may be cut, each with its first reader, in the order of these."""
-    first = {group.id: pricing.first_reader(group) for group in pricing.coupling.groups}
-    asked = [group for group in pricing.coupling.groups if group.id not in frozen]
+    first = {group.id: bed.first_reader(group) for group in bed.coupling.groups}
+    asked = [group for group in bed.coupling.groups if group.id not in frozen]
     return [(first[group.id], group) for group in sorted(asked, key=lambda g: (first[g.id], g.id))]
 
 
@@ -95,7 +95,7 @@ def _uncut(group: Group) -> Curve:
 
 
 def _measured(
-    pricing: Pricing,
+    bed: Testbed,
     probe: Probe,
     group: Group,
     ranking: Ranking,
@@ -109,7 +109,7 @@ def _measured(
         count = max(1, round(len(group) * share))
         kept = np.zeros(len(group), dtype=np.bool_)
         kept[ranking.order[:count]] = True
-        constants = narrowed_constants(pricing.coupling, group, kept, pricing.layers, pricing.grams)
+        constants = narrowed_constants(bed.coupling, group, kept, bed.layers, bed.grams)
         damage = probe.damage(constants, stop) if constants else probe.damage_of_cut(group, kept)
         found.append((count, max(damage, 0.0)))
         progress.advance()
