@@ -21,6 +21,10 @@ SEEN = 8
 NEARLY_ALL = 0.995
 #: Correlation of box centres with the centres of the cells that they belong to, from which they are centres.
 FOLLOWS = 0.8
+#: A set of predictions holds this many at least, of which at most SOME say that something is there.
+LEAST, SOME = 50, 0.2
+#: Share of logits below zero.
+MOSTLY = 0.9
 #: A score from which a place says that something is there; places that do so are few, at most this share.
 THERE, FEW = 0.3, 0.03
 #: Numbers up to here are shares of the picture's sides: boxes reach over its edges, but hardly by a whole side.
@@ -49,12 +53,14 @@ def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | Non
         read = _read(arrays, samples, wiring, grids, answers.size, given)
         if read is not None:
             found.append(read)
-    # Places on a grid are the best evidence, then fewer doubts, then more places than fields.
     return min(found, key=_rank) if found else None
 
 
-def _rank(found: Recognised) -> tuple[bool, int]:
-    return not found.levels, len(found.doubts)
+def _rank(found: Recognised) -> tuple[bool, int, int]:
+    """Places on a grid are the best evidence, then few doubts, then that most outputs are read."""
+    wiring = found.wiring
+    read = (*wiring.combined, *wiring.boxes, *wiring.scores, *wiring.objectness)
+    return not found.levels, len(found.doubts), -len(read)
 
 
 def _read(
@@ -74,14 +80,26 @@ def _read(
         placed = _boxes(boxes[:SEEN], layout, grids, size, given)
         if placed is None:
             continue
+        on_grid = grids if placed.box in ("distances", "grid") or (grids and _follows(boxes[:SEEN], grids)) else ()
         if wiring.combined and "keypoints" not in given:
             placed = Layout(**{**vars(placed), "keypoints": _keypoints(scores[:SEEN])})
         _, scores, _ = split(arrays, wiring, placed, samples)
-        read = _scores(scores[:SEEN], placed, wiring, bool(grids), given)
+        if wiring.combined and not on_grid and not given and not _set(arrays, wiring, boxes, scores):
+            continue
+        read = _scores(scores[:SEEN], placed, wiring, bool(on_grid), given)
         if read is not None:
             scored, doubts = read
-            return Recognised(scored, wiring, grids, doubts)
+            return Recognised(scored, wiring, on_grid, doubts)
     return None
+
+
+def _set(arrays: Sequence[Array], wiring: Wiring, boxes: Array, scores: Array) -> bool:
+    """Whether rows on no grid may be a set of predictions: no maps, more rows than fields, no rows of shares, and few
+    that say that something is there."""
+    if any(arrays[i].ndim > 3 for i in wiring.combined) or boxes.shape[1] < max(LEAST, 4 + scores.shape[2]):
+        return False
+    sums = boxes.sum(axis=2, dtype=np.float64) + scores.sum(axis=2, dtype=np.float64)
+    return not np.allclose(sums, 1.0, atol=1e-2) and float(np.mean(scores.max(axis=2) >= THERE)) <= SOME
 
 
 def _bins(arrays: Sequence[Array], wiring: Wiring, samples: int, given: Mapping[str, object]) -> tuple[int, ...]:
@@ -120,20 +138,23 @@ def _boxes(
 def _box(raw: Array, grids: tuple[Level, ...], size: tuple[int, int]) -> str | None:
     flat = raw.reshape(-1, 4).astype(np.float64)
     reach = np.array([size[1], size[0]]) if _span(flat) > NORMALISED else np.ones(2)
-    if np.mean((flat[:, 2:] > flat[:, :2]).all(axis=1)) >= NEARLY_ALL and _inside(flat, reach, 1.0):
+    spread = (flat[:, :2].std(axis=0) > 0.05 * reach).all()
+    if spread and np.mean((flat[:, 2:] > flat[:, :2]).all(axis=1)) >= NEARLY_ALL and _inside(flat, reach, 1.0):
         return "xyxy"
     sizes = np.mean((flat[:, 2:] >= 0).all(axis=1)) >= NEARLY_ALL
     if grids:
         follows = _follows(raw, grids)
         if sizes and follows:
             return "xywh"
-        if not follows and np.mean(flat >= 0) >= 0.98:
+        # Distances that all stay below one stride, or one pixel, would be of things smaller than two cells.
+        if not follows and np.mean(flat >= 0) >= 0.98 and _span(flat) > 1.05:
             return "distances"
-        logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL and (flat[:, 2:] < 0).any()
+        logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL
         near = np.mean((flat[:, :2] > -2) & (flat[:, :2] < 3)) >= 0.98
-        return "grid" if logs and near and not follows else None
-    spread = flat[:, :2].std(axis=0) > 0.05 * reach
-    return "xywh" if sizes and spread.all() and _inside(flat[:, :2], reach, 0.1) else None
+        if logs and near and not follows and (flat[:, 2:] < 0).any():
+            return "grid"
+    # As many places as some grid has may be so by chance.
+    return "xywh" if sizes and spread and _inside(flat[:, :2], reach, 0.1) else None
 
 
 def _span(flat: Array) -> float:
@@ -189,8 +210,7 @@ def _scores(
         layout = layout.stated({"activation": "probabilities" if bounded else "sigmoid"})
     if layout.activation == "probabilities" and not bounded:
         return None
-    if layout.activation == "sigmoid" and float(np.mean(raw < 0)) < 0.5:
-        # Logits of what is mostly not there are negative.
+    if layout.activation == "sigmoid" and "activation" not in given and not _logits(raw, wiring):
         return None
     if "score" in given:
         return layout, ()
@@ -208,6 +228,16 @@ def _scores(
     return layout.stated({"score": "objectness" if objectness else "classes"}), ()
 
 
+def _logits(raw: Array, wiring: Wiring) -> bool:
+    """Whether these may be logits: those of what is mostly not there are negative.  Behind an objectness, classes are
+    told of every place."""
+    below = np.mean(raw < 0, axis=(0, 1))
+    if wiring.combined or wiring.objectness:
+        return bool(below[0] >= MOSTLY)
+    # One of the classes may be the background.
+    return max(float(np.mean(b)) for b in (below, below[1:], below[:-1]) if b.size) >= MOSTLY
+
+
 def _background(raw: Array, layout: Layout, grid: bool) -> dict[str, object] | None:
     """Scores that sum to one have a background, in the first or the last place; so may the logits of a set of
     predictions that lies on no grid."""
@@ -223,6 +253,9 @@ def _background(raw: Array, layout: Layout, grid: bool) -> dict[str, object] | N
         mean = np.bincount(raw.argmax(axis=2).ravel(), minlength=raw.shape[2]) / raw[..., 0].size
     first, last = float(mean[0]), float(mean[-1])
     if max(first, last) < 0.5:
+        return None
+    # Of scores that are told one by one the most frequent class is no background: its logits are below zero, too.
+    if layout.activation != "probabilities" and np.median(raw[..., 0 if first > last else -1]) < 0:
         return None
     found: dict[str, object] = {"score": "background-first" if first > last else "background-last"}
     return found if layout.activation == "probabilities" else {**found, "activation": "softmax"}
