@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError
 from onnxprune.graph.load import load
 from onnxprune.options import Options
-from onnxprune.runtime.session import Engine, open_session
-from onnxprune.study import study
+from onnxprune.pipeline.setup import set_up
 from onnxprune.tasks.answers import Answers, answers_of
 from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.ctc import edit_distance
@@ -323,7 +323,7 @@ PICTURES = {
 def test_the_task_of_a_real_model_is_guessed(name: str) -> None:
     preprocess, kind = PICTURES[name]
     model = load(ASSETS / f"{name}.onnx")
-    work = study(model, ASSETS / "imagenet" / "calib", replace(Options(), preprocess=preprocess, samples=6, threads=1))
+    work = set_up(model, ASSETS / "imagenet" / "calib", replace(Options(), preprocess=preprocess, samples=6, threads=1))
     session = open_session(model.proto, Engine(("CPUExecutionProvider",), 1))
     seen = answers_of(session, work.fit, work.coupling.graph.outputs)
     found = guess(seen)

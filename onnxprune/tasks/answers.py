@@ -10,8 +10,8 @@ import onnxruntime as ort
 
 from onnxprune.calibration.dataset import Dataset, is_float
 from onnxprune.calibration.layout import image_layout
-from onnxprune.runtime.outputs import BATCH
-from onnxprune.runtime.session import run
+from onnxprune.calibration.outputs import BATCH
+from onnxprune.engine.session import run
 
 Array = np.ndarray
 
