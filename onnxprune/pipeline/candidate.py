@@ -1,0 +1,75 @@
+"""One candidate: a cut, its refit, its drop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
+from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, keep_of
+from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.progress import Progress
+from onnxprune.refit.sequential import refit
+from onnxprune.result import Drop, Refitted
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import sweep
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """``counts``: units kept per group, (groups,); ``keep``: one boolean per unit; ``model``: cut, refitted, swept.
+
+    ``refits``: the fits that are in ``model``; ``notes``: what the user should know about it.
+    """
+
+    counts: Array
+    keep: Array
+    model: onnx.ModelProto
+    drop: Drop
+    refits: tuple[Refitted, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def attempt(
+    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+) -> Candidate:
+    """Cut to ``counts`` (units kept per group), refit, and evaluator; a refit that is worse than none is left out.
+
+    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
+    """
+    keep = keep_of(context.coupling, pricing.rankings, counts)
+    plain = sweep(cut(context.coupling, keep), context.loaded.proto)
+    unfitted = Candidate(counts, keep, plain, evaluator.drop(plain))
+    if options.refit == "none" or keep.all():
+        return unfitted
+    found = refit(
+        context.coupling,
+        keep,
+        context.layers,
+        pricing.grams,
+        context.fit,
+        context.engine,
+        options.memory or DEFAULT_MEMORY,
+        options.seed,
+        EFFORTS[options.effort].rounds,
+        progress,
+    )
+    if not found.weights:
+        return replace(unfitted, refits=found.layers)
+    model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)
+    drop = evaluator.drop(model)
+    if unfitted.drop.value < drop.value:
+        return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+    return Candidate(counts, keep, model, drop, found.layers)
+
+
+def quick(context: Context, options: Options) -> tuple[Context, Options]:
+    """What a trial is refitted on, and how: some of the samples, without refinement."""
+    some = np.linspace(0, context.fit.count - 1, min(context.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
+    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")

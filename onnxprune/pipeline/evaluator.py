@@ -1,0 +1,194 @@
+"""How good a candidate is: its drop on the holdout, by the outputs or by the user's own metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune import metrics
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.functions import describe, importing, parse_ref
+from onnxprune.calibration.outputs import outputs_of
+from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine, open_session, run
+from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.pipeline.setup import Context
+from onnxprune.result import Change, Drop
+
+Array = np.ndarray
+#: What the user's metric is given: feeds -> outputs by name.
+SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Knows the original's outputs and score, so that each candidate costs one pass.
+
+    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
+    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none.
+    """
+
+    holdout: Dataset
+    engine: Engine
+    outputs: tuple[str, ...]
+    reference: tuple[Array, ...]
+    kind: str
+    metric: OwnMetric | None
+    score: float
+
+    @property
+    def relative(self) -> bool:
+        """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
+        return self.metric is None and self.kind == metrics.RELATIVE
+
+    def drop(self, model: onnx.ModelProto) -> Drop:
+        """How much worse ``model`` is than the original.
+
+        Raises:
+            DataError: where the user's metric fails.
+        """
+        if self.metric is not None:
+            return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
+        session = open_session(model, self.engine)
+        found = outputs_of(session, self.holdout, self.outputs)
+        return metrics.drop(self.kind, self.reference, found, self.holdout.count)
+
+    def damage(self, model: onnx.ModelProto) -> float:
+        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates.
+
+        Infinite where it is no number: what a cut turned into NaN is worse than anything else.
+        """
+        session = open_session(model, self.engine)
+        found = metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        return math.inf if math.isnan(found) else found
+
+
+def evaluator_for(context: Context, evaluate: object | None) -> Evaluator:
+    """An evaluator for ``context``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.
+
+    Cost: one pass of the original over the holdout, and one call of the metric.
+
+    Raises:
+        DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN.
+    """
+    model = context.loaded.proto
+    names = tuple(context.coupling.graph.outputs)
+    metric = _metric(evaluate)
+    score = metric.of_original(model, context.engine) if metric is not None else 0.0
+    session = open_session(model, context.engine)
+    reference = tuple(outputs_of(session, context.holdout, names))
+    for name, output in zip(names, reference, strict=True):
+        if metric is None and output.dtype.kind == "f" and np.isnan(output).any():
+            raise DataError(
+                f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
+                "give --data that it was made for, without such samples"
+            )
+    return Evaluator(context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score)
+
+
+def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:
+    """What the drop of a model's ``outputs`` is measured in; rows that look like class scores need not be such."""
+    kind = metrics.metric_of(outputs)
+    return metrics.RELATIVE if kind == metrics.CHANGED and not may_hold_classes(coupling) else kind
+
+
+def may_hold_classes(coupling: Coupling) -> bool:
+    """Whether the rows of a model's outputs may be scores of classes: no input's size changes how many those are, and
+    they are not as many as what is fed.  Other rows are waveforms, or restore the input."""
+    first, other = coupling.facts.shapes, coupling.facts.alternative
+    fed = {_row(first[name]) for name in coupling.graph.inputs if name in first}
+    rows = [(_row(first[name]), _row(other.get(name, first[name]))) for name in coupling.graph.outputs if name in first]
+    return not any(row != changed or row in fed for row, changed in rows)
+
+
+def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one sample, without axes of one position."""
+    return tuple(size for size in shape[1:] if size > 1)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMetric:
+    """The user's metric, higher is better, by the ``name`` that messages call it."""
+
+    function: Callable[..., object]
+    name: str
+
+    def of(self, model: onnx.ModelProto, engine: Engine) -> float:
+        """The score of ``model``, a number or minus infinity: worse than any other.
+
+        Raises:
+            DataError: where the metric fails, or answers what no drop can be told from.
+        """
+        session = open_session(model, engine)
+        names = [o.name for o in session.get_outputs()]
+        try:
+            found = self.function(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+        except OnnxPruneError:
+            raise
+        except Exception as error:
+            raise DataError(f"the metric {self.name} raised {describe(error)}") from error
+        if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
+            raise DataError(f"the metric {self.name} must return a number, got {type(found).__name__}")
+        value = float(np.asarray(found).reshape(()))
+        # A model that is infinitely better than the original would pass any gate.
+        if math.isnan(value) or value == math.inf:
+            raise DataError(f"{self._returned(value)}, which no drop can be told from; return a number")
+        return value
+
+    def of_original(self, model: onnx.ModelProto, engine: Engine) -> float:
+        """The score that drops are told from, which must be a number; raises DataError as :meth:`of` does."""
+        value = self.of(model, engine)
+        if value == -math.inf:
+            raise DataError(
+                f"{self._returned(value)} for the original model, which no drop can be told from; return a number"
+            )
+        return value
+
+    def _returned(self, value: float) -> str:
+        return f"the metric {self.name} returned {value:g}"
+
+
+def _metric(evaluate: object | None) -> OwnMetric | None:
+    if evaluate is None:
+        return None
+    if callable(evaluate):
+        return OwnMetric(evaluate, getattr(evaluate, "__name__", "the metric"))
+    found = parse_ref(str(evaluate))
+    if found is None:
+        raise DataError(f"--eval takes FILE.py:FUNCTION or package.module:FUNCTION, got '{evaluate}'")
+    with importing(found) as function:
+        return OwnMetric(function, str(evaluate))
+
+
+def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
+    """How much worse ``after`` is than ``before`` by the user's metric; see :func:`evaluator` for what it may be.
+
+    Raises:
+        DataError: where the metric cannot be found, or fails.
+    """
+    metric = _metric(evaluate)
+    assert metric is not None
+    return Drop(metrics.OWN, metric.of_original(before, engine) - metric.of(after, engine), samples)
+
+
+def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:
+    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or class scores.
+
+    Raises:
+        DataError: where labels are no classes of the models.
+    """
+    if labelled.labels is None:
+        return None
+    found = []
+    for model in (before, after):
+        session = open_session(model, engine)
+        names = [o.name for o in session.get_outputs()]
+        scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
+        if scored is None:
+            return None
+        found.append(scored.top1)
+    return Change(found[0], found[1])

@@ -1,0 +1,51 @@
+"""The widest cut of a model whose latency is at most what was asked for."""
+
+from __future__ import annotations
+
+from onnxprune.budget.cost import sizes
+from onnxprune.errors import BudgetError
+from onnxprune.latency.stopwatch import compare_latency
+from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
+from onnxprune.pipeline.search.trials import Found, Trials
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import sweep
+
+#: Corrections of the target, shares of it that are not told apart, and the share of a latency that may be left unused.
+CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
+
+
+def by_latency(trials: Trials, pricing: Pricing) -> Found:
+    """The widest cut whose latency is at most the share asked for.
+
+    By the user's table, which stands for another machine; else the target by this machine's table is corrected
+    until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
+    are known to be fast enough and too slow, however wrong the table is.
+    """
+    context, cost, wanted = trials.context, pricing.time, trials.options.goal.value
+    full = cost(sizes(context.coupling))
+    if trials.options.latency_table is not None:
+        return trials.only(pricing, within(pricing, cost, wanted * full))
+    trials.progress.stage("latency", CORRECTIONS)
+    feeds = next(context.fit.batches(1))
+    least = cost(narrowest(pricing)) / full
+    low, high = least, 1.0
+    target, best, ratio = max(wanted, least), None, 1.0
+    for _ in range(CORRECTIONS):
+        counts = within(pricing, cost, target * full)
+        plain = sweep(cut(context.coupling, keep_of(context.coupling, pricing.rankings, counts)), context.loaded.proto)
+        ratio = compare_latency(context.loaded.proto, plain, feeds, context.engine)[0].ratio
+        trials.progress.advance()
+        if ratio <= wanted:
+            low, best = target, counts
+        else:
+            high = target
+        if wanted * (1 - ROOM) <= ratio <= wanted or high - low < FINEST:
+            break
+        guess = max(target * (1 - ROOM / 2) * wanted / ratio, target / 2)
+        between = (low + high) / 2 if best is not None else least
+        target = guess if low < guess < high else between
+    if best is None:
+        raise BudgetError(
+            f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
+        )
+    return trials.only(pricing, best)

@@ -1,0 +1,99 @@
+"""What every search is made of: candidates, trials of them, and the choice between a few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.budget.cost import Cost, Costing, macs, sizes
+from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, UNTRIED
+from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
+from onnxprune.pipeline.candidate import Candidate, attempt, quick
+from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.setup import Context
+from onnxprune.progress import Progress, Turn
+from onnxprune.result import SearchStep
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The candidate that was chosen, what from, and the path of the search."""
+
+    candidate: Candidate
+    pricing: Pricing
+    steps: tuple[SearchStep, ...]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Candidates of one run, by the orders of channels that it may choose from."""
+
+    context: Context
+    orders: Sequence[Pricing]
+    evaluator: Evaluator
+    options: Options
+    progress: Progress
+
+    @cached_property
+    def cost(self) -> Cost:
+        return macs(self.context.coupling)
+
+    @cached_property
+    def full(self) -> float:
+        """MACs of the whole model."""
+        return self.cost(sizes(self.context.coupling))
+
+    def attempt(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
+        return attempt(self.context, pricing, counts, self.evaluator, self.options, progress)
+
+    def trial(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
+        part, options = quick(self.context, self.options)
+        return attempt(part, pricing, counts, self.evaluator, options, progress)
+
+    @property
+    def finer(self) -> bool:
+        """Whether an attempt is more than a trial."""
+        return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > TRIAL_SAMPLES
+
+    def only(self, pricing: Pricing, counts: Array) -> Found:
+        candidate = self.attempt(pricing, counts, self.progress)
+        return Found(candidate, pricing, (self.step(candidate),))
+
+    def step(self, candidate: Candidate) -> SearchStep:
+        return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
+
+    def best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
+        """Of a few ways to spend the budget the one that does the least damage on the holdout after a quick refit.
+
+        What cuts in different places do to each other is in no curve of a single group; how much the early ones are
+        made up for later differs from network to network, and so does which order of channels serves best.  Orders are
+        held against each other at the first of ``latenesses``, the others are tried with the best of them.
+        """
+        damages: dict[bytes, float] = {}
+        turns = len(self.orders) + len(latenesses) - 1
+
+        def damage(way: tuple[Pricing, Array]) -> float:
+            pricing, counts = way
+            key = keep_of(self.context.coupling, pricing.rankings, counts).tobytes()
+            if key not in damages:
+                turn = Turn(self.progress, len(damages) + 1, turns, "trial")
+                damages[key] = self.evaluator.damage(self.trial(pricing, counts, turn).model)
+            return damages[key]
+
+        first, *others = latenesses
+        ways = [(pricing, within(pricing, cost, target, first)) for pricing in self.orders]
+        if len(ways) > 1:
+            ways = [min(ways, key=damage)]
+        ways += [(ways[0][0], within(ways[0][0], cost, target, lateness)) for lateness in others]
+        return min(ways, key=damage) if len(ways) > 1 else ways[0]
+
+    def best_order(self, cost: Costing, share: float) -> Pricing:
+        """The order of channels that serves best at ``share`` of ``cost``, or as near to it as it goes."""
+        least = max(cost(narrowest(pricing)) for pricing in self.orders)
+        return self.best(UNTRIED, cost, max(share * cost(sizes(self.context.coupling)), least))[0]

@@ -1,0 +1,211 @@
+"""Everything that is known before anything is cut: model, coupling, data, and who holds what.
+
+A :class:`Context` is made once per run and read by all later stages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from onnx import helper as oh
+
+from onnxprune.budget.cost import macs, sizes
+from onnxprune.calibration.dataset import Dataset, InputSpec, choose
+from onnxprune.calibration.open import open_dataset
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.open import couple
+from onnxprune.effort import EFFORTS, SAMPLES, samples
+from onnxprune.engine.probe import expected_integer
+from onnxprune.engine.session import Engine
+from onnxprune.errors import BudgetError, ModelError
+from onnxprune.graph.infer import declared_shape
+from onnxprune.graph.inputs import Shapes, input_shapes
+from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.view import Graph, view
+from onnxprune.linear.form import Layer, layers
+from onnxprune.options import Options
+from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
+
+Array = np.ndarray
+#: Samples that selection and refit never see: a fifth, within these bounds.
+LEAST_HELD, MOST_HELD = 8, 128
+#: Bytes of activations kept in memory during the refit where the user sets no limit.
+DEFAULT_MEMORY = 3 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data."""
+
+    loaded: LoadedModel
+    coupling: Coupling
+    layers: tuple[Layer, ...]
+    fit: Dataset
+    holdout: Dataset
+    engine: Engine
+    frozen: frozenset[int]
+    notes: tuple[str, ...]
+
+
+def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
+    """The inputs that must be fed.
+
+    Raises:
+        ModelError: where one of them is no tensor.
+    """
+    graph = view(loaded.proto)
+    found = []
+    for name in graph.inputs:
+        kind = graph.types[name]
+        if not kind.HasField("tensor_type"):
+            raise ModelError(
+                f"input '{name}' holds no tensor ({str(kind.WhichOneof('value')).removesuffix('_type')}), which cannot "
+                "be fed: export the model with tensors for inputs"
+            )
+        shape = declared_shape(kind)
+        dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+        dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
+        found.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
+    return tuple(found)
+
+
+def engine_of(options: Options) -> Engine:
+    return Engine(options.providers, options.threads)
+
+
+def samples_of(data: object | None, options: Options) -> int | None:
+    """How many samples to open at first; None leaves the number to those who make them up."""
+    return options.samples if options.samples is not None or data is None else SAMPLES
+
+
+def _reopens(data: object) -> bool:
+    """Whether the same data come when it is opened again, at little cost: no stream, and no function of the user's."""
+    if isinstance(data, str | os.PathLike):
+        return Path(data).expanduser().exists()
+    return isinstance(data, Mapping | np.ndarray)
+
+
+def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Context:
+    """Open the data, couple the model at the data's shapes, split the samples.
+
+    Raises:
+        OnnxPruneError: for data or options that do not fit the model.
+    """
+    graph = view(loaded.proto)
+    _check_computes(loaded, graph, options)
+    found = input_shapes(graph, options.shapes, None)
+    shapes = options.shapes
+    if data is None and options.preprocess is None:
+        # Made-up data must have sizes at which the operators of the model fit together.
+        shapes = {**found[0], **options.shapes}
+    specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+    dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
+    sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
+    coupling = couple(loaded.proto, options.shapes, sample, options.rules)
+    if options.samples is None:
+        worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
+        if worth != SAMPLES and _reopens(data):
+            dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
+        elif worth < dataset.count:
+            dataset = dataset.take(choose(dataset.count, worth, options.seed))
+    fit, holdout = split(dataset, options.seed)
+    return Context(
+        loaded,
+        coupling,
+        layers(coupling),
+        fit,
+        holdout,
+        engine_of(options),
+        frozen_groups(coupling, options.exclude, options.only),
+        (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+    )
+
+
+def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
+    """Raise ModelError where an input that is stated to be empty leaves the model nothing to compute."""
+    shapes = {name: declared_shape(graph.types[name]) or () for name in graph.inputs}
+    empty = [f"axis {axis} of input '{name}'" for name, dims in shapes.items() for axis, d in enumerate(dims) if d == 0]
+    if not empty:
+        return
+    # Some are empty by design, such as the cache of a first step.
+    coupling = couple(loaded.proto, options.shapes, None, options.rules)
+    if not macs(coupling)(sizes(coupling)):
+        raise ModelError(
+            f"the model states size 0 for {' and '.join(empty)}, so that none of its layers computes anything: export "
+            "it with the real size, or a dynamic one"
+        )
+
+
+def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
+    """Dims that the user states for dynamic axes bind the data, too; axis 0 stays free (it carries samples)."""
+    found = []
+    for spec in specs:
+        given = shapes.get(spec.name)
+        if given is not None and len(given) == len(spec.shape):
+            dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
+            spec = replace(spec, shape=dims)
+        found.append(spec)
+    return tuple(found)
+
+
+def _with_batch(
+    specs: tuple[InputSpec, ...], first: Shapes, other: Shapes, stated: Mapping[str, tuple[int, ...]]
+) -> tuple[InputSpec, ...]:
+    """Where the graph runs at one batch only, or at multiples of one, although its inputs declare a free one, the data
+    come in such batches."""
+    found = []
+    for spec in specs:
+        batch, another = (shapes.get(spec.name, ())[:1] for shapes in (first, other))
+        if spec.shape and spec.shape[0] is None and spec.name not in stated and (batch == another or batch > (1,)):
+            spec = replace(spec, shape=(*batch, *spec.shape[1:]))
+        found.append(spec)
+    return tuple(found)
+
+
+def split(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """(fit, holdout), by a seeded permutation; one sample serves as both where there is only one."""
+    if dataset.count < 2:
+        return dataset, dataset
+    held = min(MOST_HELD, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
+    order = np.random.default_rng(seed).permutation(dataset.count)
+    return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
+
+
+def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str, ...]) -> frozenset[int]:
+    """Groups that the user's globs leave out, matched against group, node and tensor names.
+
+    Raises:
+        BudgetError: where a glob matches nothing, or nothing is left to prune.
+    """
+    names = {group.id: _names(coupling, group) for group in coupling.groups}
+    for flag, glob in (*(("--exclude", glob) for glob in exclude), *(("--only", glob) for glob in only)):
+        if not any(_matches(found, glob) for found in names.values()):
+            raise BudgetError(
+                f"{flag}: '{glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of groups"
+            )
+    frozen = {g for g, found in names.items() if any(_matches(found, glob) for glob in exclude)}
+    if only:
+        frozen |= {g for g, found in names.items() if not any(_matches(found, glob) for glob in only)}
+    if coupling.groups and len(frozen) == len(coupling.groups):
+        raise BudgetError("--exclude and --only leave no group to prune")
+    return frozenset(frozen)
+
+
+def _names(coupling: Coupling, group: Group) -> frozenset[str]:
+    found = {group.name}
+    for key, _ in group.axes:
+        found.add(coupling.value_of(key))
+        if isinstance(key, tuple):
+            found.add(coupling.graph.nodes[key[0]].label)
+        elif key in coupling.graph.producer:
+            found.add(coupling.graph.nodes[coupling.graph.producer[key]].label)
+    return frozenset(found)
+
+
+def _matches(names: frozenset[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)

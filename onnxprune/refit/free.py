@@ -1,0 +1,127 @@
+"""A linear layer whose weights are inputs of its session, forward and transposed; and elementwise chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, numpy_helper
+from onnx import helper as oh
+
+from onnxprune.engine.session import Engine, open_session, run
+from onnxprune.graph.view import Graph, Node
+from onnxprune.linear.form import Layer, padding
+
+Array = np.ndarray
+
+
+class FreeLayer:
+    """One node of ``graph`` with any weight and bias.  All arrays float32."""
+
+    def __init__(self, graph: Graph, layer: Layer, engine: Engine) -> None:
+        self._graph = graph
+        self._layer = layer
+        self._engine = engine
+        self._node = graph.nodes[layer.index]
+        self._transposed: dict[tuple[tuple[int, ...], tuple[int, ...]], ort.InferenceSession] = {}
+        if layer.kind != "matmul":
+            proto = onnx.NodeProto()
+            proto.CopyFrom(self._node.proto)
+            proto.input[:] = ["x", "w", "b"]
+            proto.output[:] = ["y"]
+            self._forward = _session([proto], ["x", "w", "b"], "y", [], graph, engine)
+
+    def forward(self, x: Array, weight: Array, bias: Array) -> Array:
+        """The layer's output; ``weight`` as stored, ``bias`` (channels,)."""
+        if self._layer.kind == "matmul":
+            return np.asarray(x @ (weight if self._layer.flip else weight.T) + bias)
+        return run(self._forward, {"x": x, "w": weight, "b": bias})[0]
+
+    def transposed(self, y: Array, weight: Array, shape: tuple[int, ...]) -> Array:
+        """The adjoint of :meth:`forward` (without bias) applied to ``y``; ``shape`` is that of the input.
+
+        For matrix products and convolutions; a transposed convolution has no use for it here.
+        """
+        if self._layer.kind == "matmul":
+            return np.asarray(y @ (weight.T if self._layer.flip else weight))
+        key = (tuple(shape[2:]), tuple(y.shape[2:]))
+        if key not in self._transposed:
+            self._transposed[key] = self._adjoint(key[0], key[1], weight.shape[2:])
+        return run(self._transposed[key], {"x": y, "w": weight})[0]
+
+    def channels(self, weight: Array) -> int:
+        """Input channels of one group, given a weight as stored."""
+        if self._layer.kind == "matmul":
+            return int(weight.shape[0 if self._layer.flip else 1])
+        return int(weight.shape[1 if self._layer.kind == "conv" else 0])
+
+    def _adjoint(
+        self, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]
+    ) -> ort.InferenceSession:
+        node, rank = self._node, len(kernel)
+        strides = list(node.integers("strides") or (1,) * rank)
+        dilations = list(node.integers("dilations") or (1,) * rank)
+        begin = padding(self._layer, space_in, space_out, kernel)
+        end, extra = [], []
+        for a in range(rank):
+            reach = (space_out[a] - 1) * strides[a] + (kernel[a] - 1) * dilations[a] + 1
+            # What the input has beyond the last tap is output padding, what the taps have beyond it is cropped.
+            left = space_in[a] + begin[a] - reach
+            end.append(max(-left, 0))
+            extra.append(max(left, 0))
+        # ConvTranspose allows less output padding than its stride; positions that no tap reads are never more.
+        proto = oh.make_node(
+            "ConvTranspose",
+            ["x", "w"],
+            ["y"],
+            strides=strides,
+            dilations=dilations,
+            pads=[*begin, *end],
+            output_padding=extra,
+            group=node.integer("group", 1),
+        )
+        return _session([proto], ["x", "w"], "y", [], self._graph, self._engine)
+
+
+def chain_function(
+    graph: Graph,
+    nodes: Sequence[Node],
+    source: str,
+    result: str,
+    constant: Callable[[str], Array | None],
+    engine: Engine,
+) -> Callable[[Array], Array]:
+    """The function that ``nodes`` compute from the value ``source`` alone; the identity where there are none."""
+    if not nodes:
+        return lambda array: array
+    made = {source, *(v for node in nodes for v in node.outputs if v is not None)}
+    constants: dict[str, TensorProto] = {}
+    for node in nodes:
+        for value in graph.nodes[node.index].inputs:
+            if value is None or value in made:
+                continue
+            known = graph.initializers.get(value)
+            array = constant(value) if known is None else None
+            if known is None and array is not None:
+                known = numpy_helper.from_array(np.ascontiguousarray(array), value)
+            if known is not None:
+                constants[value] = known
+    protos = [graph.nodes[node.index].proto for node in nodes]
+    session = _session(protos, [source], result, list(constants.values()), graph, engine)
+    return lambda array: run(session, {source: array})[0]
+
+
+def _session(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[str],
+    output: str,
+    constants: Sequence[TensorProto],
+    graph: Graph,
+    engine: Engine,
+) -> ort.InferenceSession:
+    specs = [oh.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs]
+    made = oh.make_graph(list(nodes), "piece", specs, [onnx.ValueInfoProto(name=output)], list(constants))
+    model = oh.make_model(made, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version)
+    return open_session(model, engine)

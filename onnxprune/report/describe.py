@@ -1,0 +1,124 @@
+"""Rows for people: groups before and after, what is locked and why, which factor was chosen where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.budget.cost import Cost, macs, parameters, sizes
+from onnxprune.coupling.atoms import Taken
+from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.coupling.locks import lock_text
+from onnxprune.graph.dequantized import readers_behind
+from onnxprune.graph.view import Graph
+from onnxprune.result import GroupRow, Outlook
+
+Array = np.ndarray
+#: Why a group stays that nothing locks.
+LEFT_OUT = "left out by --exclude or --only"
+#: Shares of the channels of every group at which the size of what remains is told.
+KEPT = (0.75, 0.5, 0.25)
+
+
+def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
+    """MACs of each node of the whole model."""
+    found: dict[int, float] = {}
+    for node, value in zip(cost.nodes, cost.terms(sizes(coupling)), strict=True):
+        found[node] = found.get(node, 0.0) + float(value)
+    return found
+
+
+def _share(graph: Graph, axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> float:
+    nodes = {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_behind(graph, key)}
+    return sum(per_node.get(n, 0.0) for n in nodes) / max(total, 1.0)
+
+
+def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:
+    """Every group, then every set of channels that is held, with the share of MACs in layers it touches.
+
+    ``keep``: one boolean per unit; ``frozen``: ids of groups that the user left out.
+    """
+    cost = macs(coupling)
+    per_node = node_macs(coupling, cost)
+    total = cost(sizes(coupling))
+    rows = []
+    for group in coupling.groups:
+        reason = LEFT_OUT if group.id in frozen else None
+        after = int(keep[group.units].sum())
+        rows.append(
+            GroupRow(
+                group.id, group.name, len(group), after, _share(coupling.graph, group.axes, per_node, total), reason
+            )
+        )
+    for number, held in enumerate(coupling.held, start=len(rows)):
+        share = _share(coupling.graph, held.axes, per_node, total)
+        rows.append(GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, held)))
+    return tuple(rows)
+
+
+def prunable_share(coupling: Coupling) -> float:
+    """Share (0 … 1) of MACs in nodes with a side that can be cut."""
+    cost = macs(coupling)
+    per_node = node_macs(coupling, cost)
+    live = {node for term, node in enumerate(cost.nodes) if cost.slope[term].any()}
+    return sum(v for n, v in per_node.items() if n in live) / max(cost(sizes(coupling)), 1.0)
+
+
+def operator_shares(coupling: Coupling) -> tuple[tuple[str, float], ...]:
+    """(type of operator, share of the MACs), the largest first."""
+    found: dict[str, float] = {}
+    for index, value in node_macs(coupling, macs(coupling)).items():
+        op = coupling.graph.nodes[index].op
+        found[op] = found.get(op, 0.0) + value
+    total = max(sum(found.values()), 1.0)
+    return tuple((op, value / total) for op, value in sorted(found.items(), key=lambda item: -item[1]) if value)
+
+
+def outlook(coupling: Coupling) -> tuple[Outlook, ...]:
+    """What is left where every group keeps the same share of its channels; empty where no group can be cut."""
+    whole = sizes(coupling)
+    if not len(whole):
+        return ()
+    costs = macs(coupling), parameters(coupling)
+    found = []
+    for share in KEPT:
+        kept = np.maximum(np.rint(whole * share), 1)
+        found.append(Outlook(share, *(cost(kept) / max(cost(whole), 1.0) for cost in costs)))
+    return tuple(found)
+
+
+def choice_lines(coupling: Coupling) -> tuple[str, ...]:
+    """Where a compound axis left a choice: which factor is cut, and out of which; a line for each kind of node."""
+    kinds: dict[tuple[str, str, tuple[str, ...]], list[Taken]] = {}
+    alive = _classes_of_groups(coupling)
+    for choice, taken in zip(coupling.walked.ledger.choices, coupling.choices, strict=True):
+        # What was free to be cut when the choice was made may be held further on, or run through no weight.
+        cut = any(alive[coupling.classes.of[atoms]].any() for atoms, _ in choice.options[taken.option].ties)
+        if cut and sum(n > 1 for _, n in taken.free) > 1:
+            names = tuple(name for name, _ in taken.free)
+            kinds.setdefault((coupling.graph.nodes[taken.node].op, taken.factor, names), []).append(taken)
+    lines = [_choice_line(coupling, factor, names, alike) for (_, factor, names), alike in kinds.items()]
+    if lines:
+        lines[-1] += "; 'onnxprune why MODEL NODE' shows the rule with these letters"
+    return tuple(lines)
+
+
+def _classes_of_groups(coupling: Coupling) -> Array:
+    """One boolean per class: whether it is a unit of some group."""
+    alive = np.zeros(len(coupling.classes.of), dtype=np.bool_)
+    for key, lines in coupling.units.items():
+        for atoms, units in zip(coupling.walked.labels[key], lines, strict=True):
+            alive[coupling.classes.of[atoms[units >= 0]]] = True
+    return alive
+
+
+def _choice_line(coupling: Coupling, factor: str, names: tuple[str, ...], alike: list[Taken]) -> str:
+    first = coupling.graph.nodes[alike[0].node]
+    more = f" and {len(alike) - 1} more like it" if len(alike) > 1 else ""
+    others = ", ".join(_to_choose_from(name, alike) for name in names if name != factor)
+    return f"{first.op} '{first.label}'{more}: cut along {_to_choose_from(factor, alike)}, not {others}"
+
+
+def _to_choose_from(factor: str, alike: list[Taken]) -> str:
+    counts = sorted({dict(taken.free)[factor] for taken in alike})
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{factor} ({span} to choose from)"

@@ -1,0 +1,48 @@
+"""What the user asks for: how small, in which unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxprune.errors import BudgetError
+
+Kind = Literal["macs", "params", "size", "latency", "max_drop"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget, met from below.
+
+    ``value``: for "macs", "params" and "latency" the fraction kept, above 0 and at most 1; for "size" the
+    same, or above 1 a number of bytes; for "max_drop" the largest allowed drop on the holdout, 0 or more.
+
+    Raises:
+        BudgetError: where the value is no such number.
+    """
+
+    kind: Kind
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind == "max_drop":
+            if not (math.isfinite(self.value) and self.value >= 0):
+                raise BudgetError(f"max-drop must be 0 or more, got {self.value:g}; 0.01 allows one percent")
+        elif not (math.isfinite(self.value) and self.value > 0):
+            raise BudgetError(f"{self.kind} must be above 0, got {self.value:g}; 0.5 keeps half")
+        elif self.kind != "size" and self.value > 1:
+            raise BudgetError(
+                f"{self.kind} is the fraction kept, above 0 and at most 1, got {self.value:g}; 0.5 keeps half"
+            )
+
+    def describe(self) -> str:
+        """As the user would write it on the command line, ``--max-drop 0.01``."""
+        flag = self.kind.replace("_", "-")
+        exact_bytes = self.kind == "size" and self.value > 1
+        return f"--{flag} {int(self.value) if exact_bytes else format(self.value, 'g')}"
+
+
+#: The budget where the user does not give one, and in its place where the drop is the relative error of outputs: those
+#: of detectors and segmenters move by more than 0.01 before what is read off them does.
+USUAL, USUAL_ERROR = Budget("max_drop", 0.01), Budget("max_drop", 0.05)
