@@ -127,7 +127,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", default=list(SHAPES), choices=[*SHAPES, []], metavar="SHAPE")
     parser.add_argument("--counts", default="1000,2000,4000,8000,16000", help="numbers of nodes")
-    parser.add_argument("--order", choices=("forward", "reverse", "both"), default="both", help="of the nodes in the file")
+    parser.add_argument(
+        "--order", choices=("forward", "reverse", "both"), default="both", help="of the nodes in the file"
+    )
     parser.add_argument("--profile", type=int, metavar="COUNT", help="profile one inspect of this many nodes instead")
     options = parser.parse_args()
     orders = {"forward": [False], "reverse": [True], "both": [False, True]}[options.order]

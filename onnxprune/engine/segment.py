@@ -184,7 +184,8 @@ class Runner:
         if not any(True for _ in node.bodies()):
             return []
         found: dict[str, None] = {}
-        for inner in self.graph.nodes[node.index + 1 :]:
+        for index in range(node.index + 1, len(self.graph.nodes)):
+            inner = self.graph.nodes[index]
             if not inner.scope:
                 break
             found.update({v: None for v in inner.inputs if v is not None and v not in self._inner})

@@ -140,6 +140,16 @@ class Graph:
         """Value id -> array, of initializers and Constant nodes (sparse ones and strings are left out)."""
         return _Constants(self)
 
+    @cached_property
+    def computed_constants(self) -> frozenset[str]:
+        """Constants, and what nodes compute from them alone (control flow is not looked into)."""
+        found = set(self.constants)
+        for node in self.nodes:
+            inputs = [value for value in node.inputs if value is not None]
+            if inputs and found.issuperset(inputs) and not any(True for _ in node.bodies()):
+                found.update(out for out in node.outputs if out is not None)
+        return frozenset(found)
+
     def body_of(self, node: Node, attribute: str) -> Body:
         return next(b for b in self.bodies if b.owner == node.index and b.attribute == attribute)
 

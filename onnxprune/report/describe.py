@@ -59,7 +59,7 @@ def prunable_share(coupling: Coupling) -> float:
     """Share (0 … 1) of MACs in nodes with a side that can be cut."""
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
-    live = {node for term, node in enumerate(cost.nodes) if cost.slope[term].any()}
+    live = {node for node, varies in zip(cost.nodes, cost.lengths.vary(), strict=True) if varies}
     return sum(v for n, v in per_node.items() if n in live) / max(cost(sizes(coupling)), 1.0)
 
 
