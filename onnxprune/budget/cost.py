@@ -16,8 +16,9 @@ import onnx
 from onnxprune.budget.lengths import Lengths, lengths_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
+from onnxprune.graph.layout import layout_of
 from onnxprune.graph.tensors import bodies_of
-from onnxprune.graph.view import data_uses, original_of
+from onnxprune.graph.view import data_uses
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -196,10 +197,15 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
         cut.add(key)
-        original = original_of(coupling.graph, coupling.value_of(key))
+        value = coupling.value_of(key)
+        layout = layout_of(coupling.graph, coupling.facts, value)
+        # In the order in which the axes are stored: a Transpose of what is stored is cut with it.
+        order = range(len(lines)) if layout is None else np.argsort(layout.axes).tolist()
+        original = value if layout is None else layout.stored
         known = ways.setdefault(original, [])
-        if not any(all(map(np.array_equal, lines, other)) for other in known):
-            known.append(lines)
+        way = tuple(lines[a] for a in order)
+        if not any(all(map(np.array_equal, way, other)) for other in known):
+            known.append(way)
             stored = coupling.graph.constants.get(original, constant_of(coupling, key))
             products.append((key[0], per_element(stored), [(key, a) for a in range(len(lines))]))
     constants = _constants(coupling, per_element)

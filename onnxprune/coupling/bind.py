@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, original_of, shared_uses
+from onnxprune.graph.layout import layout_of, readers_of_stored
+from onnxprune.graph.view import Graph, Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,30 +227,40 @@ class _Walker:
 
         Weights of one repeated number are shared by exporters that merge equal tensors, not by design.
         """
-        readers: dict[str, list[tuple[int, int]]] = {}
-        for index, bound in self.bounds.items():
-            for slot, value in enumerate(self.graph.nodes[index].inputs):
-                weighs = bound.rule.linear is not None or bool(bound.rule.macs)
-                if value is not None and weighs and self.labels.is_constant(value):
-                    readers.setdefault(original_of(self.graph, value), []).append((index, slot))
-        for value, uses in readers.items():
-            # What is computed from constants alone is one itself, and cut where it is read.
-            everyone = [use for use in shared_uses(self.graph, value) if use[0] not in self.facts.folded]
-            shape = self.facts.shapes[value]
-            if len(everyone) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(value)):
+        for stored in dict.fromkeys(self._weights()):
+            shape = self.facts.shapes[stored]
+            uses = [
+                (use, layout)
+                for use, layout in readers_of_stored(self.graph, self.facts, stored)
+                # What is computed from constants alone is one itself, and cut where it is read.
+                if use[0] not in self.facts.folded
+            ]
+            if len(uses) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(stored)):
                 continue
-            first = self.labels.get(uses[0]) or ()
-            for use in everyone:
-                if use in self.labels.of:
-                    for left, right in zip(first, self.labels.of[use], strict=True):
-                        self.labels.ledger.tie(left, right, use[0])
-                    continue
-                text = f"{named(self.graph.nodes[use[0]])} shares the weight '{value}' and needs it whole"
-                for axis, atoms in enumerate(first):
-                    if atoms.size > 1:
-                        self.labels.ledger.lock(
-                            atoms, Reason(text, use[0], value, axis, "give the nodes weights of their own")
-                        )
+            first: dict[int, Atoms] = {}
+            for use, layout in uses:
+                for axis, atoms in zip(layout.axes, self.labels.of.get(use, ()), strict=False):
+                    self.labels.ledger.tie(first.setdefault(axis, atoms), atoms, use[0])
+            for use, _ in uses:
+                if use not in self.labels.of:
+                    self._needs_whole(use, stored, first)
+
+    def _weights(self) -> Iterator[str]:
+        """Stored constants, in any layout, that layers multiply by."""
+        for index, bound in self.bounds.items():
+            if bound.rule.linear is None and not bound.rule.macs:
+                continue
+            for value in self.graph.nodes[index].inputs:
+                layout = None if value is None else layout_of(self.graph, self.facts, value)
+                if layout is not None:
+                    yield layout.stored
+
+    def _needs_whole(self, use: tuple[int, int], stored: str, labels: Mapping[int, Atoms]) -> None:
+        text = f"{named(self.graph.nodes[use[0]])} shares the weight '{stored}' and needs it whole"
+        for axis, atoms in labels.items():
+            if atoms.size > 1:
+                reason = Reason(text, use[0], stored, axis, "give the nodes weights of their own")
+                self.labels.ledger.lock(atoms, reason)
 
     # -- borders --------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from onnxprune.coupling.groups import Coupling, stored_at
 from onnxprune.coupling.labels import Key
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.surgery.edit import Editor, Use
+from onnxprune.surgery.stored import at_the_source
 
 Array = np.ndarray
 
@@ -75,11 +76,12 @@ def cut(coupling: Coupling, keep: Array, weights: Mapping[Use, Array] | None = N
         elif isinstance(edit, InputEdit):
             constants[edit.node, edit.slot] = edit.value
     known = {u: a for u, a in constants.items() if _has_input(coupling, u)}
-    editor.constants(known)
+    at_source, sizes = at_the_source(coupling, known)
+    editor.constants(at_source)
     for use, array in constants.items():
         if use not in known:
             editor.add_input(coupling.graph.nodes[use[0]], use[1], array)
-    editor.shapes(_new_sizes(coupling, keep))
+    editor.shapes({**_new_sizes(coupling, keep), **sizes})
     return editor.finish()
 
 
