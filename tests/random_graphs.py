@@ -35,6 +35,7 @@ from random_any_pieces import (
 from random_builder import OPSET, Builder, Piece, Value
 from random_image_pieces import (
     batch_norm,
+    batch_norm_of_the_batch,
     channels_last,
     conv,
     depth,
@@ -90,7 +91,7 @@ IMAGE: tuple[Piece, ...] = (
 
 IMAGE += (depth, pool, resize, group_norm, tile, tokens, pooled, flat, viewed, shuffled_by_size)
 
-IMAGE += (resized_to, channels_last, places, option_a, attend_channels)
+IMAGE += (resized_to, channels_last, places, option_a, attend_channels, batch_norm_of_the_batch)
 
 TOKENS: tuple[Piece, ...] = (matmul, matmul, matmul, attend, recur, recur_state, mean_tokens)
 

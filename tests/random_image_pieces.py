@@ -46,7 +46,17 @@ def batch_norm(b: Builder, x: Value) -> Value | None:
     if len(x.shape) == 3:
         return None
     c = x.width
-    return Value(b.op("BatchNormalization", [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]), x.shape)
+    inputs = [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]
+    return Value(b.op("BatchNormalization", inputs), x.shape)
+
+
+def batch_norm_of_the_batch(b: Builder, x: Value) -> Value | None:
+    """A norm without running statistics, as exporters write it also for inference."""
+    if len(x.shape) != 4:
+        return None
+    c = x.width
+    inputs = [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]
+    return Value(b.many("BatchNormalization", inputs, 3, training_mode=1)[0], x.shape)
 
 
 def residual(b: Builder, x: Value) -> Value | None:
