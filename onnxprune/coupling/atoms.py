@@ -23,7 +23,7 @@ PLACE = f"it holds {PLACES}"
 BORDER = "nothing can: inputs and outputs of the model keep their shapes"
 CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
 LAST = "nothing can: an axis keeps at least one unit"
-LOOSEN = "let its mean and variance be those of the channels that stay (--approximate)"
+LOOSEN = "let it take its statistic over the channels that stay (--approximate)"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
 #: The same three where every input has one shape only, so that stating it would change nothing.

@@ -12,9 +12,9 @@ from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import Testbed, curves
 from onnxprune.calibration.moments import measure
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
+from onnxprune.coupling.loosened import loosened
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
@@ -123,8 +123,8 @@ def nothing_reason(coupling: Coupling) -> str:
     """What holds the first few sets of channels, for a model of which nothing can be cut."""
     if coupling.held:
         first = dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3])
-        loosen = any(held.reason.remedy == LOOSEN for held in coupling.held)
-        return "; ".join([*first, *(["--approximate narrows normalizations, too"] if loosen else [])])
+        more = loosened(coupling)
+        return "; ".join([*first, *([] if more is None else [str(more)])])
     return "no operator in it has channels with weights"
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import onnx
 
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.loosened import loosened
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
 from onnxprune.options import Options
@@ -50,10 +50,8 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
 
 def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
     """What other rules would let go."""
-    channels = sum(held.size for held in coupling.held if held.reason.remedy == LOOSEN)
-    if not channels:
-        return ()
-    return (f"--approximate also narrows layer, RMS and group normalizations, which hold {channels:,} channels here",)
+    found = loosened(coupling)
+    return () if found is None else (str(found),)
 
 
 def few_samples(dataset: Dataset, options: Options) -> tuple[str, ...]:
