@@ -48,6 +48,12 @@ class Reason:
     remedy: str = ""
 
 
+def _rank(reason: Reason) -> int:
+    """Which of several reasons to tell: a border of the model is the cause whatever operators stand before it, and that
+    an axis holds places says nothing of its channels."""
+    return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Option:
     """One way to cut a compound axis: ``ties`` that then hold, ``locks`` on what must then stay."""
@@ -117,11 +123,12 @@ class Ledger:
         return left, right, nodes
 
     def locks(self) -> tuple[Atoms, Atoms]:
-        """All locks as two arrays: atom, reason index."""
+        """All locks as two arrays: atom, reason index; what tells most of why comes first."""
         if not self._locks:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        atoms = np.concatenate([a for a, _ in self._locks])
-        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in self._locks])
+        told = sorted(self._locks, key=lambda lock: _rank(self.reasons[lock[1]]))
+        atoms = np.concatenate([a for a, _ in told])
+        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in told])
         return atoms, reasons
 
 
@@ -301,12 +308,14 @@ def _passed_over(choice: Choice, option: Option) -> Reason:
 def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) -> Reason:
     """Why no option of a choice leaves anything free: the first lock behind any of them."""
     indices = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
-    locks = [reasons[int(k)] for k in indices if k >= 0]
-    # A border of the model says more than an axis that holds places.
-    behind = next((r for r in locks if r.remedy != NOTHING), locks[0] if locks else None)
+    behind = min((reasons[int(k)] for k in indices if k >= 0), key=_rank, default=None)
     text = f"{choice.label} splits or joins this axis with one that cannot be cut"
     if behind is None:
         return Reason(text, choice.node)
+    if behind.remedy == BORDER:
+        # The first node that splits or joins is named, not all on the way.
+        way = "" if behind.node is not None else f", which {choice.label} makes of this axis"
+        return Reason(f"{behind.text}{way}", choice.node, remedy=BORDER)
     return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)
 
 
