@@ -47,7 +47,7 @@ from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
-from onnxprune.target import UNASKED, Budget
+from onnxprune.target import Budget
 
 Array = np.ndarray
 
@@ -101,7 +101,7 @@ def prune(
     if len(given) > 1:
         raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
     options = Options(
-        budget=Budget(*given[0]) if given else UNASKED,  # type: ignore[arg-type]
+        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,

@@ -18,7 +18,7 @@ ROOMS = (
     "surgery",
     "linear",
     "calibration",
-    "selection budget latency",
+    "selection budget latency tasks",
     "verify",
     "refit",
     "pipeline",

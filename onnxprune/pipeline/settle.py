@@ -10,14 +10,13 @@ from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.notes import ALIKE, NO_SCORES
 from onnxprune.result import Seen
-from onnxprune.target import UNASKED, UNASKED_ERROR
+from onnxprune.target import USUAL, USUAL_ERROR
 
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
     """``options`` with what their defaults come to for this model and these data."""
-    # The very object: who asks for as much with --max-drop 0.01 gets that.
-    if options.budget is UNASKED and evaluator.relative:
-        options = replace(options, budget=UNASKED_ERROR)
+    if options.budget is None:
+        options = replace(options, budget=USUAL_ERROR if evaluator.relative else USUAL)
     if data is None and options.effort == "default":
         # What made-up inputs teach is not worth minutes.
         options = replace(options, effort="fast")
@@ -34,7 +33,7 @@ def seen(evaluator: Evaluator, data: object | None) -> Seen:
 def evaluation_notes(evaluator: Evaluator, data: object | None, options: Options) -> tuple[str, ...]:
     """What the original's answers on the held-out samples give reason to say."""
     notes = list(evaluator.odd) if data is not None else []
-    if evaluator.alike and options.budget.kind == "max_drop":
+    if evaluator.alike and options.goal.kind == "max_drop":
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         notes.append(ALIKE.format(*which))
     if options.test is not None and not metrics.is_scores(evaluator.reference):
