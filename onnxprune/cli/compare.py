@@ -70,7 +70,16 @@ def run(arguments: argparse.Namespace, line: str) -> int:
             from onnxprune.api import operators
 
             comparison = replace(comparison, operators=operators(*pair, arguments.data, options))
-    if arguments.json:
+    try:
+        _tell(comparison, arguments.json)
+    finally:
+        # The gate's answer counts, whoever still reads the table.
+        _gate(comparison, arguments.gate)
+    return 0
+
+
+def _tell(comparison: Comparison, json: bool) -> None:
+    if json:
         from onnxprune.report.document import of_comparison
 
         print_json(of_comparison(comparison))
@@ -78,8 +87,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         from onnxprune.report.terminal import console_for, print_comparison
 
         print_comparison(console_for(sys.stdout), comparison)
-    _gate(comparison, arguments.gate)
-    return 0
+    sys.stdout.flush()
 
 
 def _gate(comparison: Comparison, most: float | None) -> None:

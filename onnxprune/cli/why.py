@@ -13,6 +13,7 @@ from onnxprune.cli.command import Command
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.shown import for_reading
 
 HELP = """\
 onnxprune why MODEL.onnx NAME [options] the group or lock of one tensor or node,
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         from onnxprune.api import why
 
         answer = why(Path(arguments.MODEL), arguments.NAME, options.shapes, options.rules)
-    print(_wrapped(answer.rstrip("\n")))
+    print(_wrapped(for_reading(answer.rstrip("\n"))))
     return 0
 
 

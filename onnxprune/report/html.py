@@ -22,6 +22,7 @@ from onnxprune.report.lanes import Lanes, lanes
 from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
 from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
+from onnxprune.shown import in_json, shown
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
@@ -120,7 +121,8 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         named=_named,
         breakable=_breakable,
     )
-    return environment.get_template(template).render(values, versions=versions())
+    # Names that hide something are the only part of a page that can hold hidden characters.
+    return shown(environment.get_template(template).render(values, versions=versions()))
 
 
 def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
@@ -143,7 +145,7 @@ def _plots(report: Report) -> _Plots:
         drop = report.drop
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in (wording.TOP1, wording.VALUES)
-        limit = _allowed(report)
+        limit = report.budget.value if report.budget is not None and report.budget.kind == "max_drop" else None
         # The original is where every search starts: all of the MACs, no drop.
         path = (SearchStep(1.0, 0.0), *report.search)
         search = (
@@ -154,23 +156,6 @@ def _plots(report: Report) -> _Plots:
     return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
 
 
-def _allowed(report: Report) -> float | None:
-    """The drop that the user allowed, where the run was bound by one."""
-    for key in ("max_drop", "max-drop"):
-        if key in report.settings:
-            return _number(report.settings[key])
-    words = report.settings.get("budget", "").replace("=", " ").split()
-    if len(words) == 2 and words[0].lstrip("-").replace("-", "_") == "max_drop":
-        return _number(words[1])
-    return None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
 
 def _compact(plan: str) -> str:
     """One line per group: a line per channel would be tens of thousands."""
@@ -180,4 +165,4 @@ def _compact(plan: str) -> str:
         return plan
     head = {key: value for key, value in document.items() if key != "groups"}
     lines = ",\n  ".join(json.dumps(group, ensure_ascii=False) for group in groups)
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}{", " if head else ""}"groups": [\n  {lines}\n]}}'
+    return in_json(f'{json.dumps(head, ensure_ascii=False)[:-1]}{", " if head else ""}"groups": [\n  {lines}\n]}}')
