@@ -80,7 +80,11 @@ NO_DIFFERENCES = {(domain, op) for (domain, op), entry in TABLE.items() if entry
 def test_gradient_is_that_of_finite_differences(case: Case) -> None:
     entry, model = TABLE[case.domain, case.op], built(case)
     given = [None if x is None else to_torch(x) for x in case.inputs]
-    moved = [k for k, x in enumerate(given) if x is not None and x.is_floating_point() and x.numel() and k not in (*entry.host, *entry.stored)]
+    moved = [
+        k
+        for k, x in enumerate(given)
+        if x is not None and x.is_floating_point() and x.numel() and k not in (*entry.host, *entry.stored)
+    ]
     if not moved:
         pytest.skip("no input with a gradient")
 

@@ -7,10 +7,39 @@ from case import Case, one, positive, real, whole
 
 
 def _one_input() -> list[Case]:
-    anywhere = (
-        "Neg Abs Exp Erf Sign Floor Ceil Sin Cos Atan Sinh Cosh Asinh Relu Sigmoid Tanh Softplus Softsign HardSwish "
-        "HardSigmoid LeakyRelu ThresholdedRelu Elu Celu Selu Gelu Mish Shrink Identity IsNaN IsInf"
-    ).split()
+    anywhere = [
+        "Neg",
+        "Abs",
+        "Exp",
+        "Erf",
+        "Sign",
+        "Floor",
+        "Ceil",
+        "Sin",
+        "Cos",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "HardSwish",
+        "HardSigmoid",
+        "LeakyRelu",
+        "ThresholdedRelu",
+        "Elu",
+        "Celu",
+        "Selu",
+        "Gelu",
+        "Mish",
+        "Shrink",
+        "Identity",
+        "IsNaN",
+        "IsInf",
+    ]
     cases = [Case(op, "plain", (real(3, 4) * np.float32(2),), "") for op in anywhere]
     cases += [Case(op, "positive", (positive(3, 4),), "") for op in ("Sqrt", "Log", "Reciprocal")]
     cases += [Case(op, "inside", (real(3, 4).clip(-0.9, 0.9),), "") for op in ("Asin", "Acos", "Atanh", "Tan")]
@@ -30,7 +59,9 @@ def _one_input() -> list[Case]:
 def _two_inputs() -> list[Case]:
     a, b = real(2, 3, 4), real(3, 1)
     cases = [Case(op, "broadcast", (a, b), "") for op in ("Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean")]
-    cases += [Case(op, "floats", (a, a[:1]), "") for op in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")]
+    cases += [
+        Case(op, "floats", (a, a[:1]), "") for op in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+    ]
     cases += [Case(op, "truth", (a > 0, a[:1] > 0), "") for op in ("And", "Or", "Xor")]
     cases += [
         Case("Div", "floats", (a, positive(4)), ""),
@@ -48,7 +79,9 @@ def _opsets() -> list[Case]:
     x, image = real(2, 6, 4), real(2, 4, 5, 6)
     cases = []
     for op in ("Softmax", "LogSoftmax", "Hardmax"):
-        cases += [Case(op, f"axis {axis}", (x,), "", {"axis": axis}, opset=opset) for opset in (11, 13) for axis in (0, 1, 2)]
+        cases += [
+            Case(op, f"axis {axis}", (x,), "", {"axis": axis}, opset=opset) for opset in (11, 13) for axis in (0, 1, 2)
+        ]
         cases += [Case(op, "default", (x,), "", opset=opset) for opset in (9, 13)]
     cases += [
         Case("Clip", "attributes", (x,), "", {"min": -0.5, "max": 0.7}, opset=6),
@@ -79,11 +112,28 @@ def _opsets() -> list[Case]:
         Case("Cast", "to truth", (x,), "", {"to": 9}),
         Case("BatchNormalization", "opset 9", (x, positive(6), real(6), real(6), positive(6)), "", opset=9),
         Case("GatherND", "plain", (x, np.asarray([[0, 1], [1, -2]])), ""),
-        Case("ScatterElements", "add", (x, np.asarray([[[0, 1, 2, 2]]]), real(1, 1, 4)), "", {"axis": 1, "reduction": "add"}),
-        Case("OneHot", "first axis", (whole(1, -1, 3), one(4, np.int64), np.asarray([0, 2], np.float32)), "", {"axis": 0}),
+        Case(
+            "ScatterElements",
+            "add",
+            (x, np.asarray([[[0, 1, 2, 2]]]), real(1, 1, 4)),
+            "",
+            {"axis": 1, "reduction": "add"},
+        ),
+        Case(
+            "OneHot", "first axis", (whole(1, -1, 3), one(4, np.int64), np.asarray([0, 2], np.float32)), "", {"axis": 0}
+        ),
         Case("ArgMin", "last", (np.asarray([[1, 0, 0]], np.float32),), "", {"axis": 1, "select_last_index": 1}),
     ]
-    for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
+    for op in (
+        "ReduceSum",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceSumSquare",
+    ):
         cases.append(Case(op, "attribute", (x,), "", {"axes": [-1, 1], "keepdims": 0}, opset=11))
         cases.append(Case(op, "input", (x, whole(1, 2)), "", opset=18))
         cases.append(Case(op, "all", (x,), "", {"keepdims": 0}, opset=18))
@@ -93,7 +143,9 @@ def _opsets() -> list[Case]:
         Case("Upsample", "attribute", (image,), "", {"scales": [1.0, 1.0, 2.0, 3.0]}, opset=7),
         Case("Upsample", "linear", (image, np.asarray([1, 1, 2, 2], np.float32)), "", {"mode": "linear"}, opset=9),
         Case("Resize", "opset 10", (image, scales), "", {"mode": "nearest"}, opset=10),
-        Case("Resize", "opset 10 linear", (image, np.asarray([1, 1, 2, 2], np.float32)), "", {"mode": "linear"}, opset=10),
+        Case(
+            "Resize", "opset 10 linear", (image, np.asarray([1, 1, 2, 2], np.float32)), "", {"mode": "linear"}, opset=10
+        ),
         Case("Resize", "smaller", (image, None, np.asarray([1, 1, 0.6, 0.5], np.float32)), "", {"mode": "linear"}),
         Case("Resize", "cubic", (image, None, scales), "", {"mode": "cubic"}),
         Case("Resize", "cubic excluded", (image, None, scales), "", {"mode": "cubic", "exclude_outside": 1}),
@@ -122,10 +174,19 @@ def _space() -> list[Case]:
         ):
             cases.append(Case(op, note, (image,), "", {"kernel_shape": [3, 2], **more}, opset=22))
     cases += [
-        Case("AveragePool", "pads counted", (image,), "", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1, "strides": [2, 2], "ceil_mode": 1}, opset=19),
+        Case(
+            "AveragePool",
+            "pads counted",
+            (image,),
+            "",
+            {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1, "strides": [2, 2], "ceil_mode": 1},
+            opset=19,
+        ),
         Case("MaxPool", "opset 1", (image,), "", {"kernel_shape": [2, 2], "strides": [2, 2]}, opset=8),
         Case("MaxPool", "1d", (real(2, 3, 7),), "", {"kernel_shape": [3], "pads": [1, 1]}),
-        Case("Conv", "uneven pads", (image, real(4, 3, 3, 3), real(4)), "", {"pads": [0, 1, 2, 1], "dilations": [2, 1]}),
+        Case(
+            "Conv", "uneven pads", (image, real(4, 3, 3, 3), real(4)), "", {"pads": [0, 1, 2, 1], "dilations": [2, 1]}
+        ),
         Case("Conv", "cropped", (image, real(4, 3, 3, 3)), "", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
         Case("Conv", "valid", (image, real(4, 3, 3, 3)), "", {"auto_pad": "VALID"}),
     ]
@@ -142,7 +203,9 @@ def _space() -> list[Case]:
     for mode in ("linear", "nearest", "cubic"):
         for padding in ("zeros", "border", "reflection"):
             more = {"mode": mode, "padding_mode": padding, "align_corners": int(padding == "border")}
-            cases.append(Case("GridSample", f"{mode} {padding}", (real(2, 3, 4, 4), real(2, 3, 3, 2)), "", more, opset=20))
+            cases.append(
+                Case("GridSample", f"{mode} {padding}", (real(2, 3, 4, 4), real(2, 3, 3, 2)), "", more, opset=20)
+            )
     return cases
 
 

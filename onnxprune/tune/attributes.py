@@ -23,7 +23,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
             value = value.decode()
         elif isinstance(value, onnx.TensorProto):
             value = to_torch(numpy_helper.to_array(value))
-        elif isinstance(value, (list, tuple)) or hasattr(value, "__iter__") and not isinstance(value, str):
+        elif isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
             value = [v.decode() if isinstance(v, bytes) else v for v in value]
         found[attribute.name] = value
     return found

@@ -52,7 +52,10 @@ def _scan(call: Call, run: Runner) -> tuple[Tensor, ...]:
     state, scanned = given[: len(given) - count], given[len(given) - count :]
     axes = call.integers("scan_input_axes") or [0] * count
     backward = call.integers("scan_input_directions") or [0] * count
-    rows = [x.movedim(axis, 0).flip(0) if back else x.movedim(axis, 0) for x, axis, back in zip(scanned, axes, backward, strict=True)]
+    rows = [
+        x.movedim(axis, 0).flip(0) if back else x.movedim(axis, 0)
+        for x, axis, back in zip(scanned, axes, backward, strict=True)
+    ]
     gathered: list[list[Tensor]] = [[] for _ in range(call.outputs - len(state))]
     for turn in range(len(rows[0])):
         found = run("body", [*state, *(row[turn] for row in rows)])
@@ -61,5 +64,8 @@ def _scan(call: Call, run: Runner) -> tuple[Tensor, ...]:
             kept.append(value)
     out_axes = call.integers("scan_output_axes") or [0] * len(gathered)
     out_back = call.integers("scan_output_directions") or [0] * len(gathered)
-    stacked = [torch.stack(kept[::-1] if back else kept, axis) for kept, axis, back in zip(gathered, out_axes, out_back, strict=True)]
+    stacked = [
+        torch.stack(kept[::-1] if back else kept, axis)
+        for kept, axis, back in zip(gathered, out_axes, out_back, strict=True)
+    ]
     return (*state, *stacked)

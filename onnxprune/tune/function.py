@@ -49,19 +49,19 @@ class Function:
     _by_shape: dict[tuple[tuple[int, ...], ...], Values] = field(default_factory=dict)
     _last: list[tuple[str, ...]] = field(default_factory=list)
 
-    def __call__(self, feeds: Mapping[str, Tensor]) -> Values:
-        """The wanted values.
+    def __call__(self, feeds: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Values:
+        """The wanted values, with other ``parameters`` than its own where they are given.
 
         Raises:
             ModelError: naming the node that torch could not compute on these values.
         """
         try:
-            return self.run(feeds)
+            return self.run(feeds, self.parameters if parameters is None else parameters)
         except Failed as failure:
             raise ModelError(f"tuning cannot run {failure}; leave the model untuned, or report this") from failure
 
-    def run(self, feeds: Mapping[str, Tensor]) -> Values:
-        values: Values = {**self.fixed, **self.parameters}
+    def run(self, feeds: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Values:
+        values: Values = {**self.fixed, **parameters}
         values.update((name, feeds[name]) for name in self.given)
         shapes = tuple(tuple(feeds[name].shape) for name in self.given)
         known = self._by_shape.get(shapes)
@@ -84,6 +84,19 @@ class Function:
                 self._by_shape.clear()
             self._by_shape[shapes] = kept
         return {name: values[name] for name in self.wanted}
+
+    def numbers(self, feeds: Mapping[str, Tensor]) -> int:
+        """How many numbers a run on ``feeds`` computes, per sample: a measure of the memory of a step."""
+        total = 0
+        values: Values = {**self.fixed, **self.parameters, **feeds}
+        with torch.no_grad():
+            for place, step in enumerate(self.steps):
+                made = run_step(step, values, self.device)
+                values.update(made)
+                total += sum(value.numel() for value in made.values())
+                for name in self._last[place]:
+                    values.pop(name, None)
+        return total
 
 
 def build(
@@ -108,7 +121,11 @@ def build(
     # A trained constant is a parameter, wherever it is stored.
     steps = [step for step in steps if not parameters.keys() >= set(step.outputs)]
     levels = levels_of(Block(block.inputs, block.outputs, tuple(steps)), names, [*parameters, *given])
-    fixed = {n: _stored(graph, n, device) for n in _read_names(steps, wanted) if n in graph.constants and n not in parameters and n not in given}
+    fixed = {
+        n: _stored(graph, n, device)
+        for n in _read_names(steps, wanted)
+        if n in graph.constants and n not in parameters and n not in given
+    }
     rest = []
     with torch.no_grad():
         for step in steps:
@@ -178,19 +195,29 @@ def run_step(step: Step, values: Mapping[str, Tensor], device: torch.device) -> 
             found: object = run_control(call, lambda name, given: _run_block(step.blocks[name], given, values, device))
         else:
             if device.type != "cpu":
-                call = Call(call.op, call.opset, _together(inputs, step.entry.host, device), call.attributes, call.outputs)
+                call = Call(
+                    call.op, call.opset, _together(inputs, step.entry.host, device), call.attributes, call.outputs
+                )
             found = step.entry.run(call)
     except Failed:
         raise
     except Unsupported as reason:
         raise Failed(step, str(reason)) from reason
     except Exception as error:
-        raise Failed(step, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
+        raise Failed(
+            step, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        ) from error
     outputs = found if isinstance(found, tuple) else (found,)
-    return {name: value for name, value in zip(step.outputs, outputs, strict=False) if name is not None and value is not None}
+    return {
+        name: value
+        for name, value in zip(step.outputs, outputs, strict=False)
+        if name is not None and value is not None
+    }
 
 
-def _run_block(block: Block, given: Sequence[Tensor], outer: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
+def _run_block(
+    block: Block, given: Sequence[Tensor], outer: Mapping[str, Tensor], device: torch.device
+) -> list[Tensor]:
     values: Values = {**outer, **dict(zip(block.inputs, given, strict=True))}
     for step in block.steps:
         # Constants are there already, some of them trained.
@@ -199,10 +226,10 @@ def _run_block(block: Block, given: Sequence[Tensor], outer: Mapping[str, Tensor
     return [values[name] for name in block.outputs]
 
 
-def _together(inputs: tuple[Tensor | None, ...], host: Collection[int], device: torch.device) -> tuple[Tensor | None, ...]:
+def _together(
+    inputs: tuple[Tensor | None, ...], host: Collection[int], device: torch.device
+) -> tuple[Tensor | None, ...]:
     """On the device where any of them is, but what is read as numbers."""
     if not any(x is not None and x.device.type == device.type for x in inputs):
         return inputs
-    return tuple(
-        None if x is None else x.cpu() if slot in host else x.to(device) for slot, x in enumerate(inputs)
-    )
+    return tuple(None if x is None else x.cpu() if slot in host else x.to(device) for slot, x in enumerate(inputs))

@@ -32,7 +32,7 @@ class Levels:
 
 def levels_of(block: Block, fixed: Collection[str], trained: Collection[str]) -> Levels:
     """``fixed``: constants that are not trained.  What is ``trained`` or fed depends on data."""
-    found = Levels({name: Level.FIXED for name in fixed})
+    found = Levels(dict.fromkeys(fixed, Level.FIXED))
     found.level.update((name, Level.DATA) for name in trained)
     _walk(block, found, frozenset(trained))
     return found
@@ -67,10 +67,18 @@ def _told(step: Step, found: Levels) -> tuple[Level, bool, bool]:
         inside = [v for block in step.blocks.values() for v in block.outputs]
         level = max([level, *(found.of(v) for v in inside)])
         told = step.node.op == "If" and found.of(step.inputs[0]) < Level.DATA
-        return level, sized and told and not any(v in found.unsized for v in inside), chosen or any(v in found.chosen for v in inside)
+        return (
+            level,
+            sized and told and not any(v in found.unsized for v in inside),
+            chosen or any(v in found.chosen for v in inside),
+        )
     if step.entry is None:
         return Level.DATA, False, True
     for slot in step.entry.host:
         if slot < len(step.inputs) and found.of(step.inputs[slot]) == Level.DATA:
             sized = False
-    return level, sized and not (step.entry.data_sized and level == Level.DATA), chosen or (step.entry.chooses and level == Level.DATA)
+    return (
+        level,
+        sized and not (step.entry.data_sized and level == Level.DATA),
+        chosen or (step.entry.chooses and level == Level.DATA),
+    )

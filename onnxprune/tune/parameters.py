@@ -46,7 +46,24 @@ WEIGHTS = {
 SCALES = {"Add": (0, 1), "Sub": (0, 1), "Mul": (0, 1), "Div": (0, 1)}
 #: What moves positions about: a constant behind it tells places (anchors, strides), not channels.
 MOVES = frozenset(
-    "Reshape Slice Split Concat Transpose Gather GatherND GatherElements Flatten Expand Tile Unsqueeze Squeeze Pad Resize Cast".split()
+    [
+        "Reshape",
+        "Slice",
+        "Split",
+        "Concat",
+        "Transpose",
+        "Gather",
+        "GatherND",
+        "GatherElements",
+        "Flatten",
+        "Expand",
+        "Tile",
+        "Unsqueeze",
+        "Squeeze",
+        "Pad",
+        "Resize",
+        "Cast",
+    ]
 )
 #: Integers become floats here; what is behind stays as it is.
 INTEGERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
@@ -69,9 +86,9 @@ def integer_weights(graph: Graph) -> tuple[str, ...]:
     """Value ids of weights that are kept as integers, which tuning leaves as they are."""
     found: dict[str, None] = {}
     for node in graph.nodes:
-        if node.op == "DequantizeLinear" and node.inputs and node.inputs[0] in graph.constants:
-            if graph.constants[node.inputs[0]].ndim > 1:
-                found.setdefault(node.inputs[0])
+        stored = node.inputs[0] if node.op == "DequantizeLinear" and node.inputs else None
+        if stored is not None and stored in graph.constants and graph.constants[stored].ndim > 1:
+            found.setdefault(stored)
     return tuple(found)
 
 
@@ -87,7 +104,7 @@ def _slots(graph: Graph, node: Node) -> Iterator[int]:
 def _is_scale(graph: Graph, value: str | None, other: str | None) -> bool:
     """Whether ``value`` is a vector beside ``other``, which was computed and not merely moved."""
     array = graph.constants.get(value or "")
-    if array is None or sum(size > 1 for size in array.shape) != 1 or other not in graph.producer:
+    if array is None or sum(size > 1 for size in array.shape) != 1 or other is None or other not in graph.producer:
         return False
     maker = graph.nodes[graph.producer[other]]
     return maker.op not in MOVES and maker.op != "Constant"

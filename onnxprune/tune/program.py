@@ -90,7 +90,9 @@ def _step(graph: Graph, node: Node) -> Step:
         return Step(node, None, {}, opset, blocks, "tuning knows no gradient of it")
     inner = next((s for block in blocks.values() for s in block.steps if s.entry is None), None)
     if inner is not None:
-        return Step(node, None, {}, opset, blocks, f"its body holds {inner.node.op} '{inner.node.label}': {inner.missing}")
+        return Step(
+            node, None, {}, opset, blocks, f"its body holds {inner.node.op} '{inner.node.label}': {inner.missing}"
+        )
     try:
         return Step(node, entry, attributes_of(node.proto), opset, blocks)
     except Unsupported as reason:

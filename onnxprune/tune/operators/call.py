@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-Result = Tensor | tuple[Tensor | None, ...]
+Result: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
 
 
 class Unsupported(Exception):

@@ -82,7 +82,11 @@ def transpose(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, pads: 
     else:
         before, after = _transposed_pads(call, x, weight.shape[2:], extra)
     group = call.integer("group", 1)
-    if before == after and min(before) >= 0 and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+    if (
+        before == after
+        and min(before) >= 0
+        and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True))
+    ):
         return BACKWARD[rank](x, weight, bias, strides, before, extra, group, dilations)
     whole = BACKWARD[rank](x, weight, None, strides, 0, 0, group, dilations)
     whole = padded(whole, [-b for b in before], [e - a for e, a in zip(extra, after, strict=True)])

@@ -22,7 +22,11 @@ def _gather(call: Call) -> Tensor:
     axis = positive_axis(call.integer("axis", 0), x.dim())
     index = _counted(call.need(1), x.shape[axis]).to(x.device)
     if not index.dim():
-        return x.select(axis, int(index)) if index.device.type == "cpu" else x.index_select(axis, index[None]).squeeze(axis)
+        return (
+            x.select(axis, int(index))
+            if index.device.type == "cpu"
+            else x.index_select(axis, index[None]).squeeze(axis)
+        )
     return x.index_select(axis, index.reshape(-1)).reshape(x.shape[:axis] + index.shape + x.shape[axis + 1 :])
 
 

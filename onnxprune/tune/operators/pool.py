@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 from onnxprune.tune.operators.call import Call, Entry, Table, Unsupported, standard
 from onnxprune.tune.operators.space import padded, pads_of, window
 
-LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+LARGEST: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 MEAN = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -80,7 +81,9 @@ def _mean(call: Call) -> Tensor:
     if call.integer("count_include_pad", 0):
         # What only completes the last window is no padding.
         counted = [min(a, r) for a, r in zip(after, reach, strict=True)]
-        ones = padded(padded(ones, before, counted, 1.0), [0] * len(kernel), [r - c for r, c in zip(reach, counted, strict=True)])
+        ones = padded(
+            padded(ones, before, counted, 1.0), [0] * len(kernel), [r - c for r, c in zip(reach, counted, strict=True)]
+        )
     else:
         ones = padded(ones, before, reach)
     return sums / _summed(ones, kernel, strides, dilations)

@@ -15,7 +15,14 @@ Act = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 #: Numbers that an activation takes, in this order, from activation_alpha and activation_beta.
-_TAKES = {"LeakyRelu": (0.01,), "Elu": (1.0,), "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "ScaledTanh": (1.0, 1.0), "Affine": (1.0, 0.0)}
+_TAKES = {
+    "LeakyRelu": (0.01,),
+    "Elu": (1.0,),
+    "ThresholdedRelu": (1.0,),
+    "HardSigmoid": (0.2, 0.5),
+    "ScaledTanh": (1.0, 1.0),
+    "Affine": (1.0, 0.0),
+}
 
 
 def _activations(call: Call, direction: int) -> list[Act]:

@@ -34,7 +34,11 @@ def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 def _mean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     if x.is_floating_point():
         return x.mean(axes, keep)
-    return torch.div(x.sum(axes, keep), x.sum(axes, keep).new_tensor(x.numel() // max(x.sum(axes, keep).numel(), 1)), rounding_mode="trunc").to(x.dtype)
+    return torch.div(
+        x.sum(axes, keep),
+        x.sum(axes, keep).new_tensor(x.numel() // max(x.sum(axes, keep).numel(), 1)),
+        rounding_mode="trunc",
+    ).to(x.dtype)
 
 
 def _best(call: Call, largest: bool) -> Tensor:
@@ -50,7 +54,11 @@ def _running(call: Call, function: Callable[[Tensor, int], Tensor]) -> Tensor:
     x = call.x.flip(axis) if call.integer("reverse", 0) else call.x
     y = function(x, axis)
     if call.integer("exclusive", 0):
-        first = torch.zeros_like(y.narrow(axis, 0, 1)) if function is torch.cumsum else torch.ones_like(y.narrow(axis, 0, 1))
+        first = (
+            torch.zeros_like(y.narrow(axis, 0, 1))
+            if function is torch.cumsum
+            else torch.ones_like(y.narrow(axis, 0, 1))
+        )
         y = torch.cat([first, y.narrow(axis, 0, y.shape[axis] - 1)], axis)
     return (y.flip(axis) if call.integer("reverse", 0) else y).to(call.x.dtype)
 

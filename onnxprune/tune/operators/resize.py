@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,49 +14,51 @@ from torch import Tensor
 from onnxprune.tune.operators.call import Call, Entry, Table, Unsupported, standard
 
 Array = np.ndarray
+#: coordinate_transformation_mode -> (output positions, outputs, inputs, scale) -> input positions.
+PLACES: dict[str, Callable[[Array, int, int, float], Array]] = {
+    "asymmetric": lambda x, size, length, scale: x / scale,
+    "align_corners": lambda x, size, length, scale: x * (length - 1) / max(size - 1, 1),
+    "half_pixel": lambda x, size, length, scale: (x + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda x, size, length, scale: (x + 0.5) / scale - 0.5 if size > 1 else x * 0,
+    "tf_half_pixel_for_nn": lambda x, size, length, scale: (x + 0.5) / scale,
+    "half_pixel_symmetric": lambda x, size, length, scale: (
+        length / 2 * (1 - size / (scale * length)) + (x + 0.5) / scale - 0.5
+    ),
+}
 
 
 def _places(size: int, length: int, scale: float, how: str) -> Array:
     """Where in the input, of ``length``, each of ``size`` outputs lies (ONNX, Resize, coordinate_transformation_mode)."""
     x = np.arange(size, dtype=np.float64)
-    if how == "asymmetric":
-        return x / scale
-    if how == "align_corners":
-        return x * (length - 1) / (size - 1) if size > 1 else np.zeros(size)
-    if how == "pytorch_half_pixel":
-        return (x + 0.5) / scale - 0.5 if size > 1 else np.zeros(size)
-    if how == "tf_half_pixel_for_nn":
-        return (x + 0.5) / scale
-    if how == "half_pixel_symmetric":
-        adjusted = size / (scale * length)
-        return length / 2 * (1 - adjusted) + (x + 0.5) / scale - 0.5
-    if how == "half_pixel":
-        return (x + 0.5) / scale - 0.5
-    raise Unsupported(f"coordinate_transformation_mode {how}")
+    if how not in PLACES:
+        raise Unsupported(f"coordinate_transformation_mode {how}")
+    return np.asarray(PLACES[how](x, size, length, scale))
 
 
 def _nearest(places: Array, how: str) -> Array:
     if how == "floor":
-        return np.floor(places)
+        return np.asarray(np.floor(places))
     if how == "ceil":
-        return np.ceil(places)
+        return np.asarray(np.ceil(places))
     if how == "round_prefer_ceil":
-        return np.floor(places + 0.5)
-    return np.ceil(places - 0.5)
+        return np.asarray(np.floor(places + 0.5))
+    return np.asarray(np.ceil(places - 0.5))
 
 
 def _shares(apart: Array, mode: str, a: float) -> Array:
     """What an input at distance ``apart`` gives: a hat, or Keys' cubic (1981) with parameter ``a``."""
     apart = np.abs(apart)
     if mode == "linear":
-        return np.maximum(1 - apart, 0)
+        return np.asarray(np.maximum(1 - apart, 0))
     near = ((a + 2) * apart - (a + 3)) * apart * apart + 1
     far = ((a * apart - 5 * a) * apart + 8 * a) * apart - 4 * a
     return np.where(apart <= 1, near, np.where(apart < 2, far, 0.0))
 
 
 @lru_cache(maxsize=256)
-def _matrix(size: int, length: int, scale: float, mode: str, how: str, nearest: str, a: float, exclude: bool, smooth: bool) -> Array:
+def _matrix(
+    size: int, length: int, scale: float, mode: str, how: str, nearest: str, a: float, exclude: bool, smooth: bool
+) -> Array:
     """(size, length)."""
     places = _places(size, length, scale, how)
     found = np.zeros((size, length))
@@ -99,7 +102,10 @@ def _sizes(call: Call, axes: list[int]) -> tuple[list[int], list[float]]:
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
             return [int(ratio * n + 0.5) for n in space], [ratio] * len(space)
         return wanted, ratios
-    scales = [float(v) for v in (stated if stated is not None else [] if given is None else given.tolist())]  # type: ignore[attr-defined]
+    if stated is None:
+        stated = [] if given is None else given.tolist()
+    assert isinstance(stated, Sequence)
+    scales = [float(v) for v in stated]
     return [math.floor(np.float32(s) * n) for s, n in zip(scales, space, strict=True)], scales
 
 
@@ -120,7 +126,10 @@ def _resize(call: Call) -> Tensor:
     moved.sort(key=lambda pair: pair[0])
     if call.x.dim() == 4 and mode == "nearest" and [axis for axis, _ in moved] == [2, 3]:
         factors = [len(m) // m.shape[1] for _, m in moved]
-        if all(np.array_equal(m, np.repeat(np.eye(m.shape[1]), f, axis=0)) for f, (_, m) in zip(factors, moved, strict=True)):
+        if all(
+            np.array_equal(m, np.repeat(np.eye(m.shape[1]), f, axis=0))
+            for f, (_, m) in zip(factors, moved, strict=True)
+        ):
             return F.interpolate(call.x, scale_factor=[float(f) for f in factors], mode="nearest")
     y = call.x
     for axis, matrix in moved:
