@@ -41,7 +41,7 @@ def find(context: Context, orders: Sequence[Pricing], evaluator: Evaluator, opti
 
 
 def _found(trials: Trials) -> Found:
-    kind, value = trials.options.budget.kind, trials.options.budget.value
+    kind, value = trials.options.goal.kind, trials.options.goal.value
     if kind == "max_drop":
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     if kind == "latency":
