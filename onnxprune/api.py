@@ -48,7 +48,7 @@ from onnxprune.runtime.release import release_memory
 from onnxprune.search.find import find
 from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 from onnxprune.verify import verify
 
 Array = np.ndarray
