@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxprune.api import analyse, apply, compare, inspect, prune, why
-    from onnxprune.checkpoint import torch_plan
     from onnxprune.errors import OnnxPruneError
     from onnxprune.plan import Plan
     from onnxprune.result import Comparison, Inspection, Report, Result
+    from onnxprune.surgery.checkpoint import torch_plan
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "inspect": "api",
     "prune": "api",
     "why": "api",
-    "torch_plan": "checkpoint",
+    "torch_plan": "surgery.checkpoint",
     "OnnxPruneError": "errors",
     "Plan": "plan",
     "Comparison": "result",

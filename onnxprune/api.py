@@ -9,63 +9,51 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
 from onnxprune import metrics
-from onnxprune.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
 from onnxprune.budget.cost import count_parameters, macs, sizes
-from onnxprune.budget.target import UNASKED, UNASKED_ERROR, Budget
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.choose import plan_of, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.describe import (
-    choice_lines,
-    group_rows,
-    loosening_notes,
-    operator_shares,
-    outlook,
-    prunable_share,
-    reading_notes,
-)
+from onnxprune.engine.release import release_memory
 from onnxprune.errors import BudgetError, DataError, ModelError, PlanError, VerificationError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
-from onnxprune.judge import Judge, judge
 from onnxprune.latency.operators import operator_times
 from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
 from onnxprune.latency.table import read_table
 from onnxprune.linear.form import layers
 from onnxprune.options import AUTO, Options
-from onnxprune.outline import layer_rows
+from onnxprune.pipeline.allocation import plan_of, price, rank
+from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
+from onnxprune.pipeline.notes import ALIKE, NO_SCORES, UNFITTED, loosening_notes, reading_notes
+from onnxprune.pipeline.search.find import find
+from onnxprune.pipeline.setup import Context, engine_of, samples_of, set_up, specs_of
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
+from onnxprune.report.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
+from onnxprune.report.describe import (
+    choice_lines,
+    group_rows,
+    operator_shares,
+    outlook,
+    prunable_share,
+)
+from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
-from onnxprune.runtime.release import release_memory
-from onnxprune.search.find import find
-from onnxprune.study import Study, engine_of, samples_of, specs_of, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.verify import verify
+from onnxprune.target import UNASKED, UNASKED_ERROR, Budget
+from onnxprune.verify.checks import verify
 
 Array = np.ndarray
 #: Calibration samples on which a result is run and held against the masked original.
 VERIFY_SAMPLES = 4
-ALIKE = (
-    "the model answers all {} samples alike, so that --max-drop sees no harm in any cut: {}, or say how much may go, "
-    "such as --macs 0.7"
-)
-UNFITTED = (
-    "a plan holds no weights: the model is cut, but not refitted to what it computed before; train it on, or use what "
-    "'onnxprune prune' wrote"
-)
-NO_SCORES = (
-    "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
-    "--eval takes a metric of your own"
-)
 
 
 def prune(
@@ -149,10 +137,10 @@ def _prune(
     loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
 ) -> Result:
     clock = Clock()
-    work = study(loaded, data, options)
+    context = set_up(loaded, data, options)
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
-    scale = judge(work, options.evaluate)
-    work, labelled = _labelled(work, scale, options)
+    scale = evaluator_for(context, options.evaluate)
+    context, labelled = _labelled(context, scale, options)
     # The very object: who asks for as much with --max-drop 0.01 gets that.
     if options.budget is UNASKED and scale.relative:
         options = replace(options, budget=UNASKED_ERROR)
@@ -161,67 +149,67 @@ def _prune(
         options = replace(options, effort="fast")
     if options.latency_table is not None:
         read_table(options.latency_table)
-    odd = metrics.suspicious(scale.outputs, scale.reference, work.holdout.count, scale.kind)
+    odd = metrics.suspicious(scale.outputs, scale.reference, context.holdout.count, scale.kind)
     alike = len(odd) == len(scale.outputs) and options.evaluate is None
     if data is not None:
-        work = replace(work, notes=work.notes + odd)
+        context = replace(context, notes=context.notes + odd)
     if alike and options.budget.kind == "max_drop":
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
-        work = replace(work, notes=(*work.notes, ALIKE.format(*which)))
+        context = replace(context, notes=(*context.notes, ALIKE.format(*which)))
     if options.test is not None and not metrics.is_scores(scale.reference):
-        work = replace(work, notes=(*work.notes, NO_SCORES))
-    for note in work.notes:
+        context = replace(context, notes=(*context.notes, NO_SCORES))
+    for note in context.notes:
         progress.note(note)
     clock.mark("couple")
-    rankings, grams = rank(work, options, progress)
+    rankings, grams = rank(context, options, progress)
     clock.mark("calibrate")
     release_memory()
-    orders = price(work, options, rankings, grams, progress)
+    orders = price(context, options, rankings, grams, progress)
     clock.mark("select")
     release_memory()
-    found = find(work, orders, scale, options, progress)
-    chosen, steps, select = found.candidate, found.steps, found.choices.select
-    curves = group_curves(work, found.choices.curves)
+    found = find(context, orders, scale, options, progress)
+    chosen, steps, select = found.candidate, found.steps, found.pricing.select
+    curves = group_curves(context, found.pricing.curves)
     # Second moments outweigh the model where layers are wide, and nothing reads them any more.
     del rankings, grams, orders, found
     release_memory()
     for note in chosen.notes:
         progress.note(note)
     clock.mark("refit")
-    checks = _verified(work, chosen.keep, chosen.model, progress)
+    checks = _verified(context, chosen.keep, chosen.model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes)
-    report = account(work, outcome, labelled, target, replace(options, select=select), clock)
+    report = account(context, outcome, labelled, target, replace(options, select=select), clock)
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
-    return Result(chosen.model, plan_of(work, chosen.keep), closed(report, written, clock), target)
+    return Result(chosen.model, plan_of(context, chosen.keep), closed(report, written, clock), target)
 
 
-def _labelled(work: Study, scale: Judge, options: Options) -> tuple[Study, Dataset]:
-    """The data for the accuracy, and the study with a note where labels that came with ``data`` cannot be used.
+def _labelled(context: Context, scale: Evaluator, options: Options) -> tuple[Context, Dataset]:
+    """The data for the accuracy, and the context with a note where labels that came with ``data`` cannot be used.
 
     Raises:
         DataError: where those that were asked for cannot be.
     """
-    found = labelled_data(options, work.holdout)
+    found = labelled_data(options, context.holdout)
     if found.labels is None:
-        return work, found
+        return context, found
     try:
         metrics.check_labels(scale.reference, found.labels)
     except DataError as error:
         if options.test is not None:
             raise
         # Folders may be named by numbers, such as years, that are no classes.
-        work = replace(work, notes=(*work.notes, f"no accuracy is measured: {error}"))
+        context = replace(context, notes=(*context.notes, f"no accuracy is measured: {error}"))
         found = replace(found, labels=None)
-    return work, found
+    return context, found
 
 
-def _verified(work: Study, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:
+def _verified(context: Context, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:
     progress.stage("verify", None)
-    feeds = next(work.fit.batches(VERIFY_SAMPLES))
-    checks = verify(work.coupling, keep, model, work.loaded.complaints, feeds, work.engine)
+    feeds = next(context.fit.batches(VERIFY_SAMPLES))
+    checks = verify(context.coupling, keep, model, context.loaded.complaints, feeds, context.engine)
     if not checks.passed:
         raise VerificationError("the result failed verification and was not written: " + "; ".join(checks.complaints))
     return checks
@@ -255,16 +243,16 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     check_writable(output, path)
     clock = Clock()
     read = Plan.read(plan)
-    work = study(load(path), None, replace(options, rules=read.rules))
-    # Made-up inputs serve to run the result here, not to choose or to judge anything.
-    work = replace(work, notes=(*reading_notes(work.loaded, work.coupling), UNFITTED))
+    context = set_up(load(path), None, replace(options, rules=read.rules))
+    # Made-up inputs serve to run the result here, not to choose or to evaluator anything.
+    context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
     clock.mark("couple")
-    model, keep = _applied(work.loaded, work.coupling, read)
-    checks = _verified(work, keep, model, progress)
+    model, keep = _applied(context.loaded, context.coupling, read)
+    checks = _verified(context, keep, model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    report = account(work, Outcome(keep, model, None, checks), work.holdout, output, options, clock)
-    return closed(report, save(model, output, work.loaded.external), clock)
+    report = account(context, Outcome(keep, model, None, checks), context.holdout, output, options, clock)
+    return closed(report, save(model, output, context.loaded.external), clock)
 
 
 def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:

@@ -14,7 +14,7 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: several times the allowance: of 12 G multiply-accumulates and 100 groups by default, or 60 G and 20.
 LEAST_PROBES, FINE_PROBES, MOST_PROBES = 8, 32, 128
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
-#: Latenesses (:func:`onnxprune.choose.within`) to try, the likeliest first, and the one to take untried.
+#: Latenesses (:func:`onnxprune.pipeline.allocation.within`) to try, the likeliest first, and the one to take untried.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
 #: Orders of channels worth trying against each other; the one to trust where that is too much, or asks for too much.
 RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)

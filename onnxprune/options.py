@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.budget.target import UNASKED, Budget
 from onnxprune.errors import OptionError
+from onnxprune.target import UNASKED, Budget
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import singledispatch
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
 from onnxprune.plan import Plan
+from onnxprune.target import Budget
 
 #: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
 Seen = Literal["held out", "made up", "alike"]
+
+
+@singledispatch
+def page(value: object) -> str:
+    """How a notebook shows ``value``: HTML.  :mod:`onnxprune.report.notebook` has the pages."""
+    raise NotImplementedError(type(value).__name__)
+
+
+@singledispatch
+def summary(value: object) -> str:
+    """``value`` in one line, for a Python prompt."""
+    raise NotImplementedError(type(value).__name__)
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on.
+    drop was measured on; ``budget``: what was asked for.
     """
 
     model: str
@@ -152,12 +166,10 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
+    budget: Budget | None = None
 
     def _repr_html_(self) -> str:
-        # Notebooks ask the value itself; only then is the report's machinery loaded.
-        from onnxprune.report.html import frame, render
-
-        return frame(render(self, None))
+        return page(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +182,10 @@ class Result:
     path: Path | None = None
 
     def __repr__(self) -> str:
-        from onnxprune.report.wording import verdict
-
-        return f"<onnxprune.Result {verdict(self.report)}>"
+        return summary(self)
 
     def _repr_html_(self) -> str:
-        from onnxprune.report.html import frame, render
-
-        return frame(render(self.report, self.plan.to_json()))
+        return page(self)
 
 
 @dataclass(frozen=True)
@@ -211,9 +219,7 @@ class Inspection:
     outlook: tuple[Outlook, ...] = ()
 
     def _repr_html_(self) -> str:
-        from onnxprune.report.html import frame, render_inspection
-
-        return frame(render_inspection(self))
+        return page(self)
 
 
 @dataclass(frozen=True)
@@ -245,6 +251,4 @@ class Comparison:
     seen: Seen = "held out"
 
     def _repr_html_(self) -> str:
-        from onnxprune.report.html import frame, render_comparison
-
-        return frame(render_comparison(self), "24rem")
+        return page(self)

@@ -15,8 +15,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine.probe import plausible_feeds
 from onnxprune.graph.inputs import input_shapes
-from onnxprune.runtime.probe import plausible_feeds
 from onnxprune.surgery.cut import cut, mask
 from onnxprune.surgery.sweep import sweep
 

@@ -14,10 +14,10 @@ import onnxprune
 from onnxprune.cli import main
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.open import couple
+from onnxprune.engine.session import Engine
 from onnxprune.errors import PlanError
 from onnxprune.plan import Plan
-from onnxprune.runtime.session import Engine
-from onnxprune.verify import verify
+from onnxprune.verify.checks import verify
 
 WIDTH, HIDDEN = 16, 24
 

@@ -15,11 +15,11 @@ from graphs import pruned, random_keep, relative_error, run
 
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import tell
+from onnxprune.engine.probe import plausible_feeds
 from onnxprune.graph.inputs import input_shapes
 from onnxprune.graph.load import load
-from onnxprune.runtime.probe import plausible_feeds
 from onnxprune.surgery.cut import mask
-from onnxprune.verify import signature
+from onnxprune.verify.checks import signature
 
 ASSETS = os.environ.get("ONNXPRUNE_ASSETS", "")
 MODELS = sorted(Path(ASSETS).rglob("*.onnx")) if ASSETS else []

@@ -21,9 +21,9 @@ from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
 from onnxprune.budget.sensitivity import TINY, interpolate
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine.probe import plausible_feeds
+from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.errors import BudgetError
-from onnxprune.runtime.probe import plausible_feeds
-from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 

@@ -17,13 +17,13 @@ import onnx
 import pytest
 from graphs import Sketch
 
-from onnxprune.budget.target import Budget
 from onnxprune.calibration.preprocess import PRESETS
 from onnxprune.cli import main
 from onnxprune.cli.entry import COMMANDS, HELP
 from onnxprune.errors import BudgetError, OnnxPruneError, VerificationError
 from onnxprune.options import Options
 from onnxprune.report import wording
+from onnxprune.target import Budget
 
 
 class Engine(ModuleType):

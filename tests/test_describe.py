@@ -9,9 +9,10 @@ import pytest
 from graphs import Sketch
 
 import onnxprune
-from onnxprune.choose import nothing_reason
+from onnxprune.coupling.locks import lock_text
 from onnxprune.coupling.open import couple
-from onnxprune.describe import choice_lines, group_rows, lock_text, prunable_share
+from onnxprune.pipeline.allocation import nothing_reason
+from onnxprune.report.describe import choice_lines, group_rows, prunable_share
 
 
 def classifier(last: str) -> Sketch:

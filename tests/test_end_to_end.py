@@ -23,8 +23,8 @@ import onnxprune
 from onnxprune.budget.cost import count_parameters
 from onnxprune.cli import main
 from onnxprune.cli.entry import COMMANDS
+from onnxprune.pipeline.search import latency
 from onnxprune.result import Change
-from onnxprune.search import latency
 
 MODELS = Path(__file__).parents[1] / "models"
 DEMO, CALIB, TEST = (MODELS / name for name in ("demo.onnx", "calib.npz", "test.npz"))

@@ -10,10 +10,10 @@ from test_refit import CASES, error, layer_of, refitted, table
 
 from onnxprune.progress import Silent
 from onnxprune.refit.cut_layer import CutLayer
+from onnxprune.refit.free import FreeLayer
 from onnxprune.refit.hidden import DEPTH, stretches
 from onnxprune.refit.refine import Part, _carried, _slope
 from onnxprune.refit.sequential import refit
-from onnxprune.runtime.free import FreeLayer
 from onnxprune.surgery.cut import cut
 
 

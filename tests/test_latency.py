@@ -328,7 +328,7 @@ def test_the_loop_closes_on_what_is_measured(skew: float, monkeypatch: pytest.Mo
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache, "measure", lambda document, *rest: proportional(document))
-    monkeypatch.setattr("onnxprune.search.latency.compare_latency", paired)
+    monkeypatch.setattr("onnxprune.pipeline.search.latency.compare_latency", paired)
     result = prune(DEMO, None, latency=asked, refit="none", samples=16, threads=1)
     ratio = (weight_of(result.model) / weight_of(onnx.load(DEMO))) ** skew
     assert asked * 0.8 <= ratio <= asked
@@ -343,7 +343,7 @@ def weight_of(model: onnx.ModelProto) -> float:
 def test_a_latency_out_of_reach_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache, "measure", lambda document, *rest: proportional(document))
-    monkeypatch.setattr("onnxprune.search.latency.compare_latency", lambda *_: (Change(1.0, 0.9), (0.0, 0.0)))
+    monkeypatch.setattr("onnxprune.pipeline.search.latency.compare_latency", lambda *_: (Change(1.0, 0.9), (0.0, 0.0)))
     with pytest.raises(BudgetError, match=r"a latency of 0.3 cannot be reached: .* 0.90 of the original"):
         prune(DEMO, None, latency=0.3, refit="none", samples=16, threads=1)
 

@@ -13,13 +13,13 @@ from graphs import Sketch
 
 import onnxprune
 from onnxprune import metrics
+from onnxprune.engine.session import Engine
 from onnxprune.errors import DataError
-from onnxprune.judge import SessionRunner, own_drop
+from onnxprune.pipeline.evaluator import SessionRunner, own_drop
 from onnxprune.report.document import of_report, to_text
 from onnxprune.report.html import render
 from onnxprune.report.wording import verdict
 from onnxprune.result import SearchStep
-from onnxprune.runtime.session import Engine
 
 GENERATOR = np.random.default_rng(0)
 SCORES = GENERATOR.normal(size=(16, 5))

@@ -15,7 +15,7 @@ from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.verify import _worst
+from onnxprune.verify.checks import _worst
 
 
 def _keep_first(model: onnx.ModelProto, counts: dict[str, int]) -> onnx.ModelProto:

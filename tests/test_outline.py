@@ -8,9 +8,9 @@ import pytest
 from graphs import Sketch, random_keep
 
 from onnxprune.coupling.open import couple
-from onnxprune.describe import LEFT_OUT
-from onnxprune.outline import layer_rows
+from onnxprune.report.describe import LEFT_OUT
 from onnxprune.report.lanes import LINE, MOST, lanes
+from onnxprune.report.outline import layer_rows
 from onnxprune.result import LayerRow
 
 

@@ -13,11 +13,11 @@ from graphs import Sketch, random_keep
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.errors import PlanError
 from onnxprune.plan import Cut, Plan, fingerprint, from_ranges, to_ranges
+from onnxprune.surgery.checkpoint import tensor_cuts
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads(files("onnxprune").joinpath("plan.schema.json").read_text(encoding="utf-8"))

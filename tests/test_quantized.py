@@ -22,9 +22,9 @@ from onnxruntime.quantization import (
 import onnxprune
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
-from onnxprune.describe import reading_notes
 from onnxprune.graph.load import load
 from onnxprune.linear.stored import real_values
+from onnxprune.pipeline.notes import reading_notes
 from onnxprune.selection.base import evidence
 from onnxprune.surgery.cut import cut, mask
 

@@ -14,9 +14,9 @@ from onnx import helper as oh
 import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.graph.load import load
 from onnxprune.graph.save import save
-from onnxprune.runtime.session import Engine, open_session
 from onnxprune.surgery.cut import cut
 
 
@@ -406,9 +406,9 @@ def test_a_model_too_large_for_one_message_is_handed_over_in_parts(monkeypatch: 
     s.output(s.op("MatMul", x, s.weight(40, 5)), ["n", 5])
     model, feeds = s.model(), {"x": np.ones((2, 3), np.float32)}
     whole = run(model, feeds)
-    monkeypatch.setattr("onnxprune.runtime.session.ONE_PIECE", 500)
-    monkeypatch.setattr("onnxprune.runtime.session.LARGE", 100)
-    monkeypatch.setattr("onnxprune.verify.ONE_PIECE", 500)
+    monkeypatch.setattr("onnxprune.engine.session.ONE_PIECE", 500)
+    monkeypatch.setattr("onnxprune.engine.session.LARGE", 100)
+    monkeypatch.setattr("onnxprune.verify.checks.ONE_PIECE", 500)
     assert model.ByteSize() > 500
     [parts] = open_session(model, Engine(threads=1)).run(None, feeds)
     assert np.array_equal(parts, whole[0])

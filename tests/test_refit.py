@@ -14,16 +14,17 @@ from onnx import TensorProto
 from workbench import OPTIONS, Bench, bench, correlated
 
 import onnxprune
-from onnxprune import attempt, metrics
-from onnxprune.choose import price
-from onnxprune.judge import SessionRunner, judge
+from onnxprune import metrics
+from onnxprune.calibration.outputs import outputs_of
+from onnxprune.engine.session import open_session
 from onnxprune.linear.form import Layer
+from onnxprune.pipeline import candidate as attempt
+from onnxprune.pipeline.allocation import price
+from onnxprune.pipeline.evaluator import SessionRunner, evaluator_for
 from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, fit
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.refit.targets import target_of
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.session import open_session
 from onnxprune.surgery.cut import cut
 
 
@@ -210,7 +211,7 @@ def test_a_fit_that_held_out_rows_do_not_confirm_is_rejected() -> None:
 def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on = table("conv-bias")
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
-    (choices,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
+    (pricing,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
     feeds = next(on.work.holdout.batches(16))
     (wanted,) = run(on.coupling.graph.model, feeds)
 
@@ -218,11 +219,11 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         (got,) = runner(feeds).values()
         return -float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
 
-    fair = judge(on.work, nearness)
-    sound = attempt.attempt(on.work, choices, counts, fair, OPTIONS, Silent())
+    fair = evaluator_for(on.work, nearness)
+    sound = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
     assert sound.refits
     assert not sound.notes
-    plain = attempt.attempt(on.work, choices, counts, fair, replace(OPTIONS, refit="none"), Silent())
+    plain = attempt.attempt(on.work, pricing, counts, fair, replace(OPTIONS, refit="none"), Silent())
     assert not plain.refits
     assert 0 < sound.drop.value < plain.drop.value
 
@@ -231,7 +232,7 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         return Refit({use: -array for use, array in found.weights.items()}, found.layers)
 
     monkeypatch.setattr(attempt, "refit", hurting)
-    hurt = attempt.attempt(on.work, choices, counts, fair, OPTIONS, Silent())
+    hurt = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
     assert "was worse than the plain cut" in hurt.notes[0]
     assert hurt.refits == ()
     assert hurt.drop == plain.drop

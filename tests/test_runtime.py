@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, run
+from onnxprune.runtime import latency, segment
 from random_graphs import random_model
 from workbench import correlated
 
@@ -19,19 +20,18 @@ from onnxprune.calibration import moments
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, measure
 from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine.probe import plausible_feeds
+from onnxprune.engine.segment import Runner
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.store import Store
 from onnxprune.graph.load import load
+from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
+from onnxprune.pipeline.setup import specs_of, split
 from onnxprune.progress import Silent
-from onnxprune.runtime import latency, segment
-from onnxprune.runtime.latency import notch
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.probe import plausible_feeds
-from onnxprune.runtime.segment import Runner
-from onnxprune.runtime.session import Engine, open_session
-from onnxprune.runtime.store import Store
-from onnxprune.study import specs_of, split
 
 ENGINE = Engine(threads=1)
 

@@ -13,16 +13,16 @@ import onnxprune
 from onnxprune.effort import MOST_SAMPLES, SAMPLES
 from onnxprune.graph.load import load
 from onnxprune.options import Options
-from onnxprune.study import Study, study
+from onnxprune.pipeline.setup import Context, set_up
 
 WIDE, MANY = 6, MOST_SAMPLES + 100
 
 
-def opened(data: object, options: Options) -> Study:
+def opened(data: object, options: Options) -> Context:
     sketch = Sketch()
     hidden = sketch.op("Relu", sketch.op("MatMul", sketch.input("x", ["n", WIDE]), sketch.weight(WIDE, 12)))
     sketch.output(sketch.op("MatMul", hidden, sketch.weight(12, 3)), ["n", 3])
-    return study(load(sketch.model()), data, options)
+    return set_up(load(sketch.model()), data, options)
 
 
 def taken(data: object, options: Options) -> int:

@@ -9,19 +9,19 @@ import pytest
 from graphs import Sketch
 from workbench import OPTIONS, Bench, bench, correlated
 
-from onnxprune.attempt import Candidate
 from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
-from onnxprune.budget.target import Budget
-from onnxprune.choose import Choices, keep_of, lossless, past_lossless, price
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, keep_of, lossless, past_lossless, price
+from onnxprune.pipeline.candidate import Candidate
+from onnxprune.pipeline.search import trials
+from onnxprune.pipeline.search.find import find
+from onnxprune.pipeline.search.trials import Found
+from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Drop
-from onnxprune.search import trials
-from onnxprune.search.find import find
-from onnxprune.search.trials import Found
-from onnxprune.study import Study
+from onnxprune.target import Budget
 
 ALLOWED, STEEP = 0.01, 12.0
 
@@ -38,13 +38,13 @@ def on() -> Bench:
 
 
 @pytest.fixture(scope="module")
-def choices(on: Bench) -> Choices:
+def pricing(on: Bench) -> Pricing:
     return price(on.work, replace(OPTIONS, round_to=1), {"qr": on.rankings}, on.grams, Silent())[0]
 
 
 @dataclass(frozen=True)
 class Known:
-    """Stands for models, which are the damage that was done to them, and for the judge of these.
+    """Stands for models, which are the damage that was done to them, and for the evaluator of these.
 
     At ``bound`` of the MACs a full refit does the damage ALLOWED; a trial does it at ``bound`` + ``gap`` already.
     """
@@ -57,28 +57,34 @@ class Known:
         return model
 
     def attempt(
-        self, work: Study, choices: Choices, counts: np.ndarray, judge: Known, options: Options, progress: Progress
+        self,
+        context: Context,
+        pricing: Pricing,
+        counts: np.ndarray,
+        evaluator: Known,
+        options: Options,
+        progress: Progress,
     ) -> Candidate:
         cost = macs(self.on.coupling)
         share = cost(counts) / cost(sizes(self.on.coupling))
         bound = self.bound + (self.gap if options.effort == "fast" else 0.0)
         done = 0.0 if share > 0.999 else ALLOWED * float(np.exp(STEEP * (bound - share)))
-        keep = keep_of(self.on.coupling, choices.rankings, counts)
+        keep = keep_of(self.on.coupling, pricing.rankings, counts)
         return Candidate(counts, keep, done, Drop("damage", done, 10))  # type: ignore[arg-type]
 
 
-def searched(on: Bench, choices: Choices, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
+def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
     monkeypatch.setattr(trials, "attempt", known.attempt)
     options = replace(OPTIONS, budget=Budget("max_drop", allowed))
-    return find(on.work, [choices], known, options, Silent())  # type: ignore[arg-type]
+    return find(on.work, [pricing], known, options, Silent())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.05, 0.15, 0.3])
 @pytest.mark.parametrize("bound", [0.2, 0.45, 0.65])
 def test_the_search_ends_near_the_smallest_model_that_a_full_refit_keeps_within_the_drop(
-    on: Bench, choices: Choices, bound: float, gap: float, monkeypatch: pytest.MonkeyPatch
+    on: Bench, pricing: Pricing, bound: float, gap: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = searched(on, choices, Known(on, bound, gap), ALLOWED, monkeypatch)
+    found = searched(on, pricing, Known(on, bound, gap), ALLOWED, monkeypatch)
     assert found.candidate.drop.value <= ALLOWED
     kept = macs(on.coupling)(found.candidate.counts) / macs(on.coupling)(sizes(on.coupling))
     assert bound <= kept <= bound + max(0.06, gap / 2)
@@ -87,14 +93,14 @@ def test_the_search_ends_near_the_smallest_model_that_a_full_refit_keeps_within_
 
 
 def test_dead_channels_go_with_what_else_must_for_fast_widths_as_far_as_the_drop_allows(
-    on: Bench, choices: Choices, monkeypatch: pytest.MonkeyPatch
+    on: Bench, pricing: Pricing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fine = tuple(
         Curve(np.where(np.arange(len(c.damage)) < len(c.damage) - 4, least, 0.0), c.widths)
-        for c, least in zip(choices.curves, (2e-3, 1e-3), strict=True)
+        for c, least in zip(pricing.curves, (2e-3, 1e-3), strict=True)
     )
     by_eight = tuple(Curve(c.damage, c.widths[c.widths % 8 == 0]) for c in fine)
-    dying = replace(choices, tiers=(by_eight, by_eight, fine))
+    dying = replace(pricing, tiers=(by_eight, by_eight, fine))
     whole = [int(n) for n in sizes(on.coupling)]
     free = lossless(dying).tolist()
     assert free == [n - 3 for n in whole]
@@ -109,9 +115,9 @@ def test_dead_channels_go_with_what_else_must_for_fast_widths_as_far_as_the_drop
 
 
 def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
-    on: Bench, choices: Choices, monkeypatch: pytest.MonkeyPatch
+    on: Bench, pricing: Pricing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
         BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest seen is .*, at 98.1% of"
     ):
-        searched(on, choices, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
+        searched(on, pricing, Known(on, 0.5, 0.1), 1e-9, monkeypatch)

@@ -12,11 +12,11 @@ from workbench import Bench, bench, correlated
 from onnxprune.calibration.moments import layer_geometry
 from onnxprune.coupling.groups import Group
 from onnxprune.effort import QUICKEST, RIVALS, TRUSTED
+from onnxprune.engine.session import open_session, run, with_outputs
 from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
 from onnxprune.options import AUTO
 from onnxprune.options import SELECTORS as NAMES
-from onnxprune.runtime.session import open_session, run, with_outputs
 from onnxprune.selection.base import Evidence, Reading, channel_gram, covariance, evidence, readers_of, reading_axis
 from onnxprune.selection.qr import pivoted_cholesky
 from onnxprune.selection.table import SELECTORS

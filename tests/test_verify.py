@@ -20,11 +20,11 @@ import onnxprune
 from onnxprune.cli import main
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine.probe import plausible_feeds
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import VerificationError
 from onnxprune.result import Verification
-from onnxprune.runtime.probe import plausible_feeds
-from onnxprune.runtime.session import Engine, open_session, run
-from onnxprune.verify import masked_error, signature, verify
+from onnxprune.verify.checks import masked_error, signature, verify
 
 ENGINE = Engine(threads=1)
 
@@ -247,7 +247,7 @@ def test_what_is_chosen_among_ties_is_no_fault_of_the_cut(monkeypatch: pytest.Mo
     keep = random_keep(coupling, 0)
     worst, allowed = masked_error(coupling, keep, all_but_tied(), ENGINE)
     assert worst <= allowed
-    monkeypatch.setattr("onnxprune.verify.choosing", lambda *_: ())
+    monkeypatch.setattr("onnxprune.verify.checks.choosing", lambda *_: ())
     worst, allowed = masked_error(coupling, keep, all_but_tied(), ENGINE)
     assert worst > allowed, "the places differ by rounding alone"
 

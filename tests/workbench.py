@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.choose import keep_of, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import keep_of, rank
+from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking
-from onnxprune.study import Study, study
 
 #: One thread: sums in one order, so that what is compared bit by bit does not depend on the machine.
 OPTIONS = Options(threads=1, select="qr")
@@ -23,7 +23,7 @@ OPTIONS = Options(threads=1, select="qr")
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    work: Study
+    work: Context
     rankings: tuple[Ranking, ...]
     grams: Mapping[int, SecondMoments]
 
@@ -38,7 +38,7 @@ class Bench:
 
 
 def bench(model: onnx.ModelProto, data: np.ndarray, options: Options = OPTIONS) -> Bench:
-    work = study(load(model), data, options)
+    work = set_up(load(model), data, options)
     rankings, grams = rank(work, options, Silent())
     return Bench(work, rankings[options.select], grams)
 

@@ -20,11 +20,11 @@ from bench_cell import Found, Method, Outcomes, best
 import onnxprune
 from onnxprune.budget.allocate import uniform
 from onnxprune.budget.cost import Costing
-from onnxprune.choose import Choices, price, rank
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.form import Layer
 from onnxprune.options import AUTO
+from onnxprune.pipeline.allocation import Pricing, price, rank
 from onnxprune.plan import keep_vector
 from onnxprune.refit.fit import Fit
 from onnxprune.refit.targets import Target, target_of
@@ -93,10 +93,10 @@ def own_uniform(bench: Workbench, kept: Sequence[float], python: str) -> Outcome
 
 
 def uniform_budget() -> AbstractContextManager[object]:
-    def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0) -> Array:
+    def within(choices: Pricing, cost: Costing, target: float, lateness: float = 1.0) -> Array:
         return uniform(cost, choices.curves, target)
 
-    return patch("onnxprune.search.trials.within", within)
+    return patch("onnxprune.pipeline.search.trials.within", within)
 
 
 def own_outputs() -> AbstractContextManager[object]:

@@ -24,17 +24,17 @@ import numpy as np
 import onnx
 from baselines.peers import Peer, run_peer
 
-from onnxprune.budget.target import Budget
-from onnxprune.choose import Choices, price, rank
+from onnxprune.engine.session import Engine
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.load import load
-from onnxprune.judge import judge
+from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, price, rank
+from onnxprune.pipeline.evaluator import evaluator_for
+from onnxprune.pipeline.search.find import find
+from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
-from onnxprune.runtime.latency import compare_latency
-from onnxprune.runtime.session import Engine
-from onnxprune.search.find import find
-from onnxprune.study import Study, study
+from onnxprune.target import Budget
 
 SHAPE = (1, 3, 224, 224)
 KEPT = (0.95, 0.9, 0.8, 0.7, 0.5)
@@ -87,7 +87,7 @@ class Light:
     """As much of a workbench as :func:`run_peer` asks for."""
 
     path: Path
-    work: Study
+    work: Context
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,16 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
     options = Options(samples=samples, refit="none", threads=engine.threads)
     if not jobs:
         return
-    work = study(load(path), None, options)
+    work = set_up(load(path), None, options)
     rankings, grams = rank(work, options, Silent())
-    known: dict[bool, tuple[Choices, ...]] = {}
+    known: dict[bool, tuple[Pricing, ...]] = {}
     for budget in jobs:
         asked = replace(options, budget=budget)
         timed = budget.kind == "latency"
         if timed not in known:
             known[timed] = price(work, asked, rankings, grams, Silent())
         try:
-            found = find(work, known[timed], judge(work, None), asked, Silent())
+            found = find(work, known[timed], evaluator_for(work, None), asked, Silent())
         except OnnxPruneError as error:
             print(f"{path.stem} {budget.describe()}: {error}", file=sys.stderr)
             continue
@@ -134,7 +134,7 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
 
 
 def cut_peers(path: Path, place: Place, kept: Sequence[float], python: str, engine: Engine) -> None:
-    work = study(load(path), None, Options(samples=8, threads=engine.threads))
+    work = set_up(load(path), None, Options(samples=8, threads=engine.threads))
     for name, peer in PEERS.items():
         if place.file(name, "whole").exists():
             continue

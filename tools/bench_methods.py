@@ -15,7 +15,7 @@ from baselines.workbench import Workbench
 from bench_ablations import own, own_outputs, own_statistics, own_uniform, per_layer
 from bench_cell import Method, Outcomes, best
 
-from onnxprune.choose import Choices
+from onnxprune.pipeline.allocation import Pricing
 from onnxprune.selection.base import Ranking
 from onnxprune.surgery.edit import Use
 
@@ -28,7 +28,7 @@ def _rankings(bench: Workbench, criterion: Criterion) -> tuple[Ranking, ...]:
     return bench.once(("order", criterion), lambda: criterion(bench))
 
 
-def _choices(bench: Workbench, criterion: Criterion) -> Choices:
+def _choices(bench: Workbench, criterion: Criterion) -> Pricing:
     return bench.once(("curves", criterion), lambda: bench.priced(_rankings(bench, criterion)))
 
 

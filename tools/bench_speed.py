@@ -30,10 +30,10 @@ from bench_latency import PEERS, Entry, Light, Place, source_of
 
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.graph.load import load
 from onnxprune.options import Options
-from onnxprune.runtime.session import Engine, open_session
-from onnxprune.study import specs_of, study
+from onnxprune.pipeline.setup import set_up, specs_of
 
 MACS = "0.7"
 BATCH = 8
@@ -114,7 +114,7 @@ def children() -> float:
 
 def peer_seconds(path: Path, python: str, threads: int) -> dict[str, float]:
     """Seconds of one cut by each peer, its own search for the share of MACs included; those that fail are left out."""
-    work = study(load(path), None, Options(samples=8, threads=threads))
+    work = set_up(load(path), None, Options(samples=8, threads=threads))
     found = {}
     for name, peer in PEERS.items():
         start = time.perf_counter()

@@ -15,19 +15,19 @@ import onnx
 
 from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.relay import Relay
 from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.effort import Effort, measurements
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.store import Store
 from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.linear.gram import SecondMoments, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
 from onnxprune.metrics import damage
 from onnxprune.progress import Progress
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.relay import Relay
-from onnxprune.runtime.session import Engine, open_session
-from onnxprune.runtime.store import Store
 from onnxprune.selection.base import Ranking, readers_of, reading_axis
 from onnxprune.surgery.cut import constant_of, cut, masked_constants
 from onnxprune.surgery.edit import Use

@@ -15,11 +15,11 @@ import numpy as np
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
 from onnxprune.linear.gram import InputMoments, SecondMoments
 from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.budget.target import Budget, Kind
 from onnxprune.cli import values
 from onnxprune.cli.parser import Parser, UsageError, nearest
 from onnxprune.options import AUTO, EFFORT_NAMES, REFITS, SELECTORS, Options
+from onnxprune.target import Budget, Kind
 
 if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess

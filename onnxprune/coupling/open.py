@@ -8,13 +8,13 @@ import onnx
 
 from onnxprune.coupling.groups import Coupling, analyse
 from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
+from onnxprune.engine.probe import measure, plausible_feeds
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
 from onnxprune.graph.walk import Measured
-from onnxprune.runtime.probe import measure, plausible_feeds
 
 
 def couple(

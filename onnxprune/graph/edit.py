@@ -198,23 +198,26 @@ class Editor:
         return max(outer, key=lambda body: len(body.scope))
 
     def _drop_unread(self) -> None:
-        kept = {value for body in self.graph.bodies for value in body.outputs}
-        freed = {self.graph.nodes[index].inputs[slot] for index, slot in self._rewired if self._reads(index, slot)}
-        gone = {
+        """Remove the initializers that nodes read before and none reads now."""
+        read = {value for body in self.graph.bodies for value in body.outputs}
+        read |= {
             value
-            for value in freed - kept
-            if value is not None and all(use in self._rewired for use in self.graph.consumers[value])
+            for value, uses in self.graph.consumers.items()
+            if any(use not in self._rewired or self._passed_on(use) for use in uses)
         }
+        freed = {value for index, _ in self._rewired for value in self.graph.nodes[index].inputs} - read
         for body in self._copy.bodies:
-            names = {tensor.name for tensor in body.proto.initializer if body.scope + tensor.name in gone}
-            if names:
-                for tensor in body.proto.initializer:
-                    if tensor.name in names:
-                        self._late.pop(id(tensor), None)
-                forget(body.proto, names)
+            names = {tensor.name for tensor in body.proto.initializer if body.scope + tensor.name in freed}
+            for tensor in body.proto.initializer:
+                if tensor.name in names:
+                    self._late.pop(id(tensor), None)
+            forget(body.proto, names)
 
-    def _reads(self, index: int, slot: int) -> bool:
-        return slot < len(self.graph.nodes[index].inputs)
+    def _passed_on(self, use: Use) -> bool:
+        """Whether a node in front of the reader reads what it read before."""
+        index, slot = use
+        before = self.graph.nodes[index].proto.input[slot]
+        return any(node.index == index and before in made.input for node, made in self._inserted)
 
 
 def forget(graph: onnx.GraphProto, names: set[str]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from onnxprune.engine.session import serialize
 from onnxprune.latency.device import onnxruntime_seconds, typical
 from onnxprune.result import Change, OperatorTime
-from onnxprune.runtime.session import serialize
 
 Array = np.ndarray
 #: Times that each model is profiled, in turns; the faster profile of an operator counts.

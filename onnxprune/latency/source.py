@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnxprune.budget.cost import Costing, stepped_macs
 from onnxprune.budget.rounding import Blocks, machine_blocks
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine
 from onnxprune.latency.cache import entry_count, measured_table
 from onnxprune.latency.cost import latency
 from onnxprune.latency.signature import timed_layers
@@ -14,7 +15,6 @@ from onnxprune.latency.table import Table, read_table
 from onnxprune.linear.form import Layer
 from onnxprune.options import Options
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import Engine
 
 CPU = "CPUExecutionProvider"
 

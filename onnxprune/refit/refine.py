@@ -25,7 +25,7 @@ import numpy as np
 from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import Ridges
 from onnxprune.linear.threads import blas_threads, product_threads
-from onnxprune.runtime.free import FreeLayer
+from onnxprune.refit.free import FreeLayer
 
 Array = np.ndarray
 STEPS = 3

@@ -28,6 +28,9 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, row_picks, rows_for
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.site import Masks
+from onnxprune.engine.segment import Runner
+from onnxprune.engine.session import Engine
+from onnxprune.engine.store import Store
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import SecondMoments, with_constant
@@ -36,18 +39,15 @@ from onnxprune.linear.threads import product_threads
 from onnxprune.progress import Progress
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.fit import STRENGTHS, Rows, fit, fit_bias
+from onnxprune.refit.free import FreeLayer, chain_function
 from onnxprune.refit.hidden import Hidden, stretches
 from onnxprune.refit.refine import Goal, Link, Maps, Part, refine
 from onnxprune.refit.shared import shared, together
 from onnxprune.refit.targets import Target, target_of
 from onnxprune.result import Refitted
-from onnxprune.runtime.free import FreeLayer, chain_function
-from onnxprune.runtime.guided import PICKING, choosing
-from onnxprune.runtime.segment import Runner
-from onnxprune.runtime.session import Engine
-from onnxprune.runtime.store import Store
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import Use
+from onnxprune.verify.guided import PICKING, choosing
 
 Array = np.ndarray
 Chain = Callable[[Array], Array]

@@ -143,7 +143,7 @@ def _plots(report: Report) -> _Plots:
         drop = report.drop
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in (wording.TOP1, wording.VALUES)
-        limit = _allowed(report)
+        limit = report.budget.value if report.budget is not None and report.budget.kind == "max_drop" else None
         # The original is where every search starts: all of the MACs, no drop.
         path = (SearchStep(1.0, 0.0), *report.search)
         search = (
@@ -152,24 +152,6 @@ def _plots(report: Report) -> _Plots:
         )
     panels = plots.sensitivity_panels(report.curves, report.groups)
     return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
-
-
-def _allowed(report: Report) -> float | None:
-    """The drop that the user allowed, where the run was bound by one."""
-    for key in ("max_drop", "max-drop"):
-        if key in report.settings:
-            return _number(report.settings[key])
-    words = report.settings.get("budget", "").replace("=", " ").split()
-    if len(words) == 2 and words[0].lstrip("-").replace("-", "_") == "max_drop":
-        return _number(words[1])
-    return None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _compact(plan: str) -> str:

@@ -15,10 +15,10 @@ import onnx
 from baselines.workbench import BATCH, Workbench
 from onnxprune.calibration.moments import batch_size
 from onnxprune.coupling.open import couple
+from onnxprune.engine.segment import Runner
+from onnxprune.engine.session import open_session, run, with_outputs
+from onnxprune.engine.store import Store
 from onnxprune.linear.form import Layer, layers
-from onnxprune.runtime.segment import Runner
-from onnxprune.runtime.session import open_session, run, with_outputs
-from onnxprune.runtime.store import Store
 from onnxprune.surgery.cut import constant_of, cut
 from onnxprune.surgery.edit import Use
 

@@ -11,11 +11,11 @@ import numpy as np
 from baselines.compensate import damped, kept_inputs
 from baselines.workbench import Workbench
 from onnxprune.calibration.moments import batch_size, row_picks, rows_for
+from onnxprune.engine.segment import Runner
+from onnxprune.engine.store import Store
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, from_normal, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
-from onnxprune.runtime.segment import Runner
-from onnxprune.runtime.store import Store
 from onnxprune.surgery.cut import constant_of, cut
 from onnxprune.surgery.edit import Use
 

@@ -14,23 +14,23 @@ import onnx
 from onnxprune import metrics
 from onnxprune.budget.allocate import Curve, uniform
 from onnxprune.budget.cost import Cost, macs
-from onnxprune.budget.target import Budget
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.choose import Choices, keep_of, price, rank, whole, within
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.open import couple
+from onnxprune.engine.session import open_session
 from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, keep_of, price, rank, whole, within
+from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.session import open_session
 from onnxprune.selection.base import Evidence, Ranking, evidence
-from onnxprune.study import Study, study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import Use
+from onnxprune.target import Budget
 
 T = TypeVar("T")
 Array = np.ndarray
@@ -46,7 +46,7 @@ class Workbench:
     calibration: Path
     preprocess: Preprocess
     options: Options
-    work: Study
+    work: Context
     test: Dataset
     memory: dict[tuple[object, ...], object] = field(default_factory=dict)
 
@@ -122,13 +122,13 @@ class Workbench:
 
     # -- budgets --------------------------------------------------------------------------------------------
 
-    def priced(self, rankings: tuple[Ranking, ...]) -> Choices:
+    def priced(self, rankings: tuple[Ranking, ...]) -> Pricing:
         """The package's error curves, measured for these orders."""
         return price(self.work, self.options, {self.options.select: rankings}, self.grams, Silent())[0]
 
-    def allocated(self, choices: Choices, kept: float) -> Array:
-        counts = within(choices, self.cost, kept * self.full * (1 + 1e-12))
-        return keep_of(self.work.coupling, choices.rankings, counts)
+    def allocated(self, pricing: Pricing, kept: float) -> Array:
+        counts = within(pricing, self.cost, kept * self.full * (1 + 1e-12))
+        return keep_of(self.work.coupling, pricing.rankings, counts)
 
     def uniform(self, rankings: tuple[Ranking, ...], kept: float, still: frozenset[int]) -> Array | None:
         """The same share of every group but those in ``still``; ``None`` where that cannot reach ``kept``."""
@@ -162,6 +162,6 @@ def open_workbench(
     options = Options(
         budget=Budget("macs", 0.5), samples=samples, preprocess=preprocess, round_to=1, seed=seed, select="qr"
     )
-    work = study(load(model), str(calibration), options)
+    work = set_up(load(model), str(calibration), options)
     labelled = open_dataset(str(test), work.fit.specs, preprocess, None, seed)
     return Workbench(model, calibration, preprocess, options, work, labelled)

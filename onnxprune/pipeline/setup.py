@@ -1,6 +1,6 @@
 """Everything that is known before anything is cut: model, coupling, data, and who holds what.
 
-A :class:`Study` is made once per run and read by all later stages.
+A :class:`Context` is made once per run and read by all later stages.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
-from onnxprune.describe import reading_notes
 from onnxprune.effort import EFFORTS, SAMPLES, samples
+from onnxprune.engine.probe import expected_integer
+from onnxprune.engine.session import Engine
 from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -28,8 +29,7 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.options import Options
-from onnxprune.runtime.probe import expected_integer
-from onnxprune.runtime.session import Engine
+from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
@@ -39,7 +39,7 @@ DEFAULT_MEMORY = 3 << 30
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class Context:
     """``fit`` and ``holdout`` are disjoint parts of the calibration data."""
 
     loaded: LoadedModel
@@ -90,7 +90,7 @@ def _reopens(data: object) -> bool:
     return isinstance(data, Mapping | np.ndarray)
 
 
-def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
+def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Context:
     """Open the data, couple the model at the data's shapes, split the samples.
 
     Raises:
@@ -114,7 +114,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
-    return Study(
+    return Context(
         loaded,
         coupling,
         layers(coupling),
@@ -122,7 +122,7 @@ def study(loaded: LoadedModel, data: object | None, options: Options) -> Study:
         holdout,
         engine_of(options),
         frozen_groups(coupling, options.exclude, options.only),
-        (*_few(dataset, options), *_single(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+        (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
     )
 
 
@@ -139,18 +139,6 @@ def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None
             f"the model states size 0 for {' and '.join(empty)}, so that none of its layers computes anything: export "
             "it with the real size, or a dynamic one"
         )
-
-
-def _few(dataset: Dataset, options: Options) -> tuple[str, ...]:
-    if options.samples is None or dataset.count >= options.samples:
-        return ()
-    return (f"all {dataset.count} samples are used, fewer than --samples {options.samples}",)
-
-
-def _single(dataset: Dataset) -> tuple[str, ...]:
-    if dataset.count > 1:
-        return ()
-    return ("there is one sample only: it is fitted to and measured on, so that the drop tells nothing; give more",)
 
 
 def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:

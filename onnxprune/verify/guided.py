@@ -14,8 +14,8 @@ import onnx
 from onnx import helper as oh
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.graph.view import Node
-from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 
 Array = np.ndarray
 #: Operators whose outputs jump where their inputs hardly move.

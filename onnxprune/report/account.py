@@ -15,14 +15,18 @@ from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.open import couple
-from onnxprune.describe import choice_lines, group_rows
+from onnxprune.engine.session import open_session
 from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
-from onnxprune.judge import accuracies, kind_of, own_drop
+from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.outline import layer_rows
+from onnxprune.pipeline.evaluator import accuracies, kind_of, own_drop
+from onnxprune.pipeline.setup import Context, engine_of
+from onnxprune.report.describe import choice_lines, group_rows
+from onnxprune.report.outline import layer_rows
 from onnxprune.result import (
     Change,
     Comparison,
@@ -34,10 +38,6 @@ from onnxprune.result import (
     SearchStep,
     Verification,
 )
-from onnxprune.runtime.latency import compare_latency
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.session import open_session
-from onnxprune.study import Study, engine_of
 
 Array = np.ndarray
 #: Points of a group's curve that a report holds at most.
@@ -94,46 +94,49 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
 
 
 def account(
-    work: Study, outcome: Outcome, labelled: Dataset, target: Path | None, options: Options, clock: Clock
+    context: Context, outcome: Outcome, labelled: Dataset, target: Path | None, options: Options, clock: Clock
 ) -> Report:
     """The report of a run, before anything is written; the accuracy is that on ``labelled``.
 
     Cost: seconds of latency measurement, and two passes over the labelled data where there is any.
     """
-    original, pruned = work.loaded.proto, outcome.model
-    cost = macs(work.coupling)
-    latency, spread = compare_latency(original, pruned, next(work.fit.batches(1)), work.engine)
-    accuracy = accuracies(original, pruned, labelled, work.engine)
+    original, pruned = context.loaded.proto, outcome.model
+    cost = macs(context.coupling)
+    latency, spread = compare_latency(original, pruned, next(context.fit.batches(1)), context.engine)
+    accuracy = accuracies(original, pruned, labelled, context.engine)
     clock.mark("measure")
     return Report(
-        model=str(work.loaded.path or "model"),
+        model=str(context.loaded.path or "model"),
         output=None if target is None else str(target),
-        macs=Change(*(int(cost(kept)) for kept in (sizes(work.coupling), units_kept(work.coupling, outcome.keep)))),
+        macs=Change(
+            *(int(cost(kept)) for kept in (sizes(context.coupling), units_kept(context.coupling, outcome.keep)))
+        ),
         params=Change(count_parameters(original), count_parameters(pruned)),
-        bytes=Change(work.loaded.file_bytes, model_bytes(pruned)),
+        bytes=Change(context.loaded.file_bytes, model_bytes(pruned)),
         latency_ms=latency,
         latency_spread=spread,
         drop=outcome.drop,
         accuracy=accuracy,
-        groups=group_rows(work.coupling, outcome.keep, work.frozen),
-        choices=choice_lines(work.coupling),
+        groups=group_rows(context.coupling, outcome.keep, context.frozen),
+        choices=choice_lines(context.coupling),
         verify=outcome.checks,
         seconds=clock.done(),
         peak_rss_bytes=peak_rss(),
-        notes=work.notes + outcome.notes,
-        settings=_settings(work, options),
+        notes=context.notes + outcome.notes,
+        settings=_settings(context, options),
         curves=outcome.curves,
         search=outcome.steps,
         refits=outcome.refits,
-        layers=layer_rows(work.coupling, outcome.keep, work.frozen),
+        layers=layer_rows(context.coupling, outcome.keep, context.frozen),
+        budget=options.budget,
     )
 
 
-def _settings(work: Study, options: Options) -> dict[str, str]:
+def _settings(context: Context, options: Options) -> dict[str, str]:
     return {
         "budget": options.budget.describe(),
-        "data": work.fit.origin,
-        "samples": f"{work.fit.count} to fit, {work.holdout.count} held out",
+        "data": context.fit.origin,
+        "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
         "select": options.select,
         "refit": options.refit,
         "round": "auto" if options.round_to is None else str(options.round_to),
@@ -148,11 +151,11 @@ def closed(report: Report, written: int | None, clock: Clock) -> Report:
     return replace(report, bytes=size, seconds=clock.done(), peak_rss_bytes=peak_rss())
 
 
-def group_curves(work: Study, curves: tuple[Curve, ...]) -> tuple[GroupCurve, ...]:
+def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurve, ...]:
     """The error curves of the groups that may be cut, at :data:`POINTS` widths at most."""
     found = []
-    for group, curve in zip(work.coupling.groups, curves, strict=True):
-        if group.id not in work.frozen:
+    for group, curve in zip(context.coupling.groups, curves, strict=True):
+        if group.id not in context.frozen:
             picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
             points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
             found.append(GroupCurve(group.name, points))

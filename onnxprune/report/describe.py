@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
-import onnx
 
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
-from onnxprune.coupling.atoms import LOOSEN, Taken
-from onnxprune.coupling.groups import Axis, Coupling, Held
+from onnxprune.coupling.atoms import Taken
+from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.coupling.locks import lock_text
 from onnxprune.graph.dequantized import readers_behind
-from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph
 from onnxprune.result import GroupRow, Outlook
-from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 #: Why a group stays that nothing locks.
@@ -57,67 +53,6 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
         share = _share(coupling.graph, held.axes, per_node, total)
         rows.append(GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, held)))
     return tuple(rows)
-
-
-def lock_text(coupling: Coupling, held: Held) -> str:
-    """Why a set of channels stays; the node, tensor and axis are added where the reason does not name them."""
-    reason = held.reason
-    where = []
-    if reason.value is not None and f"'{reason.value}'" not in reason.text:
-        axis = "" if reason.axis is None else f"axis {reason.axis} of "
-        where.append(f"{axis}'{reason.value}'")
-    if reason.node is not None and f"'{coupling.graph.nodes[reason.node].label}'" not in reason.text:
-        where.append(f"node '{coupling.graph.nodes[reason.node].label}'")
-    return f"{reason.text} (at {', '.join(where)})" if where else reason.text
-
-
-def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
-    """What was objected to in the original, and what was written otherwise than it stands there."""
-    notes = [f"onnx.checker on the original: {c}" for c in loaded.complaints]
-    notes += loaded.repairs
-    more = _operators(coupling.graph.model) - _operators(loaded.proto)
-    if more["Gather"]:
-        notes.append(
-            "channel shuffles (Reshape, Transpose, Reshape) are written as Gathers, to cut channels one by one"
-        )
-    if more["DequantizeLinear"]:
-        notes.append("constants that several nodes read dequantized are dequantized for each, to be cut for each alone")
-    whole, quantized = _quantized_layers(coupling)
-    if quantized:
-        notes.append(
-            f"{quantized} of {whole} layers have integer weights, which no refit touches (it would have to be rounded "
-            "again): their channels are ranked by their weights' size, and the damage of each width is measured"
-        )
-    return tuple(notes)
-
-
-def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
-    """What other rules would let go."""
-    channels = sum(held.size for held in coupling.held if held.reason.remedy == LOOSEN)
-    if not channels:
-        return ()
-    return (f"--approximate also narrows layer, RMS and group normalizations, which hold {channels:,} channels here",)
-
-
-def _operators(model: onnx.ModelProto) -> Counter[str]:
-    """How many nodes of the main graph each operator has."""
-    return Counter(str(node.op_type) for node in model.graph.node)
-
-
-def _quantized_layers(coupling: Coupling) -> tuple[int, int]:
-    """(nodes with MACs and a stored weight, those of them whose weight is of integers)."""
-    weighed: set[int] = set()
-    integers: set[int] = set()
-    for key, lines in coupling.units.items():
-        if not isinstance(key, tuple) or len(lines) < 2:
-            continue
-        for index, _ in readers_behind(coupling.graph, key):
-            bound = coupling.walked.bounds.get(index)
-            if bound is not None and bound.rule.macs:
-                weighed.add(index)
-                if constant_of(coupling, key).dtype.kind in "iu":
-                    integers.add(index)
-    return len(weighed), len(integers)
 
 
 def prunable_share(coupling: Coupling) -> float:

@@ -10,9 +10,9 @@ import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.graph.view import Graph, Node
 from onnxprune.linear.form import Layer, padding
-from onnxprune.runtime.session import Engine, open_session, run
 
 Array = np.ndarray
 

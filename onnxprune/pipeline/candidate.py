@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.choose import Choices, keep_of
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
-from onnxprune.judge import Judge
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, keep_of
+from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
 from onnxprune.progress import Progress
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted
-from onnxprune.study import DEFAULT_MEMORY, Study
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 
@@ -37,24 +37,24 @@ class Candidate:
 
 
 def attempt(
-    work: Study, choices: Choices, counts: Array, judge: Judge, options: Options, progress: Progress
+    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and judge; a refit that is worse than none is left out.
+    """Cut to ``counts`` (units kept per group), refit, and evaluator; a refit that is worse than none is left out.
 
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
     """
-    keep = keep_of(work.coupling, choices.rankings, counts)
-    plain = sweep(cut(work.coupling, keep), work.loaded.proto)
-    unfitted = Candidate(counts, keep, plain, judge.drop(plain))
+    keep = keep_of(context.coupling, pricing.rankings, counts)
+    plain = sweep(cut(context.coupling, keep), context.loaded.proto)
+    unfitted = Candidate(counts, keep, plain, evaluator.drop(plain))
     if options.refit == "none" or keep.all():
         return unfitted
     found = refit(
-        work.coupling,
+        context.coupling,
         keep,
-        work.layers,
-        choices.grams,
-        work.fit,
-        work.engine,
+        context.layers,
+        pricing.grams,
+        context.fit,
+        context.engine,
         options.memory or DEFAULT_MEMORY,
         options.seed,
         EFFORTS[options.effort].rounds,
@@ -62,14 +62,14 @@ def attempt(
     )
     if not found.weights:
         return replace(unfitted, refits=found.layers)
-    model = sweep(cut(work.coupling, keep, found.weights), work.loaded.proto)
-    drop = judge.drop(model)
+    model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)
+    drop = evaluator.drop(model)
     if unfitted.drop.value < drop.value:
         return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
     return Candidate(counts, keep, model, drop, found.layers)
 
 
-def quick(work: Study, options: Options) -> tuple[Study, Options]:
+def quick(context: Context, options: Options) -> tuple[Context, Options]:
     """What a trial is refitted on, and how: some of the samples, without refinement."""
-    some = np.linspace(0, work.fit.count - 1, min(work.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
-    return replace(work, fit=work.fit.take(some)), replace(options, effort="fast")
+    some = np.linspace(0, context.fit.count - 1, min(context.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
+    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.runtime.session import run
+from onnxprune.engine.session import run
 
 Array = np.ndarray
 #: Samples per run: enough to keep the cores busy, few enough for the activations of large images.

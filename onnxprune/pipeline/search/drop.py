@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from onnxprune.attempt import Candidate
 from onnxprune.budget.cost import sizes
-from onnxprune.choose import Choices, lossless, narrowest, past_lossless, within
 from onnxprune.errors import BudgetError
+from onnxprune.pipeline.allocation import Pricing, lossless, narrowest, past_lossless, within
+from onnxprune.pipeline.candidate import Candidate
+from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.progress import Turn
-from onnxprune.search.trials import Found, Trials
 
 Array = np.ndarray
 #: Halvings of the interval of kept MACs, and refits in full that follow them.
@@ -22,7 +22,7 @@ LEAST_KEPT, FINEST = 0.02, 0.01
 STEP = 0.9
 
 
-def by_drop(trials: Trials, choices: Choices) -> Found:
+def by_drop(trials: Trials, pricing: Pricing) -> Found:
     """Cut what costs nothing, halve the interval of kept MACs below it by quick refits, then refit in full where
     they lead, and a step further.
 
@@ -31,12 +31,12 @@ def by_drop(trials: Trials, choices: Choices) -> Found:
     Raises:
         BudgetError: where no cut stays within the drop.
     """
-    free, begun = _begin(trials, choices)
-    low = max(trials.cost(narrowest(choices)) / trials.full, LEAST_KEPT)
+    free, begun = _begin(trials, pricing)
+    low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
     high = trials.cost(free) / trials.full
 
     def counts(share: float) -> Array:
-        return np.asarray(np.minimum(within(choices, trials.cost, share * trials.full), free))
+        return np.asarray(np.minimum(within(pricing, trials.cost, share * trials.full), free))
 
     halvings = _halvings(high - low)
     turns = halvings + FULL * trials.finer
@@ -44,9 +44,9 @@ def by_drop(trials: Trials, choices: Choices) -> Found:
     damages: dict[float, float] = {}
     for turn in range(1, 1 + halvings):
         middle = (failed + high) / 2
-        candidate = trials.trial(choices, counts(middle), Turn(trials.progress, turn, turns))
+        candidate = trials.trial(pricing, counts(middle), Turn(trials.progress, turn, turns))
         if trials.finer:
-            damages[middle] = trials.judge.damage(candidate.model)
+            damages[middle] = trials.evaluator.damage(candidate.model)
         path.append(candidate)
         if _allows(trials, candidate):
             best, high = candidate, middle
@@ -54,7 +54,7 @@ def by_drop(trials: Trials, choices: Choices) -> Found:
             failed = middle
     if trials.finer:
         share = high if best is not begun[-1] else failed
-        found = _refine(trials, choices, counts, share, high, damages, (halvings, turns))
+        found = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
         path += found
         best = next((candidate for candidate in reversed(found) if _allows(trials, candidate)), best)
     steps = [trials.step(candidate) for candidate in path]
@@ -65,23 +65,23 @@ def by_drop(trials: Trials, choices: Choices) -> Found:
             f"is {least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
-    return Found(best, choices, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+    return Found(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 
 
 def _allows(trials: Trials, candidate: Candidate) -> bool:
     return candidate.drop.value <= trials.options.budget.value
 
 
-def _begin(trials: Trials, choices: Choices) -> tuple[Array, list[Candidate]]:
+def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
     """Widths that no later cut exceeds, and what was tried for them, that of these widths last.
 
     Dead channels go, with what else must go for widths that run fast, as far as the drop allows that.
     """
-    ways = (*past_lossless(choices), lossless(choices), sizes(trials.work.coupling).astype(np.int64))
+    ways = (*past_lossless(pricing), lossless(pricing), sizes(trials.context.coupling).astype(np.int64))
     starts = {counts.tobytes(): counts for counts in ways}
     tried: list[Candidate] = []
     for turn, counts in enumerate(starts.values(), start=1):
-        tried.append(trials.attempt(choices, counts, Turn(trials.progress, turn, len(starts), "free")))
+        tried.append(trials.attempt(pricing, counts, Turn(trials.progress, turn, len(starts), "free")))
         if _allows(trials, tried[-1]):
             break
     return tried[-1].counts, tried
@@ -89,7 +89,7 @@ def _begin(trials: Trials, choices: Choices) -> tuple[Array, list[Candidate]]:
 
 def _refine(
     trials: Trials,
-    choices: Choices,
+    pricing: Pricing,
     counts: Callable[[float], Array],
     share: float,
     high: float,
@@ -106,7 +106,7 @@ def _refine(
     failed: float | None = None
     found: list[Candidate] = []
     for turn in range(1, 1 + FULL):
-        candidate = trials.attempt(choices, counts(share), Turn(trials.progress, done + turn, of))
+        candidate = trials.attempt(pricing, counts(share), Turn(trials.progress, done + turn, of))
         found.append(candidate)
         if _allows(trials, candidate):
             high = share
@@ -116,10 +116,10 @@ def _refine(
             share = (failed + high) / 2
         elif share in damages:
             # A full refit may go on to where it does as much damage as the trial did here.
-            share = _reached(damages, share, trials.judge.damage(candidate.model))
+            share = _reached(damages, share, trials.evaluator.damage(candidate.model))
         else:
             share *= STEP
-        if abs(high - share) < FINEST or share * trials.full < trials.cost(narrowest(choices)):
+        if abs(high - share) < FINEST or share * trials.full < trials.cost(narrowest(pricing)):
             break
     return found
 

@@ -7,8 +7,9 @@ import numpy as np
 from onnxprune.budget.cost import Cost, macs, sizes, units_kept
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
-from onnxprune.describe import LEFT_OUT, lock_text
+from onnxprune.coupling.locks import lock_text
 from onnxprune.graph.view import Node
+from onnxprune.report.describe import LEFT_OUT
 from onnxprune.result import LayerRow
 
 Array = np.ndarray

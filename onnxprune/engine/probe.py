@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper as oh
 
+from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.graph.view import Graph
-from onnxprune.runtime.session import Engine, open_session, run, with_outputs
 
 Array = np.ndarray
 Shape = tuple[int, ...]

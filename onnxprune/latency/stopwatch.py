@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from onnxprune.engine.session import Engine, open_timing_session, run
 from onnxprune.result import Change
-from onnxprune.runtime.session import Engine, open_timing_session, run
 
 Array = np.ndarray
 #: Seconds that one comparison may take, and the pairs that it makes at least and at most.

@@ -9,10 +9,10 @@ import onnx
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune.engine.session import Engine, open_session, run
+from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node, kept_in_half, original_of
-from onnxprune.runtime.session import Engine, open_session, run
-from onnxprune.runtime.store import Store
 
 Array = np.ndarray
 Use = tuple[int, int]

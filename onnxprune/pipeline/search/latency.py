@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onnxprune.budget.cost import sizes
-from onnxprune.choose import Choices, keep_of, narrowest, within
 from onnxprune.errors import BudgetError
-from onnxprune.runtime.latency import compare_latency
-from onnxprune.search.trials import Found, Trials
+from onnxprune.latency.stopwatch import compare_latency
+from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
+from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 
@@ -14,26 +14,26 @@ from onnxprune.surgery.sweep import sweep
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
 
 
-def by_latency(trials: Trials, choices: Choices) -> Found:
+def by_latency(trials: Trials, pricing: Pricing) -> Found:
     """The widest cut whose latency is at most the share asked for.
 
     By the user's table, which stands for another machine; else the target by this machine's table is corrected
     until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
     are known to be fast enough and too slow, however wrong the table is.
     """
-    work, cost, wanted = trials.work, choices.time, trials.options.budget.value
-    full = cost(sizes(work.coupling))
+    context, cost, wanted = trials.context, pricing.time, trials.options.budget.value
+    full = cost(sizes(context.coupling))
     if trials.options.latency_table is not None:
-        return trials.only(choices, within(choices, cost, wanted * full))
+        return trials.only(pricing, within(pricing, cost, wanted * full))
     trials.progress.stage("latency", CORRECTIONS)
-    feeds = next(work.fit.batches(1))
-    least = cost(narrowest(choices)) / full
+    feeds = next(context.fit.batches(1))
+    least = cost(narrowest(pricing)) / full
     low, high = least, 1.0
     target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
-        counts = within(choices, cost, target * full)
-        plain = sweep(cut(work.coupling, keep_of(work.coupling, choices.rankings, counts)), work.loaded.proto)
-        ratio = compare_latency(work.loaded.proto, plain, feeds, work.engine)[0].ratio
+        counts = within(pricing, cost, target * full)
+        plain = sweep(cut(context.coupling, keep_of(context.coupling, pricing.rankings, counts)), context.loaded.proto)
+        ratio = compare_latency(context.loaded.proto, plain, feeds, context.engine)[0].ratio
         trials.progress.advance()
         if ratio <= wanted:
             low, best = target, counts
@@ -48,4 +48,4 @@ def by_latency(trials: Trials, choices: Choices) -> Found:
         raise BudgetError(
             f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
         )
-    return trials.only(choices, best)
+    return trials.only(pricing, best)

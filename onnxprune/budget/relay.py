@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import onnxruntime as ort
 
+from onnxprune.calibration.outputs import stack
+from onnxprune.engine.segment import Runner, Use
+from onnxprune.engine.session import Engine, open_session, run
+from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
-from onnxprune.runtime.outputs import stack
-from onnxprune.runtime.segment import Runner, Use
-from onnxprune.runtime.session import Engine, open_session, run
-from onnxprune.runtime.store import Store
 
 Array = np.ndarray
 _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]

@@ -14,9 +14,9 @@ import onnxruntime as ort
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune.engine.release import release_memory
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import map_tensors, model_bytes
-from onnxprune.runtime.release import release_memory
 
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.

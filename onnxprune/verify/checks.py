@@ -9,14 +9,14 @@ import onnx
 
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import ONE_PIECE, Engine, open_literal_session, open_session, run
 from onnxprune.errors import ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inferred import objection
 from onnxprune.graph.tensors import model_bytes, outlined
 from onnxprune.result import Verification
-from onnxprune.runtime.guided import choosing, side_by_side
-from onnxprune.runtime.session import ONE_PIECE, Engine, open_literal_session, open_session, run
 from onnxprune.surgery.cut import cut, mask
+from onnxprune.verify.guided import choosing, side_by_side
 
 Array = np.ndarray
 #: Largest relative error that float32 arithmetic in another order explains; half precision gets more room.

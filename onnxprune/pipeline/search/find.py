@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
-from onnxprune.choose import Choices, trial_macs
 from onnxprune.effort import EFFORTS, allocations
-from onnxprune.judge import Judge
 from onnxprune.options import Options
+from onnxprune.pipeline.allocation import Pricing, trial_macs
+from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.search.drop import by_drop
+from onnxprune.pipeline.search.latency import by_latency
+from onnxprune.pipeline.search.trials import Found, Trials
+from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
-from onnxprune.search.drop import by_drop
-from onnxprune.search.latency import by_latency
-from onnxprune.search.trials import Found, Trials
-from onnxprune.study import Study
 
 #: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
 USUAL = 0.7
@@ -24,18 +24,20 @@ NO_FASTER = (
 )
 
 
-def find(work: Study, orders: Sequence[Choices], judge: Judge, options: Options, progress: Progress) -> Found:
+def find(
+    context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
+) -> Found:
     """The candidate that the budget asks for, of one of several orders of channels.
 
-    Cost: one :func:`onnxprune.attempt.attempt`, and a quick one per order and allocation that ``effort`` lets it try;
-    for a largest drop see :func:`onnxprune.search.drop.by_drop`.
+    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and a quick one per order and allocation that ``effort`` lets it try;
+    for a largest drop see :func:`onnxprune.pipeline.search.drop.by_drop`.
 
     Raises:
         BudgetError: where the budget cannot be met.
     """
-    found = _found(Trials(work, orders, judge, options, progress))
-    time = found.choices.time
-    if options.round_to is not None or time(found.candidate.counts) < time(sizes(work.coupling)):
+    found = _found(Trials(context, orders, evaluator, options, progress))
+    time = found.pricing.time
+    if options.round_to is not None or time(found.candidate.counts) < time(sizes(context.coupling)):
         return found
     return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, NO_FASTER)))
 
@@ -46,22 +48,22 @@ def _found(trials: Trials) -> Found:
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     if kind == "latency":
         return by_latency(trials, trials.best_order(trials.orders[0].time, value))
-    latenesses = allocations(EFFORTS[trials.options.effort], len(trials.orders), trial_macs(trials.work))
-    return trials.only(*trials.best(latenesses, *cost_of(trials.work, kind, value)))
+    latenesses = allocations(EFFORTS[trials.options.effort], len(trials.orders), trial_macs(trials.context))
+    return trials.only(*trials.best(latenesses, *cost_of(trials.context, kind, value)))
 
 
-def cost_of(work: Study, kind: str, value: float) -> tuple[Cost, float]:
+def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
     """(cost, target) of a budget in MACs, parameters or bytes: a share of the whole model's, or bytes."""
     if kind == "size":
-        cost, full = stored_bytes(work.coupling, work.loaded.file_bytes), float(work.loaded.file_bytes)
+        cost, full = stored_bytes(context.coupling, context.loaded.file_bytes), float(context.loaded.file_bytes)
     elif kind == "params":
-        cost, full = parameters(work.coupling), float(count_parameters(work.loaded.proto))
+        cost, full = parameters(context.coupling), float(count_parameters(context.loaded.proto))
     else:
-        cost = macs(work.coupling)
-        full = cost(sizes(work.coupling))
+        cost = macs(context.coupling)
+        full = cost(sizes(context.coupling))
     target = value if kind == "size" and value > 1 else value * full
     if target >= full:
         # Nothing need go, even where arrays that a cut would split count twice.
-        target = max(target, cost(sizes(work.coupling)))
+        target = max(target, cost(sizes(context.coupling)))
     # Rounding of sums of products must not refuse what is exactly at the target.
     return cost, target * (1 + 1e-12)

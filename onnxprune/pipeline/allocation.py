@@ -1,4 +1,4 @@
-"""From a study to a plan: rank every group's units, price every width, keep what the budget allows."""
+"""From a context to a plan: rank the units of every group, price every width, keep what the budget allows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
-from onnxprune.checkpoint import tensor_cuts
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
-from onnxprune.describe import lock_text
+from onnxprune.coupling.locks import lock_text
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
+from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress, Turn
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
-from onnxprune.study import DEFAULT_MEMORY, Study
+from onnxprune.surgery.checkpoint import tensor_cuts
 
 Array = np.ndarray
 #: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
@@ -34,7 +34,7 @@ WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
+class Pricing:
     """Per group: the order in which units stay, and what each width would cost the output.
 
     ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
@@ -54,7 +54,7 @@ class Choices:
 
 
 def rank(
-    work: Study, options: Options, progress: Progress
+    context: Context, options: Options, progress: Progress
 ) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, SecondMoments]]:
     """Calibrate, and order the units of every group by each selector that is to be tried, by name; also the second
     moments that this took, by layer index.
@@ -65,35 +65,37 @@ def rank(
         BudgetError: where the model has nothing to prune; the message says what holds it, or that the multiple asked
             for is too coarse.
     """
-    if not work.coupling.groups:
-        raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(work.coupling)}")
-    check_multiple(options.round_to, [len(group) for group in work.coupling.groups if group.id not in work.frozen])
-    moments = measure(work.coupling, list(work.layers), work.fit, work.engine, options.seed, progress)
-    names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(work))
-    progress.stage("select", len(work.coupling.groups))
+    if not context.coupling.groups:
+        raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
+    check_multiple(
+        options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
+    )
+    moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
+    names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
+    progress.stage("select", len(context.coupling.groups))
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}
-    for group in work.coupling.groups:
+    for group in context.coupling.groups:
         with blas_threads(len(group)):
-            found = evidence(work.coupling, group, work.layers, moments.grams)
+            found = evidence(context.coupling, group, context.layers, moments.grams)
         for name in names:
             rankings[name].append(SELECTORS[name](found, options.seed + group.id))
         progress.advance()
     return {name: tuple(found) for name, found in rankings.items()}, moments.grams
 
 
-def trial_macs(work: Study) -> float:
+def trial_macs(context: Context) -> float:
     """Multiply-accumulates of one quick refit: it runs the original and the cut model, and computes about as much
     again for each."""
-    return float(4 * macs(work.coupling)(sizes(work.coupling)) * min(work.fit.count, TRIAL_SAMPLES))
+    return float(4 * macs(context.coupling)(sizes(context.coupling)) * min(context.fit.count, TRIAL_SAMPLES))
 
 
 def price(
-    work: Study,
+    context: Context,
     options: Options,
     rankings: Mapping[str, Sequence[Ranking]],
     grams: Mapping[int, SecondMoments],
     progress: Progress,
-) -> tuple[Choices, ...]:
+) -> tuple[Pricing, ...]:
     """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the
     widths that are worth it.
 
@@ -102,26 +104,26 @@ def price(
     """
     found = {
         name: curves(
-            work.coupling,
+            context.coupling,
             order,
-            work.layers,
+            context.layers,
             grams,
-            work.holdout,
-            work.engine,
-            work.frozen,
+            context.holdout,
+            context.engine,
+            context.frozen,
             EFFORTS[options.effort],
             options.memory or DEFAULT_MEMORY,
             Turn(progress, turn, len(rankings)),
         )
         for turn, (name, order) in enumerate(rankings.items(), start=1)
     }
-    ticking = clock(work.coupling, work.layers, options, work.engine, progress)
-    allowed = tiers(ticking.time, whole(work.coupling), options.round_to, ticking.blocks)
+    ticking = clock(context.coupling, context.layers, options, context.engine, progress)
+    allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":
         # Odd widths only ever cost time.
         allowed = allowed[:2]
     return tuple(
-        Choices(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
+        Pricing(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
         for name, order in rankings.items()
     )
 
@@ -147,7 +149,7 @@ def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Arr
     return keep
 
 
-def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0) -> Array:
+def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0) -> Array:
     """Units kept per group, int64 (groups,), for a cost of at most ``target`` (in the unit of ``cost``).
 
     Damage done late counts ``exp(lateness)`` times as much as damage done first: the refit of every later layer still
@@ -160,15 +162,15 @@ def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0
         BudgetError: where none can.
     """
     best: tuple[float, Array] | None = None
-    late = np.exp(lateness * np.linspace(0, 1, len(choices.rankings)))
-    for number, measured in enumerate(choices.tiers):
+    late = np.exp(lateness * np.linspace(0, 1, len(pricing.rankings)))
+    for number, measured in enumerate(pricing.tiers):
         tier = [Curve(c.damage * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
-        if best is not None and number == len(choices.tiers) - 1:
+        if best is not None and number == len(pricing.tiers) - 1:
             break
         try:
             kept = allocate(cost, tier, target)
         except BudgetError:
-            if number == len(choices.tiers) - 1:
+            if number == len(pricing.tiers) - 1:
                 raise
             continue
         damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
@@ -178,20 +180,20 @@ def within(choices: Choices, cost: Costing, target: float, lateness: float = 1.0
     return best[1]
 
 
-def narrowest(choices: Choices) -> Array:
+def narrowest(pricing: Pricing) -> Array:
     """The fewest units that every group may keep, float64 (groups,)."""
-    return np.asarray([c.widths[0] for c in choices.curves], dtype=np.float64)
+    return np.asarray([c.widths[0] for c in pricing.curves], dtype=np.float64)
 
 
-def lossless(choices: Choices) -> Array:
+def lossless(pricing: Pricing) -> Array:
     """The narrowest widths that cost nothing at all: units without any contribution (dead channels) go."""
-    return _free(choices.curves)
+    return _free(pricing.curves)
 
 
-def past_lossless(choices: Choices) -> tuple[Array, ...]:
+def past_lossless(pricing: Pricing) -> tuple[Array, ...]:
     """Widths that run fast and at which no dead channel stays: of all groups, then of half of those where live ones
     must go for it, of a quarter, and so on, those that it costs least; the others are :func:`lossless`."""
-    free, fast = lossless(choices), choices.tiers[:2][-1]
+    free, fast = lossless(pricing), pricing.tiers[:2][-1]
     past = np.asarray([max(c.widths[c.widths <= n], default=n) for c, n in zip(fast, free, strict=True)])
     price = np.asarray([c.damage[n] for c, n in zip(fast, past, strict=True)])
     order = [g for g in np.argsort(price, kind="stable") if past[g] < free[g]]
@@ -208,15 +210,15 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(work: Study, keep: Array) -> Plan:
+def plan_of(context: Context, keep: Array) -> Plan:
     """The plan of a cut, for the file."""
     cuts = []
-    for group in work.coupling.groups:
+    for group in context.coupling.groups:
         kept = np.flatnonzero(keep[group.units])
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
-    rules = work.coupling.walked.rules
-    return Plan(fingerprint(work.loaded.proto), tuple(cuts), tensor_cuts(work.coupling, keep), rules)
+    rules = context.coupling.walked.rules
+    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules)
 
 
 def whole(coupling: Coupling) -> Array:

@@ -12,12 +12,12 @@ import onnx
 from onnxprune import metrics
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.functions import describe, importing, parse_ref
+from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
-from onnxprune.runtime.outputs import outputs_of
-from onnxprune.runtime.session import Engine, open_session, run
-from onnxprune.study import Study
 
 Array = np.ndarray
 #: What the user's metric is given: feeds -> outputs by name.
@@ -25,7 +25,7 @@ SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Evaluator:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
@@ -67,27 +67,29 @@ class Judge:
         return math.inf if math.isnan(found) else found
 
 
-def judge(work: Study, evaluate: object | None) -> Judge:
-    """A judge for ``work``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.
+def evaluator_for(context: Context, evaluate: object | None) -> Evaluator:
+    """An evaluator for ``context``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.
 
     Cost: one pass of the original over the holdout, and one call of the metric.
 
     Raises:
         DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN.
     """
-    model = work.loaded.proto
-    names = tuple(work.coupling.graph.outputs)
+    model = context.loaded.proto
+    names = tuple(context.coupling.graph.outputs)
     metric = _metric(evaluate)
-    score = metric.of_original(model, work.engine) if metric is not None else 0.0
-    session = open_session(model, work.engine)
-    reference = tuple(outputs_of(session, work.holdout, names))
+    score = metric.of_original(model, context.engine) if metric is not None else 0.0
+    session = open_session(model, context.engine)
+    reference = tuple(outputs_of(session, context.holdout, names))
     for name, output in zip(names, reference, strict=True):
         if metric is None and output.dtype.kind == "f" and np.isnan(output).any():
             raise DataError(
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Judge(work.holdout, work.engine, names, reference, kind_of(work.coupling, reference), metric, score)
+    return Evaluator(
+        context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score
+    )
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:
@@ -165,7 +167,7 @@ def _metric(evaluate: object | None) -> OwnMetric | None:
 
 
 def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
-    """How much worse ``after`` is than ``before`` by the user's metric; see :func:`judge` for what it may be.
+    """How much worse ``after`` is than ``before`` by the user's metric; see :func:`evaluator` for what it may be.
 
     Raises:
         DataError: where the metric cannot be found, or fails.

@@ -1,0 +1,1 @@
+"""How onnxruntime is run: sessions, probes, segments of a graph, memory."""

@@ -1,0 +1,1 @@
+"""Proof, before anything is written, that a pruned model is sound."""
