@@ -17,8 +17,8 @@ from random_graphs import random_model
 from onnxprune import prune
 from onnxprune.budget.allocate import Curve, allocate, allowed_widths, uniform
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.interpolate import TINY, interpolate
 from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
-from onnxprune.budget.sensitivity import TINY, interpolate
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.engine.probe import plausible_feeds

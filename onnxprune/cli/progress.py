@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from onnxprune.progress import Progress, Silent
+from onnxprune.shown import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -51,7 +52,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         if self._told.hear(text):
-            print(f"note: {text}", file=sys.stderr, flush=True)
+            print(f"note: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 class Live:
@@ -81,7 +82,7 @@ class Live:
 
     def note(self, text: str) -> None:
         if self._told.hear(text):
-            self._bars.console.print(f"note: {text}", style="dim", markup=False, highlight=False)
+            self._bars.console.print(f"note: {one_line(text)}", style="dim", markup=False, highlight=False)
 
     def close(self) -> None:
         """Freeze the running stage's clock, and fill its bar."""

@@ -133,8 +133,8 @@ def account(
 
 
 def _settings(context: Context, options: Options) -> dict[str, str]:
-    return {
-        "budget": options.budget.describe(),
+    asked = {} if options.budget is None else {"budget": options.budget.describe()}
+    return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
         "select": options.select,

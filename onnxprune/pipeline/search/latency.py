@@ -21,7 +21,7 @@ def by_latency(trials: Trials, pricing: Pricing) -> Found:
     until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
     are known to be fast enough and too slow, however wrong the table is.
     """
-    context, cost, wanted = trials.context, pricing.time, trials.options.budget.value
+    context, cost, wanted = trials.context, pricing.time, trials.options.goal.value
     full = cost(sizes(context.coupling))
     if trials.options.latency_table is not None:
         return trials.only(pricing, within(pricing, cost, wanted * full))
