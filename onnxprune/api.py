@@ -47,7 +47,7 @@ from onnxprune.report.describe import (
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 from onnxprune.target import USUAL, USUAL_ERROR, Budget
 from onnxprune.verify.checks import verify
 
