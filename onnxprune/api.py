@@ -46,7 +46,7 @@ from onnxprune.report.describe import (
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
 
 Array = np.ndarray
