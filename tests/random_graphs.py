@@ -42,6 +42,7 @@ from random_image_pieces import (
     depthwise,
     gate,
     group_norm,
+    modulated,
     option_a,
     places,
     pool,
@@ -91,7 +92,7 @@ IMAGE: tuple[Piece, ...] = (
 
 IMAGE += (depth, pool, resize, group_norm, tile, tokens, pooled, flat, viewed, shuffled_by_size)
 
-IMAGE += (resized_to, channels_last, places, option_a, attend_channels, batch_norm_of_the_batch)
+IMAGE += (resized_to, channels_last, places, option_a, attend_channels, batch_norm_of_the_batch, modulated)
 
 TOKENS: tuple[Piece, ...] = (matmul, matmul, matmul, attend, recur, recur_state, mean_tokens)
 

@@ -110,9 +110,23 @@ def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
     products, fixed = _mac_products(coupling)
     exact = build(coupling, products, fixed)
     channels = np.zeros(exact.lengths.base.shape, dtype=np.bool_)
-    for t, (_, _, axes) in enumerate(products):
-        channels[t, : len(axes)] = [isinstance(key, tuple) for key, _ in axes]
+    for t, (index, _, axes) in enumerate(products):
+        channels[t, : len(axes)] = [_holds_channels(coupling, index, key, axis) for key, axis in axes]
     return Stepped(exact, channels, block, align)
+
+
+def _holds_channels(coupling: Coupling, index: int, key: Key, axis: int) -> bool:
+    """Whether a kernel of this node works on blocks of this axis: that of a constant, or of what a layer with computed
+    weights reads, makes or multiplies by."""
+    bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
+    linear = bound.rule.linear
+    if isinstance(key, tuple) or linear is None:
+        return isinstance(key, tuple)
+    terms = (*zip(node.inputs, bound.inputs, strict=True), *zip(node.outputs, bound.outputs, strict=True))
+    dim = next((term[axis] for value, term in terms if value == key and term is not None), ())
+    weighed = {factor for other in bound.inputs[linear.weight] or () for factor in other}
+    shared = [f for f in dim if f in weighed and (bound.in_output(f) or linear.data in bound.inputs_with(f))]
+    return bool(shared)
 
 
 def _mac_products(coupling: Coupling) -> tuple[list[Product], float]:

@@ -40,6 +40,12 @@ class Lengths:
         """Whether any axis of a row depends on what is kept, boolean (n,)."""
         return np.asarray(np.diff(self.slope.indptr).reshape(self.base.shape).any(axis=1))
 
+    def touched(self) -> list[Array]:
+        """Per group the rows with an axis that depends on it."""
+        columns = self.slope.tocsc()
+        bounds = zip(columns.indptr, columns.indptr[1:], strict=False)
+        return [np.unique(columns.indices[a:b] // self.base.shape[1]) for a, b in bounds]
+
 
 def lengths_of(coupling: Coupling, rows: Sequence[Sequence[tuple[Key, int]]]) -> Lengths:
     """The lengths of the axes (key, axis) in ``rows``.  Cost: linear in their positions."""
