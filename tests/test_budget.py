@@ -158,7 +158,9 @@ def test_every_stored_array_counts_once() -> None:
 
 def linear(base: np.ndarray, slope: np.ndarray) -> Lengths:
     """Lengths of ``base`` (n, m) and a dense ``slope`` (n, m, groups)."""
-    return Lengths(base.astype(np.float64), csr_array(slope.reshape(-1, slope.shape[-1]).astype(np.float64)))
+    rows, axes, groups = slope.shape
+    coefficients = csr_array(slope.reshape(-1, groups).astype(np.float64))
+    return Lengths(base.ravel().astype(np.float64), coefficients, np.arange(rows * axes), (rows, axes))
 
 
 def invented(seed: int, multiple: int = 1) -> tuple[Cost, list[Curve]]:

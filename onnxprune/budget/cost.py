@@ -109,7 +109,7 @@ def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
     """MACs as kernels execute them, whose channels come in blocks: see :class:`Stepped`."""
     products, fixed = _mac_products(coupling)
     exact = build(coupling, products, fixed)
-    channels = np.zeros(exact.lengths.base.shape, dtype=np.bool_)
+    channels = np.zeros(exact.lengths.shape, dtype=np.bool_)
     for t, (index, _, axes) in enumerate(products):
         channels[t, : len(axes)] = [_holds_channels(coupling, index, key, axis) for key, axis in axes]
     return Stepped(exact, channels, block, align)

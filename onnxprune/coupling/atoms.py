@@ -95,10 +95,12 @@ class Ledger:
         self._ties: list[tuple[Atoms, Atoms, int]] = []
         self._locks: list[tuple[Atoms, int]] = []
 
-    def fresh(self, size: int) -> Atoms:
-        atoms = np.arange(self.count, self.count + size, dtype=np.int64)
-        self.count += size
-        return atoms
+    def fresh(self, size: int, factors: int = 0) -> Atoms:
+        """New atoms, (size,), or (size, factors) for an axis that is a product."""
+        count = size * max(factors, 1)
+        atoms = np.arange(self.count, self.count + count, dtype=np.int64)
+        self.count += count
+        return atoms.reshape(size, factors) if factors else atoms
 
     def tie(self, left: Atoms, right: Atoms, node: int) -> None:
         if left is not right and left.size:
@@ -252,7 +254,7 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     """``avoided``: number of a choice → the option that it does not take, unless no other leaves anything free."""
     left, right, node = ledger.edges()
     lock_atoms, lock_reasons = ledger.locks()
-    start = _components(ledger.count, left, right)
+    start = components(ledger.count, left, right)
     roots = _Roots(start)
     #: Class -> the first reason that locks it, -1 where none does.
     held = np.full(ledger.count, -1, dtype=np.int64)
@@ -319,7 +321,8 @@ def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) ->
     return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)
 
 
-def _components(count: int, left: Atoms, right: Atoms) -> Atoms:
+def components(count: int, left: Atoms, right: Atoms) -> Atoms:
+    """The component of each of ``count`` atoms that the ties ``left`` - ``right`` join."""
     graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
@@ -331,7 +334,7 @@ def _merge(roots: _Roots, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, A
     left = roots(np.concatenate([a.ravel() for a, _ in ties]))
     right = roots(np.concatenate([b.ravel() for _, b in ties]))
     old, local = np.unique(np.concatenate([left, right]), return_inverse=True)
-    label = _components(len(old), local[: len(left)], local[len(left) :])
+    label = components(len(old), local[: len(left)], local[len(left) :])
     representative = np.full(label.max() + 1, -1, dtype=np.int64)
     representative[label[::-1]] = old[::-1]
     return old, representative[label]

@@ -10,8 +10,9 @@ import numpy as np
 from onnxprune.coupling.atoms import BORDER, DATA, NOTHING, SHAPE, UNFIT, Atoms, Ledger, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
-from onnxprune.coupling.labels import Key, Labels, named
+from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels, named
 from onnxprune.coupling.movers import MoverTies
+from onnxprune.coupling.products import NONE, Knot, Products
 from onnxprune.coupling.provenance import size_sources
 from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule, Structural, bind
 from onnxprune.coupling.rules import lookup
@@ -25,34 +26,51 @@ from onnxprune.graph.view import Graph, Node
 class Walked:
     """The filled ledger, the label of each position, and the rule or mover found at each node by the table ``rules``."""
 
-    ledger: Ledger
-    labels: Mapping[Key, tuple[Atoms, ...]]
+    found: Labels
     bounds: Mapping[int, Bound]
     movers: frozenset[int]
     locked: Mapping[int, Reason]
     rules: str
+    knots: tuple[Knot, ...]
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.found.ledger
+
+    @property
+    def labels(self) -> Mapping[Key, tuple[Atoms, ...]]:
+        return self.found.of
+
+    @property
+    def products(self) -> Mapping[Axis, FactorGrid]:
+        """The axes that are products of channels: their labels are (positions, factors)."""
+        return self.found.products
 
 
-def walk(graph: Graph, facts: Facts, rules: str) -> Walked:
-    """Bind every node of ``graph`` by the table called ``rules``.
+def walk(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> Walked:
+    """Bind every node of ``graph`` by the table called ``rules``; ``products``: axes that are products of channels.
 
     Cost: linear in nodes, plus one execution per axis of each mover.
     """
-    walker = _Walker(graph, facts, rules)
+    walker = _Walker(graph, facts, rules, products)
     for node in graph.nodes:
         walker.visit(node)
     walker.cross()
     walker.share()
     walker.borders()
-    return Walked(walker.labels.ledger, walker.labels.of, walker.bounds, frozenset(walker.movers), walker.locked, rules)
+    return Walked(
+        walker.labels, walker.bounds, frozenset(walker.movers), walker.locked, rules, tuple(walker.knots)
+    )
 
 
 class _Walker:
-    def __init__(self, graph: Graph, facts: Facts, rules: str) -> None:
+    def __init__(self, graph: Graph, facts: Facts, rules: str, products: Products) -> None:
         self.graph = graph
         self.rules = rules
         self.facts = facts
-        self.labels = Labels(graph, facts)
+        self.labels = Labels(graph, facts, products.axes)
+        self.products = products
+        self.knots: list[Knot] = []
         self.bounds: dict[int, Bound] = {}
         self.movers: set[int] = set()
         self.locked: dict[int, Reason] = {}
@@ -161,7 +179,9 @@ class _Walker:
             if value is not None and self.facts.shapes.get(value) != shape:
                 raise DoesNotFit(f"'{value}' came out as {shape}, not {self.facts.shapes.get(value)}")
         self.movers.add(node.index)
-        MoverTies(self.labels, node).enter(found, call)
+        ties = MoverTies(self.labels, node, self.products)
+        ties.enter(found, call)
+        self.knots += ties.knots
         if node.op == "Expand":
             self._as_large_as(node, 1)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.coupling.groups import Axis, Coupling
-from onnxprune.coupling.labels import Key
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Axis, Key
 from onnxprune.linear.form import Layer, computed_layers
 
 

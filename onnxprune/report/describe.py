@@ -6,7 +6,8 @@ import numpy as np
 
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
 from onnxprune.coupling.atoms import Taken
-from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Axis
 from onnxprune.coupling.locks import lock_text
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.view import Graph
