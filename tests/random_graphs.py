@@ -65,6 +65,7 @@ from random_token_pieces import (
     manual_norm,
     matmul,
     mean_tokens,
+    multiplied,
     pooled,
     recur,
     recur_state,
@@ -98,7 +99,7 @@ TOKENS: tuple[Piece, ...] = (matmul, matmul, matmul, attend, recur, recur_state,
 
 TOKENS += (first_token, computed_weight, manual_norm)
 
-FLAT: tuple[Piece, ...] = (gemm, gemm, matmul, batch_norm, computed_weight)
+FLAT: tuple[Piece, ...] = (gemm, gemm, matmul, batch_norm, computed_weight, multiplied)
 
 
 def random_model(seed: int) -> onnx.ModelProto:

@@ -309,8 +309,14 @@ def _passed_over(choice: Choice, option: Option) -> Reason:
 
 def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) -> Reason:
     """Why no option of a choice leaves anything free: the first lock behind any of them."""
-    indices = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
-    behind = min((reasons[int(k)] for k in indices if k >= 0), key=_rank, default=None)
+    pools = [[reasons[int(k)] for k in np.unique(locks) if k >= 0] for locks in found]
+    borders = [next((r for r in pool if r.remedy == BORDER), None) for pool in pools]
+    # A border is the cause where it holds every option; else what can be lifted says more than what cannot.
+    told = [r for r in borders if r is not None] if None not in borders else []
+    told = told or sorted(
+        (r for pool in pools for r in pool), key=lambda r: (r.remedy in (BORDER, PLACE), r.remedy in (NOTHING, CHOSEN))
+    )
+    behind = told[0] if told else None
     text = f"{choice.label} splits or joins this axis with one that cannot be cut"
     if behind is None:
         return Reason(text, choice.node)
