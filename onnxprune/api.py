@@ -16,7 +16,7 @@ from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import BudgetError, ModelError, PlanError
+from onnxprune.errors import ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -47,7 +47,7 @@ from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import Budget
+from onnxprune.target import Budget, Kind, Width
 
 Array = np.ndarray
 
@@ -70,6 +70,10 @@ def prune(
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    keep: Mapping[str, float | int] | None = None,
+    at_least: Mapping[str, float | int] | None = None,
+    at_most: Mapping[str, float | int] | None = None,
+    target: str | None = None,
     evaluate: object | None = None,
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
@@ -82,9 +86,10 @@ def prune(
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  Budgets, all of
+    which hold in the result: the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the
+    largest ``max_drop``; none is the default ``max_drop`` (0.01; 0.05 where it is the relative error of outputs that are
+    no class scores).  ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -96,12 +101,9 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
-    given = [(kind, value) for kind, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
+    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
-        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
+        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
@@ -111,6 +113,10 @@ def prune(
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
+        keep=_widths(keep),
+        at_least=_widths(at_least),
+        at_most=_widths(at_most),
+        target=target,
         evaluate=evaluate,
         test=test,
         providers=providers,
@@ -121,6 +127,10 @@ def prune(
         rules=rules,
     )
     return _prune(load(model), None, data, options, progress or Silent())
+
+
+def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
+    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
 
 
 def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:

@@ -176,7 +176,7 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budgets``: what was asked for.
     """
 
     model: str
@@ -200,7 +200,7 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)

@@ -14,7 +14,7 @@ WIDTH, INDENT = 80, 22
 HEADINGS: Mapping[str, str] = {
     "data": "data",
     "budget": (
-        "budget, one of; R is the fraction KEPT; default: --max-drop 0.01, or 0.05 where outputs are no class scores "
+        "budgets, all of which hold; R is the fraction KEPT; default: --max-drop 0.01, or 0.05 where outputs are no class scores "
         "or labels"
     ),
     "how": "how",

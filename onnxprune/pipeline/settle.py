@@ -15,8 +15,8 @@ from onnxprune.target import USUAL, USUAL_ERROR
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
     """``options`` with what their defaults come to for this model and these data."""
-    if options.budget is None:
-        options = replace(options, budget=USUAL_ERROR if evaluator.relative else USUAL)
+    if not options.budgets and not options.keep:
+        options = replace(options, budgets=(USUAL_ERROR if evaluator.relative else USUAL,))
     if data is None and options.effort == "default":
         # What made-up inputs teach is not worth minutes.
         options = replace(options, effort="fast")
@@ -33,7 +33,7 @@ def seen(evaluator: Evaluator, data: object | None) -> Seen:
 def evaluation_notes(evaluator: Evaluator, data: object | None, options: Options) -> tuple[str, ...]:
     """What the original's answers on the held-out samples give reason to say."""
     notes = list(evaluator.odd) if data is not None else []
-    if evaluator.alike and options.goal.kind == "max_drop":
+    if evaluator.alike and options.asked("max_drop") is not None:
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         notes.append(ALIKE.format(*which))
     if options.test is not None and not metrics.is_scores(evaluator.reference):
