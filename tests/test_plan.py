@@ -80,9 +80,8 @@ def test_what_the_schema_refuses_the_reader_refuses(case: tuple[onnx.ModelProto,
     spoil(document)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, SCHEMA)
-    if document["groups"][0].get("kept") != ["1"]:
-        with pytest.raises(PlanError):
-            Plan.from_json(json.dumps(document))
+    with pytest.raises(PlanError):
+        Plan.from_json(json.dumps(document))
 
 
 def test_a_checkpoint_is_cut_like_the_model(case: tuple[onnx.ModelProto, Plan]) -> None:
@@ -147,7 +146,7 @@ def test_vectors_that_the_exporter_merged_are_cut_like_their_module(case: tuple[
 
 @pytest.mark.parametrize("kept", [(0,), (0, 1, 2), (3, 5, 6, 9), (0, 2, 4)])
 def test_ranges_read_back(kept: tuple[int, ...]) -> None:
-    assert from_ranges(to_ranges(kept)) == kept
+    assert from_ranges(to_ranges(kept), 10) == kept
 
 
 def test_ranges_are_short() -> None:

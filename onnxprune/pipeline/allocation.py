@@ -67,7 +67,9 @@ def rank(
     """
     if not context.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
-    check_multiple(options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen])
+    check_multiple(
+        options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
+    )
     moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
     names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
     progress.stage("select", len(context.coupling.groups))
