@@ -83,7 +83,7 @@ def create(part: Path, target: Path) -> BinaryIO:
     file = open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o600))  # noqa: SIM115
     try:
         if hasattr(os, "fchmod"):
-            os.fchmod(file.fileno(), mode | stat.S_IWUSR)
+            os.fchmod(file.fileno(), mode)
         return file
     except BaseException:
         file.close()

@@ -21,7 +21,7 @@ from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.pipeline.setup import Context, activation_bytes
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress, Turn
 from onnxprune.selection.base import Ranking, evidence
@@ -112,7 +112,7 @@ def price(
             context.engine,
             context.frozen,
             EFFORTS[options.effort],
-            options.memory or DEFAULT_MEMORY,
+            activation_bytes(options),
             Turn(progress, turn, len(rankings)),
         )
         for turn, (name, order) in enumerate(rankings.items(), start=1)
