@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from onnxprune.cli import apply, compare, completion, inspect, prune, why
+from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
@@ -31,6 +31,7 @@ commands
   compare A B          two models side by side: size, speed, outputs, accuracy
   apply MODEL PLAN     replay a plan, exactly
   completion SHELL     completions for bash, zsh or fish
+  help [TOPIC]         the guides, in the terminal
 
 'onnxprune COMMAND --help' lists a command's options; for the main job:
 'onnxprune prune --help'.
@@ -135,11 +136,8 @@ def _dispatch(given: Sequence[str]) -> int:
         print(f"onnxprune {_version()}")
         return 0
     if rest[0] == "help":
-        if len(rest) == 1:
-            raise HelpAsked(HELP)
-        if rest[1] not in COMMANDS:
-            raise UsageError(f"no command '{rest[1]}'{nearest(rest[1], tuple(COMMANDS))}; see onnxprune --help")
-        raise HelpAsked(COMMANDS[rest[1]].parser().text)
+        help.show(rest[1:], HELP, COMMANDS)
+        return 0
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])

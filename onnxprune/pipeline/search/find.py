@@ -43,7 +43,7 @@ def find(
 
 
 def _found(trials: Trials) -> Found:
-    kind, value = trials.options.budget.kind, trials.options.budget.value
+    kind, value = trials.options.goal.kind, trials.options.goal.value
     if kind == "max_drop":
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     if kind == "latency":
