@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+_PIECE = 1 << 16
+
+
 class NotOrdinary(OSError):
     """A pipe, device or socket where a file was expected: reading it may never end, or set something off."""
 
@@ -60,10 +63,12 @@ def read_ordinary(path: str | Path, most: int) -> bytes:
         OSError: see :func:`open_ordinary`; also where it has more than ``most`` bytes.
     """
     with open_ordinary(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-        # Some files of the system state no size and go on for ever.
-        data = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size
+        # A buffer of as many bytes is made at once.
+        data = file.read(min(size, most) + 1)
+        # Some files of the system state no size, and go on for ever.
+        while len(data) <= most and (more := file.read(_PIECE)):
+            data += more
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return data
