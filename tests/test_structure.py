@@ -22,7 +22,7 @@ ROOMS = (
     "calibration",
     "selection budget latency tasks",
     "verify",
-    "refit",
+    "refit tune",
     "pipeline",
     "report",
     "api",
@@ -96,6 +96,7 @@ NEW = frozenset(
 MAKERS = {
     "surgery.cut": {"Editor"},
     "surgery.sweep": {"copied"},
+    "surgery.constants": {"Editor"},
     # The editor, and the one copy that all edits work on.
     "graph.edit": {"map_tensors"},
     "graph.tensors": {"map_tensors"},
@@ -118,6 +119,8 @@ MAKERS = {
     "engine.segment": {"make_model"},
     "refit.free": {"make_model"},
     "latency.synthetic": {"make_model"},
+    # What becomes a program of another framework.
+    "tune.program": {"inline_local_functions"},
 }
 
 
