@@ -39,9 +39,9 @@ def widths(result: Result) -> dict[str, int]:
 # -- several budgets
 
 
-@pytest.mark.parametrize("macs", [0.9, 0.6, 0.3])
+@pytest.mark.parametrize("macs", [0.9, 0.3])
 @pytest.mark.parametrize("params", [0.8, 0.5])
-@pytest.mark.parametrize("size", [None, 0.7, 200_000])
+@pytest.mark.parametrize("size", [None, 200_000])
 def test_every_budget_holds_in_the_result(macs: float, params: float, size: float | None) -> None:
     result = pruned(macs=macs, params=params, size=size, round_to=1)
     report = result.report
@@ -179,7 +179,7 @@ def test_operators_by_type() -> None:
 # -- targets
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", ["tensorrt-fp16", "tensorrt-int8", "hexagon", "ti-npu"])
 def test_a_target_sets_its_multiple_and_round_wins(name: str) -> None:
     multiple = TARGETS[name].multiple
     result = pruned(macs=0.9, target=name)
