@@ -11,6 +11,7 @@ import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
 from onnxprune import metrics
+from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
@@ -34,6 +35,7 @@ from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.notes import ALIKE, NO_SCORES, UNFITTED, loosening_notes, reading_notes
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context, engine_of, samples_of, set_up, specs_of
+from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
@@ -45,10 +47,11 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned, Verification
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import USUAL, USUAL_ERROR, Budget
+from onnxprune.tuning.need import need_torch
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -82,6 +85,9 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    tune: str | None = None,
+    augment: str = "auto",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
@@ -89,6 +95,7 @@ def prune(
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
     kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
     where it is the relative error of outputs that are no class scores).
+    ``tune``: how long the result is tuned afterwards, see :func:`tune`; it needs torch.
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -123,6 +130,9 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        tune=None if tune is None else allowance(tune),
+        augment=augment,
+        device=device,
     )
     return _prune(load(model), None, data, options, progress or Silent())
 
@@ -137,6 +147,8 @@ def _prune(
     loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
 ) -> Result:
     clock = Clock()
+    if options.tune is not None:
+        need_torch()
     context = set_up(loaded, data, options)
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = evaluator_for(context, options.evaluate)
@@ -177,10 +189,17 @@ def _prune(
     clock.mark("refit")
     checks = _verified(context, chosen.keep, chosen.model, progress)
     clock.mark("verify")
+    told = None
+    if options.tune is not None:
+        if target is not None:
+            # Whoever ends the run from here on loses nothing but the tuning.
+            save(chosen.model, target, loaded.external)
+        chosen, told = tuned(context, chosen, scale, labelled, options, progress)
+        clock.mark("tune")
     progress.stage("measure", None)
     outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes)
     report = account(context, outcome, labelled, target, replace(options, select=select), clock)
-    report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
+    report = replace(report, seen="made up" if data is None else "alike" if alike else "held out", tuning=told)
     written = None if target is None else save(chosen.model, target, loaded.external)
     return Result(chosen.model, plan_of(context, chosen.keep), closed(report, written, clock), target)
 
@@ -212,6 +231,57 @@ def _verified(context: Context, keep: Array, model: onnx.ModelProto, progress: P
     if not checks.passed:
         raise VerificationError("the result failed verification and was not written: " + "; ".join(checks.complaints))
     return checks
+
+
+def tune(
+    student: str | Path | onnx.ModelProto,
+    teacher: str | Path | onnx.ModelProto,
+    data: object,
+    *,
+    length: str = "auto",
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+
+    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
+    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
+    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
+
+    Raises:
+        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+    """
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        tune=allowance(length),
+        augment=augment,
+        device=device,
+        test=test,
+        providers=providers,
+        threads=threads,
+        seed=seed,
+    )
+    return tune_pair(load(student), load(teacher), data, options, progress or Silent())
+
+
+def tune_file(
+    path: Path, teacher: Path, output: Path, data: object, options: Options, progress: Progress
+) -> Tuned:
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all."""
+    check_writable(output, path)
+    loaded = load(path)
+    found = tune_pair(loaded, load(teacher), data, options, progress)
+    save(found.model, output, loaded.external)
+    return replace(found, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxprune.allowance import Allowance
 from onnxprune.errors import OptionError
 from onnxprune.target import USUAL, Budget
 
@@ -21,6 +22,7 @@ AUTO = "auto"
 SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
+DEVICE_NAMES = ("auto", "cpu", "cuda")
 EFFORT_NAMES = ("fast", "default", "best")
 #: Keys of :data:`onnxprune.calibration.preprocess.PRESETS`, which loads numpy.
 PRESET_NAMES = ("imagenet", "unit", "symmetric", "caffe", "raw")
@@ -41,7 +43,9 @@ class Options:
     ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
-    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.
+    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.  ``tune``: how long the result is tuned, None
+    for not at all.  ``augment``: how pictures are changed meanwhile: "auto", "none", or some of "mirror", "shift" and
+    "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
 
     Raises:
         OptionError: for a value that an option cannot have.
@@ -65,6 +69,9 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
     effort: str = "default"
+    tune: Allowance | None = None
+    augment: str = "auto"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         # The command line has checked these; a caller in Python would learn of them from a KeyError, or never.
@@ -72,6 +79,7 @@ class Options:
         _one_of("refit", self.refit, REFITS)
         _one_of("rules", self.rules, RULES)
         _one_of("effort", self.effort, EFFORT_NAMES)
+        _one_of("device", self.device, DEVICE_NAMES)
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),

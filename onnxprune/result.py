@@ -151,11 +151,21 @@ class CurveOfTuning:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A model on the way to the result: "original", "cut", "refitted", "tuned"; its drop on the held-out samples, and
+    its accuracy on labelled ones, 0 … 1, ``None`` without labels."""
+
+    name: str
+    drop: Drop
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
     or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
 
-    ``samples`` were trained on; ``weights``: how many tensors.
+    ``samples`` were trained on; ``weights``: how many tensors; ``stages``: how good the model was on the way.
     """
 
     before: float
@@ -168,6 +178,16 @@ class Tuning:
     weights: int
     device: str
     notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What :func:`onnxprune.tune` returns; ``path``: where the model was written."""
+
+    model: onnx.ModelProto
+    tuning: Tuning
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +221,7 @@ class Report:
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
     budget: Budget | None = None
+    tuning: Tuning | None = None
 
     def _repr_html_(self) -> str:
         return page(self)
