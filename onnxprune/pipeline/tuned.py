@@ -16,8 +16,8 @@ from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.options import Options
-from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.evaluator import Evaluator, kind_of
+from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_of, split
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
@@ -32,13 +32,13 @@ CHECKED = 4
 
 def tuned(
     context: Context,
-    chosen: Candidate,
+    chosen: Outcome,
     evaluator: Evaluator,
     labelled: Dataset,
     options: Options,
     progress: Progress,
-) -> tuple[Candidate, Tuning]:
-    """``chosen`` with a tuned model, and how good the model was on the way; itself where tuning gains nothing.
+) -> Outcome:
+    """``chosen`` with a tuned model, and how good the model was on the way; with its own where tuning gains nothing.
 
     Raises:
         VerificationError: where the tuned model is not sound.
@@ -46,21 +46,22 @@ def tuned(
     fit = context.spare or context.fit
     found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
     after = evaluator.drop(found)
-    if told.gained and evaluator.metric is not None and chosen.drop.value < after.value:
+    before = chosen.drop or evaluator.drop(chosen.model)
+    if told.gained and evaluator.metric is not None and before.value < after.value:
         note = "tuning brings the outputs nearer to the original's, but the metric of --eval falls: the weights stay"
         progress.note(note)
-        found, after = chosen.model, chosen.drop
+        found, after = chosen.model, before
         told = replace(told, gained=False, after=told.before, notes=(*told.notes, note))
     progress.stage("measure", None)
     plain = sweep(cut(context.coupling, chosen.keep), context.loaded.proto)
     rows = [
         ("original", context.loaded.proto, Drop(after.metric, 0.0, after.samples)),
         ("cut", plain, evaluator.drop(plain)),
-        ("refitted", chosen.model, chosen.drop),
+        ("refitted", chosen.model, before),
         ("tuned", found, after),
     ]
     stages = tuple(Stage(name, drop, accuracy_of(model, labelled, context.engine)) for name, model, drop in rows)
-    return replace(chosen, model=found, drop=after), replace(told, stages=stages)
+    return replace(chosen, model=found, drop=after, tuning=replace(told, stages=stages))
 
 
 def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> float | None:
@@ -72,9 +73,7 @@ def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> fl
     return None if found is None else found.top1
 
 
-def tune_pair(
-    student: LoadedModel, original: LoadedModel, data: object, options: Options, progress: Progress
-) -> Tuned:
+def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options: Options, progress: Progress) -> Tuned:
     """See :func:`onnxprune.tune`.
 
     Raises:
@@ -87,7 +86,9 @@ def tune_pair(
     samples = options.samples if options.samples is not None else MOST_TUNED
     specs = specs_of(original)
     dataset = open_dataset(data, specs, options.preprocess, samples, options.seed)
-    labelled = dataset if options.test is None else open_dataset(options.test, specs, options.preprocess, None, options.seed)
+    labelled = (
+        dataset if options.test is None else open_dataset(options.test, specs, options.preprocess, None, options.seed)
+    )
     if dataset.count < 2:
         raise DataError("tuning needs samples to learn from and others to look at; give more than one")
     for note in dataset.notes:

@@ -15,10 +15,10 @@ from onnxprune.progress import Progress
 from onnxprune.result import CurveOfTuning
 from onnxprune.tuning.augment import Augment
 from onnxprune.tuning.chance import better
+from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.pair import Pair, samples_in
 from onnxprune.tuning.recipe import Optimizer
 from onnxprune.tuning.samples import Samples, endless
-from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.workers import Workers
 
 Array = np.ndarray

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 
+from onnxprune.allowance import LONGEST, Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.engine.session import Engine
 from onnxprune.errors import OptionError
@@ -18,11 +19,10 @@ from onnxprune.result import CurveOfTuning, Tuning
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import better
+from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
 from onnxprune.tuning.pair import Pair, pair
 from onnxprune.tuning.samples import Samples
-from onnxprune.allowance import LONGEST, Allowance
-from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.workers import join
 
 Array = np.ndarray
