@@ -208,13 +208,15 @@ def tune(
 
 
 def tune_file(
-    path: Path, teacher: Path, output: Path, data: object, options: Options, progress: Progress
+    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
 ) -> Tuned:
-    """Tune the file ``path`` and write the result to ``output``, whole or not at all."""
-    check_writable(output, path)
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
+    if output is not None:
+        check_writable(output, path)
     loaded = load(path)
     found = tune_pair(loaded, load(teacher), data, options, progress)
-    save(found.model, output, loaded.external)
+    if output is not None:
+        save(found.model, output, loaded.external)
     return replace(found, path=output)
 
 

@@ -22,6 +22,8 @@ AUTO = "auto"
 SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
+#: How pictures may be changed while a model is tuned.
+AUGMENTS = ("mirror", "shift", "mix")
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 EFFORT_NAMES = ("fast", "default", "best")
 #: Keys of :data:`onnxprune.calibration.preprocess.PRESETS`, which loads numpy.

@@ -18,6 +18,7 @@ HEADINGS: Mapping[str, str] = {
         "or labels"
     ),
     "how": "how",
+    "tuning": "tuning",
     "output": "output",
 }
 

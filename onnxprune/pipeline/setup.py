@@ -78,6 +78,17 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
     return tuple(found)
 
 
+def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
+    """The inputs as the data must fit them: :func:`specs_of`, with shapes that the user states, and the batch at which
+    the graph runs."""
+    found = input_shapes(view(loaded.proto), options.shapes, None)
+    shapes = options.shapes
+    if data is None and options.preprocess is None:
+        # Made-up data must have sizes at which the operators of the model fit together.
+        shapes = {**found[0], **options.shapes}
+    return _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+
+
 def engine_of(options: Options) -> Engine:
     return Engine(options.providers, options.threads)
 
@@ -100,14 +111,8 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
-    graph = view(loaded.proto)
-    _check_computes(loaded, graph, options)
-    found = input_shapes(graph, options.shapes, None)
-    shapes = options.shapes
-    if data is None and options.preprocess is None:
-        # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**found[0], **options.shapes}
-    specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+    _check_computes(loaded, view(loaded.proto), options)
+    specs = specs_for(loaded, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)

@@ -18,7 +18,7 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator, kind_of
 from onnxprune.pipeline.run import Outcome
-from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_of, split
+from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_for, specs_of, split
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
@@ -84,7 +84,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
     need_torch()
     check_alike(student, original)
     samples = options.samples if options.samples is not None else MOST_TUNED
-    specs = specs_of(original)
+    specs = specs_for(original, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples, options.seed)
     labelled = (
         dataset if options.test is None else open_dataset(options.test, specs, options.preprocess, None, options.seed)

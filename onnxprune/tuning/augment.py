@@ -10,9 +10,9 @@ import numpy as np
 from onnxprune.calibration.dataset import Feeds, InputSpec
 from onnxprune.calibration.layout import image_layout
 from onnxprune.errors import OptionError
+from onnxprune.options import AUGMENTS
 
 Array = np.ndarray
-KINDS = ("mirror", "shift", "mix")
 #: Pictures are shifted by up to this share of a side.
 SHIFT = 1 / 8
 
@@ -63,15 +63,15 @@ def _shifted(picture: Array, axis: int, share: float) -> Array:
 
 
 def augment(specs: tuple[InputSpec, ...], asked: str) -> Augment:
-    """``asked``: "auto" for all, "none", or some of :data:`KINDS`, by commas.  Only inputs that hold pictures change.
+    """``asked``: "auto" for all, "none", or some of :data:`onnxprune.options.AUGMENTS`, by commas.  Only inputs that hold pictures change.
 
     Raises:
         OptionError: for an unknown kind.
     """
-    names = KINDS if asked == "auto" else () if asked == "none" else tuple(part.strip() for part in asked.split(","))
+    names = AUGMENTS if asked == "auto" else () if asked == "none" else tuple(part.strip() for part in asked.split(","))
     for name in names:
-        if name not in KINDS:
-            raise OptionError(f"augment: no kind {name!r}; there are auto, none, {', '.join(KINDS)}")
+        if name not in AUGMENTS:
+            raise OptionError(f"augment: no kind {name!r}; there are auto, none, {', '.join(AUGMENTS)}")
     axes = {}
     for spec in specs:
         layout = image_layout(spec)

@@ -10,9 +10,11 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxprune.engine.session import Engine, open_literal_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_literal_session, open_session, run, with_outputs
+from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph
 from onnxprune.tuning.function import Failed, run_step
+from onnxprune.tuning.operators.call import Unsupported
 from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.program import Block
 
@@ -59,7 +61,8 @@ def probe(
             found = run_step(step, values, torch.device("cpu"))
         except Failed as failure:
             failed[step.node.index] = failure.reason
-            continue
+            # What is behind it is computed with what onnxruntime makes of it.
+            found = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
         values.update(found)
         made += found
     other = _first_unlike(model, graph, block, values, made, feeds, engine)
@@ -93,11 +96,20 @@ def _first_unlike(
     if ends and not _unlike(graph, ends, values, feeds, engine):
         return None
     floats = [name for name in made if values[name].is_floating_point()]
-    wrong = set(_unlike(graph, floats, values, feeds, engine))
+    wrong = set() if not floats else set(_unlike(graph, floats, values, feeds, engine))
     for step in block.steps:
         if any(out in wrong for out in step.outputs):
             return step.node.index
     return None
+
+
+def _by_runtime(graph: Graph, names: list[str], feeds: Mapping[str, Array], engine: Engine) -> dict[str, Tensor]:
+    """Nothing where onnxruntime cannot give these values either."""
+    try:
+        found = run(open_session(with_outputs(graph.model, names), engine), feeds)
+        return {name: to_torch(array) for name, array in zip(names, found, strict=True)}
+    except (ModelError, Unsupported):
+        return {}
 
 
 def _unlike(

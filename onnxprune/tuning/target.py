@@ -25,6 +25,8 @@ Array = np.ndarray
 #: (tuned, original, samples) -> one number per sample.
 Part = Callable[[Tensor, Tensor, int], Tensor]
 TINY = 1e-6
+#: A channel that moves less than this share of the usual one counts in that scale: what never moves has none.
+DEAD = 1e-3
 #: What a position where the original sees nothing still weighs against one where it is sure.
 BACKGROUND = 0.02
 
@@ -62,7 +64,7 @@ def _terms(name: str, values: Array, only: bool) -> list[Term]:
         terms.append(Term(name, "answers", _answers(axis, answers, rows[answers])))
     if len(others):
         spread = rows[others].std(1)
-        scale = np.maximum(spread, max(1e-2 * float(np.median(spread)), TINY))
+        scale = np.maximum(spread, max(DEAD * float(np.median(spread)), TINY))
         where = answers if len(answers) and values.ndim > 2 else None
         terms.append(Term(name, "values", _values(axis, others, scale, where, rows)))
     return terms
