@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from onnxprune.result import Tuned
 
 HEAD = """\
-onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC     get accuracy back by
-                               training on the original's answers, without labels
+onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC    get accuracy back by
+                       training on the original's answers; no labels are needed
 """
 EXAMPLES = """\
   onnxprune tune net.pruned.onnx --teacher net.onnx --data photos/
-  onnxprune tune small.onnx --teacher net.onnx --data calib.npz --for 30m -o out.onnx
+  onnxprune tune small.onnx --teacher net.onnx --data calib.npz --for 30m
   torchrun --nproc-per-node 2 -m onnxprune tune small.onnx --teacher net.onnx \\
     --data photos/ --for 20x
 """
