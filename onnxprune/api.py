@@ -46,12 +46,8 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-<<<<<<< HEAD
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
-=======
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
 from onnxprune.surgeon import Model
->>>>>>> main
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
@@ -174,8 +170,8 @@ def _prune(
 
 
 def tune(
-    student: str | Path | onnx.ModelProto,
-    teacher: str | Path | onnx.ModelProto,
+    student: Model,
+    teacher: Model,
     data: object,
     *,
     length: str = "auto",

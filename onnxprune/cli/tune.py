@@ -28,8 +28,6 @@ onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC    get accuracy back by
 EXAMPLES = """\
   onnxprune tune net.pruned.onnx --teacher net.onnx --data photos/
   onnxprune tune small.onnx --teacher net.onnx --data calib.npz --for 30m
-  torchrun --nproc-per-node 2 -m onnxprune tune small.onnx --teacher net.onnx \\
-    --data photos/ --for 20x
 """
 
 
