@@ -120,7 +120,7 @@ MAKERS = {
     "refit.free": {"make_model"},
     "latency.synthetic": {"make_model"},
     # What becomes a program of another framework.
-    "tune.program": {"inline_local_functions"},
+    "tuning.program": {"inline_local_functions"},
 }
 
 
