@@ -48,7 +48,7 @@ from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.edit import sweep
-from onnxprune.target import UNASKED, UNASKED_ERROR, Budget
+from onnxprune.target import UNASKED, Budget
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -82,13 +82,16 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    task: str = AUTO,
+    layout: str = "",
+    pictures: int = 4,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
+    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -123,6 +126,9 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        task=task,
+        layout=layout,
+        pictures=pictures,
     )
     return _prune(load(model), None, data, options, progress or Silent())
 
@@ -139,11 +145,11 @@ def _prune(
     clock = Clock()
     context = set_up(loaded, data, options)
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
-    scale = evaluator_for(context, options.evaluate)
+    scale = evaluator_for(context, options)
     context, labelled = _labelled(context, scale, options)
     # The very object: who asks for as much with --max-drop 0.01 gets that.
-    if options.budget is UNASKED and scale.relative:
-        options = replace(options, budget=UNASKED_ERROR)
+    if options.budget is UNASKED:
+        options = replace(options, budget=scale.unasked)
     if data is None and options.effort == "default":
         # What made-up inputs teach is not worth minutes.
         options = replace(options, effort="fast")
@@ -156,6 +162,8 @@ def _prune(
     if alike and options.budget.kind == "max_drop":
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         context = replace(context, notes=(*context.notes, ALIKE.format(*which)))
+    if scale.yardstick.note is not None and data is not None:
+        context = replace(context, notes=(*context.notes, scale.yardstick.note))
     if options.test is not None and not metrics.is_scores(scale.reference):
         context = replace(context, notes=(*context.notes, NO_SCORES))
     for note in context.notes:
@@ -179,7 +187,7 @@ def _prune(
     checks = _verified(context, chosen.keep, chosen.model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes)
+    outcome = Outcome(chosen.keep, chosen.model, scale.final_drop(chosen.model), checks, curves, steps, chosen.refits, chosen.notes)
     report = account(context, outcome, labelled, target, replace(options, select=select), clock)
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
@@ -333,8 +341,9 @@ def why(
 def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
-    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
-    Drop(metric='top-1 changed', value=0.0, samples=256)
+    >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    >>> drop.metric, drop.value, drop.samples
+    ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.cli import values
 from onnxprune.cli.parser import Parser, UsageError, nearest
-from onnxprune.options import AUTO, EFFORT_NAMES, REFITS, SELECTORS, Options
+from onnxprune.options import AUTO, EFFORT_NAMES, REFITS, SELECTORS, TASKS, Options
 from onnxprune.target import Budget, Kind
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def add_data(parser: Parser) -> None:
     parser.add_argument("--bgr", action="store_true")
     parser.add_argument("--eval", dest="evaluate", metavar="FILE.py:FUNCTION")
     parser.add_argument("--test", metavar="SRC")
+    parser.add_argument("--task", type=values.choice(TASKS), default=AUTO)
+    parser.add_argument("--layout", default="", metavar="WORDS")
     parser.add_argument("--seed", type=values.whole(0), default=0)
 
 
@@ -96,6 +98,9 @@ def options_from(arguments: argparse.Namespace) -> Options:
         seed=given.get("seed", defaults.seed),
         shapes=dict(given["shape"]),
         rules=given.get("rules", defaults.rules),
+        task=given.get("task", defaults.task),
+        layout=given.get("layout", defaults.layout),
+        pictures=0 if given.get("no_samples") else defaults.pictures,
     )
 
 

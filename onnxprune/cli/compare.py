@@ -30,6 +30,9 @@ onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
                       --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr
   --eval FILE.py:FUNC your metric, f(session_runner) -> float, higher is better
   --test SRC          labelled data, for the accuracy
+  --task T            classify, detect, segment, pose, embed, ctc or regress;
+                      left out: told from the outputs (onnxprune help tasks)
+  --layout WORDS      how a detector writes, such as xywh,objectness
   --per-op            where both spend their time, by operator (CPU)
   --max-drop X        a gate for CI: exit code 1 where the drop is above X
   --shape NAME=DIMS   shape of an input with dynamic dims; repeatable

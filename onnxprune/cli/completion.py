@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from onnxprune.cli import apply, compare, inspect, prune, values, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import Parser
-from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS
+from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS, TASKS
 
 HELP = """\
 onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
@@ -102,6 +102,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         "--select": SELECTORS,
         "--refit": REFITS,
         "--effort": EFFORT_NAMES,
+        "--task": TASKS,
         "--round": ("auto", "8", "16", "32"),
         "--providers": tuple(values.PROVIDERS),
     }

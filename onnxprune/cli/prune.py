@@ -25,10 +25,14 @@ data
   --preprocess P       imagenet, unit, symmetric, caffe or raw; parts of it with
                        --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW --bgr
   --test SRC           labelled data, for the accuracy in the report only
+  --task T             classify, detect, segment, pose, embed, ctc or regress;
+                       left out: told from the outputs (onnxprune help tasks)
+  --layout WORDS       how a detector writes, such as xywh,objectness
 budget, one of         R is the fraction KEPT; default: --max-drop 0.01 (0.05
-                       where outputs are no class scores or labels)
+                       for detectors and masks, 0.02 for embeddings)
   --macs R | --params R | --latency R | --size R-or-BYTES
-  --max-drop X         the smallest model whose holdout drop stays within X
+  --max-drop X         the smallest model whose drop on held-out samples stays
+                       within X: share of answers changed, AP50 or IoU lost ...
   --eval FILE.py:FUNC  your metric, f(session_runner) -> float, not the drop
 how
   --select METHOD      auto, qr, obs, magnitude or random (auto)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
-from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.errors import DataError, ModelError
@@ -23,7 +23,7 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import accuracies, kind_of, own_drop
+from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
 from onnxprune.pipeline.setup import Context, engine_of
 from onnxprune.report.describe import choice_lines, group_rows
 from onnxprune.report.outline import layer_rows
@@ -38,6 +38,9 @@ from onnxprune.result import (
     SearchStep,
     Verification,
 )
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
 #: Points of a group's curve that a report holds at most.
@@ -186,10 +189,17 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     shared = [output.name for output in first.proto.graph.output if output.name in theirs]
     if not shared:
         raise ModelError("the two models have no output of the same name to compare; rename the outputs of one")
-    left, right = (outputs_of(open_session(m.proto, engine), dataset, shared) for m in (first, second))
+    first_answers, second_answers = (
+        answers_of(open_session(m.proto, engine), dataset, shared) for m in (first, second)
+    )
+    left, right = outputs(first_answers), outputs(second_answers)
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
-    kind = kind_of(couplings[1], left)
-    drop = metrics.drop(kind, left, right, dataset.count) if len(alike) == len(shared) else None
+    measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]))
+    drop = None
+    if measured.compare is not None or len(alike) == len(shared):
+        # Outputs of other sizes cannot be held against each other: then no drop is told.
+        with contextlib.suppress(DataError):
+            drop = measured.drop(second_answers, RESAMPLES)
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)

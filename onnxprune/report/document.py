@@ -117,7 +117,12 @@ def _spread(spread: tuple[float, float] | None) -> Json | None:
 
 
 def _drop(drop: Drop | None) -> Json | None:
-    return None if drop is None else {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop is None:
+        return None
+    told: Json = {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop.low is not None:
+        told |= {"low": drop.low, "high": drop.high}
+    return told | ({"figures": dict(drop.figures)} if drop.figures else {})
 
 
 def _finite(value: object) -> object:
