@@ -43,5 +43,5 @@ class Budget:
         return f"--{flag} {int(self.value) if exact_bytes else format(self.value, 'g')}"
 
 
-#: What is asked for where the user does not say; a task may allow more.
-UNASKED = Budget("max_drop", 0.01)
+#: The budget where the user does not give one; a task may allow more.
+USUAL = Budget("max_drop", 0.01)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.calibration.things import Things
 from onnxprune.errors import DataError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -44,6 +45,8 @@ class Dataset:
     or every sample is a whole feed of its own. N: the batch axis is fixed at N; a fetch of fewer samples is
     filled up by repeating them from the first on, so the first len(indices) rows of an output are theirs and
     the others are to be dropped.
+
+    things(i): the boxes that sample i is labelled with, in pixels of what is fed; None where the source has none.
     """
 
     specs: tuple[InputSpec, ...]
@@ -53,6 +56,7 @@ class Dataset:
     notes: tuple[str, ...]
     fetch: Fetch
     batch_limit: int | None
+    things: Callable[[int], Things] | None = None
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Dataset:
         """The samples at these positions, in this order, as a view: nothing is read."""
@@ -61,7 +65,8 @@ class Dataset:
             got = f"{chosen.min()}..{chosen.max()}"
             raise DataError(f"sample indices must lie in 0..{self.count - 1}, got {got}")
         labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen))
+        things = None if self.things is None else subset_of(self.things, chosen)
+        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Feeds of up to `size` samples, in order; of batch_limit samples where that is smaller or fixed."""
@@ -84,6 +89,11 @@ def subset(fetch: Fetch, chosen: NDArray[np.int64]) -> Fetch:
         return fetch([int(chosen[row]) for row in rows])
 
     return fetch_chosen
+
+
+def subset_of(things: Callable[[int], Things], chosen: NDArray[np.int64]) -> Callable[[int], Things]:
+    """The same labels, addressed by position in `chosen`."""
+    return lambda row: things(int(chosen[row]))
 
 
 def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
-from onnxprune.target import UNASKED, Budget
+from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import answers_of
 from onnxprune.tasks.interval import RESAMPLES
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
@@ -47,10 +47,10 @@ class Evaluator:
     yardstick: Yardstick
 
     @property
-    def unasked(self) -> Budget:
-        """What is asked for where the user does not say."""
-        if self.metric is not None or self.yardstick.allowed == UNASKED.value:
-            return UNASKED
+    def usual(self) -> Budget:
+        """The budget where the user does not give one."""
+        if self.metric is not None:
+            return USUAL
         return Budget("max_drop", self.yardstick.allowed)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
