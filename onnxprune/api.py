@@ -49,6 +49,7 @@ from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Resul
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
+from onnxprune.tasks.detect.reader import Detect
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -163,7 +164,8 @@ def _prune(
         context = replace(context, notes=(*context.notes, ALIKE.format(*which)))
     if scale.yardstick.note is not None and data is not None:
         context = replace(context, notes=(*context.notes, scale.yardstick.note))
-    if options.test is not None and not metrics.is_scores(scale.reference):
+    boxed = labelled.things is not None and isinstance(scale.yardstick.reader, Detect)
+    if options.test is not None and not boxed and not metrics.is_scores(scale.reference):
         context = replace(context, notes=(*context.notes, NO_SCORES))
     for note in context.notes:
         progress.note(note)
@@ -186,7 +188,17 @@ def _prune(
     checks = _verified(context, chosen.keep, chosen.model, progress)
     clock.mark("verify")
     progress.stage("measure", None)
-    outcome = Outcome(chosen.keep, chosen.model, scale.final_drop(chosen.model), checks, curves, steps, chosen.refits, chosen.notes)
+    outcome = Outcome(
+        chosen.keep,
+        chosen.model,
+        scale.final_drop(chosen.model),
+        checks,
+        curves,
+        steps,
+        chosen.refits,
+        chosen.notes,
+        scale.yardstick.reader,
+    )
     report = account(context, outcome, labelled, target, replace(options, select=select), clock)
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)

@@ -58,6 +58,14 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A held-out sample with what both models say of it.  ``image``: a JPEG, the original's on the left."""
+
+    caption: str
+    image: bytes
+
+
+@dataclass(frozen=True)
 class GroupRow:
     """One group of channels: ``locked`` is the reason where it cannot be cut; ``macs_share`` of the model."""
 
@@ -181,7 +189,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    ``pictures``: held-out samples of detectors and segmenters.
     """
 
     model: str
@@ -206,6 +215,8 @@ class Report:
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
     budget: Budget | None = None
+    scores: tuple[tuple[str, Change], ...] = ()
+    pictures: tuple[Shown, ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)
@@ -288,6 +299,7 @@ class Comparison:
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
     seen: Seen = "held out"
+    scores: tuple[tuple[str, Change], ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)

@@ -13,6 +13,7 @@ from onnxprune.calibration.things import Things
 from onnxprune.errors import DataError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+One = TypeVar("One")
 Feeds = dict[str, NDArray[np.generic]]
 Fetch = Callable[[Sequence[int]], Feeds]
 
@@ -47,6 +48,7 @@ class Dataset:
     the others are to be dropped.
 
     things(i): the boxes that sample i is labelled with, in pixels of what is fed; None where the source has none.
+    picture(i): what is fed before it becomes numbers, height × width × channels; None where the source is no picture.
     """
 
     specs: tuple[InputSpec, ...]
@@ -57,6 +59,7 @@ class Dataset:
     fetch: Fetch
     batch_limit: int | None
     things: Callable[[int], Things] | None = None
+    picture: Callable[[int], NDArray[np.uint8]] | None = None
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Dataset:
         """The samples at these positions, in this order, as a view: nothing is read."""
@@ -66,7 +69,8 @@ class Dataset:
             raise DataError(f"sample indices must lie in 0..{self.count - 1}, got {got}")
         labels = None if self.labels is None else self.labels[chosen]
         things = None if self.things is None else subset_of(self.things, chosen)
-        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things)
+        picture = None if self.picture is None else subset_of(self.picture, chosen)
+        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things, picture=picture)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Feeds of up to `size` samples, in order; of batch_limit samples where that is smaller or fixed."""
@@ -91,9 +95,9 @@ def subset(fetch: Fetch, chosen: NDArray[np.int64]) -> Fetch:
     return fetch_chosen
 
 
-def subset_of(things: Callable[[int], Things], chosen: NDArray[np.int64]) -> Callable[[int], Things]:
-    """The same labels, addressed by position in `chosen`."""
-    return lambda row: things(int(chosen[row]))
+def subset_of(one: Callable[[int], One], chosen: NDArray[np.int64]) -> Callable[[int], One]:
+    """The same function of a sample, addressed by position in `chosen`."""
+    return lambda row: one(int(chosen[row]))
 
 
 def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:

@@ -95,6 +95,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
         fetch=subset(fetch, chosen),
         batch_limit=limit,
         things=None if source.things is None else subset_of(_fed_things(source, shape), chosen),
+        picture=subset_of(decode, chosen),
     )
 
 

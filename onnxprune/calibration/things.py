@@ -89,7 +89,9 @@ def coco_file(root: Path) -> Path | None:
     """
     found = [path for path in sorted(root.glob("*.json")) if _is_coco(path)]
     if len(found) > 1:
-        raise DataError(f"{root} holds several files of annotations: {', '.join(p.name for p in found)}; name one of them")
+        raise DataError(
+            f"{root} holds several files of annotations: {', '.join(p.name for p in found)}; name one of them"
+        )
     return found[0] if found else None
 
 

@@ -23,8 +23,8 @@ UNFITTED = (
     "'onnxprune prune' wrote"
 )
 NO_SCORES = (
-    "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
-    "--eval takes a metric of your own"
+    "--test is not used: its labels are class numbers or boxes, and this model's outputs are not read as such "
+    "(--task detect); --eval takes a metric of your own"
 )
 
 

@@ -23,10 +23,11 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
+from onnxprune.pipeline.evaluator import accuracies, box_scores, may_hold_classes, own_drop
 from onnxprune.pipeline.setup import Context, engine_of
 from onnxprune.report.describe import choice_lines, group_rows
 from onnxprune.report.outline import layer_rows
+from onnxprune.report.samples import shown_samples
 from onnxprune.result import (
     Change,
     Comparison,
@@ -40,11 +41,14 @@ from onnxprune.result import (
 )
 from onnxprune.tasks.answers import answers_of
 from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
 #: Points of a group's curve that a report holds at most.
 POINTS = 33
+#: An original below this AP50 reads the labels' classes otherwise, or is fed what it was not trained on.
+POOR = 0.05
 
 
 class Clock:
@@ -77,6 +81,7 @@ class Outcome:
     steps: tuple[SearchStep, ...] = ()
     refits: tuple[Refitted, ...] = ()
     notes: tuple[str, ...] = ()
+    reader: Reader | None = None
 
 
 def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
@@ -88,10 +93,11 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
     if options.test is None:
         return otherwise
     found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if found.labels is None:
+    if found.labels is None and found.things is None:
         raise DataError(
             f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
-            "or pictures in sub-folders named by class numbers"
+            "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
+            "JSON"
         )
     return found
 
@@ -107,6 +113,9 @@ def account(
     cost = macs(context.coupling)
     latency, spread = compare_latency(original, pruned, next(context.fit.batches(1)), context.engine)
     accuracy = accuracies(original, pruned, labelled, context.engine)
+    scores = box_scores(original, pruned, labelled, context.engine, outcome.reader)
+    models = original, pruned
+    pictures = shown_samples(context.holdout, outcome.reader, models, context.engine, options.pictures)
     clock.mark("measure")
     return Report(
         model=str(context.loaded.path or "model"),
@@ -125,13 +134,24 @@ def account(
         verify=outcome.checks,
         seconds=clock.done(),
         peak_rss_bytes=peak_rss(),
-        notes=context.notes + outcome.notes,
+        notes=context.notes + outcome.notes + _odd_labels(scores),
         settings=_settings(context, options),
         curves=outcome.curves,
         search=outcome.steps,
         refits=outcome.refits,
         layers=layer_rows(context.coupling, outcome.keep, context.frozen),
         budget=options.budget,
+        scores=scores,
+        pictures=pictures,
+    )
+
+
+def _odd_labels(scores: tuple[tuple[str, Change], ...]) -> tuple[str, ...]:
+    if not scores or scores[0][1].before >= POOR:
+        return ()
+    return (
+        f"by these labels the original itself has an AP50 of {scores[0][1].before:.3f}: check the numbers of their "
+        "classes, --preprocess and --layout",
     )
 
 
@@ -215,5 +235,6 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         latency_spread=spread,
         drop=drop,
         accuracy=accuracies(first.proto, second.proto, labelled, engine),
+        scores=box_scores(first.proto, second.proto, labelled, engine, measured.reader),
         outputs=tuple((name, metrics.relative_error([x], [y])) for name, x, y in alike if x.dtype.kind == "f"),
     )

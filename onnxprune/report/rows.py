@@ -45,6 +45,11 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
                 None if same else accuracy.after > accuracy.before,
             )
         )
+    for name, score in report.scores:
+        same = abs(score.after - score.before) < 5e-5
+        better = None if same else score.after > score.before
+        change = "same" if same else f"{score.after - score.before:+.3f}"
+        rows.append(Row(name, f"{score.before:.3f}", f"{score.after:.3f}", change, better))
     return tuple(rows)
 
 
