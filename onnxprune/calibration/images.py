@@ -177,6 +177,10 @@ def _source(
     return ImageSource(len(files), load, name, labels, origin, notes, None if labelling is None else things)
 
 
+def has_images(root: Path) -> bool:
+    return root.is_dir() and bool(_walk(root))
+
+
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Any picture as 8-bit L, RGB or RGBA. Raises ValueError for floating-point pictures."""
     if image.mode == mode:
