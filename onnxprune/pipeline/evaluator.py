@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -21,11 +22,7 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
 from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import answers_of
-from onnxprune.tasks.detect.found import Found
-from onnxprune.tasks.detect.precision import precision, truth
-from onnxprune.tasks.detect.reader import Detect
 from onnxprune.tasks.interval import RESAMPLES
-from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
@@ -56,6 +53,16 @@ class Evaluator:
         if self.metric is not None:
             return USUAL
         return Budget("max_drop", self.yardstick.allowed)
+
+    @cached_property
+    def odd(self) -> tuple[str, ...]:
+        """What looks wrong about the original's outputs, in words: see :func:`onnxprune.metrics.suspicious`."""
+        return metrics.suspicious(self.outputs, self.reference, self.holdout.count, self.kind)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the original answers every sample alike, so that no drop tells anything."""
+        return self.metric is None and len(self.odd) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original, without an interval.
@@ -200,35 +207,6 @@ def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, 
     metric = _metric(evaluate)
     assert metric is not None
     return Drop(metrics.OWN, metric.of_original(before, engine) - metric.of(after, engine), samples)
-
-
-def box_scores(
-    before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
-) -> tuple[tuple[str, Change], ...]:
-    """Average precisions of both models by labelled boxes; nothing without such labels, or for other tasks.
-
-    Cost: two passes over the data.
-
-    Raises:
-        DataError: where the labels cannot be read, or hold no box.
-    """
-    if labelled.things is None or not isinstance(reader, Detect):
-        return ()
-    found = [labelled.things(sample) for sample in range(labelled.count)]
-    there = [Found(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
-    if not any(len(t) for t in there):
-        raise DataError(f"{labelled.origin}: the labels hold no box that is on what the model is fed; check them")
-    wanted = truth(there)
-    names = [output.name for output in before.graph.output]
-    both = []
-    for model in (before, after):
-        answers = answers_of(open_session(model, engine), labelled, names)
-        both.append(precision(wanted, reader.detections(answers), 0))
-    first, second = both
-    return (
-        ("AP50 by labels", Change(first.ap50, second.ap50)),
-        ("AP50-95 by labels", Change(first.ap, second.ap)),
-    )
 
 
 def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:

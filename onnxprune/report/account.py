@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from onnxprune import metrics
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.errors import DataError, ModelError
@@ -23,87 +19,37 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import accuracies, box_scores, may_hold_classes, own_drop
+from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
+from onnxprune.pipeline.labelled import box_scores, labelled_data
+from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import Context, engine_of
+from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.report.describe import choice_lines, group_rows
 from onnxprune.report.outline import layer_rows
 from onnxprune.report.samples import shown_samples
 from onnxprune.result import (
     Change,
     Comparison,
-    CurvePoint,
-    Drop,
-    GroupCurve,
-    Refitted,
     Report,
-    SearchStep,
-    Verification,
+    Seen,
 )
 from onnxprune.tasks.answers import answers_of
 from onnxprune.tasks.interval import RESAMPLES
-from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
-#: Points of a group's curve that a report holds at most.
-POINTS = 33
 #: An original below this AP50 reads the labels' classes otherwise, or is fed what it was not trained on.
 POOR = 0.05
 
 
-class Clock:
-    """Seconds per stage, in the order in which stages end."""
-
-    def __init__(self) -> None:
-        self.start = self._last = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def mark(self, stage: str) -> None:
-        """Everything since the last mark was ``stage``."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def done(self) -> dict[str, float]:
-        """Stage -> seconds, and their ``total``."""
-        return {**self.seconds, "total": time.perf_counter() - self.start}
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a run came to, and how: ``keep`` has one boolean per unit; ``drop`` is None where none was measured."""
-
-    keep: Array
-    model: onnx.ModelProto
-    drop: Drop | None
-    checks: Verification
-    curves: tuple[GroupCurve, ...] = ()
-    steps: tuple[SearchStep, ...] = ()
-    refits: tuple[Refitted, ...] = ()
-    notes: tuple[str, ...] = ()
-    reader: Reader | None = None
-
-
-def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
-    """The data for the accuracy: what ``options`` name, or ``otherwise``, which need not have labels.
-
-    Raises:
-        DataError: where it cannot be opened, or has no labels.
-    """
-    if options.test is None:
-        return otherwise
-    found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if found.labels is None and found.things is None:
-        raise DataError(
-            f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
-            "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
-            "JSON"
-        )
-    return found
-
-
 def account(
-    context: Context, outcome: Outcome, labelled: Dataset, target: Path | None, options: Options, clock: Clock
+    context: Context,
+    outcome: Outcome,
+    labelled: Dataset,
+    seen: Seen,
+    target: Path | None,
+    options: Options,
+    stopwatch: Stopwatch,
 ) -> Report:
     """The report of a run, before anything is written; the accuracy is that on ``labelled``.
 
@@ -116,7 +62,7 @@ def account(
     scores = box_scores(original, pruned, labelled, context.engine, outcome.reader)
     models = original, pruned
     pictures = shown_samples(context.holdout, outcome.reader, models, context.engine, options.pictures)
-    clock.mark("measure")
+    stopwatch.mark("measure")
     return Report(
         model=str(context.loaded.path or "model"),
         output=None if target is None else str(target),
@@ -132,10 +78,11 @@ def account(
         groups=group_rows(context.coupling, outcome.keep, context.frozen),
         choices=choice_lines(context.coupling),
         verify=outcome.checks,
-        seconds=clock.done(),
+        seconds=stopwatch.done(),
         peak_rss_bytes=peak_rss(),
         notes=context.notes + outcome.notes + _odd_labels(scores),
-        settings=_settings(context, options),
+        seen=seen,
+        settings=_settings(context, outcome, options),
         curves=outcome.curves,
         search=outcome.steps,
         refits=outcome.refits,
@@ -155,12 +102,12 @@ def _odd_labels(scores: tuple[tuple[str, Change], ...]) -> tuple[str, ...]:
     )
 
 
-def _settings(context: Context, options: Options) -> dict[str, str]:
+def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str, str]:
     asked = {} if options.budget is None else {"budget": options.budget.describe()}
     return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
-        "select": options.select,
+        "select": outcome.select or options.select,
         "refit": options.refit,
         "round": "auto" if options.round_to is None else str(options.round_to),
         "seed": str(options.seed),
@@ -168,21 +115,10 @@ def _settings(context: Context, options: Options) -> dict[str, str]:
     }
 
 
-def closed(report: Report, written: int | None, clock: Clock) -> Report:
+def closed(report: Report, written: int | None, stopwatch: Stopwatch) -> Report:
     """The report after the end: bytes as ``written`` (None: nothing was), time and memory of the whole run."""
     size = report.bytes if written is None else Change(report.bytes.before, written)
-    return replace(report, bytes=size, seconds=clock.done(), peak_rss_bytes=peak_rss())
-
-
-def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurve, ...]:
-    """The error curves of the groups that may be cut, at :data:`POINTS` widths at most."""
-    found = []
-    for group, curve in zip(context.coupling.groups, curves, strict=True):
-        if group.id not in context.frozen:
-            picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
-            points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
-            found.append(GroupCurve(group.name, points))
-    return tuple(found)
+    return replace(report, bytes=size, seconds=stopwatch.done(), peak_rss_bytes=peak_rss())
 
 
 def peak_rss() -> int:
@@ -216,14 +152,16 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     )
     left, right = outputs(first_answers), outputs(second_answers)
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
-    measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]))
-    drop = None
-    if measured.compare is not None or len(alike) == len(shared):
-        # Outputs of other sizes cannot be held against each other: then no drop is told.
-        with contextlib.suppress(DataError):
-            drop = measured.drop(second_answers, RESAMPLES)
+    drop, reader = None, None
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
+    else:
+        measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]))
+        reader = measured.reader
+        if reader is not None or len(alike) == len(shared):
+            # Outputs of other sizes cannot be held against each other: then no drop is told.
+            with contextlib.suppress(DataError):
+                drop = measured.drop(second_answers, RESAMPLES)
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)
     return Comparison(
         a=str(first.path or "a"),
@@ -235,6 +173,6 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         latency_spread=spread,
         drop=drop,
         accuracy=accuracies(first.proto, second.proto, labelled, engine),
-        scores=box_scores(first.proto, second.proto, labelled, engine, measured.reader),
+        scores=box_scores(first.proto, second.proto, labelled, engine, reader),
         outputs=tuple((name, metrics.relative_error([x], [y])) for name, x, y in alike if x.dtype.kind == "f"),
     )
