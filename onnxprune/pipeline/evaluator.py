@@ -35,7 +35,8 @@ class Evaluator:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
-    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none.
+    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``yardstick``: what the
+    drop is measured in otherwise.
     """
 
     holdout: Dataset
@@ -72,9 +73,12 @@ class Evaluator:
         """
         return self._drop(model, 0)
 
-    def final_drop(self, model: onnx.ModelProto) -> Drop:
-        """As :meth:`drop`, with its interval.  Cost: a pass over the holdout, and a bootstrap of seconds at most."""
-        return self._drop(model, RESAMPLES)
+    def with_interval(self, drop: Drop, model: onnx.ModelProto) -> Drop:
+        """The ``drop`` of ``model`` with its interval; the user's metric has none.
+
+        Cost: a pass over the holdout, and a bootstrap of seconds at most.
+        """
+        return drop if self.metric is not None else self._drop(model, RESAMPLES)
 
     def _drop(self, model: onnx.ModelProto, resamples: int) -> Drop:
         if self.metric is not None:

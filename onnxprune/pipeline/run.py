@@ -75,7 +75,7 @@ def run(context: Context, evaluator: Evaluator, options: Options, progress: Prog
     return Outcome(
         chosen.keep,
         chosen.model,
-        evaluator.final_drop(chosen.model),
+        evaluator.with_interval(chosen.drop, chosen.model),
         checks,
         curves,
         steps,
