@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxprune.engine.release import release_memory
 from onnxprune.errors import ModelError
-from onnxprune.graph.tensors import map_tensors, model_bytes
+from onnxprune.graph.tensors import copied, map_tensors, model_bytes
 
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
@@ -127,8 +127,7 @@ def _seeded(model: onnx.ModelProto) -> onnx.ModelProto:
     the same, so that what is measured between them is not chance."""
     if not any(True for _ in _drawing(model.graph)):
         return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     for node in _drawing(copy.graph):
         if not any(attribute.name == "seed" for attribute in node.attribute):
             # Small enough for the attribute's type, float.
@@ -160,8 +159,7 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
 
 def with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """A copy whose only outputs are ``values`` (types are left to onnxruntime)."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    found = copied(model)
     del found.graph.output[:]
     for value in values:
         found.graph.output.add().name = value

@@ -14,6 +14,7 @@ from onnxprune.graph.file import parse, read
 from onnxprune.graph.inferred import without_wrong_shapes
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.tensors import all_tensors, model_bytes, outlined, stored_bytes
+from onnxprune.surgeon import Model, from_graph
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LoadedModel:
     """A model in memory and where it came from.
 
     proto: the whole model, no tensor refers to a file; treat as read-only.
-    path: the file it was read from; None for a model that was given as a ModelProto.
+    path: the file it was read from; None for a model that was given in memory.
     external: whether the file kept tensors in external data files.
     file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
     complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts, full check included.
@@ -37,16 +38,18 @@ class LoadedModel:
     repairs: tuple[str, ...] = ()
 
 
-def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
+def load(source: Model) -> LoadedModel:
     """Read and check a model.
 
-    A given ModelProto is never changed, and copied only to repair it.  Models of more than 2 GB are
-    fine with external data.  Cost: one pass over the files; memory: the model plus its largest tensor.
+    A given ModelProto is never changed, and copied only to repair it; a ``gs.Graph`` is exported first.  Models of
+    more than 2 GB are fine with external data.  Cost: one pass over the files; memory: the model plus its largest
+    tensor.
 
     Raises:
         ModelError: naming file and remedy, for whatever is not a complete ONNX model that the installed onnx and
             onnxruntime know.
     """
+    source = from_graph(source)
     if isinstance(source, onnx.ModelProto):
         proto, path, external, file_bytes = source, None, False, model_bytes(source)
         where = "the given model"
