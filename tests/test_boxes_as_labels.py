@@ -122,7 +122,7 @@ def coco(folder: Path, name: str = "_annotations.coco.json", pictures: str = "")
     for at in (1, 2):
         picture(folder / pictures / f"{at}.png", (96, 64), BOX)
     value = {
-        "images": [{"id": at, "file_name": f"{at}.png"} for at in (1, 2)],
+        "images": [{"id": at, "file_name": f"{at}.png", "width": 96, "height": 64} for at in (1, 2)],
         "annotations": [
             {"id": 1, "image_id": 2, "category_id": 7, "bbox": [19.2, 6.4, 38.4, 25.6], "iscrowd": 0},
             {"id": 2, "image_id": 2, "category_id": 3, "bbox": [0, 0, 96, 64], "iscrowd": 1},

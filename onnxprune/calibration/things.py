@@ -119,18 +119,23 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
                 box = np.array([left, top, left + width, top + height])
                 notes[int(note["image_id"])].append((box, order[int(note["category_id"])]))
         files = {int(i["id"]): str(i["file_name"]) for i in value["images"]}
+        sizes = {int(i["id"]): (float(i.get("width") or 0), float(i.get("height") or 0)) for i in value["images"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"cannot read {path} as COCO's annotations ({type(error).__name__}: {error}); it needs images, annotations "
             "with a bbox each, and categories"
         ) from error
     places = _places(path, files)
-    known: Mapping[Path, list[tuple[NDArray[np.float64], int]]] = {places[i]: found for i, found in notes.items()}
+    known = {places[i]: (found, sizes[i]) for i, found in notes.items()}
 
     def labels(picture: Path) -> Things:
-        found = known.get(picture, [])
+        found, (width, height) = known[picture]
         boxes = np.asarray([box for box, _ in found]).reshape(-1, 4)
-        return Things(boxes, np.asarray([kind for _, kind in found], dtype=np.int64))
+        classes = np.asarray([kind for _, kind in found], dtype=np.int64)
+        # A large picture may be decoded at a part of its size, which shares do not mind.
+        if width and height:
+            return Things(boxes / [width, height, width, height], classes, shares=True)
+        return Things(boxes, classes)
 
     return sorted(places.values()), labels
 
