@@ -53,6 +53,7 @@ def tuned(
         found, after = chosen.model, before
         told = replace(told, gained=False, after=told.before, notes=(*told.notes, note))
     progress.stage("measure", None)
+    after = evaluator.with_interval(after, found)
     plain = sweep(cut(context.coupling, chosen.keep), context.loaded.proto)
     rows = [
         ("original", context.loaded.proto, Drop(after.metric, 0.0, after.samples)),
