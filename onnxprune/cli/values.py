@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxprune.errors import BudgetError, UsageError
+from onnxprune.allowance import Allowance
+from onnxprune.allowance import allowance as parse_allowance
+from onnxprune.errors import BudgetError, OptionError, UsageError
+from onnxprune.options import AUGMENTS
 from onnxprune.target import Width
 from onnxprune.words import nearest
 
@@ -46,6 +49,22 @@ def size(text: str) -> float:
     if value <= 0:
         raise UsageError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
     return value
+
+
+def allowance(text: str) -> Allowance:
+    """How long to tune: ``10m``, ``90s``, ``20x`` passes over the data, or ``auto``."""
+    try:
+        return parse_allowance(text)
+    except OptionError as error:
+        raise UsageError(str(error).removeprefix("tune: ")) from None
+
+
+def augment(text: str) -> str:
+    """``auto``, ``none``, or kinds of change by commas."""
+    for part in () if text in ("auto", "none") else text.split(","):
+        if part not in AUGMENTS:
+            raise UsageError(f"no kind '{part}'{nearest(part, AUGMENTS)}; there are auto, none, {', '.join(AUGMENTS)}")
+    return text
 
 
 def byte_count(text: str) -> int:
