@@ -79,14 +79,17 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    task: str = AUTO,
+    layout: str = "",
+    pictures: int = 4,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
+    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -121,6 +124,9 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        task=task,
+        layout=layout,
+        pictures=pictures,
     )
     return _prune(load(model), None, data, options, progress or Silent())
 
@@ -137,10 +143,10 @@ def _prune(
     stopwatch = Stopwatch()
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
-    evaluator = evaluator_for(context, options.evaluate)
+    evaluator = evaluator_for(context, options)
     options = settled(options, evaluator, data)
     labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, data, options))
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
     context = replace(context, notes=notes)
     for note in notes:
         progress.note(note)
@@ -268,8 +274,9 @@ def why(
 def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
-    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
-    Drop(metric='top-1 changed', value=0.0, samples=256)
+    >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    >>> drop.metric, drop.value, drop.samples
+    ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
 

@@ -48,12 +48,25 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
 
-    ``metric``: "top-1 changed" or "values changed" (shares), "relative L2 error", or the user's own.
+    ``metric``: of the task, such as "AP50 lost"; "values changed", "relative L2 error", or the user's own.
+    ``low``, ``high``: a 95 % interval of the value, None where there is none.
+    ``figures``: what users of the task know it by, such as ("AP50", 0.93).
     """
 
     metric: str
     value: float
     samples: int
+    low: float | None = None
+    high: float | None = None
+    figures: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out sample with what both models say of it.  ``image``: a JPEG, the original's on the left."""
+
+    caption: str
+    image: bytes
 
 
 @dataclass(frozen=True)
@@ -180,7 +193,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    ``pictures``: held-out samples of detectors and segmenters.
     """
 
     model: str
@@ -205,6 +219,8 @@ class Report:
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
     budget: Budget | None = None
+    scores: tuple[tuple[str, Change], ...] = ()
+    pictures: tuple[Shown, ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)
@@ -297,6 +313,7 @@ class Comparison:
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
     seen: Seen = "held out"
+    scores: tuple[tuple[str, Change], ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnxprune.cli import values
 from onnxprune.cli.option import Option
-from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, Options
+from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
 PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare"), ("prune", "compare", "apply")
 WRITE, EVERY = ("prune", "apply"), ("prune", "inspect", "why", "compare", "apply")
@@ -35,9 +35,15 @@ OPTIONS = (
     Option("resize", ("--resize",), DATA, values.whole(1), "N", group="data"),
     Option("crop", ("--crop",), DATA, values.crop, "N|HxW", group="data"),
     Option("bgr", ("--bgr",), DATA, group="data", default=False),
+    Option("fit", ("--letterbox",), DATA, group="data", default=None, on="letterbox"),
+    Option("fit", ("--stretch",), DATA, group="data", default=None, on="stretch"),
     Option("test", ("--test",), DATA, str, "SRC", "labelled data, for the accuracy in the report only", "data"),
     Option("evaluate", ("--eval",), DATA, str, "FILE.py:FUNC",
            "your metric, f(session_runner) -> float, higher is better; takes the place of the drop", "data"),
+    Option("task", ("--task",), DATA, None, "T", "what the drop is measured in; 'onnxprune help tasks'", "data",
+           choices=TASKS),
+    Option("layout", ("--layout",), DATA, str, "WORDS", "how a detector's outputs are written, where it is not seen",
+           "data"),
     # -- budget
     Option("macs", ("--macs",), PRUNE, values.fraction, "R", group="budget"),
     Option("params", ("--params",), PRUNE, values.fraction, "R", group="budget"),
@@ -71,6 +77,7 @@ OPTIONS = (
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
     Option("report", ("--report",), ("prune", "apply", "inspect"), values.output, "FILE.html",
            "write a page with plots and the graph", "output"),
+    Option("pictures", ("--no-samples",), PRUNE, help="without pictures of held-out samples in it", group="output", on=0),
     Option("layers", ("--layers",), ("inspect",), values.output, "FILE.json",
            "write the layers, for tools/measure_latency_table.py to time on a device", "output"),
     Option("json", ("--json",), ("prune", "inspect", "compare", "apply"),

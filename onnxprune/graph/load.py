@@ -9,11 +9,12 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bounds import check_bounds
 from onnxprune.graph.external import EXTERNAL, load_external
 from onnxprune.graph.file import parse, read
 from onnxprune.graph.inferred import without_wrong_shapes
 from onnxprune.graph.repair import repaired
-from onnxprune.graph.tensors import all_tensors, model_bytes, outlined, stored_bytes
+from onnxprune.graph.tensors import all_tensors, model_bytes, outlined
 from onnxprune.surgeon import Model, from_graph
 
 
@@ -67,12 +68,14 @@ def load(source: Model) -> LoadedModel:
         file_bytes = len(data)
         del data
         _check_content(proto, where)
+        check_bounds(proto, where)
         data_bytes = load_external(proto, path)
         external = data_bytes is not None
         file_bytes += data_bytes or 0
     _check_content(proto, where)
+    if path is None:
+        check_bounds(proto, where)
     _check_versions(proto, where)
-    _check_sizes(proto, where)
     complaints = _complaints(proto, path, external, where)
     proto, repairs = repaired(proto, file_bytes)
     proto, wrong, objection = without_wrong_shapes(proto)
@@ -121,18 +124,6 @@ def _probe(ir_version: int, opset: int) -> bytes:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     model.ir_version = max(ir_version, 3)
     return bytes(model.SerializeToString())
-
-
-def _check_sizes(proto: onnx.ModelProto, where: str) -> None:
-    for tensor in all_tensors(proto):
-        if not tensor.HasField("raw_data"):
-            continue
-        expected = stored_bytes(tensor)
-        if expected is not None and len(tensor.raw_data) != expected:
-            raise ModelError(
-                f"{where}: tensor '{tensor.name}' has {len(tensor.raw_data):,} bytes of data where its shape "
-                f"{list(tensor.dims)} needs {expected:,}; export the model again"
-            )
 
 
 def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where: str) -> tuple[str, ...]:

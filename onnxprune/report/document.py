@@ -32,6 +32,7 @@ def of_report(report: Report) -> Json:
         "drop": _drop(report.drop),
         "synthetic_data": report.seen == "made up",
         "accuracy": _change(report.accuracy),
+        "scores": {name: _change(score) for name, score in report.scores},
         "groups": _groups(report.groups),
         "choices": list(report.choices),
         "verify": {
@@ -85,6 +86,7 @@ def of_comparison(comparison: Comparison) -> Json:
         "drop": _drop(comparison.drop),
         "synthetic_data": comparison.seen == "made up",
         "accuracy": _change(comparison.accuracy),
+        "scores": {name: _change(score) for name, score in comparison.scores},
         "outputs": [{"name": name, "rel_l2_err": error} for name, error in comparison.outputs],
         "operators_ms": {row.operator: _change(row.milliseconds) for row in comparison.operators},
     }
@@ -117,7 +119,12 @@ def _spread(spread: tuple[float, float] | None) -> Json | None:
 
 
 def _drop(drop: Drop | None) -> Json | None:
-    return None if drop is None else {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop is None:
+        return None
+    told: Json = {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop.low is not None:
+        told |= {"low": drop.low, "high": drop.high}
+    return told | ({"figures": dict(drop.figures)} if drop.figures else {})
 
 
 def _finite(value: object) -> object:

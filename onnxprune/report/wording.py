@@ -10,6 +10,17 @@ from onnxprune.result import Change, Drop, Inspection, Report, Seen, Verificatio
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
+#: What a task's drop means, by what it is called; figures of the task are put in by their names.
+AGREEMENTS: Mapping[str, str] = {
+    "AP50 lost": "its detections agree with the original's at AP50 {AP50} (AP50-95 {AP50-95})",
+    "mean IoU lost": "its masks agree with the original's at a mean IoU of {mean IoU}",
+    "keypoint similarity lost": "its keypoints agree with the original's at an OKS of {OKS}",
+    "cosine distance": "its embeddings are at a mean cosine of {mean cosine} to the original's",
+    "strings changed": "{drop} of its strings change (character error {character error})",
+    "relative error per channel": "its outputs move by {drop} per channel",
+}
+#: Drops that are read in percent.
+SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))
 
 
 def si(value: float) -> str:
@@ -85,11 +96,16 @@ def points_text(change: Change) -> str:
 
 def drop_value(drop: Drop) -> str:
     """In the unit of its metric."""
-    return percent(drop.value) if drop.metric in (TOP1, VALUES) else decimals(drop.value)
+    return percent(drop.value) if drop.metric in SHARES else decimals(drop.value)
 
 
 def could_be(drop: Drop) -> tuple[float, float] | None:
-    """The shares between which the true one lies with 95 % confidence (Wilson); None where the drop is no share."""
+    """The values between which the true one lies with 95 % confidence; None where that is not known.
+
+    Of a share of samples that came without an interval it is Wilson's.
+    """
+    if drop.low is not None and drop.high is not None:
+        return drop.low, drop.high
     if drop.metric != TOP1 or not drop.samples:
         return None
     n, p, z = drop.samples, drop.value, 1.96
@@ -111,6 +127,12 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
     if drop.metric == VALUES:
         return f"{percent(drop.value) if drop.value else 'none'} of its outputs' values change on {held_out}"
+    if drop.metric in AGREEMENTS:
+        words = {name: f"{value:.3f}" for name, value in drop.figures}
+        told = AGREEMENTS[drop.metric].replace("{drop}", percent(drop.value))
+        for name, value in words.items():
+            told = told.replace("{" + name + "}", value)
+        return f"{told} on {held_out}"
     if drop.metric == "relative L2 error":
         return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
     if math.isinf(drop.value):
