@@ -17,7 +17,7 @@ from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.progress import Progress
-from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Verification
+from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Tuning, Verification
 from onnxprune.tasks.task import Reader
 from onnxprune.verify.checks import verify
 
@@ -34,6 +34,7 @@ class Outcome:
 
     ``keep``: one boolean per unit.  ``drop``: None where none was measured.  ``select``: the order of channels that was
     taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.
+    ``tuning``: None where none was asked for.
     """
 
     keep: Array
@@ -46,6 +47,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     select: str = ""
     reader: Reader | None = None
+    tuning: Tuning | None = None
 
 
 def run(context: Context, evaluator: Evaluator, options: Options, progress: Progress, stopwatch: Stopwatch) -> Outcome:
