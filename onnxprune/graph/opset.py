@@ -1,0 +1,69 @@
+"""Files of opsets that onnxruntime no longer runs, brought to one that it does by onnx's own converter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+from onnx import version_converter
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.tensors import copied
+
+#: The first opset whose operators onnxruntime implements; opsets to try, each changes more than the one before.
+FIRST = 7
+TRIED = (7, 9, 11, 13)
+
+
+def runnable(
+    model: onnx.ModelProto, where: str, objection: Callable[[onnx.ModelProto], str | None]
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """(``model``, or a copy in a later opset; what was done, one sentence).
+
+    ``objection`` says why onnxruntime does not load a model, ``None`` where it does.  Models from opset 7 on, and older
+    ones that are loaded, stay as they are.  Cost: a session and a copy, for old models only.
+
+    Raises:
+        ModelError: where no conversion makes it run.
+    """
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), FIRST)
+    if opset >= FIRST:
+        return model, ()
+    refused = objection(model)
+    if refused is None:
+        return model, ()
+    for version in TRIED:
+        try:
+            found = _converted(model, opset, version)
+        except Exception as error:  # the converter throws whatever its C++ side throws
+            refused = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            continue
+        refused = objection(found)
+        if refused is None:
+            return found, (f"converted from opset {opset}, which onnxruntime does not run, to opset {version}",)
+    raise ModelError(
+        f"{where} uses opset {opset}, which onnxruntime does not run, and onnx's converter brings it to no later one "
+        f"({refused}); export the model again with opset 13 or newer"
+    )
+
+
+def _converted(model: onnx.ModelProto, start: int, end: int) -> onnx.ModelProto:
+    """One opset at a time: later operators tell shapes that those before do not, and that the converter asks for."""
+    for version in range(start + 1, end + 1):
+        model = _without_shapes(version_converter.convert_version(_with_known_types(model), version))
+    return model
+
+
+def _with_known_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With the shapes that the converter needs to write broadcasting out."""
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception:  # whatever inference cannot tell, the converter is left to
+        return model
+
+
+def _without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The converter states shapes of before, and values that it adds without a type, which onnxruntime refuses."""
+    found = copied(model)
+    del found.graph.value_info[:]
+    return found
