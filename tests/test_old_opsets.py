@@ -16,17 +16,18 @@ from onnxprune.cli import main
 from onnxprune.errors import ModelError
 from onnxprune.graph.load import load
 
+BINARY = ("Add", "Sub", "Mul", "Div", "Pow")
 TEXT = """g (float[1,3,8,8] x) => (float[1,5] y) {
-    a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0)  a2 = Add<broadcast=1, axis=1>(a, b0)  b = Relu(a2)
+    a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0)  a1 = Exp(a)  a2 = BINARY<broadcast=1, axis=1>(a1, b0)  b = Relu(a2)
     c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(b, w1)  d = PRelu(c, s)  p = GlobalAveragePool(d)
     q = Reshape(p, sh)  y = Gemm<broadcast=1>(q, w2, b2) }"""
 
 
-def caffe2(opset: int) -> onnx.ModelProto:
+def caffe2(opset: int, binary: str = "Add") -> onnx.ModelProto:
     """As Caffe2 wrote it: broadcasting by attribute, initializers listed as inputs."""
     rng = np.random.default_rng(0)
     shapes = {"w0": (12, 3, 3, 3), "b0": (12,), "w1": (16, 12, 3, 3), "s": (16,), "w2": (16, 5), "b2": (5,)}
-    model = parser.parse_model(f'<ir_version: 3, opset_import: ["" : {opset}]>\n{TEXT}')
+    model = parser.parse_model(f'<ir_version: 3, opset_import: ["" : {opset}]>\n{TEXT.replace("BINARY", binary)}')
     arrays = {k: (rng.standard_normal(v) * 0.2).astype(np.float32) for k, v in shapes.items()}
     for name, array in {**arrays, "sh": np.array([1, 16], np.int64)}.items():
         model.graph.initializer.append(numpy_helper.from_array(array, name))
@@ -35,9 +36,9 @@ def caffe2(opset: int) -> onnx.ModelProto:
     return model
 
 
-def modern() -> onnx.ModelProto:
+def modern(binary: str) -> onnx.ModelProto:
     """The same, as opset 13 has it."""
-    model = caffe2(13)
+    model = caffe2(13, binary)
     for node in model.graph.node:
         for place in reversed([k for k, a in enumerate(node.attribute) if a.name in ("broadcast", "axis")]):
             del node.attribute[place]
@@ -55,11 +56,12 @@ def answer(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("opset", [5, 6])
-def test_an_old_file_is_converted_and_says_so(opset: int) -> None:
-    loaded = load(caffe2(opset))
+@pytest.mark.parametrize("binary", BINARY)
+def test_an_old_file_is_converted_and_says_so(opset: int, binary: str) -> None:
+    loaded = load(caffe2(opset, binary))
     assert loaded.repairs == (f"converted from opset {opset}, which onnxruntime does not run, to opset 7",)
     x = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    np.testing.assert_allclose(answer(loaded.proto, x), answer(modern(), x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answer(loaded.proto, x), answer(modern(binary), x), rtol=1e-4, atol=1e-5)
 
 
 def test_an_old_file_is_pruned(tmp_path: Path) -> None:

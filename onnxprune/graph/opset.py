@@ -13,6 +13,8 @@ from onnxprune.graph.tensors import copied
 #: The first opset whose operators onnxruntime implements; opsets to try, each changes more than the one before.
 FIRST = 7
 TRIED = (7, 9, 11, 13)
+#: Operators that took the axis at which their second operand stands.
+BINARY = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
 
 
 def runnable(
@@ -50,8 +52,43 @@ def runnable(
 def _converted(model: onnx.ModelProto, start: int, end: int) -> onnx.ModelProto:
     """One opset at a time: later operators tell shapes that those before do not, and that the converter asks for."""
     for version in range(start + 1, end + 1):
-        model = _without_shapes(version_converter.convert_version(_with_known_types(model), version))
+        stated = _with_known_types(model)
+        if version == FIRST:
+            # Before the converter does it, which gets the axes wrong (onnx 1.23) and forgets PRelu.
+            stated = _with_axes_written(stated)
+        model = _without_shapes(version_converter.convert_version(stated, version))
     return model
+
+
+def _with_axes_written(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Second operands with the axes of size one that ``broadcast`` and ``axis`` left unsaid, by an Unsqueeze.
+
+    Raises:
+        ValueError: where the rank of an operand is not known.
+    """
+    found = copied(model)
+    values = [*found.graph.input, *found.graph.value_info, *found.graph.output]
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+    ranks.update({tensor.name: len(tensor.dims) for tensor in found.graph.initializer})
+    nodes: list[onnx.NodeProto] = []
+    for node in found.graph.node:
+        said = {a.name: a.i for a in node.attribute if a.name in ("broadcast", "axis")}
+        if node.op_type == "PRelu" or (node.op_type in BINARY and said.get("broadcast")):
+            if any(name not in ranks for name in node.input):
+                raise ValueError(f"the ranks at {node.op_type} '{node.name or node.output[0]}' are not known")
+            first, second = (ranks[name] for name in node.input)
+            aligned = 1 if node.op_type == "PRelu" and second == 1 else said.get("axis", first - second)
+            if (missing := first - aligned - second) > 0:
+                wide = f"{node.output[0]}_{node.input[1]}_wide"
+                axes = list(range(second, second + missing))
+                nodes.append(onnx.helper.make_node("Unsqueeze", [node.input[1]], [wide], axes=axes))
+                node.input[1] = wide
+            for place in reversed([k for k, a in enumerate(node.attribute) if a.name in said]):
+                del node.attribute[place]
+        nodes.append(node)
+    del found.graph.node[:]
+    found.graph.node.extend(nodes)
+    return found
 
 
 def _with_known_types(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,4 +103,6 @@ def _without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The converter states shapes of before, and values that it adds without a type, which onnxruntime refuses."""
     found = copied(model)
     del found.graph.value_info[:]
+    # From this version on constants need not be listed as inputs, too.
+    found.ir_version = max(found.ir_version, 4)
     return found
