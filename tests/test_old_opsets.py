@@ -84,3 +84,15 @@ def test_what_cannot_be_converted_is_refused_at_once() -> None:
     text = '<ir_version: 3, opset_import: ["" : 5]> g (float[1,4] x) => (float[1,4] y) { y = ParametricSoftplus(x) }'
     with pytest.raises(ModelError, match=r"opset 5.*export the model again with opset 13 or newer"):
         load(parser.parse_model(text))
+
+
+def test_a_file_that_lists_constants_as_inputs_is_pruned() -> None:
+    """Of IR version 3, in an opset that runs: what a cut adds is listed, too."""
+    model = modern("Add")
+    model.ir_version, model.opset_import[0].version = 3, 8
+    for tensor in model.graph.initializer:
+        model.graph.input.append(oh.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    result = onnxprune.prune(model, macs=0.7, samples=4, effort="fast")
+    assert result.report.verify.passed and result.model.ir_version == 3
+    listed = {value.name for value in result.model.graph.input}
+    assert listed == {"x"} | {tensor.name for tensor in result.model.graph.initializer}

@@ -103,6 +103,10 @@ def _without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The converter states shapes of before, and values that it adds without a type, which onnxruntime refuses."""
     found = copied(model)
     del found.graph.value_info[:]
-    # From this version on constants need not be listed as inputs, too.
-    found.ir_version = max(found.ir_version, 4)
+    if found.ir_version < 4:
+        # From version 4 on a constant that is listed as an input, too, may be overridden, and runtimes do not fuse it.
+        found.ir_version = 4
+        stored = {tensor.name for tensor in found.graph.initializer}
+        for place in reversed([k for k, value in enumerate(found.graph.input) if value.name in stored]):
+            del found.graph.input[place]
     return found
