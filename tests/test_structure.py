@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors guide shown paths progress options target plan result metrics effort",
+    "errors telemetry guide shown paths progress options target plan result metrics effort",
     "graph",
     "engine",
     "coupling",

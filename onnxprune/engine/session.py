@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune import telemetry
 from onnxprune.engine.release import release_memory
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import map_tensors, model_bytes
@@ -83,6 +84,7 @@ def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.
 
 
 def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
+    telemetry.stop()
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
     data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
