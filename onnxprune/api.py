@@ -71,6 +71,7 @@ def prune(
     refit: str = "lstsq",
     effort: str = "default",
     round_to: int | None = None,
+    block: int | None = None,
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
@@ -112,6 +113,7 @@ def prune(
         refit=refit,
         effort=effort,
         round_to=round_to,
+        block=block,
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
@@ -168,6 +170,7 @@ def _prune(
     release_memory()
     found = find(context, orders, scale, options, progress)
     chosen, steps, select = found.candidate, found.steps, found.pricing.select
+    rounding = found.pricing.rounding
     curves = group_curves(context, found.pricing.curves)
     # Second moments outweigh the model where layers are wide, and nothing reads them any more.
     del rankings, grams, orders, found
@@ -182,7 +185,7 @@ def _prune(
     report = account(context, outcome, labelled, target, replace(options, select=select), clock)
     report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
     written = None if target is None else save(chosen.model, target, loaded.external)
-    return Result(chosen.model, plan_of(context, chosen.keep), closed(report, written, clock), target)
+    return Result(chosen.model, plan_of(context, chosen.keep, rounding), closed(report, written, clock), target)
 
 
 def _labelled(context: Context, scale: Evaluator, options: Options) -> tuple[Context, Dataset]:

@@ -35,8 +35,8 @@ class Options:
     ``budget``: None where none was asked for, see :attr:`goal`.  ``samples``: how many calibration samples are used, None for what the model's size allows
     (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).
     ``preprocess``: None for the usual one of the model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
-    multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
-    elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric,
+    multiples of it, None for what runs fastest by ``latency_table``, a file of times measured elsewhere, or else by
+    ``block``, the channels that kernels compute at once, None for those of this machine's instruction set.  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric,
     ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
@@ -53,6 +53,7 @@ class Options:
     select: str = AUTO
     refit: str = "lstsq"
     round_to: int | None = None
+    block: int | None = None
     latency_table: Path | None = None
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class Options:
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),
+            ("block", self.block, 1),
             ("threads", self.threads, 0),
             ("memory", self.memory, 1),
             ("seed", self.seed, 0),

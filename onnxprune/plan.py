@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +41,34 @@ class TensorCut:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """Which channel counts a run preferred.
+
+    ``setting``: what ``--round`` takes to prefer the same on any other machine, "auto:16" or "8"; empty where a latency
+    table chose.  ``block``: channels that kernels compute at once, None where the user gave a multiple.  ``because``:
+    the features of the processor, the table, or the option that says so.
+    """
+
+    setting: str
+    block: int | None
+    because: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed.
 
     ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
     (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.  ``rules``: the
-    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.
+    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.  ``rounding``: which channel
+    counts the run preferred, for the record; None in a plan written by hand.
     """
 
     model: str
     cuts: tuple[Cut, ...]
     tensors: tuple[TensorCut, ...] = ()
     rules: str = "exact"
+    rounding: Rounding | None = None
 
     def to_json(self) -> str:
         document: dict[str, object] = {
@@ -62,6 +78,8 @@ class Plan:
         }
         if self.rules != "exact":
             document["rules"] = self.rules
+        if self.rounding is not None:
+            document["rounding"] = asdict(self.rounding)
         if self.tensors:
             document["tensors"] = [
                 {
@@ -121,6 +139,7 @@ class Plan:
                 )
                 for entry in document.get("tensors", ())
             )
+            rounding = None if document.get("rounding") is None else _rounding(document["rounding"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan lacks or misspells a field: {error!r}") from error
         for cut in cuts:
@@ -132,7 +151,14 @@ class Plan:
         rules = document.get("rules", "exact")
         if rules not in RULES:
             raise PlanError(f"the plan was made by rules called {rules!r}; there are {' and '.join(RULES)}")
-        return Plan(model, tuple(cuts), tensors, rules)
+        return Plan(model, tuple(cuts), tensors, rules, rounding)
+
+
+def _rounding(entry: Mapping[str, object]) -> Rounding:
+    block = entry["block"]
+    if not isinstance(block, int | None):
+        raise ValueError(f"rounding: block {block!r}")
+    return Rounding(str(entry["setting"]), block, str(entry["because"]))
 
 
 def to_ranges(kept: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx
 
-from onnxprune.plan import Plan
+from onnxprune.plan import Plan, Rounding
 from onnxprune.target import Budget
 
 #: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
@@ -142,7 +142,7 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budget``: what was asked for; ``rounding``: None where no channels were chosen.
     """
 
     model: str
@@ -167,6 +167,7 @@ class Report:
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
     budget: Budget | None = None
+    rounding: Rounding | None = None
 
     def _repr_html_(self) -> str:
         return page(self)

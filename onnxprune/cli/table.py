@@ -50,8 +50,9 @@ OPTIONS = (
     Option("refit", ("--refit",), PRUNE, None, "METHOD", group="how", choices=REFITS),
     Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computing spent on accuracy; fast without --data", "how",
            choices=EFFORT_NAMES),
-    Option("round_to", ("--round",), PRUNE, values.multiple, "auto|N",
-           "channel counts are multiples of N; auto: the fastest here", "how", "auto", words=("auto", "8", "16", "32")),
+    Option("rounding", ("--round",), PRUNE, values.rounding, "auto|N",
+           "channel counts are multiples of N; auto: the fastest on this CPU; auto:N: the fastest on a CPU whose kernels "
+           "compute N channels at once", "how", "auto", words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "fastest on the device that the table was measured on", "how"),
     Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors or groups; repeatable", "how",

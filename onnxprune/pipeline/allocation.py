@@ -17,12 +17,12 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
-from onnxprune.latency.source import clock
+from onnxprune.latency.source import Clock, clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
-from onnxprune.plan import Cut, Plan, fingerprint
+from onnxprune.plan import Cut, Plan, Rounding, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
@@ -38,7 +38,7 @@ class Pricing:
     """Per group: the order in which units stay, and what each width would cost the output.
 
     ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
-    chosen, those that run fastest first.  ``time``: what says how fast they run.
+    chosen, those that run fastest first.  ``time``: what says how fast they run.  ``rounding``: which those are.
     """
 
     select: str
@@ -46,6 +46,7 @@ class Pricing:
     tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, SecondMoments]
     time: Costing
+    rounding: Rounding
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -109,10 +110,19 @@ def price(
     if options.goal.kind == "latency":
         # Odd widths only ever cost time.
         allowed = allowed[:2]
+    rounding = rounding_of(options.round_to, ticking)
+    curves_of = {name: tuple(_restricted(found[name], widths) for widths in allowed) for name in rankings}
     return tuple(
-        Pricing(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
-        for name, order in rankings.items()
+        Pricing(name, tuple(order), curves_of[name], grams, ticking.time, rounding) for name, order in rankings.items()
     )
+
+
+def rounding_of(multiple: int | None, ticking: Clock) -> Rounding:
+    """What to tell about the channel counts that a run prefers."""
+    if multiple is not None:
+        return Rounding(str(multiple), None, f"--round {multiple}")
+    blocks = ticking.blocks
+    return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
 
 
 def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:
@@ -197,7 +207,7 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(context: Context, keep: Array) -> Plan:
+def plan_of(context: Context, keep: Array, rounding: Rounding) -> Plan:
     """The plan of a cut, for the file."""
     cuts = []
     for group in context.coupling.groups:
@@ -205,7 +215,7 @@ def plan_of(context: Context, keep: Array) -> Plan:
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
     rules = context.coupling.walked.rules
-    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules)
+    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules, rounding)
 
 
 def whole(coupling: Coupling) -> Array:
