@@ -20,7 +20,7 @@ ROOMS = (
     "calibration",
     "selection budget latency tasks",
     "verify",
-    "refit",
+    "refit tune",
     "pipeline",
     "report",
     "api",

@@ -47,7 +47,7 @@ TABLE: tuple[tuple[tuple[str, ...], str, Blocks], ...] = (
 
 def blocks_of(machine: str, flags: frozenset[str]) -> Blocks:
     """The row of :data:`TABLE` for a machine (as ``platform.machine()`` names it) and its CPU flags."""
-    missing = []
+    missing: list[str] = []
     for names, flag, blocks in TABLE:
         if names and machine.lower() not in names:
             continue

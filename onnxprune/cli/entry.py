@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
-from onnxprune.cli.command import Command
+from onnxprune.cli.command import Call, Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
+from onnxprune.pipeline.stopwatch import Stopwatch, process_seconds
 from onnxprune.shown import one_line
 
 HELP = """\
@@ -57,19 +58,21 @@ def main(argv: list[str] | None = None) -> int:
     0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted, 129 and
     143 ended by SIGHUP and SIGTERM; 141 the reader of the results left before it had them, and no file has them.
     """
+    # A process of its own began before this: its interpreter and imports are part of what the user waits for.
+    stopwatch = Stopwatch(process_seconds() if argv is None else 0.0)
     given = list(sys.argv[1:] if argv is None else argv)
     with guarded(), _without_warnings():
         try:
-            return _run(given)
+            return _run(given, stopwatch)
         except BaseException as error:
             if not isinstance(error, Exception | KeyboardInterrupt):
                 raise
             return _failed(error, "-v" in given or "--verbose" in given)
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], stopwatch: Stopwatch) -> int:
     try:
-        code = _dispatch(given)
+        code = _dispatch(given, stopwatch)
     except HelpAsked as asked:
         print(asked.args[0], end="")
         code = 0
@@ -119,7 +122,7 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _dispatch(given: Sequence[str]) -> int:
+def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
     lead = 0
     while lead < len(given) and given[lead] in _FLAGS:
         lead += 1
@@ -138,7 +141,7 @@ def _dispatch(given: Sequence[str]) -> int:
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
-    return command.run(arguments, shlex.join(["onnxprune", *given]))
+    return command.run(arguments, Call(shlex.join(["onnxprune", *given]), stopwatch))
 
 
 def _implied(first: str) -> str:

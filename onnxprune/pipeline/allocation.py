@@ -207,7 +207,7 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(context: Context, keep: Array, rounding: Rounding) -> Plan:
+def plan_of(context: Context, keep: Array, rounding: Rounding | None) -> Plan:
     """The plan of a cut, for the file."""
     cuts = []
     for group in context.coupling.groups:

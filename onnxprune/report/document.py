@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report
 from onnxprune.shown import in_json
 
 Json = dict[str, object]
-
-STAGES = ("load", "couple", "calibrate", "select", "refit", "verify", "total")
 
 
 def to_text(document: Json) -> str:
@@ -49,7 +48,8 @@ def of_report(report: Report) -> Json:
         "search": [{"macs_ratio": step.macs_ratio, "drop": step.drop} for step in report.search],
         "notes": list(report.notes),
         "settings": dict(report.settings),
-        "seconds": {stage: report.seconds.get(stage, 0.0) for stage in STAGES} | report.seconds,
+        "rounding": None if report.rounding is None else asdict(report.rounding),
+        "seconds": dict(report.seconds),
         "peak_rss_bytes": report.peak_rss_bytes,
     }
 

@@ -66,6 +66,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
             "command": command,
+            "rounded": None if report.rounding is None else wording.rounded(report.rounding),
         },
     )
 
@@ -154,7 +155,6 @@ def _plots(report: Report) -> _Plots:
         )
     panels = plots.sensitivity_panels(report.curves, report.groups)
     return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
-
 
 
 def _compact(plan: str) -> str:

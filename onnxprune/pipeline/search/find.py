@@ -24,7 +24,9 @@ NO_FASTER = (
 )
 
 
-def find(context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress) -> Found:
+def find(
+    context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
+) -> Found:
     """The candidate that the budget asks for, of one of several orders of channels.
 
     Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and a quick one per order and allocation that ``effort`` lets it try;

@@ -8,7 +8,7 @@ from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
 from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 #: Corrections of the target, shares of it that are not told apart, and the share of a latency that may be left unused.
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
