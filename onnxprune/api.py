@@ -45,6 +45,7 @@ from onnxprune.report.describe import (
 )
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
+from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
@@ -53,7 +54,7 @@ Array = np.ndarray
 
 
 def prune(
-    model: str | Path | onnx.ModelProto,
+    model: Model,
     data: object | None = None,
     *,
     macs: float | None = None,
@@ -83,6 +84,7 @@ def prune(
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
+    ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
     kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
     where it is the relative error of outputs that are no class scores).
@@ -164,7 +166,7 @@ def _prune(
 # -- plans ------------------------------------------------------------------------------------------------------
 
 
-def apply(model: str | Path | onnx.ModelProto, plan: Plan | str | Path) -> onnx.ModelProto:
+def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     """Replay the cuts of ``plan`` on ``model``: the same channels, without a refit (a plan holds no weights).
 
     Raises:
@@ -217,16 +219,12 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 # -- looking ----------------------------------------------------------------------------------------------------
 
 
-def analyse(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
-) -> Coupling:
+def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
     """The coupling of a model: its groups, what is held and why."""
     return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 
-def inspect(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
-) -> Inspection:
+def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Inspection:
     """What can be pruned, what cannot and why, and where the MACs are.
 
     ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
@@ -263,7 +261,7 @@ def inspect(
 
 
 def why(
-    model: str | Path | onnx.ModelProto,
+    model: Model,
     name: str,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
@@ -279,7 +277,7 @@ def why(
     return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
 
 
-def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:
+def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
     >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
@@ -289,8 +287,8 @@ def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, da
 
 
 def compare_models(
-    a: str | Path | onnx.ModelProto,
-    b: str | Path | onnx.ModelProto,
+    a: Model,
+    b: Model,
     data: object | None,
     options: Options,
     progress: Progress,
@@ -318,9 +316,7 @@ def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:
         )
 
 
-def operators(
-    a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None, options: Options
-) -> tuple[OperatorTime, ...]:
+def operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:
     """Where the two models spend their time, by operator: see :func:`onnxprune.latency.operators.operator_times`."""
     first, second = load(a), load(b)
     dataset = open_dataset(data, specs_of(first), options.preprocess, 1, options.seed)
@@ -328,9 +324,7 @@ def operators(
     return operator_times(first.proto, second.proto, feeds, engine_of(options).cores())
 
 
-def layers_to_time(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> dict[str, object]:
+def layers_to_time(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, object]:
     """The layers file of a model, as JSON: what ``tools/measure_latency_table.py`` times on a device.
 
     >>> sorted({entry["key"].split()[0] for entry in layers_to_time("models/demo.onnx")["entries"]})

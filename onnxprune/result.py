@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx
 
 from onnxprune.plan import Plan, Rounding
+from onnxprune.surgeon import to_graph
 from onnxprune.target import Budget
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 #: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
 Seen = Literal["held out", "made up", "alike"]
@@ -215,6 +219,16 @@ class Result:
     plan: Plan
     report: Report
     path: Path | None = None
+
+    def graph(self) -> gs.Graph:
+        """The model as an onnx-graphsurgeon graph, to edit on; ``model`` stays as it is.
+
+        Cost: one copy of the model.
+
+        Raises:
+            ModelError: where onnx-graphsurgeon cannot import the model.
+        """
+        return to_graph(self.model)
 
     def __repr__(self) -> str:
         return summary(self)

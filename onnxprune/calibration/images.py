@@ -28,6 +28,7 @@ from onnxprune.calibration.layout import Layout, image_layout
 from onnxprune.calibration.preprocess import Preprocess, default_preprocess, make_encoder
 from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
+from onnxprune.paths import open_ordinary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 DEFAULT_SIDE = 224
@@ -36,6 +37,10 @@ CROP_RATIO = Fraction(7, 8)
 # Models of small pictures (32, 64) are trained on whole ones, so nothing is cropped off.
 WHOLE_SIDE = 64
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+#: Pixels of a picture at most: a decoder takes up to 8 bytes for each, and several pictures are decoded at once.
+MOST_PIXELS = 1 << 26
+#: From so many pixels on a JPEG is decoded at a part of its size, never below this side.
+LARGE, LARGEST_SIDE = 1 << 25, 2048
 DECODERS = min(4, os.cpu_count() or 1)
 
 
@@ -125,7 +130,8 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
 
     def decode(row: int) -> NDArray[np.uint8]:
         try:
-            image = shape.fit(to_mode(ImageOps.exif_transpose(source.load(row)), MODES[layout.channels]))
+            image = loaded(source.load(row))
+            image = shape.fit(to_mode(ImageOps.exif_transpose(image), MODES[layout.channels]))
         except Exception as error:
             name = source.name(row)
             raise DataError(f"cannot read image {name}: {error}; remove or replace it") from error
@@ -173,8 +179,8 @@ def folder_images(root: Path) -> ImageSource:
         notes = ("no labels: sub-folders are not named by class numbers",)
 
     def load(row: int) -> Image.Image:
-        with Image.open(files[row]) as image:
-            image.load()
+        with open_ordinary(files[row]) as file, Image.open(file) as image:
+            loaded(image)
             return image
 
     return ImageSource(
@@ -185,6 +191,20 @@ def folder_images(root: Path) -> ImageSource:
         origin=f"images in {root}",
         notes=notes,
     )
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Decode a picture that was opened; large JPEGs at a half, a quarter or an eighth of their size.
+
+    Raises ValueError for one of more pixels than are decoded.
+    """
+    if image.width * image.height > LARGE and image.format == "JPEG":
+        # The decoder's own averaging: it takes a fraction of the time and memory, and no model sees the difference.
+        image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} are more than {MOST_PIXELS:,} pixels; scale it down")
+    image.load()
+    return image
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -205,7 +225,11 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def _walk(root: Path) -> list[Path]:
     found = []
-    seen = {os.path.realpath(root)}
+    top = os.path.realpath(root)
+    if _of_the_system(top):
+        raise DataError(f"{root} shows the system itself, not files; give a folder of images")
+    # A link to where one came from leads to everything that lies beside it.
+    seen = {top, *map(str, Path(top).parents)}
     for folder, folders, names in os.walk(root, followlinks=True):
         # Of a folder and a link to it beside it, the folder gives the class.
         paths = sorted((os.path.islink(path), path) for path in (os.path.join(folder, f) for f in folders))
@@ -219,9 +243,13 @@ def _walk(root: Path) -> list[Path]:
 def _first(folder: str, seen: set[str]) -> bool:
     """Whether a folder is not among those ``seen``, which it then is: links may lead back, or to one place twice."""
     real = os.path.realpath(folder)
-    fresh = real not in seen
+    fresh = real not in seen and not _of_the_system(real)
     seen.add(real)
     return fresh
+
+
+def _of_the_system(folder: str) -> bool:
+    return os.name == "posix" and folder.split("/")[1] in ("proc", "sys", "dev")
 
 
 def _class(folders: Sequence[str]) -> int | None:

@@ -11,6 +11,8 @@ from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.json_file import MOST
+from onnxprune.paths import read_ordinary
 
 HEAD = """\
 onnxprune apply MODEL.onnx PLAN.json [options]            replay a plan, exactly
@@ -43,7 +45,7 @@ def run(arguments: argparse.Namespace, call: Call) -> int:
 
         call.stopwatch.mark("start")
         report = apply_file(side.model, source, side.output, options, progress, call.stopwatch)
-    finish(report, source.read_text(encoding="utf-8"), side, arguments, call.line, tuple(told.notes))
+    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, call.line, tuple(told.notes))
     return 0
 
 

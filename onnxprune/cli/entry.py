@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -10,13 +11,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
 from onnxprune.cli.command import Call, Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
+from onnxprune.memory import bounded
 from onnxprune.pipeline.stopwatch import Stopwatch, process_seconds
 from onnxprune.shown import one_line
 
@@ -49,6 +51,7 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 
 _MODULES = (prune, inspect, why, compare, apply, completion)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
+CPU = "CPUExecutionProvider"
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 
 
@@ -141,7 +144,15 @@ def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
-    return command.run(arguments, Call(shlex.join(["onnxprune", *given]), stopwatch))
+    with _bounded(arguments):
+        return command.run(arguments, Call(shlex.join(["onnxprune", *given]), stopwatch))
+
+
+def _bounded(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    providers = getattr(arguments, "providers", None) or (CPU,)
+    memory = getattr(arguments, "memory", None)
+    # Drivers of other processors reserve far more than they take.
+    return bounded(memory) if memory is not None or providers == (CPU,) else nullcontext()
 
 
 def _implied(first: str) -> str:

@@ -66,7 +66,7 @@ OPTIONS = (
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),
     Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
-    Option("memory", ("--memory",), PRUNE, values.byte_count, "BYTES", group="how", unsaid="3GiB"),
+    Option("memory", ("--memory",), ENGINE, values.byte_count, "BYTES", group="how", unsaid="what there is"),
     Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
     # -- output
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),

@@ -22,12 +22,13 @@ from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
 from onnxprune.engine.session import Engine
-from onnxprune.errors import BudgetError, ModelError
+from onnxprune.errors import BudgetError, ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
+from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
@@ -36,6 +37,8 @@ Array = np.ndarray
 LEAST_HELD, MOST_HELD = 8, 128
 #: Bytes of activations kept in memory during the refit where the user sets no limit.
 DEFAULT_MEMORY = 3 << 30
+#: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
+COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,22 @@ def samples_of(data: object | None, options: Options) -> int | None:
     return options.samples if options.samples is not None or data is None else SAMPLES
 
 
+def activation_bytes(options: Options) -> int:
+    """Bytes of activations that may be held in memory now: half of what ``--memory`` leaves, the rest is for running."""
+    if options.memory is None:
+        return min(DEFAULT_MEMORY, room() // 2)
+    return max(0, options.memory - used()) // 2
+
+
+def _check_memory(loaded: LoadedModel, options: Options) -> None:
+    """Raise OptionError now where ``--memory`` cannot do, rather than after minutes of work."""
+    least = used() + COPIES * loaded.file_bytes
+    if options.memory is not None and options.memory < least:
+        raise OptionError(
+            f"--memory {options.memory:,}: the program and copies of this model take {least:,} bytes at least; give more"
+        )
+
+
 def _reopens(data: object) -> bool:
     """Whether the same data come when it is opened again, at little cost: no stream, and no function of the user's."""
     if isinstance(data, str | os.PathLike):
@@ -96,6 +115,7 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
+    _check_memory(loaded, options)
     graph = view(loaded.proto)
     _check_computes(loaded, graph, options)
     found = input_shapes(graph, options.shapes, None)
