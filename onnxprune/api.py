@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
+from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
@@ -33,6 +34,7 @@ from onnxprune.pipeline.run import Outcome, run, verified
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.account import account, closed, side_by_side
@@ -44,11 +46,12 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
 from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
+from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
 
@@ -80,14 +83,20 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    tune: str | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    task: str = AUTO,
+    layout: str = "",
+    pictures: int = 4,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
+    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -123,6 +132,12 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        tune=None if tune is None else allowance(tune),
+        augment=augment,
+        device=device,
+        task=task,
+        layout=layout,
+        pictures=pictures,
     )
     return _prune(model, None, data, options, progress or Silent(), Stopwatch())
 
@@ -143,24 +158,85 @@ def _prune(
     progress: Progress,
     stopwatch: Stopwatch,
 ) -> Result:
+    if options.tune is not None:
+        need_torch()
     loaded = load(model)
     stopwatch.mark("load")
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
-    evaluator = evaluator_for(context, options.evaluate)
+    evaluator = evaluator_for(context, options)
     options = settled(options, evaluator, data)
     labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, data, options))
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
     context = replace(context, notes=notes)
     for note in notes:
         progress.note(note)
     stopwatch.mark("couple")
     outcome = run(context, evaluator, options, progress, stopwatch)
+    if options.tune is not None:
+        if target is not None:
+            # Whoever ends the run from here on loses nothing but the tuning.
+            save(outcome.model, target, loaded.external)
+        outcome = tuned(context, outcome, evaluator, labelled, options, progress)
+        stopwatch.mark("tune")
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
     plan = plan_of(context, outcome.keep, outcome.rounding)
     return Result(outcome.model, plan, closed(report, written, stopwatch), target)
+
+
+def tune(
+    student: Model,
+    teacher: Model,
+    data: object,
+    *,
+    length: str = "auto",
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+
+    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
+    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
+    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
+
+    Raises:
+        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+    """
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        tune=allowance(length),
+        augment=augment,
+        device=device,
+        test=test,
+        providers=providers,
+        threads=threads,
+        seed=seed,
+    )
+    return tune_pair(load(student), load(teacher), data, options, progress or Silent())
+
+
+def tune_file(
+    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
+) -> Tuned:
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
+    if output is not None:
+        check_writable(output, path)
+    loaded = load(path)
+    found = tune_pair(loaded, load(teacher), data, options, progress)
+    if output is not None:
+        save(found.model, output, loaded.external)
+    return replace(found, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -280,8 +356,9 @@ def why(
 def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
-    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
-    Drop(metric='top-1 changed', value=0.0, samples=256)
+    >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    >>> drop.metric, drop.value, drop.samples
+    ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
 

@@ -18,7 +18,8 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.plan import Rounding
 from onnxprune.progress import Progress
-from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Verification
+from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Tuning, Verification
+from onnxprune.tasks.task import Reader
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -33,8 +34,9 @@ class Outcome:
     """A verified cut, and how the run found it.
 
     ``keep``: one boolean per unit.  ``drop``: None where none was measured.  ``select``: the order of channels that was
-    taken, empty where a plan gave the channels.  ``rounding``: the channel counts that were preferred, None where nobody
-    knows.
+    taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.  ``rounding``: the channel counts
+    that were preferred, None where nobody knows.
+    ``tuning``: None where none was asked for.
     """
 
     keep: Array
@@ -46,6 +48,8 @@ class Outcome:
     refits: tuple[Refitted, ...] = ()
     notes: tuple[str, ...] = ()
     select: str = ""
+    reader: Reader | None = None
+    tuning: Tuning | None = None
     rounding: Rounding | None = None
 
 
@@ -75,7 +79,17 @@ def run(context: Context, evaluator: Evaluator, options: Options, progress: Prog
     checks = verified(context, chosen.keep, chosen.model, progress)
     stopwatch.mark("verify")
     return Outcome(
-        chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes, select, rounding
+        chosen.keep,
+        chosen.model,
+        evaluator.with_interval(chosen.drop, chosen.model),
+        checks,
+        curves,
+        steps,
+        chosen.refits,
+        chosen.notes,
+        select,
+        evaluator.yardstick.reader,
+        rounding=rounding,
     )
 
 
