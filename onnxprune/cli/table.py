@@ -58,8 +58,8 @@ OPTIONS = (
     Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computing spent on accuracy; fast without --data", "how",
            choices=EFFORT_NAMES),
     Option("rounding", ("--round",), PRUNE, values.rounding, "auto|N",
-           "channel counts are multiples of N; auto: the fastest on this CPU; auto:N: the fastest on a CPU whose kernels "
-           "compute N channels at once", "how", "auto", words=("auto", "auto:8", "auto:16", "8", "16", "32")),
+           "multiples of N channels; auto: what this CPU runs fastest; auto:8: a CPU with kernels of 8", "how", "auto",
+           words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "fastest on the device that the table was measured on", "how"),
     Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors or groups; repeatable", "how",
@@ -73,7 +73,7 @@ OPTIONS = (
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),
     Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
-    Option("memory", ("--memory",), ENGINE, values.byte_count, "BYTES", group="how", unsaid="what there is"),
+    Option("memory", ("--memory",), ENGINE, values.byte_count, "BYTES", group="how", unsaid="all"),
     Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
     # -- tuning
     Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose answers are learnt", "tuning"),
