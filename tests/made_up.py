@@ -72,13 +72,13 @@ def report(count: int = 52) -> Report:
         curves=curves,
         search=tuple(SearchStep(1 - k / 10, 0.00012 * k**3.1) for k in range(8)),
         refits=tuple(Refitted(row.name, 0.31, 0.04, bool(row.id % 6)) for row in rows[:count]),
-        budget=Budget("max_drop", 0.01),
+        budgets=(Budget("max_drop", 0.01),),
     )
 
 
 def plan(count: int = 52) -> Plan:
     free = [row for row in groups(count) if row.locked is None]
-    return Plan("0123456789abcdef", tuple(Cut(row.name, row.before, tuple(range(row.after))) for row in free))
+    return Plan("0123456789abcdef" * 2, tuple(Cut(row.name, row.before, tuple(range(row.after))) for row in free))
 
 
 def result(count: int = 52) -> Result:

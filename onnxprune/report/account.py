@@ -87,7 +87,7 @@ def account(
         search=outcome.steps,
         refits=outcome.refits,
         layers=layer_rows(context.coupling, outcome.keep, context.frozen),
-        budget=options.budget,
+        budgets=options.budgets,
         rounding=outcome.rounding,
         tuning=outcome.tuning,
         scores=scores,
@@ -108,8 +108,8 @@ def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str,
     if not outcome.select:
         # A plan gave the channels: nothing was chosen, and nothing refitted.
         return {"data": context.fit.origin, "rules": options.rules}
-    return {
-        "budget": options.goal.describe(),
+    asked = {"budget": " ".join(b.describe() for b in options.budgets)} if options.budgets else {}
+    return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
         "select": outcome.select,
