@@ -26,6 +26,7 @@ from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import Ridges
 from onnxprune.linear.threads import blas_threads, product_threads
 from onnxprune.refit.free import FreeLayer
+from onnxprune.refit.window import Window
 
 Array = np.ndarray
 STEPS = 3
@@ -83,12 +84,13 @@ class Goal:
     :class:`onnxprune.refit.fit.Rows`, the last of the hidden layer."""
 
     scale: Array
-    window: tuple[float, float]
+    window: Window
     constant: float
 
     def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
         reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
-        return np.asarray(np.clip(maps.wanted, *self.window) - np.clip(reached, *self.window), dtype=np.float32)
+        window = [reader.per_channel(end, got.ndim) if isinstance(end, np.ndarray) else end for end in self.window]
+        return np.asarray(np.clip(maps.wanted, *window) - np.clip(reached, *window), dtype=np.float32)
 
 
 def refine(
