@@ -17,15 +17,15 @@ from random_graphs import random_model
 from onnxprune import prune
 from onnxprune.budget.allocate import Curve, allocate, allowed_widths, uniform
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.interpolate import TINY, interpolate
 from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
-from onnxprune.budget.sensitivity import TINY, interpolate
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.errors import BudgetError
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 DEMO = Path(__file__).parents[1] / "models" / "demo.onnx"
 #: Elements of shape arithmetic that a cut may make needless, or split, in one of these graphs.

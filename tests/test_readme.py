@@ -1,4 +1,4 @@
-"""What the README promises: every command in it is one, the first one does what it says, two set up a machine."""
+"""What README and guides promise: every command in them is one, the first does what it says, two set up a machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune import guide
 from onnxprune.cli import main
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.entry import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = "\n".join([README, *(guide.text(topic) for topic in guide.topics())])
 FENCED = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.S)
 SETUP = [line for block in FENCED for line in block.splitlines() if line.startswith("pip install")]
 
 
 def commands() -> Iterator[str]:
-    """Every ``onnxprune …`` of the README, in a block or between backticks."""
+    """Every ``onnxprune …`` of README and guides, in a block or between backticks."""
     for block in FENCED:
         for line in block.replace("\\\n", " ").splitlines():
             yield from (part.strip() for part in line.split("&&") if part.strip().startswith("onnxprune"))
@@ -40,8 +42,8 @@ def test_two_commands_set_up_a_fresh_machine() -> None:
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_every_command_is_understood(line: str) -> None:
     words = shlex.split(line)[1:]
-    if words[0] in ("--help", "COMMAND"):
-        words = [*("prune" if word == "COMMAND" else word for word in words)]
+    words = ["prune" if word == "COMMAND" else "budget" if word == "TOPIC" else word for word in words]
+    if words[0] in ("--help", "help") or "--help" in words:
         assert main(words) == 0
         return
     name = words.pop(0) if words[0] in COMMANDS else "prune"
@@ -67,9 +69,31 @@ def test_every_option_that_is_named_exists() -> None:
 
 
 def test_the_table_lists_the_commands() -> None:
-    rows = re.findall(r"^\| `onnxprune ([a-z]+|MODEL\.onnx)[^|]*\|", TEXT, flags=re.M)
-    listed = {"prune" if word.startswith("MODEL") else word for word in rows}
-    assert {"prune", "inspect", "why", "compare", "apply"} <= listed <= set(COMMANDS)
+    rows = re.findall(r"^\| `onnxprune ([a-z]+|MODEL\.onnx)[^|]*\|", README, flags=re.M)
+    assert {"prune" if word.startswith("MODEL") else word for word in rows} == {*COMMANDS, "help"}
+
+
+def test_the_readme_is_short_and_lists_every_guide() -> None:
+    assert len(README.splitlines()) <= 200
+    listed = re.findall(r"^- \[(.*?)\]\(onnxprune/guide/(.*?)\.md\): `onnxprune help (.*?)`$", README, flags=re.M)
+    assert [(topic, topic, title) for topic, title in guide.topics().items()] == [
+        (p, t, title) for title, p, t in listed
+    ]
+
+
+@pytest.mark.parametrize("topic", guide.topics())
+def test_a_guide_shows(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", topic]) == 0
+    out = capsys.readouterr().out
+    assert guide.text(topic) in out
+    assert out.startswith("# ") or topic in COMMANDS
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+    for page in re.findall(r"`onnxprune help ([a-z-]+)`", TEXT):
+        assert page in {*guide.topics(), *COMMANDS}, page
 
 
 def test_the_first_command_does_what_the_readme_says(

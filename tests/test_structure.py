@@ -11,16 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors paths progress options target plan result metrics effort",
+    "errors guide shown paths progress options target plan result metrics effort",
     "graph",
     "engine",
     "coupling",
     "surgery",
     "linear",
     "calibration",
-    "selection budget latency",
+    "selection budget latency tasks",
     "verify",
-    "refit",
+    "refit tune",
     "pipeline",
     "report",
     "api",

@@ -140,7 +140,7 @@ def table(bound: Mapping[Key, tuple[str, str]]) -> list[Line]:
 
 
 def markdown(lines: list[Line]) -> str:
-    """The table as the README carries it: operators of one domain that are told the same share a row."""
+    """The table as the guide carries it: operators of one domain that are told the same share a row."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for line in lines:
         rows.setdefault((line.domain, line.kind, line.text.replace("|", "/")), []).append(line.operator)
@@ -150,7 +150,7 @@ def markdown(lines: list[Line]) -> str:
 
 
 def block(lines: list[Line]) -> str:
-    """What stands between the README's markers: the versions that it was made with, and the table, folded up."""
+    """What stands between the guide's markers: the versions that it was made with, and the table, folded up."""
     kinds = Counter(line.kind for line in lines)
     counted = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     versions = f"onnx {version('onnx')}, onnxruntime {version('onnxruntime')}"
@@ -167,13 +167,15 @@ def replaced(text: str, lines: list[Line]) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--markdown", action="store_true", help="the block for the README, to standard output")
-    parser.add_argument("--write", action="store_true", help="put that block between the README's markers")
+    parser.add_argument("--markdown", action="store_true", help="the block for the guide, to standard output")
+    parser.add_argument(
+        "--write", action="store_true", help="put that block between the markers of onnxprune/guide/operators.md"
+    )
     options = parser.parse_args(arguments)
     lines = table(examples())
     if options.write:
-        readme = ROOT / "README.md"
-        readme.write_text(replaced(readme.read_text(), lines))
+        page = ROOT / "onnxprune" / "guide" / "operators.md"
+        page.write_text(replaced(page.read_text(), lines))
     elif options.markdown:
         sys.stdout.write(block(lines))
     else:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from onnxprune.cli import apply, compare, completion, inspect, prune, why
+from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
-from onnxprune.cli.streams import tolerate_any_encoding
+from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
+from onnxprune.shown import one_line
 
 HELP = """\
 onnxprune MODEL.onnx [options]    make an ONNX network smaller, without training
@@ -25,6 +29,7 @@ commands
   compare A B          two models side by side: size, speed, outputs, accuracy
   apply MODEL PLAN     replay a plan, exactly
   completion SHELL     completions for bash, zsh or fish
+  help [TOPIC]         the guides, in the terminal
 
 'onnxprune COMMAND --help' lists a command's options; for the main job:
 'onnxprune prune --help'.
@@ -49,37 +54,69 @@ _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code and prints at most one line of complaint.
 
-    0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted.
+    0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted, 129 and
+    143 ended by SIGHUP and SIGTERM; 141 the reader of the results left before it had them, and no file has them.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    tolerate_any_encoding()
+    with guarded(), _without_warnings():
+        try:
+            return _run(given)
+        except BaseException as error:
+            if not isinstance(error, Exception | KeyboardInterrupt):
+                raise
+            return _failed(error, "-v" in given or "--verbose" in given)
+
+
+def _run(given: list[str]) -> int:
     try:
         code = _dispatch(given)
-        # A closed pipe must show here, not in the interpreter's own last flush.
-        sys.stdout.flush()
-        return code
     except HelpAsked as asked:
         print(asked.args[0], end="")
-        return 0
-    except OnnxPruneError as error:
-        _complain(f"error: {_one_line(error)}")
-        return 1 if isinstance(error, VerificationError) else 2
-    except KeyboardInterrupt:
+        code = 0
+    # What stdout cannot take must show here, not in the interpreter's own last flush.
+    sys.stdout.flush()
+    return code
+
+
+def _failed(error: BaseException, verbose: bool) -> int:
+    """Tell what went wrong, in one line; the exit code."""
+    if isinstance(error, Ended):
+        _complain(f"ended by {error}")
+        return error.code
+    if isinstance(error, KeyboardInterrupt):
         _complain("interrupted")
         return 130
-    except BrokenPipeError:
+    if isinstance(error, ResultsLost) and error.gone:
         # The reader (head, a pager) has seen enough; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _complain(f"error: the disk is full{_where(error)}; free some space")
-            return 2
-        if "-v" in given or "--verbose" in given:
-            traceback.print_exc()
-        what = f"{type(error).__name__}: {_one_line(error)}".rstrip(": ")
-        _complain(f"error: unexpected {what} (please report; run with -v for the traceback)")
+        return 141
+    if isinstance(error, OnnxPruneError):
+        _complain(f"error: {error}")
+        return 1 if isinstance(error, VerificationError) else 2
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _complain(f"error: the disk is full{_where(error)}; free some space")
         return 2
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        _complain(f"error: out of memory{_brief(error)}; give fewer --samples, smaller data, or more memory")
+        return 2
+    _complain(f"error: unexpected {type(error).__name__}{_brief(error)} (please report; run with -v for the traceback)")
+    return 2
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Libraries' warnings are for programmers; whoever wants them sets PYTHONWARNINGS."""
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _dispatch(given: Sequence[str]) -> int:
@@ -96,11 +133,8 @@ def _dispatch(given: Sequence[str]) -> int:
         print(f"onnxprune {_version()}")
         return 0
     if rest[0] == "help":
-        if len(rest) == 1:
-            raise HelpAsked(HELP)
-        if rest[1] not in COMMANDS:
-            raise UsageError(f"no command '{rest[1]}'{nearest(rest[1], tuple(COMMANDS))}; see onnxprune --help")
-        raise HelpAsked(COMMANDS[rest[1]].parser().text)
+        help.show(rest[1:], HELP, COMMANDS)
+        return 0
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
@@ -131,9 +165,10 @@ def _where(error: OSError) -> str:
     return f" where {error.filename} is" if error.filename else ""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _brief(error: BaseException) -> str:
+    text = str(error)
+    return f": {text}" if text else ""
 
 
 def _complain(text: str) -> None:
-    print(f"onnxprune: {text}", file=sys.stderr)
+    print(f"onnxprune: {one_line(text)}", file=sys.stderr)

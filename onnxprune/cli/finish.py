@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from onnxprune.cli.command import print_json, view_of
 from onnxprune.cli.files import check_side_file, model_files, weights_beside, write_text
+from onnxprune.cli.streams import ResultsLost
 from onnxprune.errors import OutputError
+from onnxprune.shown import for_reading
 
 if TYPE_CHECKING:
     from onnxprune.result import Report
@@ -61,9 +63,14 @@ def finish(
     """
     failed: list[OutputError] = []
     written = list(_write(report, plan, side, line, failed))
-    _tell(report, arguments, told, written)
-    if failed:
+    try:
+        _tell(report, arguments, told, written)
         sys.stdout.flush()
+    except ResultsLost as lost:
+        # The model stands: that nobody reads what is said about it is no failure.
+        if not lost.gone:
+            failed.append(lost)
+    if failed:
         raise OutputError(f"{failed[0]} (the model itself is in {side.output})")
 
 
@@ -99,7 +106,7 @@ def _tell(
     elif arguments.quiet:
         from onnxprune.report.wording import verdict
 
-        print(verdict(report))
+        print(for_reading(verdict(report)))
     else:
         from onnxprune.report.terminal import console_for, print_report, print_wrote
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from onnxprune.progress import Progress, Silent
+from onnxprune.shown import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -51,7 +52,11 @@ class Lines:
 
     def note(self, text: str) -> None:
         if self._told.hear(text):
-            print(f"note: {text}", file=sys.stderr, flush=True)
+            print(f"note: {one_line(text)}", file=sys.stderr, flush=True)
+
+    def show(self, text: str) -> None:
+        if self._stages:
+            print(f"[{time.monotonic() - self._start:7.1f} s]   {text}", file=sys.stderr, flush=True)
 
 
 class Live:
@@ -81,7 +86,11 @@ class Live:
 
     def note(self, text: str) -> None:
         if self._told.hear(text):
-            self._bars.console.print(f"note: {text}", style="dim", markup=False, highlight=False)
+            self._bars.console.print(f"note: {one_line(text)}", style="dim", markup=False, highlight=False)
+
+    def show(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, description=f"{self._name}: {text}")
 
     def close(self) -> None:
         """Freeze the running stage's clock, and fill its bar."""

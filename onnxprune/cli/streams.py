@@ -1,11 +1,137 @@
-"""stdout carries data and nothing else, whatever the user's own functions print."""
+"""stdout carries data and nothing else; stderr may be lost without harm; signals end a run as Ctrl-C does."""
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import IO, Any
+
+from onnxprune.errors import OutputError
+
+
+class Ended(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked the run to end; ``code``: the exit code that tells which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+class ResultsLost(OutputError):
+    """stdout cannot take what the user asked for; ``gone``: its reader has left, so that nobody is to be told."""
+
+    def __init__(self, reason: str, gone: bool) -> None:
+        super().__init__(reason)
+        self.gone = gone
+
+
+class _Guarded:
+    """A text stream that may break; ``_failed`` says what then."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._failed(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        # What is still buffered would fail again at the interpreter's end, and change the exit code.
+        with suppress(OSError, ValueError):
+            _to_devnull(self._stream.fileno())
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Results(_Guarded):
+    """stdout: raises :class:`ResultsLost` where it cannot be written."""
+
+    def _failed(self, error: OSError) -> None:
+        super()._failed(error)
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+        raise ResultsLost(
+            f"cannot write to stdout: {reason}; send it elsewhere", isinstance(error, BrokenPipeError)
+        ) from error
+
+
+class _Notes(_Guarded):
+    """stderr: what can no longer be told is dropped, and the run goes on."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """The streams and signals of a command: see the module; as they were afterwards."""
+    # A file opened later must not get the number of a closed stream, and what native code prints to it.
+    for number in (0, 1, 2):
+        _open_missing(number)
+    streams = sys.stdout, sys.stderr
+    out: Any = sys.stdout or os.fdopen(1, "w", closefd=False)
+    err: Any = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (out, err):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            # A terminal that cannot show a sign shows '?' instead of ending the program.
+            reconfigure(errors="replace")
+    sys.stdout, sys.stderr = _Results(out), _Notes(err)
+    before = _end_on_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+
+
+def _open_missing(number: int) -> None:
+    """Open ``/dev/null`` at a standard descriptor that is closed; stdout for reading, so that results do not vanish."""
+    try:
+        os.fstat(number)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR if number == 2 else os.O_RDONLY)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+
+
+def _end_on_signals() -> dict[int, Any]:
+    """SIGTERM and SIGHUP raise :class:`Ended`, unless whoever started the program wants otherwise (nohup)."""
+    found: dict[int, Any] = {}
+    if threading.current_thread() is not threading.main_thread():
+        return found
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            found[number] = signal.signal(number, _end)
+    return found
+
+
+def _end(number: int, _: object) -> None:
+    # A second one must not interrupt the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    raise Ended(number)
+
+
+def _to_devnull(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 @contextmanager
@@ -31,11 +157,3 @@ def _descriptor_to_stderr() -> Iterator[None]:
     finally:
         os.dup2(saved, out)
         os.close(saved)
-
-
-def tolerate_any_encoding() -> None:
-    """A terminal that cannot show a sign shows '?' instead of ending the program."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")

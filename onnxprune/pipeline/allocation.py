@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import curves
+from onnxprune.budget.sensitivity import Testbed, curves
 from onnxprune.calibration.moments import measure
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
@@ -23,7 +23,7 @@ from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
 from onnxprune.plan import Cut, Plan, fingerprint
-from onnxprune.progress import Progress, Turn
+from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.checkpoint import tensor_cuts
@@ -67,7 +67,9 @@ def rank(
     """
     if not context.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
-    check_multiple(options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen])
+    check_multiple(
+        options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
+    )
     moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
     names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
     progress.stage("select", len(context.coupling.groups))
@@ -97,27 +99,14 @@ def price(
     """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the
     widths that are worth it.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.curves`, once per selector, and
-    :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    found = {
-        name: curves(
-            context.coupling,
-            order,
-            context.layers,
-            grams,
-            context.holdout,
-            context.engine,
-            context.frozen,
-            EFFORTS[options.effort],
-            options.memory or DEFAULT_MEMORY,
-            Turn(progress, turn, len(rankings)),
-        )
-        for turn, (name, order) in enumerate(rankings.items(), start=1)
-    }
+    memory = options.memory or DEFAULT_MEMORY
+    bed = Testbed(context.coupling, context.layers, grams, context.holdout, context.engine, memory)
+    found = curves(bed, rankings, context.frozen, EFFORTS[options.effort], progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
-    if options.budget.kind == "latency":
+    if options.goal.kind == "latency":
         # Odd widths only ever cost time.
         allowed = allowed[:2]
     return tuple(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report
+from onnxprune.shown import in_json
 
 Json = dict[str, object]
 
@@ -14,8 +15,8 @@ STAGES = ("load", "couple", "calibrate", "select", "refit", "verify", "total")
 
 
 def to_text(document: Json) -> str:
-    """One JSON document, ending in a newline; not-a-number and infinity become null."""
-    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """One JSON document, ending in a newline; not-a-number and infinity become null, hidden characters escapes."""
+    return in_json(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def of_report(report: Report) -> Json:

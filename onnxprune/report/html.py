@@ -22,6 +22,7 @@ from onnxprune.report.lanes import Lanes, lanes
 from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
 from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
+from onnxprune.shown import in_json, shown
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
@@ -120,7 +121,8 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         named=_named,
         breakable=_breakable,
     )
-    return environment.get_template(template).render(values, versions=versions())
+    # Names that hide something are the only part of a page that can hold hidden characters.
+    return shown(environment.get_template(template).render(values, versions=versions()))
 
 
 def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
@@ -154,7 +156,6 @@ def _plots(report: Report) -> _Plots:
     return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
 
 
-
 def _compact(plan: str) -> str:
     """One line per group: a line per channel would be tens of thousands."""
     document = json.loads(plan)
@@ -163,4 +164,4 @@ def _compact(plan: str) -> str:
         return plan
     head = {key: value for key, value in document.items() if key != "groups"}
     lines = ",\n  ".join(json.dumps(group, ensure_ascii=False) for group in groups)
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}{", " if head else ""}"groups": [\n  {lines}\n]}}'
+    return in_json(f'{json.dumps(head, ensure_ascii=False)[:-1]}{", " if head else ""}"groups": [\n  {lines}\n]}}')

@@ -16,6 +16,7 @@ from onnxprune.report import wording
 from onnxprune.report.names import shortened
 from onnxprune.report.rows import Lock, biggest, left_out, locks, summary
 from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Verification
+from onnxprune.shown import for_reading, shown
 
 FOLDED = 20
 LOCKED_FOLDED = 8
@@ -33,22 +34,16 @@ class View:
     told: tuple[str, ...] = ()
 
 
-class _Console(Console):
-    """Leaves a closed pipe to the caller: rich's own answer is exit code 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise
-
-
 def console_for(file: IO[str]) -> Console:
     """A console that takes text as it is: names of nodes may look like markup."""
-    console = _Console(file=file, markup=False, highlight=False, emoji=False)
+    console = Console(file=file, markup=False, highlight=False, emoji=False)
     console.width = min(console.width, 110)
     return console
 
 
 def print_report(console: Console, report: Report, view: View) -> None:
     """Verdict first, then the figures, then where they come from."""
+    report, view = for_reading(report), for_reading(view)
     console.print(Text(wording.verdict(report), style="bold"))
     console.print()
     _print_summary(console, report)
@@ -67,11 +62,12 @@ def print_report(console: Console, report: Report, view: View) -> None:
 
 def print_wrote(console: Console, label: str, path: str) -> None:
     """``label  path``, never wrapped: paths get copied."""
-    console.print(Text(f"{label:<{_LABEL}}", style="dim") + Text(path), soft_wrap=True)
+    console.print(Text(f"{label:<{_LABEL}}", style="dim") + Text(shown(path)), soft_wrap=True)
 
 
 def print_inspection(console: Console, inspection: Inspection, view: View) -> None:
     """What a model is made of, what is prunable, what is locked."""
+    inspection, view = for_reading(inspection), for_reading(view)
     console.print(Text(wording.prunable(inspection), style="bold"))
     console.print()
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -104,6 +100,7 @@ def _print_outlook(console: Console, inspection: Inspection) -> None:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Two models side by side."""
+    comparison = for_reading(comparison)
     console.print(Text.assemble(("A  ", "dim"), comparison.a), soft_wrap=True)
     console.print(Text.assemble(("B  ", "dim"), comparison.b), soft_wrap=True)
     console.print()

@@ -1,0 +1,83 @@
+"""Constants that make the original compute as if one group were narrowed, in their original shapes.
+
+The cut channels' weights are zero in every layer that reads the group.  The other weights are folded by least squares
+from the calibration moments, so that what is measured is the damage that a refit leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.linear.form import Layer, from_normal, to_normal
+from onnxprune.linear.gram import SecondMoments, with_constant
+from onnxprune.linear.solve import fold
+from onnxprune.linear.threads import blas_threads
+from onnxprune.selection.base import readers_of, reading_axis
+from onnxprune.surgery.cut import constant_of
+from onnxprune.surgery.edit import Use
+
+Array = np.ndarray
+RIDGE = 1e-3
+
+
+def narrowed_constants(
+    coupling: Coupling, group: Group, kept: Array, layers: Sequence[Layer], grams: Mapping[int, SecondMoments]
+) -> dict[Use, Array]:
+    """New weights and biases of the layers that read ``group``; none where no layer does.
+
+    ``kept``: boolean per local unit.  Cost: one factorization of the kept inputs per layer and convolution group.
+    """
+    found: dict[Use, Array] = {}
+    for layer in readers_of(coupling, group, tuple(layers)):
+        gone, gram = _gone(coupling, group, kept, layer), grams.get(layer.index)
+        stored = constant_of(coupling, (layer.index, layer.weight_slot))
+        weight = to_normal(layer, stored, layer.groups()).astype(np.float64)
+        if gram is None:
+            new = weight.copy()
+            new[:, :, gone] = 0
+        else:
+            new, change = _folded(layer, weight, gone, gram)
+            if layer.bias_slot is not None:
+                bias = _bias(coupling, layer, weight.shape[0] * weight.shape[1], stored.dtype)
+                found[layer.index, layer.bias_slot] = (bias + change).astype(bias.dtype)
+        found[layer.index, layer.weight_slot] = from_normal(layer, new, stored)
+    return found
+
+
+def _gone(coupling: Coupling, group: Group, kept: Array, layer: Layer) -> Array:
+    """Boolean per input channel of ``layer``: it belongs to a unit of ``group`` that is cut."""
+    units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - int(group.units[0])
+    mine = (units >= 0) & (units < len(group))
+    gone = np.zeros(len(units), dtype=np.bool_)
+    gone[mine] = ~kept[units[mine]]
+    return gone
+
+
+def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tuple[Array, Array]:
+    """``weight`` (g, o, i, t) on the channels that stay, zero elsewhere; and what the biases gain, (g·o,)."""
+    groups, outs, channels, taps = weight.shape
+    alive = np.flatnonzero(np.repeat(~gone, taps))
+    with_one = np.append(alive, channels * taps)
+    new, change = weight.copy(), np.zeros((groups, outs))
+    for g in range(groups):
+        flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
+        # What has no bias cannot be given the constant that would be fitted for it.
+        moments = with_constant(gram.of(g), 0.0 if layer.bias_slot is None else 1.0)
+        with blas_threads(len(with_one)):
+            solved = fold(moments, flat, with_one, RIDGE)
+        block = np.zeros((channels * taps, outs))
+        block[alive] = solved[:-1]
+        new[g] = block.T.reshape(outs, channels, taps)
+        change[g] = solved[-1]
+    return new, change.ravel()
+
+
+def _bias(coupling: Coupling, layer: Layer, outputs: int, kind: np.dtype[np.generic]) -> Array:
+    """The bias of ``layer`` in the original, zeros where it has none: (outputs,)."""
+    slot = layer.bias_slot
+    if slot is not None and slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None:
+        return constant_of(coupling, (layer.index, slot))
+    return np.zeros(outputs, dtype=kind)

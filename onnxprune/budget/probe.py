@@ -1,0 +1,64 @@
+"""The damage that other constants do to the outputs, asked in graph order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.budget.relay import Relay
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.outputs import outputs_of
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.store import Store
+from onnxprune.metrics import damage
+from onnxprune.surgery.cut import cut, masked_constants
+from onnxprune.surgery.edit import Use
+
+Array = np.ndarray
+#: Samples per run.
+BATCH = 32
+
+
+class Probe:
+    """Runs the original over ``dataset`` once, then what comes behind a stop with other constants, as often as asked.
+
+    ``stops``: node indices from which on constants change, ascending.
+    """
+
+    def __init__(
+        self, coupling: Coupling, dataset: Dataset, engine: Engine, store: Store, stops: Sequence[int]
+    ) -> None:
+        graph, facts = coupling.graph, coupling.facts
+        self._coupling, self._dataset, self._engine = coupling, dataset, engine
+        self._outputs = [v for v in graph.outputs if v in graph.producer and graph.producer[v] not in facts.folded]
+        batches = dataset.batches(dataset.batch_limit or BATCH)
+        self._relay = Relay(graph, facts, store, batches, engine, stops, self._outputs)
+        self._reference = self._relay.outcome({})
+
+    def damage(self, constants: Mapping[Use, Array], stop: int) -> float:
+        """The damage of ``constants``, all of nodes from ``stop`` on; stops never go down."""
+        self._relay.advance(stop)
+        return damage(self._reference, self._relay.outcome(constants))
+
+    def damage_of_cut(self, group: Group, kept: Array) -> float:
+        """The damage of a cut of ``group`` alone, without any refit.
+
+        Cost: one pass of the model with other constants or, where that does not do, of the model that is cut.
+        """
+        keep = np.ones(self._coupling.unit_count, dtype=np.bool_)
+        keep[group.units] = kept
+        constants = masked_constants(self._coupling, keep)
+        if constants is not None:
+            return damage(self._reference, self._relay.outcome(constants))
+        return damage(self._whole, self._run(cut(self._coupling, keep)))
+
+    @cached_property
+    def _whole(self) -> list[Array]:
+        return self._run(self._coupling.graph.model)
+
+    def _run(self, model: onnx.ModelProto) -> list[Array]:
+        return outputs_of(open_session(model, self._engine), self._dataset, self._outputs)

@@ -1,0 +1,78 @@
+"""Text from outside (names in a model, file names, errors of libraries) made safe to show, on a terminal and in a page.
+
+A name may hold an escape sequence that repaints the terminal, or an override that turns a line around.  Everything
+that is shown passes through here; what is matched, or written to a plan, does not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar
+
+#: Control characters (C0 but the line end, DEL, C1), what turns the direction of text, other ends of lines, a
+#: byte-order mark, and bytes of file names that are no text.
+_HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+#: A longer run of characters without a space is a name that nobody reads to its end.
+LONGEST = 400
+#: Characters of one message at most.
+WHOLE = 4000
+
+_T = TypeVar("_T")
+
+
+def shown(text: str) -> str:
+    """``text`` with what a reader could not see written as escapes; line ends stay.
+
+    >>> print(shown("red\\x1b[31m a\\u202eb"))
+    red\\x1b[31m a\\u202eb
+    """
+    return _HIDDEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """The same in one line, long words and the whole shortened in the middle.
+
+    >>> one_line("a\\n  b"), len(one_line("x" * 5000))
+    ('a b', 400)
+    """
+    # Only the white space of ordinary text: ``split()`` would hide control characters that count as space.
+    parts = [part for part in re.split("[ \t\r\n]+", text) if part]
+    return _short(" ".join(_short(shown(part), LONGEST) for part in parts), WHOLE)
+
+
+def for_reading(value: _T) -> _T:
+    """A report, or any part of one, with every string in it fit to be shown: escaped, long words shortened."""
+    return _mapped(value)  # type: ignore[return-value]
+
+
+def in_json(document: str) -> str:
+    """A JSON text whose strings hold no hidden characters: the same document to whoever parses it."""
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+
+
+def _mapped(value: object) -> object:
+    if isinstance(value, str):
+        return re.sub(r"[^ \n]+", lambda found: _short(found[0], LONGEST), shown(value))
+    if isinstance(value, tuple | list):
+        return type(value)(_mapped(item) for item in value)
+    if isinstance(value, dict):
+        return {_mapped(key): _mapped(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _mapped(getattr(value, field.name)) for field in fields(value)})
+    return value
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        # How Python keeps a byte of a file name that is no text.
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _short(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
