@@ -17,7 +17,7 @@ ROOMS = (
     "coupling",
     "surgery",
     "linear",
-    "calibration",
+    "calibration measure",
     "selection budget latency tasks",
     "verify",
     "refit tune",

@@ -105,8 +105,7 @@ def _origins(
         if _is_linear(coupling, node):
             makers[node.index] = mask
             continue
-        inputs = [v for v in node.inputs if v in graph.producer and graph.producer[v] not in coupling.facts.arithmetic]
-        inputs = [v for v in inputs if graph.producer[v] not in coupling.facts.folded]
+        inputs = _data(coupling, node)
         holds = [np.isin(classes, np.concatenate(_classes(coupling, v) or [np.empty(0)])) for v in inputs]
         # A channel that no input holds as one is mixed from all of them.
         lost = ~np.logical_or.reduce(holds) if holds else np.zeros(size, dtype=np.bool_)
@@ -119,17 +118,23 @@ def _origins(
 def _any(masks: Mapping[str, Array], values: Sequence[str | None], size: int) -> Array:
     found = np.zeros(size, dtype=np.bool_)
     for value in values:
-        if value in masks:
+        if value is not None and value in masks:
             found = found | masks[value]
     return found
+
+
+def _data(coupling: Coupling, node: Node) -> list[str]:
+    """Inputs of ``node`` that data decide: neither constants nor sizes."""
+    made = coupling.graph.producer
+    fixed = coupling.facts.arithmetic | coupling.facts.folded
+    return [value for value in node.inputs if value is not None and value in made and made[value] not in fixed]
 
 
 def _squashed(coupling: Coupling) -> frozenset[str]:
     """Values that lie between 0 and 1 by what makes them."""
     graph, found = coupling.graph, set[str]()
     for node in graph.nodes:
-        data = [v for v in node.inputs if v in graph.producer and graph.producer[v] not in coupling.facts.folded]
-        data = [v for v in data if graph.producer[v] not in coupling.facts.arithmetic]
+        data = _data(coupling, node)
         keeps = node.op in KEEPING or node.index in coupling.walked.movers
         if node.op in SQUASHING or (keeps and data and all(v in found for v in data)):
             found |= {v for v in node.outputs if v is not None}

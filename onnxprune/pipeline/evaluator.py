@@ -17,6 +17,7 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.measure.loss import OutputLoss, output_loss
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
 
@@ -30,7 +31,8 @@ class Evaluator:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
-    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none.
+    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``loss``: how far other
+    outputs are from ``reference``.
     """
 
     holdout: Dataset
@@ -40,6 +42,7 @@ class Evaluator:
     kind: str
     metric: OwnMetric | None
     score: float
+    loss: OutputLoss
 
     @property
     def relative(self) -> bool:
@@ -69,12 +72,12 @@ class Evaluator:
         return metrics.drop(self.kind, self.reference, found, self.holdout.count)
 
     def damage(self, model: onnx.ModelProto) -> float:
-        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates.
+        """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
         Infinite where it is no number: what a cut turned into NaN is worse than anything else.
         """
         session = open_session(model, self.engine)
-        found = metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        found = self.loss.of(outputs_of(session, self.holdout, self.outputs))
         return math.inf if math.isnan(found) else found
 
 
@@ -98,9 +101,8 @@ def evaluator_for(context: Context, evaluate: object | None) -> Evaluator:
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Evaluator(
-        context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score
-    )
+    kind, loss = kind_of(context.coupling, reference), output_loss(context.coupling, names, reference)
+    return Evaluator(context.holdout, context.engine, names, reference, kind, metric, score, loss)
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:

@@ -89,8 +89,9 @@ class Goal:
 
     def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
         reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
-        window = [reader.per_channel(end, got.ndim) if isinstance(end, np.ndarray) else end for end in self.window]
-        return np.asarray(np.clip(maps.wanted, *window) - np.clip(reached, *window), dtype=np.float32)
+        low, high = (np.asarray(end) for end in self.window)
+        low, high = (reader.per_channel(end, got.ndim) if end.ndim else end for end in (low, high))
+        return np.asarray(np.clip(maps.wanted, low, high) - np.clip(reached, low, high), dtype=np.float32)
 
 
 def refine(
