@@ -21,7 +21,7 @@ from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.pipeline.setup import Context, activation_bytes
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
@@ -101,7 +101,7 @@ def price(
 
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    memory = options.memory or DEFAULT_MEMORY
+    memory = activation_bytes(options)
     bed = Testbed(context.coupling, context.layers, grams, context.holdout, context.engine, memory)
     found = curves(bed, rankings, context.frozen, EFFORTS[options.effort], progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)

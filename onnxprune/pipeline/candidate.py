@@ -11,7 +11,7 @@ from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.pipeline.setup import Context, activation_bytes
 from onnxprune.progress import Progress
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted
@@ -55,7 +55,7 @@ def attempt(
         pricing.grams,
         context.fit,
         context.engine,
-        options.memory or DEFAULT_MEMORY,
+        activation_bytes(options),
         options.seed,
         EFFORTS[options.effort].rounds,
         progress,
