@@ -1,8 +1,7 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
 One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
-seeded generator: ``ROWS_PER_UNKNOWN`` per unknown of the layer, and as many more as are cheap.  Memory: the moments,
-and one batch of taps.
+seeded generator, as many as :func:`rows_for` says.  Memory: the moments, and one batch of taps.
 """
 
 from __future__ import annotations
@@ -23,9 +22,12 @@ from onnxprune.progress import Progress
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
-ROWS_PER_UNKNOWN, MOST_ROWS = 8, 40_000
-#: Multiply-accumulates for the moments of one layer below which more rows are cheap, up to so many, in so many numbers.
-CHEAP, MOST_CHEAP_ROWS, MOST_CHEAP_NUMBERS = 1e11, 65_536, 64_000_000
+#: Rows per unknown: least, and usual.  With r rows per unknown, least squares does 1/r worse than the best weights.
+LEAST_PER_UNKNOWN, PER_UNKNOWN = 4, 16
+#: Rows of the smallest layers: positions of one picture resemble each other, and tell less than their number.
+LEAST_ROWS = 8192
+#: Multiply-accumulates for the moments of one layer beyond which only the least rows are taken.
+CHEAP = 5e10
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
 #: Bytes of taps held at a time.
@@ -66,12 +68,12 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
 def rows_for(groups: int, unknowns: int) -> int:
     """Rows worth having for a layer of so many convolution groups, each of so many unknowns.
 
-    >>> rows_for(1, 144), rows_for(1, 2304), rows_for(1, 4608), rows_for(960, 9)
-    (65536, 18838, 36864, 7407)
+    >>> rows_for(1, 144), rows_for(1, 1152), rows_for(1, 2304), rows_for(1, 4608), rows_for(960, 9)
+    (8192, 18432, 9419, 18432, 8192)
     """
-    numbers = groups * max(unknowns, 1)
-    cheap = min(MOST_CHEAP_ROWS, int(CHEAP / numbers / max(unknowns, 1)), MOST_CHEAP_NUMBERS // numbers)
-    return max(cheap, min(MOST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+    unknowns = max(unknowns, 1)
+    usual = max(LEAST_ROWS, PER_UNKNOWN * unknowns)
+    return max(LEAST_PER_UNKNOWN * unknowns, min(usual, int(CHEAP / (groups * unknowns**2))))
 
 
 def row_picks(

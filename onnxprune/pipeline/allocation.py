@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import Testbed, curves
+from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
@@ -21,7 +21,7 @@ from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
@@ -101,9 +101,8 @@ def price(
 
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    memory = options.memory or DEFAULT_MEMORY
-    bed = Testbed(context.coupling, context.layers, grams, context.holdout, context.engine, memory)
-    found = curves(bed, rankings, context.frozen, EFFORTS[options.effort], progress)
+    given = calibrated(context, grams, context.holdout, options)
+    found = curves(given, rankings, context.frozen, EFFORTS[options.effort], progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
     if options.budget.kind == "latency":

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
+from onnxprune.graph.view import view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.setup import DEFAULT_MEMORY, Context
+from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Progress
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted
@@ -44,22 +45,13 @@ def attempt(
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
-    plain = sweep(cut(context.coupling, keep), context.loaded.proto)
+    pruned = cut(context.coupling, keep)
+    plain = sweep(pruned, context.loaded.proto)
     unfitted = Candidate(counts, keep, plain, evaluator.drop(plain))
     if options.refit == "none" or keep.all():
         return unfitted
-    found = refit(
-        context.coupling,
-        keep,
-        context.layers,
-        pricing.grams,
-        context.fit,
-        context.engine,
-        options.memory or DEFAULT_MEMORY,
-        options.seed,
-        EFFORTS[options.effort].rounds,
-        progress,
-    )
+    given = calibrated(context, pricing.grams, context.fit, options)
+    found = refit(given, keep, view(pruned), EFFORTS[options.effort].rounds, progress)
     if not found.weights:
         return replace(unfitted, refits=found.layers)
     model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import helper as oh
 
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.groups import Coupling, Group
@@ -28,6 +29,7 @@ from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
@@ -50,6 +52,12 @@ class Context:
     engine: Engine
     frozen: frozenset[int]
     notes: tuple[str, ...]
+
+
+def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
+    """What pricing and refit compute with, on the samples of ``dataset``."""
+    memory = options.memory or DEFAULT_MEMORY
+    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
