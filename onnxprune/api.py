@@ -47,8 +47,8 @@ from onnxprune.report.describe import (
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
-from onnxprune.target import UNASKED, UNASKED_ERROR, Budget
+from onnxprune.surgery.sweep import sweep
+from onnxprune.target import USUAL, USUAL_ERROR, Budget
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -105,7 +105,7 @@ def prune(
     if len(given) > 1:
         raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
     options = Options(
-        budget=Budget(*given[0]) if given else UNASKED,  # type: ignore[arg-type]
+        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
@@ -141,9 +141,8 @@ def _prune(
     # Before anything that takes long: wrong data, or a metric that fails, shows here.
     scale = evaluator_for(context, options.evaluate)
     context, labelled = _labelled(context, scale, options)
-    # The very object: who asks for as much with --max-drop 0.01 gets that.
-    if options.budget is UNASKED and scale.relative:
-        options = replace(options, budget=UNASKED_ERROR)
+    if options.budget is None:
+        options = replace(options, budget=USUAL_ERROR if scale.relative else USUAL)
     if data is None and options.effort == "default":
         # What made-up inputs teach is not worth minutes.
         options = replace(options, effort="fast")
@@ -153,7 +152,7 @@ def _prune(
     alike = len(odd) == len(scale.outputs) and options.evaluate is None
     if data is not None:
         context = replace(context, notes=context.notes + odd)
-    if alike and options.budget.kind == "max_drop":
+    if alike and options.goal.kind == "max_drop":
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         context = replace(context, notes=(*context.notes, ALIKE.format(*which)))
     if options.test is not None and not metrics.is_scores(scale.reference):

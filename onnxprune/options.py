@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import OptionError
-from onnxprune.target import UNASKED, Budget
+from onnxprune.target import USUAL, Budget
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -22,6 +22,8 @@ SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 EFFORT_NAMES = ("fast", "default", "best")
+#: Keys of :data:`onnxprune.calibration.preprocess.PRESETS`, which loads numpy.
+PRESET_NAMES = ("imagenet", "unit", "symmetric", "caffe", "raw")
 #: More threads than this only wait for each other.
 THREADS_PER_CORE = 4
 
@@ -30,7 +32,7 @@ THREADS_PER_CORE = 4
 class Options:
     """The choices of a run.
 
-    ``samples``: how many calibration samples are used, None for what the model's size allows
+    ``budget``: None where none was asked for, see :attr:`goal`.  ``samples``: how many calibration samples are used, None for what the model's size allows
     (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).
     ``preprocess``: None for the usual one of the model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
     multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
@@ -45,7 +47,7 @@ class Options:
         OptionError: for a value that an option cannot have.
     """
 
-    budget: Budget = UNASKED
+    budget: Budget | None = None
     samples: int | None = None
     preprocess: Preprocess | None = None
     select: str = AUTO
@@ -83,6 +85,11 @@ class Options:
         _several("exclude", self.exclude)
         _several("only", self.only)
         _several("providers", self.providers)
+
+    @property
+    def goal(self) -> Budget:
+        """The budget, the usual one where none was asked for."""
+        return USUAL if self.budget is None else self.budget
 
 
 def _few_threads(threads: int) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 class Progress(Protocol):
     """``stage`` opens the next stage (with its number of steps, where known), ``advance`` counts a step.
 
+    ``show`` says how the running stage is doing, until it says something else.
+
     A search goes through one stage several times: ``turn`` is the how manieth of at most ``turns`` this one is.
     """
 
@@ -17,6 +19,8 @@ class Progress(Protocol):
     def advance(self, steps: int = 1) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def show(self, text: str) -> None: ...
 
 
 class Silent:
@@ -29,6 +33,9 @@ class Silent:
         return None
 
     def note(self, text: str) -> None:
+        return None
+
+    def show(self, text: str) -> None:
         return None
 
 
@@ -49,3 +56,6 @@ class Turn:
 
     def note(self, text: str) -> None:
         self.progress.note(text)
+
+    def show(self, text: str) -> None:
+        self.progress.show(text)

@@ -137,6 +137,40 @@ class Refitted:
 
 
 @dataclass(frozen=True)
+class CurveOfTuning:
+    """A look at the held-out samples during tuning.
+
+    ``seconds`` since it began, ``samples`` seen by then, copies included; ``loss``: mean over the steps since the last
+    look, not a number at the first; ``held``: mean error of the outputs on the held-out samples.
+    """
+
+    seconds: float
+    samples: int
+    loss: float
+    held: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
+    or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
+
+    ``samples`` were trained on; ``weights``: how many tensors.
+    """
+
+    before: float
+    after: float
+    gained: bool
+    curve: tuple[CurveOfTuning, ...]
+    seconds: float
+    samples: int
+    held: int
+    weights: int
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the terminal, JSON and HTML reports show.
 

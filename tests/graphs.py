@@ -18,7 +18,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.probe import plausible_feeds
 from onnxprune.graph.inputs import input_shapes
 from onnxprune.surgery.cut import cut, mask
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 Dim = int | str | None
 Attribute = int | float | str | list[int] | list[float] | onnx.GraphProto | onnx.TensorProto

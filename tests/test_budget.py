@@ -25,7 +25,7 @@ from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.errors import BudgetError
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 DEMO = Path(__file__).parents[1] / "models" / "demo.onnx"
 #: Elements of shape arithmetic that a cut may make needless, or split, in one of these graphs.

@@ -14,7 +14,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.errors import BudgetError, ModelError
 from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 from onnxprune.verify.checks import _worst
 
 

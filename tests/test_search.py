@@ -57,7 +57,13 @@ class Known:
         return model
 
     def attempt(
-        self, context: Context, pricing: Pricing, counts: np.ndarray, evaluator: Known, options: Options, progress: Progress
+        self,
+        context: Context,
+        pricing: Pricing,
+        counts: np.ndarray,
+        evaluator: Known,
+        options: Options,
+        progress: Progress,
     ) -> Candidate:
         cost = macs(self.on.coupling)
         share = cost(counts) / cost(sizes(self.on.coupling))

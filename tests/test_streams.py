@@ -40,7 +40,7 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     """Run by bash, whose own exit code is that of onnxprune wherever it stands in the pipe."""
     for left in folder.glob("*.pruned.onnx"):
         left.unlink()
-    command = f"set -o pipefail; onnxprune() {{ {sys.executable} -m onnxprune \"$@\"; }}; {line}"
+    command = f'set -o pipefail; onnxprune() {{ {sys.executable} -m onnxprune "$@"; }}; {line}'
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
@@ -122,7 +122,11 @@ def test_signals_clean_up(folder: Path, name: str, code: int, said: str) -> None
 
 
 def test_nohup_is_respected(folder: Path) -> None:
-    (folder / "slow.py").write_text(SLOW.format(name="HUP").replace("time.sleep(30)", "import numpy as np\n    return np.ones((4, 3, 8, 8), np.float32)"))
+    (folder / "slow.py").write_text(
+        SLOW.format(name="HUP").replace(
+            "time.sleep(30)", "import numpy as np\n    return np.ones((4, 3, 8, 8), np.float32)"
+        )
+    )
     done = shell(folder, "trap '' HUP; onnxprune net.onnx --data slow.py:samples --macs 0.7 -q")
     (folder / "slow.py").unlink()
     assert done.returncode == 0

@@ -168,7 +168,9 @@ def replaced(text: str, lines: list[Line]) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--markdown", action="store_true", help="the block for the guide, to standard output")
-    parser.add_argument("--write", action="store_true", help="put that block between the markers of onnxprune/guide/operators.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put that block between the markers of onnxprune/guide/operators.md"
+    )
     options = parser.parse_args(arguments)
     lines = table(examples())
     if options.write:

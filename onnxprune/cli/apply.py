@@ -5,48 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onnxprune.cli import arguments as shared
-from onnxprune.cli import values
-from onnxprune.cli.command import Command
+from onnxprune.cli.arguments import options_from
+from onnxprune.cli.command import Command, parser_of
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
-HELP = """\
-onnxprune apply MODEL.onnx PLAN.json -o FILE [options]    replay a plan, exactly
+HEAD = """\
+onnxprune apply MODEL.onnx PLAN.json [options]            replay a plan, exactly
 
 The plan comes from 'prune --plan', or is written by hand: groups, and the
 channels that stay. Fine-tuned weights keep a plan valid. A plan holds no
-weights: what it cuts is not refitted, as 'prune' does.
-
-  -o, --output FILE   default: MODEL.applied.onnx beside the model
-  --report FILE.html  write the report
-  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
-  --providers LIST (cpu)   --threads N (all)   --memory BYTES
-  --json              one JSON document on stdout, nothing else
-  -q, --quiet  only the verdict     -v, --verbose  everything     -h, --help
-
-examples
+weights: the model is cut, but not refitted as 'prune' does.
+"""
+EXAMPLES = """\
   onnxprune net.onnx --macs 0.5 --plan plan.json
   onnxprune apply net.onnx plan.json -o small.onnx
 """
 
 
 def parser() -> Parser:
-    made = Parser("apply", HELP)
-    made.add_argument("MODEL")
-    made.add_argument("PLAN", type=Path)
-    made.add_argument("-o", "--output", type=values.output)
-    made.add_argument("--report", type=values.output)
-    shared.add_engine(made)
-    shared.add_json(made)
-    shared.add_common(made)
-    return made
+    return parser_of("apply", (("MODEL", str), ("PLAN", Path)), HEAD, EXAMPLES)
 
 
 def run(arguments: argparse.Namespace, line: str) -> int:
-    options = shared.options_from(arguments)
+    options = options_from(arguments)
     source: Path = arguments.PLAN
     # Not where prune writes: its result is refitted, and would be lost.
     side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report, "applied")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.cli.parser import Parser
+from onnxprune.cli.parser import Parser, Word
+from onnxprune.cli.table import default_of, options_of
+from onnxprune.cli.usage import usage
 
 if TYPE_CHECKING:
     from onnxprune.report.terminal import View
@@ -21,6 +23,12 @@ class Command:
     name: str
     parser: Callable[[], Parser]
     run: Callable[[argparse.Namespace, str], int]
+
+
+def parser_of(name: str, words: Sequence[Word], head: str, examples: str) -> Parser:
+    """The parser of a command: its options by the table, and ``words`` beside them."""
+    options = options_of(name)
+    return Parser(name, options, [default_of(option) for option in options], words, usage(options, head, examples))
 
 
 def view_of(arguments: argparse.Namespace, told: tuple[str, ...] = ()) -> View:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.cli import arguments as shared
-from onnxprune.cli import values
-from onnxprune.cli.command import Command, print_json
+from onnxprune.cli.arguments import check_drop, options_from
+from onnxprune.cli.command import Command, parser_of, print_json
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
@@ -19,25 +18,11 @@ from onnxprune.errors import VerificationError
 if TYPE_CHECKING:
     from onnxprune.result import Comparison
 
-HELP = """\
+HEAD = """\
 onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
                                            accuracy where the data has labels
-
-  --data SRC          folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC,
-                      hf:NAME[:SPLIT[:COLUMN]]; left out: synthetic inputs
-  --samples N         how many samples to use (256)      --seed N (0)
-  --preprocess P      imagenet, unit, symmetric, caffe or raw; parts of it with
-                      --mean A,B,C  --std A,B,C  --resize N  --crop N|HxW  --bgr
-  --eval FILE.py:FUNC your metric, f(session_runner) -> float, higher is better
-  --test SRC          labelled data, for the accuracy
-  --per-op            where both spend their time, by operator (CPU)
-  --max-drop X        a gate for CI: exit code 1 where the drop is above X
-  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
-  --providers LIST (cpu)   --threads N (all)   --memory BYTES
-  --json              one JSON document on stdout, nothing else
-  -q, --quiet  no progress, no notes     -v, --verbose     -h, --help
-
-examples
+"""
+EXAMPLES = """\
   onnxprune compare net.onnx net.pruned.onnx
   onnxprune compare net.onnx small.onnx --data test.npz --preprocess unit --json
   onnxprune compare net.onnx small.onnx --data photos/ --max-drop 0.02 || exit 1
@@ -45,22 +30,13 @@ examples
 
 
 def parser() -> Parser:
-    made = Parser("compare", HELP)
-    made.add_argument("A")
-    made.add_argument("B")
-    shared.add_data(made)
-    made.add_argument("--per-op", action="store_true")
-    made.add_argument("--max-drop", dest="gate", type=values.drop, metavar="X")
-    shared.add_engine(made)
-    shared.add_json(made)
-    shared.add_common(made)
-    return made
+    return parser_of("compare", (("A", str), ("B", str)), HEAD, EXAMPLES)
 
 
 def run(arguments: argparse.Namespace, line: str) -> int:
-    options = shared.options_from(arguments)
+    options = options_from(arguments)
     if arguments.gate is not None and options.evaluate is None:
-        shared.check_drop(arguments.gate)
+        check_drop(arguments.gate)
     with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import compare_models
 

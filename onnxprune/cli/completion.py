@@ -6,17 +6,15 @@ import argparse
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-from onnxprune.cli import apply, compare, inspect, prune, values, why
-from onnxprune.cli.command import Command
-from onnxprune.cli.parser import Parser
-from onnxprune.options import EFFORT_NAMES, REFITS, SELECTORS
+from onnxprune.cli import apply, compare, inspect, prune, why
+from onnxprune.cli.command import Command, parser_of
+from onnxprune.cli.parser import Parser, UsageError, nearest
+from onnxprune.cli.table import OPTIONS
 
-HELP = """\
+HEAD = """\
 onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
-
-  -h, --help
-
-examples
+"""
+EXAMPLES = """\
   eval "$(onnxprune completion bash)"      in ~/.bashrc; zsh alike in ~/.zshrc
   onnxprune completion fish > ~/.config/fish/completions/onnxprune.fish
 """
@@ -89,21 +87,21 @@ SHELLS: Mapping[str, Callable[[Mapping[str, Sequence[str]], Mapping[str, Sequenc
 
 
 def parser() -> Parser:
-    made = Parser("completion", HELP)
-    made.add_argument("SHELL", type=values.choice(tuple(SHELLS)))
-    return made
+    return parser_of("completion", (("SHELL", _shell),), HEAD, EXAMPLES)
+
+
+def _shell(text: str) -> str:
+    if text not in SHELLS:
+        raise UsageError(f"no choice '{text}'{nearest(text, tuple(SHELLS))}; there are {', '.join(SHELLS)}")
+    return text
 
 
 def run(arguments: argparse.Namespace, line: str) -> int:
-    from onnxprune.calibration.preprocess import PRESETS
-
-    choices: dict[str, Sequence[str]] = {
-        "--preprocess": tuple(PRESETS),
-        "--select": SELECTORS,
-        "--refit": REFITS,
-        "--effort": EFFORT_NAMES,
-        "--round": ("auto", "8", "16", "32"),
-        "--providers": tuple(values.PROVIDERS),
+    choices = {
+        flag: option.choices or option.words
+        for option in OPTIONS
+        for flag in option.flags
+        if option.choices or option.words
     }
     print(SHELLS[arguments.SHELL]({c.name: c.parser().options() for c in _COMPLETED}, choices), end="")
     return 0

@@ -7,30 +7,18 @@ import json
 import sys
 from pathlib import Path
 
-from onnxprune.cli import arguments as shared
-from onnxprune.cli import values
-from onnxprune.cli.command import Command, print_json, view_of
+from onnxprune.cli.arguments import options_from
+from onnxprune.cli.command import Command, parser_of, print_json, view_of
 from onnxprune.cli.files import check_side_file, model_files, write_text
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
-HELP = """\
+HEAD = """\
 onnxprune inspect MODEL.onnx [options]     where the MACs are, what is prunable,
                                            what is locked and why
-
-  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
-  --approximate       by the rules that also narrow normalizations
-  --report FILE.html  the same as a page, with a picture of the graph
-  --layers FILE.json  write its layers, to be timed on a device by
-                      tools/measure_latency_table.py, for
-                      --latency-table FILE
-  --json              one JSON document on stdout, nothing else
-  -v, --verbose       every group, not only the biggest
-  -q, --quiet         no notes
-  -h, --help
-
-examples
+"""
+EXAMPLES = """\
   onnxprune inspect net.onnx
   onnxprune inspect net.onnx --shape images=1x3x640x640 -v
   onnxprune inspect net.onnx --json | jq '.groups[] | select(.locked)'
@@ -38,22 +26,15 @@ examples
 
 
 def parser() -> Parser:
-    made = Parser("inspect", HELP)
-    made.add_argument("MODEL")
-    made.add_argument("--report", type=values.output)
-    made.add_argument("--layers", type=values.output)
-    shared.add_json(made)
-    shared.add_rules(made)
-    shared.add_common(made)
-    return made
+    return parser_of("inspect", (("MODEL", str),), HEAD, EXAMPLES)
 
 
 def run(arguments: argparse.Namespace, line: str) -> int:
-    options = shared.options_from(arguments)
+    options = options_from(arguments)
     read = model_files(Path(arguments.MODEL), (arguments.report, arguments.layers))
     check_side_file(arguments.report, "--report", read)
     check_side_file(arguments.layers, "--layers", (*read, *([arguments.report] if arguments.report else [])))
-    with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
+    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("inspect", None)
         from onnxprune.api import inspect
 

@@ -1,13 +1,13 @@
-"""An argument parser whose help is written by hand and whose refusals are one line, with a suggestion."""
+"""Reads a command line by the table of options.  Every refusal is one line, with a suggestion."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
 
+from onnxprune.cli.option import Option
 from onnxprune.errors import OnnxPruneError
 
 
@@ -19,26 +19,30 @@ class HelpAsked(Exception):
     """``-h`` was given; holds the text to print."""
 
 
-class Parser(argparse.ArgumentParser):
-    """``text``: the whole help, as printed."""
+#: An argument that is no option: what the help calls it, and how it is read.
+Word = tuple[str, Callable[[str], object]]
 
-    def __init__(self, command: str, text: str) -> None:
-        super().__init__(prog=f"onnxprune {command}", add_help=False, allow_abbrev=False)
+
+class Parser:
+    """The command line of one command.
+
+    ``options``: those that the command takes; ``defaults``: their values where they are not given.  ``words``: what it
+    takes beside them, in order, all of it required.  ``text``: the whole help, as printed.
+    """
+
+    def __init__(
+        self, command: str, options: Sequence[Option], defaults: Sequence[object], words: Sequence[Word], text: str
+    ) -> None:
+        self.command = f"onnxprune {command}"
         self.text = text
-        self.add_argument("-h", "--help", action="store_true")
+        self._options = tuple(options)
+        self._defaults = {option.name: value for option, value in zip(options, defaults, strict=True)}
+        self._words = tuple(words)
+        self._flags = {flag: option for option in options for flag in option.flags}
 
-    def error(self, message: str) -> NoReturn:
-        missing = "the following arguments are required: "
-        if message.startswith(missing):
-            names = message.removeprefix(missing)
-            raise UsageError(f"{names} missing; '{self.prog} --help' shows examples")
-        if message.endswith(": expected one argument"):
-            option = message.removeprefix("argument ").removesuffix(": expected one argument")
-            raise UsageError(f"{option} needs a value; '{self.prog} --help' shows examples")
-        if ": ignored explicit argument " in message:
-            option = message.removeprefix("argument ").partition(": ")[0]
-            raise UsageError(f"{option} takes no value")
-        raise UsageError(message.removeprefix("argument "))
+    def options(self) -> tuple[str, ...]:
+        """Every spelling of every option."""
+        return tuple(self._flags)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse.
@@ -48,30 +52,95 @@ class Parser(argparse.ArgumentParser):
             UsageError: in one line, with the nearest spelling where an option is unknown.
         """
         tokens = list(argv)
-        before_dashes = tokens[: tokens.index("--")] if "--" in tokens else tokens
-        if "-h" in before_dashes or "--help" in before_dashes:
+        dashes = tokens.index("--") if "--" in tokens else len(tokens)
+        if {"-h", "--help"} & set(tokens[:dashes]):
             raise HelpAsked(self.text)
+        given: dict[str, list[object]] = {}
+        words: list[str] = []
+        for flag, text in self._split(tokens[:dashes]):
+            if flag is None:
+                words.append(text or "")
+            else:
+                option = self._flags[flag]
+                given.setdefault(option.name, []).append(_value(option, text))
+        if "help" in given:
+            raise HelpAsked(self.text)
+        found = dict(self._defaults)
+        for option in self._options:
+            if option.name in given:
+                several = given[option.name]
+                found[option.name] = option.collect(several) if option.collect is not None else several[-1]
+        return argparse.Namespace(**found, **self._read_words([*words, *tokens[dashes + 1 :]]))
+
+    def _read_words(self, words: Sequence[str]) -> dict[str, object]:
+        if len(words) > len(self._words):
+            raise UsageError(
+                f"unexpected argument '{words[len(self._words)]}'; '{self.command} --help' shows what it takes"
+            )
+        if len(words) < len(self._words):
+            names = ", ".join(name for name, _ in self._words[len(words) :])
+            raise UsageError(f"{names} missing; '{self.command} --help' shows examples")
+        return {name: _read(name, read, text) for (name, read), text in zip(self._words, words, strict=True)}
+
+    def _split(self, tokens: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+        """(flag, its text or None), or (None, word), in the order in which they stand."""
+        rest = list(tokens)
         # A misspelt option would otherwise surface as whatever its value was mistaken for.
-        for token in before_dashes:
-            self._check_known(token)
-        arguments, extra = self.parse_known_args(tokens)
-        if extra:
-            raise UsageError(f"unexpected argument '{extra[0]}'; '{self.prog} --help' shows what it takes")
-        return arguments
+        for token in rest:
+            if _is_option(token):
+                self._known(token)
+        while rest:
+            token = rest.pop(0)
+            if not _is_option(token):
+                yield None, token
+                continue
+            flag, text = self._known(token)
+            if self._flags[flag].takes_value:
+                if text is None:
+                    if not rest or _is_option(rest[0]):
+                        raise UsageError(f"{flag} needs a value; '{self.command} --help' shows examples")
+                    text = rest.pop(0)
+            elif text is not None and token.startswith("--"):
+                raise UsageError(f"{flag} takes no value")
+            elif text is not None:
+                # -qv: the first is a switch, so that the others are options, too.
+                rest.insert(0, f"-{text}")
+                text = None
+            yield flag, text
 
-    def options(self) -> tuple[str, ...]:
-        """Every spelling of every option."""
-        return tuple(self._option_string_actions)
-
-    def _check_known(self, token: str) -> None:
-        name = token.split("=", 1)[0]
-        if name in self._option_string_actions or not re.match(r"--|-[A-Za-z]", name):
-            return
-        if not name.startswith("--") and name[:2] in self._option_string_actions:
-            return  # -qv, -oFILE
+    def _known(self, token: str) -> tuple[str, str | None]:
+        """The flag that a token begins with, and the text behind it: ``--macs=0.5``, ``-oFILE``."""
+        name, equals, text = token.partition("=")
+        if name in self._flags:
+            return name, text if equals else None
+        if not name.startswith("--") and token[:2] in self._flags:
+            return token[:2], token[2:]
         # One letter is as near to any other.
         hint = nearest(name, self.options()) if name.startswith("--") else ""
-        raise UsageError(f"no option {name}{hint}; '{self.prog} --help' lists them")
+        raise UsageError(f"no option {name}{hint}; '{self.command} --help' lists them")
+
+
+def _is_option(token: str) -> bool:
+    """Negative numbers are none."""
+    return re.match(r"--|-[A-Za-z]", token) is not None
+
+
+def _value(option: Option, text: str | None) -> object:
+    if not option.takes_value or text is None:
+        return option.on
+    if option.choices and text not in option.choices:
+        raise UsageError(
+            f"{'/'.join(option.flags)}: no choice '{text}'{nearest(text, option.choices)}; there are "
+            f"{', '.join(option.choices)}"
+        )
+    return text if option.read is None else _read("/".join(option.flags), option.read, text)
+
+
+def _read(name: str, read: Callable[[str], object], text: str) -> object:
+    try:
+        return read(text)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -54,6 +54,10 @@ class Lines:
         if self._told.hear(text):
             print(f"note: {one_line(text)}", file=sys.stderr, flush=True)
 
+    def show(self, text: str) -> None:
+        if self._stages:
+            print(f"[{time.monotonic() - self._start:7.1f} s]   {text}", file=sys.stderr, flush=True)
+
 
 class Live:
     """For a terminal: one bar for the stage that runs, above it what is done.
@@ -83,6 +87,10 @@ class Live:
     def note(self, text: str) -> None:
         if self._told.hear(text):
             self._bars.console.print(f"note: {one_line(text)}", style="dim", markup=False, highlight=False)
+
+    def show(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, description=f"{self._name}: {text}")
 
     def close(self) -> None:
         """Freeze the running stage's clock, and fill its bar."""

@@ -1,14 +1,13 @@
-"""What the text after an option means.  Each raises ArgumentTypeError with what would be right."""
+"""What the text after an option means.  Each raises UsageError with what would be right."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxprune.cli.parser import nearest
+from onnxprune.cli.parser import UsageError, nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 #: From here on a number that should be a fraction was meant in percent; 1.5 is as likely a slip.
@@ -34,7 +33,7 @@ def fraction(text: str) -> float:
     if 0 < value <= 1:
         return value
     hint = f"; to keep {value:g} % give {value / 100:g}" if _PERCENT <= value < 100 and not percent else ""
-    raise argparse.ArgumentTypeError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
+    raise UsageError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
 
 
 def size(text: str) -> float:
@@ -43,7 +42,7 @@ def size(text: str) -> float:
         return fraction(text)
     value = _bytes(text)
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
+        raise UsageError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
     return value
 
 
@@ -51,7 +50,7 @@ def byte_count(text: str) -> int:
     """A number of bytes, ``4000000000``, ``4GB`` or ``4GiB``."""
     value = _bytes(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least one byte, such as 4GB")
+        raise UsageError(f"{text}: must be at least one byte, such as 4GB")
     return int(value)
 
 
@@ -60,9 +59,9 @@ def drop(text: str) -> float:
     percent = text.endswith("%")
     value = _number(text[:-1]) / 100 if percent else _number(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: the allowed drop must be 0 or more, such as 0.01")
+        raise UsageError(f"{text}: the allowed drop must be 0 or more, such as 0.01")
     if percent and value > 1:
-        raise argparse.ArgumentTypeError(f"{text}: the allowed drop is at most 100 %, such as 1%")
+        raise UsageError(f"{text}: the allowed drop is at most 100 %, such as 1%")
     return value
 
 
@@ -70,7 +69,7 @@ def output(text: str) -> Path:
     """The name of a file to write."""
     if text in ("", "-"):
         what = "'-' does not stand for stdout here" if text else "an empty name"
-        raise argparse.ArgumentTypeError(f"{what}; give the name of a file")
+        raise UsageError(f"{what}; give the name of a file")
     return Path(text)
 
 
@@ -79,7 +78,7 @@ def whole(least: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least {least}")
+            raise UsageError(f"{text}: must be a whole number, at least {least}")
         return int(text)
 
     return parse
@@ -90,7 +89,7 @@ def multiple(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 'auto' or a whole number, at least 1")
+        raise UsageError(f"{text}: must be 'auto' or a whole number, at least 1")
     return int(text)
 
 
@@ -103,7 +102,7 @@ def crop(text: str) -> tuple[int, int]:
     """``224`` or ``HxW``."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
+        raise UsageError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
 
 
@@ -112,33 +111,42 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, equals, dims = text.rpartition("=")
     parts = re.split("[x,]", dims.lower()) if dims else []
     if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text}: must be NAME=DIMS, such as input=1x3x224x224")
+        raise UsageError(f"{text}: must be NAME=DIMS, such as input=1x3x224x224")
     return name, tuple(int(part) for part in parts)
 
 
+def by_name(pairs: Sequence[object]) -> dict[str, tuple[int, ...]]:
+    """The values of several ``--shape``."""
+    return dict(pairs)  # type: ignore[arg-type]  # what shape() returned
+
+
 def providers(text: str) -> tuple[str, ...]:
-    """``cpu``, ``cuda,cpu``, or onnxruntime's full names."""
+    """``cpu``, ``cuda,cpu``, or onnxruntime's full names.
+
+    Refuses what onnxruntime would silently replace by the CPU.
+    """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise argparse.ArgumentTypeError("name at least one, such as cpu or cuda,cpu")
-    return tuple(PROVIDERS.get(name.lower(), name) for name in names)
+        raise UsageError("name at least one, such as cpu or cuda,cpu")
+    import onnxruntime
 
-
-def choice(known: Sequence[str]) -> Callable[[str], str]:
-    """One of ``known``."""
-
-    def parse(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(f"no choice '{text}'{nearest(text, known)}; there are {', '.join(known)}")
-        return text
-
-    return parse
+    asked = tuple(PROVIDERS.get(name.lower(), name) for name in names)
+    here: list[str] = onnxruntime.get_available_providers()
+    for name in asked:
+        if name not in here:
+            # A provider that exists, but not in this package, is no misspelling.
+            near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *here))
+            raise UsageError(
+                f"this onnxruntime has no {name}{near}; it has {', '.join(here)}; others come with other packages, "
+                "such as onnxruntime-gpu"
+            )
+    return asked
 
 
 def _bytes(text: str) -> float:
     parts = re.fullmatch(r"([0-9.eE+-]+?)\s*([kmg]i?)?b?", text.strip(), flags=re.IGNORECASE)
     if parts is None:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of bytes, such as 2000000, 2MB or 2MiB")
+        raise UsageError(f"{text}: must be a number of bytes, such as 2000000, 2MB or 2MiB")
     return _number(parts[1]) * _UNITS[(parts[2] or "").lower()]
 
 
@@ -148,5 +156,5 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number, such as 0.5")
+        raise UsageError(f"'{text}' is not a number, such as 0.5")
     return value

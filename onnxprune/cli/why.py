@@ -8,39 +8,30 @@ import sys
 import textwrap
 from pathlib import Path
 
-from onnxprune.cli import arguments as shared
-from onnxprune.cli.command import Command
+from onnxprune.cli.arguments import options_from
+from onnxprune.cli.command import Command, parser_of
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 from onnxprune.shown import for_reading
 
-HELP = """\
+HEAD = """\
 onnxprune why MODEL.onnx NAME [options] the group or lock of one tensor or node,
                                         and the path that ties or locks it
-
-  --shape NAME=DIMS   shape of an input with dynamic dims; repeatable
-  --approximate       by the rules that also narrow normalizations
-  -q, --quiet         -v, --verbose         -h, --help
-
-examples
+"""
+EXAMPLES = """\
   onnxprune why net.onnx /layer1/conv1/Conv
   onnxprune why net.onnx layer1.0.conv1.weight
 """
 
 
 def parser() -> Parser:
-    made = Parser("why", HELP)
-    made.add_argument("MODEL")
-    made.add_argument("NAME")
-    shared.add_rules(made)
-    shared.add_common(made)
-    return made
+    return parser_of("why", (("MODEL", str), ("NAME", str)), HEAD, EXAMPLES)
 
 
 def run(arguments: argparse.Namespace, line: str) -> int:
-    options = shared.options_from(arguments)
-    with progress_on_stderr(Told(), arguments.quiet, False) as progress, stdout_to_stderr():
+    options = options_from(arguments)
+    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("why", None)
         from onnxprune.api import why
 

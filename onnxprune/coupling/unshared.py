@@ -44,7 +44,7 @@ def with_own_sizes(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
     states them; ``None`` where there are none to part.
 
     What does not vary needs no copy: it may be frozen where it is read.  Copies that a cut leaves alike are joined
-    again by :func:`onnxprune.surgery.edit.sweep`.  Cost: one copy of the model, and the chains' nodes per use.
+    again by :func:`onnxprune.surgery.sweep.sweep`.  Cost: one copy of the model, and the chains' nodes per use.
     """
     stated = set(_stated(graph, facts))
     # Who computes with sizes keeps the numbers that it had.

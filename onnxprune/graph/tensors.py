@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
 _P = TypeVar("_P", bound=Message)
 
@@ -16,6 +17,12 @@ _PACKED_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
 # Weights this large never steer shape inference, so the checker can do without their values.
 _BULKY_BYTES = 1 << 16
+
+#: The fields of a TensorProto that say what is in it; the others say what it is for.
+DATA_FIELDS = frozenset(
+    {"dims", "data_type", "segment", "raw_data", "external_data", "data_location"}
+    | {"float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"}
+)
 
 # Message types below which a TensorProto may lie; all others are small and copied whole.
 _HOLD_TENSORS = frozenset(
@@ -36,19 +43,25 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _graph_tensors(training.algorithm)
 
 
-def copy_but(source: _P, skip: set[str]) -> _P:
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A deep copy, byte for byte, also of a model beyond protobuf's 2 GB."""
+    return map_tensors(model, lambda tensor: tensor)
+
+
+def copy_but(source: _P, skip: Container[str]) -> _P:
     """A copy without the fields named in ``skip``, which are not even read."""
-    copied: _P = type(source)()
+    found: _P = type(source)()
     for descriptor, value in source.ListFields():
         if descriptor.name in skip:
             continue
         if descriptor.is_repeated:
-            getattr(copied, descriptor.name).extend(value)
+            getattr(found, descriptor.name).extend(value)
         elif descriptor.message_type is None:
-            setattr(copied, descriptor.name, value)
+            setattr(found, descriptor.name, value)
         else:
-            getattr(copied, descriptor.name).CopyFrom(value)
-    return copied
+            getattr(found, descriptor.name).CopyFrom(value)
+    _carry_unknown(source, found)
+    return found
 
 
 def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> _P:
@@ -57,9 +70,9 @@ def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto
     The data of a replaced tensor is never copied, so a model of many GB can be turned into a small outline.
     Tensors are visited in the order of the file's fields, the same in every run.
     """
-    copied: _P = type(model)()
-    _map_message(model, copied, change)
-    return copied
+    found: _P = type(model)()
+    _map_message(model, found, change)
+    return found
 
 
 def bodies_of(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
@@ -141,6 +154,10 @@ def _attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorPr
 
 def _map_message(source: Message, target: Message, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> None:
     # Field by field, because CopyFrom of a whole model would copy (and beyond 2 GB refuse) its weights.
+    if isinstance(source, onnx.NodeProto) and not any(map(_holds_tensors, source.attribute)):
+        target.CopyFrom(source)
+        return
+    _carry_unknown(source, target)
     for field, value in source.ListFields():
         kind = field.message_type
         if kind is None:
@@ -166,3 +183,36 @@ def _map_one(source: Message, target: Message, change: Callable[[onnx.TensorProt
     else:
         target.SetInParent()
         _map_message(source, target, change)
+
+
+def _holds_tensors(attribute: onnx.AttributeProto) -> bool:
+    single = any(attribute.HasField(field) for field in ("t", "g", "sparse_tensor"))
+    return single or bool(attribute.tensors or attribute.graphs or attribute.sparse_tensors)
+
+
+def _carry_unknown(source: Message, target: Message) -> None:
+    """Copy the fields that a newer onnx has written and the installed one does not know."""
+    found = UnknownFieldSet(source)
+    if len(found):
+        target.MergeFromString(b"".join(_encoded(field.field_number, field.wire_type, field.data) for field in found))
+
+
+def _encoded(number: int, kind: int, data: object) -> bytes:
+    """One field in protobuf's wire format: kinds are varint, 8 bytes, length-delimited, group and 4 bytes."""
+    head = _varint(number << 3 | kind)
+    if kind == 0 and isinstance(data, int):
+        return head + _varint(data)
+    if kind == 2 and isinstance(data, bytes):
+        return head + _varint(len(data)) + data
+    if kind in (1, 5) and isinstance(data, int):
+        return head + data.to_bytes(8 if kind == 1 else 4, "little")
+    inner = b"".join(_encoded(f.field_number, f.wire_type, f.data) for f in data)  # type: ignore[attr-defined]
+    return head + inner + _varint(number << 3 | 4)
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])

@@ -105,7 +105,7 @@ def price(
     found = curves(given, rankings, context.frozen, EFFORTS[options.effort], progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
-    if options.budget.kind == "latency":
+    if options.goal.kind == "latency":
         # Odd widths only ever cost time.
         allowed = allowed[:2]
     return tuple(

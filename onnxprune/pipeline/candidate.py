@@ -17,7 +17,7 @@ from onnxprune.progress import Progress
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 Array = np.ndarray
 

@@ -87,7 +87,9 @@ def evaluator_for(context: Context, evaluate: object | None) -> Evaluator:
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Evaluator(context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score)
+    return Evaluator(
+        context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score
+    )
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:

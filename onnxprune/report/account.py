@@ -108,7 +108,9 @@ def account(
     return Report(
         model=str(context.loaded.path or "model"),
         output=None if target is None else str(target),
-        macs=Change(*(int(cost(kept)) for kept in (sizes(context.coupling), units_kept(context.coupling, outcome.keep)))),
+        macs=Change(
+            *(int(cost(kept)) for kept in (sizes(context.coupling), units_kept(context.coupling, outcome.keep)))
+        ),
         params=Change(count_parameters(original), count_parameters(pruned)),
         bytes=Change(context.loaded.file_bytes, model_bytes(pruned)),
         latency_ms=latency,
@@ -131,8 +133,8 @@ def account(
 
 
 def _settings(context: Context, options: Options) -> dict[str, str]:
-    return {
-        "budget": options.budget.describe(),
+    asked = {} if options.budget is None else {"budget": options.budget.describe()}
+    return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
         "select": options.select,

@@ -156,7 +156,6 @@ def _plots(report: Report) -> _Plots:
     return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
 
 
-
 def _compact(plan: str) -> str:
     """One line per group: a line per channel would be tens of thousands."""
     document = json.loads(plan)

@@ -15,7 +15,8 @@ import onnx
 from onnxprune.coupling.groups import Coupling, stored_at
 from onnxprune.coupling.labels import Key
 from onnxprune.coupling.site import AttributeEdit, InputEdit
-from onnxprune.surgery.edit import Editor, Use
+from onnxprune.graph.edit import Editor
+from onnxprune.surgery.edit import Use, add_input, give_constants, insert_scale, insert_select
 
 Array = np.ndarray
 
@@ -75,11 +76,12 @@ def cut(coupling: Coupling, keep: Array, weights: Mapping[Use, Array] | None = N
         elif isinstance(edit, InputEdit):
             constants[edit.node, edit.slot] = edit.value
     known = {u: a for u, a in constants.items() if _has_input(coupling, u)}
-    editor.constants(known)
+    give_constants(editor, known)
     for use, array in constants.items():
         if use not in known:
-            editor.add_input(coupling.graph.nodes[use[0]], use[1], array)
-    editor.shapes(_new_sizes(coupling, keep))
+            add_input(editor, coupling.graph.nodes[use[0]], use[1], array)
+    for value, axes in _new_sizes(coupling, keep).items():
+        editor.restate(value, axes)
     return editor.finish()
 
 
@@ -110,10 +112,10 @@ def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
             kind = onnx.helper.tensor_dtype_to_np_dtype(coupling.facts.dtypes[node.inputs[place.slot] or ""])
             point = coupling.walked.bounds[place.node].rule.zeros.get(place.slot)
             if point is None and kind.kind not in "iu":
-                editor.insert_before(node, place.slot, "Mul", place.stays.astype(kind))
+                insert_scale(editor, node, place.slot, place.stays.astype(kind))
             else:
-                editor.insert_select(node, place.slot, place.stays, np.zeros((), kind), point)
-    editor.constants(_zeroed(coupling, places))
+                insert_select(editor, node, place.slot, place.stays, np.zeros((), kind), point)
+    give_constants(editor, _zeroed(coupling, places))
     return editor.finish()
 
 

@@ -61,7 +61,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
     if best.keep.all():
         least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
         raise BudgetError(
-            f"no cut stays within a drop of {trials.options.budget.value:g} ({best.drop.metric}); the smallest seen "
+            f"no cut stays within a drop of {trials.options.goal.value:g} ({best.drop.metric}); the smallest seen "
             f"is {least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
@@ -69,7 +69,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
 
 
 def _allows(trials: Trials, candidate: Candidate) -> bool:
-    return candidate.drop.value <= trials.options.budget.value
+    return candidate.drop.value <= trials.options.goal.value
 
 
 def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:

@@ -24,7 +24,9 @@ NO_FASTER = (
 )
 
 
-def find(context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress) -> Found:
+def find(
+    context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
+) -> Found:
     """The candidate that the budget asks for, of one of several orders of channels.
 
     Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and a quick one per order and allocation that ``effort`` lets it try;
@@ -41,7 +43,7 @@ def find(context: Context, orders: Sequence[Pricing], evaluator: Evaluator, opti
 
 
 def _found(trials: Trials) -> Found:
-    kind, value = trials.options.budget.kind, trials.options.budget.value
+    kind, value = trials.options.goal.kind, trials.options.goal.value
     if kind == "max_drop":
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     if kind == "latency":

@@ -8,7 +8,7 @@ from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
 from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import sweep
+from onnxprune.surgery.sweep import sweep
 
 #: Corrections of the target, shares of it that are not told apart, and the share of a latency that may be left unused.
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
@@ -21,7 +21,7 @@ def by_latency(trials: Trials, pricing: Pricing) -> Found:
     until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
     are known to be fast enough and too slow, however wrong the table is.
     """
-    context, cost, wanted = trials.context, pricing.time, trials.options.budget.value
+    context, cost, wanted = trials.context, pricing.time, trials.options.goal.value
     full = cost(sizes(context.coupling))
     if trials.options.latency_table is not None:
         return trials.only(pricing, within(pricing, cost, wanted * full))

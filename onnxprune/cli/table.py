@@ -1,0 +1,95 @@
+"""Every option of every command: parser, help, completion and Options are made from these rows.
+
+To add an option, add a row here and, where it is a choice of the run, a field of the same name to
+:class:`onnxprune.options.Options`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from onnxprune.cli import values
+from onnxprune.cli.option import Option
+from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, Options
+
+PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare"), ("prune", "compare", "apply")
+WRITE, EVERY = ("prune", "apply"), ("prune", "inspect", "why", "compare", "apply")
+
+OPTIONS = (
+    Option("output", ("-o", "--output"), WRITE, values.output, "FILE", "where the new model goes",
+           unsaid="MODEL.pruned.onnx, by apply MODEL.applied.onnx"),
+    Option("per_op", ("--per-op",), ("compare",), help="where both spend their time, by operator, on the CPU",
+           default=False),
+    Option("gate", ("--max-drop",), ("compare",), values.drop, "X",
+           "a gate for CI: exit code 1 where the drop is above X"),
+    # -- data
+    Option("data", ("--data",), DATA, str, "SRC",
+           "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]", "data",
+           unsaid="made-up inputs"),
+    Option("samples", ("--samples",), DATA, values.whole(1), "N", "how many samples to use", "data",
+           unsaid="64 to 2048, by the cost of one"),
+    Option("preset", ("--preprocess",), DATA, None, "P", "how pixels become numbers; its parts:", "data", choices=PRESET_NAMES),
+    Option("mean", ("--mean",), DATA, values.numbers, "A,B,C", group="data"),
+    Option("std", ("--std",), DATA, values.numbers, "A,B,C", group="data"),
+    Option("resize", ("--resize",), DATA, values.whole(1), "N", group="data"),
+    Option("crop", ("--crop",), DATA, values.crop, "N|HxW", group="data"),
+    Option("bgr", ("--bgr",), DATA, group="data", default=False),
+    Option("test", ("--test",), DATA, str, "SRC", "labelled data, for the accuracy in the report only", "data"),
+    Option("evaluate", ("--eval",), DATA, str, "FILE.py:FUNC",
+           "your metric, f(session_runner) -> float, higher is better; takes the place of the drop", "data"),
+    # -- budget
+    Option("macs", ("--macs",), PRUNE, values.fraction, "R", group="budget"),
+    Option("params", ("--params",), PRUNE, values.fraction, "R", group="budget"),
+    Option("latency", ("--latency",), PRUNE, values.fraction, "R", group="budget"),
+    Option("size", ("--size",), PRUNE, values.size, "R-or-BYTES", group="budget"),
+    Option("max_drop", ("--max-drop",), PRUNE, values.drop, "X",
+           "the smallest model whose holdout drop stays within X", "budget"),
+    # -- how
+    Option("select", ("--select",), PRUNE, None, "METHOD", group="how", choices=SELECTORS),
+    Option("refit", ("--refit",), PRUNE, None, "METHOD", group="how", choices=REFITS),
+    Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computing spent on accuracy; fast without --data", "how",
+           choices=EFFORT_NAMES),
+    Option("round_to", ("--round",), PRUNE, values.multiple, "auto|N",
+           "channel counts are multiples of N; auto: the fastest here", "how", "auto", words=("auto", "8", "16", "32")),
+    Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
+           "fastest on the device that the table was measured on", "how"),
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors or groups; repeatable", "how",
+           collect=tuple),
+    Option("only", ("--only",), PRUNE, str, "GLOB", "prune nothing but these; repeatable", "how", collect=tuple),
+    Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
+           "shape of an input with dynamic dims, such as x=1x3x640x640; repeatable", "how", collect=values.by_name),
+    Option("rules", ("--approximate",), ("prune", "inspect", "why"),
+           help="also narrow layer and RMS normalizations, by the mean and variance of the channels that stay",
+           group="how", on="approximate"),
+    Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
+           words=tuple(values.PROVIDERS)),
+    Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
+    Option("memory", ("--memory",), PRUNE, values.byte_count, "BYTES", group="how", unsaid="3GiB"),
+    Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
+    # -- output
+    Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
+    Option("report", ("--report",), ("prune", "apply", "inspect"), values.output, "FILE.html",
+           "write a page with plots and the graph", "output"),
+    Option("layers", ("--layers",), ("inspect",), values.output, "FILE.json",
+           "write the layers, for tools/measure_latency_table.py to time on a device", "output"),
+    Option("json", ("--json",), ("prune", "inspect", "compare", "apply"),
+           help="one JSON document on stdout, nothing else", group="output", default=False),
+    Option("quiet", ("-q", "--quiet"), EVERY, group="output", default=False),
+    Option("verbose", ("-v", "--verbose"), EVERY, group="output", default=False),
+    Option("help", ("-h", "--help"), (*EVERY, "completion"), group="output", default=False),
+)  # fmt: skip
+
+_DEFAULTS = Options()
+#: Options that fill the field of Options that has their name.
+DIRECT = tuple(option.name for option in OPTIONS if option.name in {field.name for field in fields(Options)})
+
+
+def options_of(command: str) -> tuple[Option, ...]:
+    """The options that a command takes, in the order of its help."""
+    return tuple(option for option in OPTIONS if command in option.commands)
+
+
+def default_of(option: Option) -> object:
+    """The value of an option that is not given."""
+    return getattr(_DEFAULTS, option.name, option.default)

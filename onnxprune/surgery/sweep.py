@@ -1,0 +1,78 @@
+"""What a cut leaves unread, or computed twice, is taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import onnx
+
+from onnxprune.graph.edit import forget, forget_notes
+from onnxprune.graph.tensors import bodies_of, copied
+
+
+def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop constants, and nodes computed from them, that a cut left unread.  What was unread before stays.
+
+    Nodes that are not in the original and compute what others do, as copies made for a reader each that it turned out
+    to need no difference between, are joined.
+    """
+    unread_before = _unread(original)
+    found = copied(model)
+    _join(found.graph, {name for node in original.graph.node for name in node.output})
+    while True:
+        dead = _unread(found) - unread_before
+        if not dead:
+            return found
+        _remove(found.graph, dead)
+
+
+def _join(graph: onnx.GraphProto, known: Container[str]) -> None:
+    """Let who reads a node that is not ``known`` read the first that does the same; it is left unread."""
+    exposed = {output.name for output in graph.output}
+    first: dict[bytes, onnx.NodeProto] = {}
+    instead: dict[str, str] = {}
+    fresh = {node.op_type for node in graph.node if not any(name in known for name in node.output)}
+    for node in graph.node:
+        for slot, name in enumerate(node.input):
+            if name in instead:
+                node.input[slot] = instead[name]
+        if node.op_type not in fresh or not node.input:
+            continue
+        new = not any(name in known for name in node.output) and exposed.isdisjoint(node.output)
+        bare = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=node.input, attribute=node.attribute)
+        same = first.setdefault(bytes(bare.SerializeToString(deterministic=True)), node)
+        if new and same is not node and len(same.output) == len(node.output):
+            instead.update(zip(node.output, same.output, strict=True))
+
+
+def _unread(model: onnx.ModelProto) -> set[str]:
+    made: set[str] = set()
+    read: set[str] = set()
+
+    def walk(graph: onnx.GraphProto) -> None:
+        made.update(t.name for t in graph.initializer)
+        read.update(o.name for o in graph.output)
+        for node in graph.node:
+            if not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+                made.update(node.output[:1] if len(node.output) == 1 else [])
+            read.update(node.input)
+            for attribute in node.attribute:
+                for body in bodies_of(attribute):
+                    walk(body)
+
+    walk(model.graph)
+    return {name for name in made - read if name}
+
+
+def _remove(graph: onnx.GraphProto, dead: set[str]) -> None:
+    """Remove what makes ``dead`` values, in place, bodies of control flow included."""
+    made = [len(node.output) == 1 and node.output[0] in dead for node in graph.node]
+    names = {node.output[0] for node, gone in zip(graph.node, made, strict=True) if gone}
+    for place in reversed([k for k, gone in enumerate(made) if gone]):
+        del graph.node[place]
+    forget_notes(graph, names)
+    forget(graph, {tensor.name for tensor in graph.initializer if tensor.name in dead})
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in bodies_of(attribute):
+                _remove(body, dead)

@@ -1,0 +1,1 @@
+"""What people read off a model's outputs, and how far two models agree in that."""

@@ -1,0 +1,76 @@
+"""The outputs of a model over a dataset, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.calibration.dataset import Dataset, is_float
+from onnxprune.calibration.layout import image_layout
+from onnxprune.calibration.outputs import BATCH
+from onnxprune.engine.session import run
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Outputs as the model gives them.
+
+    ``batches``: one array per name and batch; ``counts``: samples per batch.  Batches stay apart, because the number
+    of rows of a detector's output depends on what it finds.
+    ``size``: (height, width) of the picture fed, None where no input is a picture.
+    ``tokens``: the first input holds integers.
+    """
+
+    names: tuple[str, ...]
+    batches: tuple[tuple[Array, ...], ...]
+    counts: tuple[int, ...]
+    size: tuple[int, int] | None = None
+    tokens: bool = False
+
+    @property
+    def samples(self) -> int:
+        return sum(self.counts)
+
+    def parts(self, index: int) -> list[Array]:
+        """Output ``index``, batch by batch."""
+        return [batch[index] for batch in self.batches]
+
+    def stacked(self, index: int) -> Array | None:
+        """Output ``index`` with samples on axis 0; None where it has no such axis, or its shape changes."""
+        parts = self.parts(index)
+        if any(p.ndim == 0 or len(p) != count for p, count in zip(parts, self.counts, strict=True)):
+            return None
+        if any(p.shape[1:] != parts[0].shape[1:] for p in parts):
+            return None
+        return np.concatenate(parts)
+
+
+def answers_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int = BATCH) -> Answers:
+    """Run ``session`` over ``dataset``.  Cost: one pass; all outputs stay in memory."""
+    batches, counts = [], []
+    size: tuple[int, int] | None = None
+    for feeds, rows in zip(dataset.batches(batch), dataset.rows(batch), strict=True):
+        fed = dataset.batch_limit or len(rows)
+        found = run(session, feeds, names)
+        # A short batch was filled up by repeating samples.
+        batches.append(tuple(a[: len(rows)] if a.ndim and len(a) == fed > len(rows) else a for a in found))
+        counts.append(len(rows))
+        size = _picture_size(dataset, feeds)
+    tokens = bool(dataset.specs) and not is_float(dataset.specs[0].dtype) and len(dataset.specs[0].shape) < 3
+    return Answers(tuple(names), tuple(batches), tuple(counts), size, tokens)
+
+
+def _picture_size(dataset: Dataset, feeds: dict[str, Array]) -> tuple[int, int] | None:
+    for spec in dataset.specs:
+        layout = image_layout(spec)
+        if layout is None:
+            continue
+        shape = feeds[spec.name].shape
+        sides = shape if layout.channel_axis is None else np.delete(shape, layout.channel_axis)
+        return int(sides[-2]), int(sides[-1])
+    return None

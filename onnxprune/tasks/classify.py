@@ -1,0 +1,135 @@
+"""Classifiers: scores of classes, labels, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.interval import bootstrap, wilson
+from onnxprune.tasks.task import Agreement, Guess, Kind
+
+Array = np.ndarray
+TOP1 = "top-1 changed"
+#: Rows this wide, and as wide as embeddings usually are, may be either.
+WIDTHS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
+#: The best of so many normal numbers is about this many standard deviations above their mean; the winning class of a
+#: classifier stands out from the others by more.
+STANDS_OUT = 4.0
+
+
+@dataclass(frozen=True)
+class Classify:
+    """``outputs``: those that are read: scores (n, C), a probability (n,) or (n, 1), or labels (n,) or (n, 1)."""
+
+    outputs: tuple[int, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "classify"
+
+    @property
+    def measure(self) -> str:
+        return TOP1
+
+    @property
+    def allowed(self) -> float:
+        return 0.01
+
+    @property
+    def how(self) -> str:
+        several = len(self.outputs) > 1
+        return f"{len(self.outputs)} labels per sample" if several else "one label per sample"
+
+    def labels(self, answers: Answers) -> Array:
+        """(n, outputs): the class of each sample, by each output.  Text labels stay text."""
+        found = []
+        for index in self.outputs:
+            values = answers.stacked(index)
+            if values is None:
+                raise DataError(f"output '{answers.names[index]}' has no axis of samples, so that it holds no labels")
+            found.append(label(values))
+        return np.stack(found, axis=1)
+
+    def against(self, original: Answers) -> ClassifyComparer:
+        return ClassifyComparer(self, self.labels(original))
+
+    def first(self, answers: Answers) -> str:
+        values = answers.stacked(self.outputs[0])
+        assert values is not None
+        named = f"class {label(values[:1])[0]}"
+        if values.dtype.kind != "f":
+            return named
+        row = values[0].ravel().astype(np.float64)
+        second = f", next best {np.sort(row)[-2]:.3g}" if row.size > 1 else ""
+        return f"{named}, score {row.max():.3g}{second}"
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyComparer:
+    """The share of samples whose label changes; of several labels the mean share."""
+
+    reader: Classify
+    labels: Array
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        changed = (self.reader.labels(found) != self.labels).mean(axis=1)
+        drop = float(changed.mean())
+        low, high = None, None
+        if resamples and self.labels.shape[1] == 1:
+            low, high = wilson(drop, len(changed))
+        elif resamples:
+            low, high = bootstrap(lambda chosen: float(changed[chosen].mean()), len(changed), resamples)
+        return Agreement(TOP1, drop, len(changed), low, high, (("labels kept", 1 - drop),))
+
+
+def label(values: Array) -> Array:
+    """Scores (n, C) as the best class, a probability (n, 1) as whether it is at least one half, labels as they are."""
+    rows = values.reshape(len(values), -1)
+    if values.dtype.kind != "f":
+        return rows[:, 0]
+    if rows.shape[1] == 1:
+        return np.asarray((rows[:, 0] >= 0.5).astype(np.int64))
+    # What is no number is no answer: it must not be taken for the first class.
+    return np.where(np.isnan(rows).any(axis=1), -1, rows.argmax(axis=1))
+
+
+def classify(answers: Answers) -> Guess:
+    """Class scores, labels, or both as sklearn's exporters write them."""
+    scores: list[int] = []
+    labels: list[int] = []
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is None or values.size != len(values) * (rows := values.shape[1] if values.ndim > 1 else 1):
+            return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+        if _text(values) or (values.dtype.kind in "iub" and rows == 1):
+            labels.append(index)
+        elif values.dtype.kind == "f" and rows > 1:
+            scores.append(index)
+        else:
+            return Guess(None, False, f"output '{answers.names[index]}' holds neither scores nor a label")
+    if labels:
+        # Scores beside a label say the same again.
+        return Guess(Classify(tuple(labels)), True, "a label per sample")
+    return _by_scores(answers, tuple(scores))
+
+
+def _by_scores(answers: Answers, scores: tuple[int, ...]) -> Guess:
+    for index in scores:
+        values = answers.stacked(index)
+        assert values is not None
+        probabilities = values.min() >= 0 and np.allclose(values.sum(axis=1, dtype=np.float64), 1.0, atol=1e-3)
+        if probabilities or values.shape[1] not in WIDTHS:
+            continue
+        rows = values.astype(np.float64)
+        height = (rows.max(axis=1) - rows.mean(axis=1)) / np.maximum(rows.std(axis=1), 1e-12)
+        if float(np.median(height)) < STANDS_OUT:
+            because = f"rows of {values.shape[1]} numbers may be scores of classes or an embedding"
+            return Guess(Classify(scores), False, because)
+    return Guess(Classify(scores), True, "a row of scores per sample")
+
+
+def _text(values: Array) -> bool:
+    return values.dtype.kind in "US" or (values.dtype == object and all(isinstance(v, str) for v in values.flat))

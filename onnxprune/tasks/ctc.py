@@ -1,0 +1,136 @@
+"""Recognizers of text and speech: scores of characters over time, with a blank (Graves et al. 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.interval import wilson
+from onnxprune.tasks.task import Agreement, Guess, Kind
+
+Array = np.ndarray
+MEASURE = "strings changed"
+#: The blank is the answer at this share of the times at least.
+BLANK = 0.3
+#: Fewer steps than this hold no word, fewer characters no alphabet.
+STEPS, ALPHABET = 4, 8
+
+
+@dataclass(frozen=True)
+class Ctc:
+    """``output``: the scores; ``time``: its axis of time, 0 or 1, samples being the other; ``blank``: its class."""
+
+    output: int
+    time: int
+    blank: int
+
+    @property
+    def kind(self) -> Kind:
+        return "ctc"
+
+    @property
+    def measure(self) -> str:
+        return MEASURE
+
+    @property
+    def allowed(self) -> float:
+        return 0.01
+
+    @property
+    def how(self) -> str:
+        return f"characters over time, blank {self.blank}"
+
+    def strings(self, answers: Answers) -> list[tuple[int, ...]]:
+        """The best path of each sample, repeats merged and blanks left out."""
+        found = []
+        for part in answers.parts(self.output):
+            best = np.moveaxis(part.argmax(axis=-1), self.time, 1)
+            found += [_collapsed(row, self.blank) for row in best]
+        return found
+
+    def against(self, original: Answers) -> CtcComparer:
+        return CtcComparer(self, self.strings(original))
+
+    def first(self, answers: Answers) -> str:
+        text = self.strings(answers)[0]
+        if not text:
+            return "an empty string"
+        return f"{len(text)} character{'' if len(text) == 1 else 's'}: {' '.join(map(str, text[:12]))}"
+
+
+@dataclass(frozen=True, eq=False)
+class CtcComparer:
+    """The share of strings that change, and the edits per character of the original's."""
+
+    reader: Ctc
+    strings: Sequence[tuple[int, ...]]
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        pairs = list(zip(self.strings, self.reader.strings(found), strict=True))
+        changed = np.array([a != b for a, b in pairs])
+        edits = sum(edit_distance(a, b) for a, b in pairs)
+        errors = edits / max(sum(len(a) for a, _ in pairs), 1)
+        drop = float(changed.mean())
+        low, high = wilson(drop, len(pairs)) if resamples else (None, None)
+        return Agreement(
+            MEASURE, drop, len(pairs), low, high, (("strings kept", 1 - drop), ("character error", errors))
+        )
+
+
+def _collapsed(best: Array, blank: int) -> tuple[int, ...]:
+    starts = np.flatnonzero(np.diff(best, prepend=-1))
+    return tuple(int(c) for c in best[starts] if c != blank)
+
+
+def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
+    """Insertions, deletions and replacements that make one of the other (Levenshtein).  Cost: len(a) · len(b).
+
+    >>> edit_distance((1, 2, 3), (1, 3, 4))
+    2
+    """
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        above, row[0] = row[0], i
+        for j, right in enumerate(b, start=1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (left != right))
+    return row[-1]
+
+
+def ctc(answers: Answers) -> Guess:
+    """Scores (samples, times, characters) or (times, samples, characters), whose first or last character is the
+    answer at many times but not at all."""
+    if answers.tokens:
+        return Guess(None, False, "what is fed are tokens, and scores of tokens over positions have no blank")
+    for index in range(len(answers.names)):
+        parts = answers.parts(index)
+        if parts[0].ndim != 3 or parts[0].dtype.kind != "f" or parts[0].shape[-1] < ALPHABET:
+            continue
+        time = _time(parts, answers.counts)
+        if time is None or parts[0].shape[time] < STEPS:
+            continue
+        best = np.concatenate([part.argmax(axis=-1).ravel() for part in parts])
+        for blank in (0, parts[0].shape[-1] - 1):
+            share = float(np.mean(best == blank))
+            if BLANK <= share < 1 and len(np.unique(best)) > 3 and _scores(parts):
+                return Guess(Ctc(index, time, blank), True, f"scores of {parts[0].shape[-1]} characters, blank {blank}")
+    return Guess(None, False, "no scores over time with a blank")
+
+
+def _time(parts: Sequence[Array], counts: Sequence[int]) -> int | None:
+    for time, samples in ((1, 0), (0, 1)):
+        if all(part.shape[samples] == count for part, count in zip(parts, counts, strict=True)):
+            return time
+    return None
+
+
+def _scores(parts: Sequence[Array]) -> bool:
+    """Probabilities or their logarithms, or logits whose best stands out: the values of a table are none of these."""
+    rows = parts[0].reshape(-1, parts[0].shape[-1]).astype(np.float64)
+    sums = (rows if rows.min() >= 0 else np.exp(np.minimum(rows, 50.0))).sum(axis=1)
+    if np.allclose(sums, 1.0, atol=1e-2):
+        return True
+    two = np.sort(rows, axis=1)[:, -2:]
+    return bool(np.median(two[:, 1] - two[:, 0]) > rows.std(axis=1).mean())

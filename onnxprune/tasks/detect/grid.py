@@ -1,0 +1,67 @@
+"""The places that a dense detector predicts at: cells of several levels, one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+Array = np.ndarray
+#: Strides that levels of detectors have, and how many levels follow each other.
+STRIDES = (4, 8, 16, 32, 64, 128)
+#: Predictions per cell: none of the usual detectors has more.
+PER_CELL = 9
+
+
+@dataclass(frozen=True)
+class Level:
+    """A grid of ``height`` × ``width`` cells, each of ``stride`` pixels, with ``count`` predictions per cell."""
+
+    stride: int
+    height: int
+    width: int
+    count: int = 1
+
+    @property
+    def places(self) -> int:
+        return self.height * self.width * self.count
+
+    def centres(self) -> Array:
+        """(places, 2): x and y of the cells' centres, in pixels."""
+        y, x = np.mgrid[: self.height, : self.width] + 0.5
+        return np.repeat(np.stack([x.ravel(), y.ravel()], axis=1) * self.stride, self.count, axis=0)
+
+
+def level_of(places: int, size: tuple[int, int]) -> Level | None:
+    """The one level that has so many places in a picture of (height, width), if any.
+
+    >>> level_of(2704, (416, 416))
+    Level(stride=8, height=52, width=52, count=1)
+    """
+    found = [level for level in _grids(size) if places % level.places == 0 and places // level.places <= PER_CELL]
+    if not found:
+        return None
+    # One prediction per cell is usual; several would mean a coarser grid.
+    best = min(found, key=lambda level: places // level.places)
+    return Level(best.stride, best.height, best.width, places // best.places)
+
+
+def levels_of(places: int, size: tuple[int, int]) -> tuple[Level, ...] | None:
+    """Consecutive levels that have so many places together, the finest first; None where there are none.
+
+    >>> [level.stride for level in levels_of(8400, (640, 640))]
+    [8, 16, 32]
+    """
+    grids = _grids(size)
+    for first, last in combinations(range(len(grids) + 1), 2):
+        total = sum(level.places for level in grids[first:last])
+        if last - first > 1 and places % total == 0 and places // total <= PER_CELL:
+            count = places // total
+            return tuple(Level(g.stride, g.height, g.width, count) for g in grids[first:last])
+    return next(((level,) for level in grids if level.places == places), None)
+
+
+def _grids(size: tuple[int, int]) -> list[Level]:
+    height, width = size
+    return [Level(s, -(-height // s), -(-width // s)) for s in STRIDES if min(size) >= s]

@@ -1,0 +1,113 @@
+"""The task of detectors: find things, and say what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.detect.dense import decode
+from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.layout import Layout
+from onnxprune.tasks.detect.precision import precision, truth
+from onnxprune.tasks.detect.ready import Ready, decode_ready, recognise_ready
+from onnxprune.tasks.detect.recognise import Recognised, recognise
+from onnxprune.tasks.task import Agreement, Guess, Kind
+
+#: A detection of the original with at least this score is taken for something that is there.  Demo programs of
+#: detectors show boxes above 0.25 (YOLO), 0.35 (NanoDet) or 0.5 (SSD).
+CONFIDENT = 0.25
+UNREAD = (
+    "the outputs are no detections in a layout that is known here: state it with --layout, or give --eval a metric of "
+    "your own"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Detect:
+    """Reads detections.  ``read``: a dense or a ready reading; ``size``: (height, width) of the picture fed."""
+
+    read: Recognised | Ready
+    size: tuple[int, int]
+
+    @property
+    def kind(self) -> Kind:
+        return "detect"
+
+    @property
+    def measure(self) -> str:
+        return "AP50 lost"
+
+    @property
+    def allowed(self) -> float:
+        return 0.05
+
+    @property
+    def layout(self) -> Layout:
+        return self.read.layout
+
+    @property
+    def how(self) -> str:
+        return f"detections, --layout {self.layout.text()}"
+
+    def detections(self, answers: Answers) -> list[Found]:
+        """What was found on each sample, at most 100 each, the most confident first."""
+        found: list[Found] = []
+        for batch, count in zip(answers.batches, answers.counts, strict=True):
+            if isinstance(self.read, Ready):
+                found += decode_ready(batch, self.read, self.size, count)
+            else:
+                found += decode(batch, self.read.wiring, self.layout, self.read.levels, self.size, count)
+        return found
+
+    def against(self, original: Answers) -> DetectComparer:
+        there = [found.above(CONFIDENT) for found in self.detections(original)]
+        if not any(len(found) for found in there):
+            raise DataError(
+                f"the original detects nothing above a score of {CONFIDENT:g} on {original.samples} held-out samples: "
+                "check --data, --preprocess and --layout"
+            )
+        return DetectComparer(self, truth(there))
+
+    def first(self, answers: Answers) -> str:
+        found = self.detections(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
+        if not len(found):
+            return "no detection"
+        sure = np.count_nonzero(found.scores >= CONFIDENT)
+        many = f"{sure} detection{'' if sure == 1 else 's'} above {CONFIDENT:g}"
+        return f"{many}, best 'class {found.classes[0]}' {found.scores[0]:.2f}"
+
+
+@dataclass(frozen=True, eq=False)
+class DetectComparer:
+    """AP50 and AP50-95 of detections, with the original's confident ones for what is there."""
+
+    reader: Detect
+    there: Any
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        score = precision(self.there, self.reader.detections(found), resamples)
+        low, high = (None, None) if score.low is None or score.high is None else (1 - score.high, 1 - score.low)
+        figures = (("AP50", score.ap50), ("AP50-95", score.ap))
+        return Agreement(self.reader.measure, 1 - score.ap50, found.samples, low, high, figures)
+
+
+def detect(answers: Answers, given: Mapping[str, object]) -> Guess:
+    """A reader of detections, where the outputs hold such.  ``given``: what ``--layout`` states."""
+    if answers.size is None:
+        return Guess(None, False, "no input is a picture, which boxes could lie in")
+    ready = recognise_ready(answers, given)
+    if ready is not None:
+        return Guess(Detect(ready, answers.size), True, f"ready detections ({ready.layout.text()})")
+    dense = recognise(answers, given)
+    if dense is None:
+        return Guess(None, False, UNREAD)
+    because = f"a prediction per place ({dense.layout.text()})"
+    if dense.doubts:
+        doubts = "; nor ".join(dense.doubts)
+        return Guess(Detect(dense, answers.size), False, f"{because}; their values do not tell {doubts}")
+    return Guess(Detect(dense, answers.size), True, because)

@@ -1,0 +1,100 @@
+"""Embeddings: rows that are compared by the angle between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.interval import bootstrap
+from onnxprune.tasks.task import Agreement, Guess, Kind
+
+Array = np.ndarray
+#: Rows are of unit length if their norms are this near to one; fewer numbers than LEAST are a direction, no embedding.
+NEAR, LEAST = 1e-2, 8
+MEASURE = "cosine distance"
+
+
+@dataclass(frozen=True)
+class Embed:
+    """``output``: that with a row per sample."""
+
+    output: int
+
+    @property
+    def kind(self) -> Kind:
+        return "embed"
+
+    @property
+    def measure(self) -> str:
+        return MEASURE
+
+    @property
+    def allowed(self) -> float:
+        return 0.02
+
+    @property
+    def how(self) -> str:
+        return "one embedding per sample"
+
+    def rows(self, answers: Answers) -> Array:
+        """(n, D) of unit length; rows of zeros or without a number stay zero."""
+        values = answers.stacked(self.output)
+        if values is None:
+            raise DataError(f"output '{answers.names[self.output]}' has no axis of samples, so that it is no embedding")
+        rows = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64), posinf=0.0, neginf=0.0)
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+    def against(self, original: Answers) -> EmbedComparer:
+        return EmbedComparer(self, self.rows(original))
+
+    def first(self, answers: Answers) -> str:
+        rows = self.rows(answers)
+        if len(rows) < 2:
+            return f"an embedding of {rows.shape[1]} numbers"
+        near = rows[1:] @ rows[0]
+        return f"an embedding of {rows.shape[1]} numbers, nearest sample {int(near.argmax()) + 1} at cosine {near.max():.3f}"
+
+
+@dataclass(frozen=True, eq=False)
+class EmbedComparer:
+    """One less the mean cosine of a sample's two embeddings; and how often its nearest other sample stays the same."""
+
+    reader: Embed
+    rows: Array
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        rows = self.reader.rows(found)
+        # A row of zeros has no direction; cosines of equal rows are one but for rounding.
+        distance = np.clip(1.0 - (rows * self.rows).sum(axis=1), 0.0, 2.0)
+        distance[distance < 1e-12] = 0.0
+        drop = float(distance.mean())
+        low, high = None, None
+        if resamples:
+            low, high = bootstrap(lambda chosen: float(distance[chosen].mean()), len(rows), resamples)
+        figures = [("mean cosine", 1.0 - drop)]
+        if len(rows) > 2:
+            figures.append(("nearest neighbour kept", float(np.mean(nearest(rows) == nearest(self.rows)))))
+        return Agreement(MEASURE, drop, len(rows), low, high, tuple(figures))
+
+
+def nearest(rows: Array) -> Array:
+    """(n,): the position of each row's nearest other row, by cosine.  Memory: n × n numbers."""
+    cosine = rows @ rows.T
+    np.fill_diagonal(cosine, -np.inf)
+    return np.asarray(cosine.argmax(axis=1))
+
+
+def embed(answers: Answers) -> Guess:
+    """Rows of unit length, some of their numbers below zero."""
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is None or values.ndim < 2 or values.dtype.kind != "f" or values[0].size != max(values.shape[1:]):
+            continue
+        rows = values.reshape(len(values), -1).astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1)
+        if rows.shape[1] >= LEAST and np.abs(norms - 1).max() <= NEAR and (rows < 0).mean() > 0.05:
+            return Guess(Embed(index), True, f"rows of {rows.shape[1]} numbers of unit length")
+    return Guess(None, False, "no rows of unit length")

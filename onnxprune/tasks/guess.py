@@ -1,0 +1,137 @@
+"""Which task a model is for, told from the shapes and values of what it answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.classify import Classify, classify
+from onnxprune.tasks.ctc import ctc
+from onnxprune.tasks.detect.reader import Detect, detect
+from onnxprune.tasks.embed import Embed, embed
+from onnxprune.tasks.pose import pose
+from onnxprune.tasks.regress import regress
+from onnxprune.tasks.segment import Segment, segment
+from onnxprune.tasks.task import Guess, Kind
+
+#: Share of samples with a number in the outer tenths of 0 … 1 from which these are answers, and no measurements.
+DECIDED = 0.75
+NOTHING: Mapping[str, object] = {}
+
+
+def guess(answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
+    """The task that outputs are of.
+
+    ``layout``: what the user states of a detector's, see ``parse_layout``.  Where no task is sure the most likely
+    comes back with ``sure`` False, and the caller stays with a measure that needs no task.
+
+    Cost: the outputs are read a few times.
+    """
+    if layout:
+        return stated("detect", answers, layout)
+    unsure: list[Guess] = []
+    for look in (_rows, _detect_or_pose, ctc, _segment_or_pose, _probability):
+        found = look(answers)
+        if found.reader is not None and found.sure:
+            return found
+        if found.reader is not None:
+            unsure.append(found)
+    return unsure[0] if unsure else _number(answers)
+
+
+def stated(kind: Kind, answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
+    """A reader of the task that the user states.
+
+    Raises:
+        DataError: where the outputs cannot be read so.
+    """
+    looks: Mapping[Kind, Callable[[Answers], Guess]] = {
+        "classify": _classify_stated,
+        "detect": lambda a: detect(a, layout),
+        "segment": _segment_stated,
+        "pose": lambda a: pose(a, layout),
+        "embed": _embed_stated,
+        "ctc": ctc,
+        "regress": regress,
+    }
+    found = looks[kind](answers)
+    if found.reader is None:
+        shapes = ", ".join(
+            f"'{name}' {'×'.join(map(str, array.shape)) or 'scalar'}"
+            for name, array in zip(answers.names, answers.batches[0], strict=True)
+        )
+        raise DataError(f"the outputs cannot be read as --task {kind}: {found.because} (outputs: {shapes})")
+    return Guess(found.reader, True, found.because)
+
+
+def _rows(answers: Answers) -> Guess:
+    unit = embed(answers)
+    return unit if unit.reader is not None else classify(answers)
+
+
+def _detect_or_pose(answers: Answers) -> Guess:
+    found = detect(answers, NOTHING)
+    return pose(answers, NOTHING) if isinstance(found.reader, Detect) and found.reader.layout.keypoints else found
+
+
+def _segment_or_pose(answers: Answers) -> Guess:
+    heat = pose(answers, NOTHING)
+    return heat if heat.reader is not None and heat.sure else segment(answers)
+
+
+def _probability(answers: Answers) -> Guess:
+    """One number per sample, 0 … 1, beside others that are no rows of samples, such as a state."""
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is None or values.dtype.kind != "f" or values.size != len(values):
+            continue
+        if values.min() >= 0 and values.max() <= 1 and np.isfinite(values).all():
+            both = bool((values >= 0.5).any() and (values < 0.5).any())
+            decided = float(np.mean((values < 0.1) | (values > 0.9))) >= DECIDED
+            because = "one number from 0 to 1 per sample, read as yes from one half on"
+            return Guess(Classify((index,)), both and decided, because)
+    return Guess(None, False, "no probability")
+
+
+def _number(answers: Answers) -> Guess:
+    found = regress(answers)
+    if found.reader is None or answers.tokens:
+        return Guess(found.reader, False, found.because)
+    return found
+
+
+def _classify_stated(answers: Answers) -> Guess:
+    found = classify(answers)
+    if found.reader is not None:
+        return found
+    rows = []
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is not None and values.size == math.prod(values.shape[:2]):
+            rows.append(index)
+    return Guess(Classify(tuple(rows[:1])), True, "scores per sample") if rows else found
+
+
+def _embed_stated(answers: Answers) -> Guess:
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is not None and values.dtype.kind == "f" and values[0].size > 1:
+            return Guess(Embed(index), True, "numbers per sample")
+    return embed(answers)
+
+
+def _segment_stated(answers: Answers) -> Guess:
+    found = segment(answers)
+    if found.reader is not None:
+        return found
+    for index, one in enumerate(answers.batches[0]):
+        if one.ndim == 4 and one.dtype.kind == "f":
+            axis = 1 if one.shape[1] <= one.shape[3] else 3
+            if one.shape[axis] > 1:
+                return Guess(Segment((index,), "arg-max", axis), True, "scores per pixel")
+            return Guess(Segment((index,), "masks", logits=True), True, "a logit per pixel")
+    return found

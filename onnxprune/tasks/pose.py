@@ -1,0 +1,179 @@
+"""Poses: keypoints of each person found, or of the one thing that a picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.reader import CONFIDENT, Detect, detect
+from onnxprune.tasks.detect.suppress import overlap
+from onnxprune.tasks.interval import bootstrap
+from onnxprune.tasks.task import Agreement, Guess, Kind, Reader
+
+Array = np.ndarray
+MEASURE = "keypoint similarity lost"
+#: How far annotators are apart at each of COCO's 17 keypoints, in parts of the person's size
+#: (cocodataset.org/#keypoints-eval); for other keypoints the mean of these.
+COCO = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+#: A keypoint counts where the original is this sure of it.
+VISIBLE = 0.3
+#: Things that overlap by less than this are not the same.
+SAME = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """``points``: answers to the people on each sample, as detections with keypoints; ``how``: in words."""
+
+    points: Callable[[Answers], list[Found]]
+    how: str
+
+    @property
+    def kind(self) -> Kind:
+        return "pose"
+
+    @property
+    def measure(self) -> str:
+        return MEASURE
+
+    @property
+    def allowed(self) -> float:
+        return 0.05
+
+    def against(self, original: Answers) -> PoseComparer:
+        there = [found.above(CONFIDENT) for found in self.points(original)]
+        if not any(len(found) for found in there):
+            raise DataError(
+                f"the original finds no keypoints above {CONFIDENT:g} on {original.samples} held-out samples: check "
+                "--data, --preprocess and --layout"
+            )
+        return PoseComparer(self, there)
+
+    def first(self, answers: Answers) -> str:
+        found = self.points(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
+        sure = found.above(CONFIDENT)
+        if not len(sure) or sure.points is None:
+            return "no keypoints"
+        seen = int(np.count_nonzero(sure.points[0, :, 2] >= VISIBLE))
+        things = f"{len(sure)} pose{'' if len(sure) == 1 else 's'} above {CONFIDENT:g}"
+        return f"{things}, {seen} of {sure.points.shape[1]} keypoints visible in the best"
+
+
+@dataclass(frozen=True, eq=False)
+class PoseComparer:
+    """One less the mean object keypoint similarity of the original's people with those found in their places."""
+
+    reader: Pose
+    there: Sequence[Found]
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        similar = [_similar(a, b) for a, b in zip(self.there, self.reader.points(found), strict=True)]
+
+        def lost(chosen: Array) -> float:
+            values = np.concatenate([similar[i] for i in chosen])
+            return 1 - float(values.mean()) if values.size else float("nan")
+
+        drop = lost(np.arange(len(similar)))
+        low, high = bootstrap(lost, len(similar), resamples) if resamples else (None, None)
+        return Agreement(MEASURE, drop, len(similar), low, high, (("OKS", 1 - drop),))
+
+
+def _similar(there: Found, found: Found) -> Array:
+    """(people,): the similarity of each with the best of those that overlap it and are not taken, 0 where none is."""
+    left = np.ones(len(found), dtype=bool)
+    values = np.zeros(len(there))
+    for person in range(len(there)):
+        near = np.flatnonzero(left & (overlap(there.boxes[person], found.boxes) >= SAME))
+        if there.points is None or found.points is None or not len(near):
+            continue
+        scores = [oks(there.points[person], found.points[i], there.boxes[person]) for i in near]
+        values[person] = max(scores)
+        left[near[int(np.argmax(scores))]] = False
+    return values
+
+
+def oks(there: Array, found: Array, box: Array) -> float:
+    """Object keypoint similarity, 0 … 1, over the keypoints that are visible ``there`` (COCO keypoint evaluation).
+
+    ``there``, ``found``: (K, 3); ``box``: left, top, right, bottom of the thing, whose area is its size.
+    """
+    seen = there[:, 2] >= VISIBLE
+    seen = seen if seen.any() else np.ones(len(there), dtype=bool)
+    sigmas = COCO if len(there) == len(COCO) else np.full(len(there), COCO.mean())
+    area = max(float(np.prod(np.maximum(box[2:] - box[:2], 0))), 1.0)
+    squared = ((there[:, :2] - found[:, :2]) ** 2).sum(axis=1)
+    # COCO's variance is (2σ)², and the area there is that of the segment, about half the box's.
+    errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
+    return float(np.exp(-errors[seen]).mean())
+
+
+def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
+    """Detections with keypoints, heat maps, or coordinates."""
+    found = detect(answers, given)
+    if isinstance(found.reader, Detect) and found.reader.layout.keypoints:
+        reader = found.reader
+        return Guess(Pose(reader.detections, f"keypoints, --layout {reader.layout.text()}"), found.sure, found.because)
+    for index in range(len(answers.names)):
+        values = answers.stacked(index)
+        if values is None or values.dtype.kind != "f" or not np.isfinite(values).all():
+            continue
+        heat = _heat(values)
+        if heat is not None:
+            return Guess(_of_heat(index, heat), True, f"{values.shape[heat]} heat maps")
+        shape = values.shape[1:]
+        if len(shape) >= 2 and shape[-1] == 3 and int(np.prod(shape[:-1])) in range(4, 200):
+            return Guess(_of_coordinates(index), False, f"{int(np.prod(shape[:-1]))} rows of three numbers")
+    return Guess(None, False, "no keypoints")
+
+
+def _heat(values: Array) -> int | None:
+    """The axis of keypoints of heat maps: each has one peak, and hardly anything elsewhere."""
+    if values.ndim != 4 or len(values) == 0:
+        return None
+    axis = 1 if values.shape[1] <= values.shape[3] else 3
+    maps = np.moveaxis(values, axis, 1).reshape(-1, values.size // (len(values) * values.shape[axis]))
+    if not 4 <= values.shape[axis] <= 200 or maps.shape[1] < 64:
+        return None
+    peak = maps.max(axis=1)
+    # A Gaussian of two pixels covers a percent of a map of 64 × 48.
+    wide = (maps >= peak[:, None] / 2).mean(axis=1)
+    alike = 0.05 < float(np.median(peak)) < 2 and float(np.median(np.abs(maps))) < 0.05
+    return axis if alike and float(np.median(wide)) < 0.03 else None
+
+
+def _of_heat(index: int, axis: int) -> Reader:
+    def points(answers: Answers) -> list[Found]:
+        found = []
+        for part in answers.parts(index):
+            maps = np.moveaxis(part, axis, 1)
+            rows, columns = maps.shape[2:]
+            flat = np.nan_to_num(maps.reshape(*maps.shape[:2], -1))
+            best = flat.argmax(axis=2)
+            height, width = answers.size or (rows, columns)
+            x, y = (best % columns + 0.5) * width / columns, (best // columns + 0.5) * height / rows
+            found += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
+        return found
+
+    return Pose(points, "one heat map per keypoint")
+
+
+def _of_coordinates(index: int) -> Reader:
+    def points(answers: Answers) -> list[Found]:
+        values = np.concatenate(answers.parts(index)).astype(np.float64)
+        rows = np.nan_to_num(values.reshape(len(values), -1, 3))
+        height, width = answers.size or (1, 1)
+        scale = np.array([width, height, 1.0]) if np.abs(rows).max() <= 2 else np.ones(3)
+        return [_one(row * scale, (height, width)) for row in rows]
+
+    return Pose(points, "three numbers per keypoint")
+
+
+def _one(points: Array, size: tuple[int, int]) -> Found:
+    """The one thing on a picture: its box is the picture, so that a lost pose still has a place."""
+    box = np.array([[0.0, 0.0, size[1], size[0]]])
+    return Found(box, np.ones(1), np.zeros(1, dtype=np.int64), points[None].astype(np.float64))

@@ -1,0 +1,179 @@
+"""Segmenters: a class per pixel, or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.interval import bootstrap
+from onnxprune.tasks.task import Agreement, Guess, Kind
+
+Array = np.ndarray
+MEASURE = "mean IoU lost"
+#: Share of values in the outer tenths of 0 … 1 from which they are masks: pictures have most values in between.
+OUTER = 0.75
+#: Share of neighbours with the same best class from which a map of scores is a segmentation: classes come in areas.
+AREAS = 0.75
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``outputs``: those that are read.  ``way``: "labels", "arg-max" over ``axis``, or "masks" at one half, of
+    probabilities or, with ``logits``, of logits."""
+
+    outputs: tuple[int, ...]
+    way: str
+    axis: int = 1
+    logits: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return "segment"
+
+    @property
+    def measure(self) -> str:
+        return MEASURE
+
+    @property
+    def allowed(self) -> float:
+        return 0.05
+
+    @property
+    def how(self) -> str:
+        ways = {"labels": "a label per pixel", "arg-max": "the best class per pixel", "masks": "masks at one half"}
+        return ways[self.way]
+
+    def maps(self, answers: Answers) -> list[Array]:
+        """Of each output and batch a label per pixel (n, …), or masks (n, …) of 0 and 1.  Masks are pooled."""
+        found = []
+        for index in self.outputs:
+            for part in answers.parts(index):
+                found.append(self._map(part))
+        return found
+
+    def _map(self, part: Array) -> Array:
+        if self.way == "labels":
+            return part
+        if self.way == "arg-max":
+            return np.asarray(part.argmax(axis=self.axis).astype(np.int32))
+        return np.asarray((part >= (0.0 if self.logits else 0.5)).astype(np.int8))
+
+    def against(self, original: Answers) -> SegmentComparer:
+        maps = self.maps(original)
+        if self.way == "masks" and not any(found.any() for found in maps):
+            raise DataError(
+                f"the original's masks are empty on all {original.samples} held-out samples: check --data and "
+                "--preprocess"
+            )
+        return SegmentComparer(self, maps, original.counts)
+
+    def first(self, answers: Answers) -> str:
+        one = self.maps(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0][0]
+        values, counts = np.unique(one, return_counts=True)
+        if self.way == "masks":
+            return f"a mask over {float(np.mean(one != 0)):.1%} of the picture"
+        best = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)[:3]
+        shares = ", ".join(f"class {int(value)} {count / one.size:.0%}" for count, value in best)
+        return f"{len(values)} class{'' if len(values) == 1 else 'es'}: {shares}"
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentComparer:
+    """Mean over classes of intersection over union, pooled over samples; of masks that of what they cover."""
+
+    reader: Segment
+    maps: Sequence[Array]
+    counts: tuple[int, ...]
+
+    def __call__(self, found: Answers, resamples: int) -> Agreement:
+        shared, union = self._sums(self.reader.maps(found))
+        value = _mean_iou(shared.sum(axis=0), union.sum(axis=0))
+        low, high = None, None
+        if resamples:
+            low, high = bootstrap(
+                lambda chosen: 1 - _mean_iou(shared[chosen].sum(axis=0), union[chosen].sum(axis=0)),
+                len(shared),
+                resamples,
+            )
+        return Agreement(MEASURE, 1 - value, found.samples, low, high, (("mean IoU", value),))
+
+    def _sums(self, maps: Sequence[Array]) -> tuple[Array, Array]:
+        """Pixels that both models give each class, and that either does: (samples, classes)."""
+        least = 1 if self.reader.way == "masks" else 0
+        classes = int(max(int(m.max(initial=0)) for m in (*self.maps, *maps))) + 1
+        samples = sum(self.counts)
+        shared, union = np.zeros((samples, classes)), np.zeros((samples, classes))
+        per_output = len(self.counts)
+        for position, (a, b) in enumerate(zip(self.maps, maps, strict=True)):
+            start = sum(self.counts[: position % per_output])
+            for row in range(len(a)):
+                left, right = a[row].ravel().astype(np.int64), b[row].ravel().astype(np.int64)
+                if left.shape != right.shape:
+                    raise DataError("the two models' maps differ in size, so that they cannot be compared")
+                both = np.bincount(left[left == right], minlength=classes)
+                either = np.bincount(left, minlength=classes) + np.bincount(right, minlength=classes) - both
+                shared[start + row] += both
+                union[start + row] += either
+        return shared[:, least:], union[:, least:]
+
+
+def _mean_iou(shared: Array, union: Array) -> float:
+    there = union > 0
+    return float(np.mean(shared[there] / union[there])) if there.any() else 1.0
+
+
+def segment(answers: Answers) -> Guess:
+    """Maps of labels, of class scores, or of masks; pictures and fields of numbers are none of these."""
+    first = answers.batches[0]
+    kinds = [_kind(answers.parts(i), answers.counts, answers) for i in range(len(first))]
+    found = [kind for kind in kinds if kind is not None]
+    if not found:
+        return Guess(None, False, "no map of classes and no mask")
+    ways = {(f.way, f.axis, f.logits) for f in found}
+    if len(ways) > 1:
+        return Guess(None, False, "maps of several kinds")
+    indices = tuple(i for i, kind in enumerate(kinds) if kind is not None)
+    sure = len(found) == len(kinds) and all(_sure(answers.parts(i), found[0]) for i in indices)
+    return Guess(replace(found[0], outputs=indices), sure, found[0].how)
+
+
+def _kind(parts: Sequence[Array], counts: Sequence[int], answers: Answers) -> Segment | None:
+    one = parts[0]
+    if answers.tokens or one.ndim < 3 or any(len(part) != count for part, count in zip(parts, counts, strict=True)):
+        return None
+    if one.dtype.kind in "iu" and min(one.shape[1:][-2:]) > 1 and one.min() >= 0:
+        return Segment((), "labels")
+    if one.dtype.kind == "b":
+        return Segment((), "masks")
+    if one.dtype.kind != "f" or not np.isfinite(one).all():
+        return None
+    axis = 1 if one.ndim == 4 and one.shape[1] <= one.shape[-1] else one.ndim - 1
+    if one.shape[axis] > 1 and (_sums_to_one(one, axis) or (one.ndim == 4 and _in_areas(one, axis, answers))):
+        return Segment((), "arg-max", axis)
+    # A sigmoid is never 0 … 1 by chance, and never beyond.
+    return Segment((), "masks") if one.min() >= 0 and one.max() <= 1 else None
+
+
+def _sums_to_one(one: Array, axis: int) -> bool:
+    return bool(one.min() >= 0 and np.allclose(one.sum(axis=axis, dtype=np.float64), 1.0, atol=1e-2))
+
+
+def _in_areas(one: Array, axis: int, answers: Answers) -> bool:
+    """Scores of several classes whose best is mostly that of the neighbours, but not the same everywhere."""
+    bounded = one.min() >= -0.01 and one.max() <= 1.01
+    if bounded or one.shape[axis] < 4 or answers.size is None:
+        return False
+    best = one.argmax(axis=axis)
+    same = np.mean(best[:, 1:] == best[:, :-1]), np.mean(best[:, :, 1:] == best[:, :, :-1])
+    return bool(min(same) >= AREAS and len(np.unique(best)) > 1)
+
+
+def _sure(parts: Sequence[Array], reader: Segment) -> bool:
+    if reader.way != "masks" or parts[0].dtype.kind == "b":
+        return True
+    values = np.concatenate([part.ravel() for part in parts])
+    return bool(np.mean((values < 0.1) | (values > 0.9)) >= OUTER)

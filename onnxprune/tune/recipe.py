@@ -1,0 +1,101 @@
+"""The recipe: how fast weights move, and which average of them is kept.
+
+What a step may change is relative to what is there (You et al., arXiv 1904.00962; Shazeer and Stern, arXiv
+1804.04235): Adam's direction, times the root mean square of the tensor.  So one rate fits narrow and wide layers,
+scales near one and small weights alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+#: Share of the root mean square that a full step moves each weight by, on average.
+RATE = 0.02
+#: A rate this high harms first and helps later: a run of fewer steps than this takes a lower one.
+FULL_STEPS = 800
+#: Share of the run in which the rate rises.
+WARM_UP = 0.05
+#: Averages reach back over this share of the steps so far.
+AVERAGED = 0.1
+#: A gradient longer than this times the usual length is shortened to it.
+LONG = 2.0
+SMALLEST = 1e-3
+BETAS, EPSILON = (0.9, 0.99), 1e-12
+
+
+def rate(share: float, steps: float) -> float:
+    """The rate when ``share`` of a run of about ``steps`` steps is done: linear warm-up, then a cosine to zero."""
+    full = RATE * min(1.0, math.sqrt(steps / FULL_STEPS))
+    if share < WARM_UP:
+        return full * (share / WARM_UP)
+    return full * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+
+
+@dataclass(eq=False)
+class Optimizer:
+    """Adam with relative steps, gradients cut to the usual length, and a running average of the weights."""
+
+    names: Sequence[str]
+    weights: Sequence[Tensor]
+    averages: list[Tensor] = field(default_factory=list)
+    _first: list[Tensor] = field(default_factory=list)
+    _second: list[Tensor] = field(default_factory=list)
+    _steps: int = 0
+    _usual: float = 0.0
+
+    def __post_init__(self) -> None:
+        with torch.no_grad():
+            self.averages = [w.detach().clone() for w in self.weights]
+            self._first = [torch.zeros_like(w) for w in self.weights]
+            self._second = [torch.zeros_like(w) for w in self.weights]
+
+    def step(self, share: float, steps: float) -> None:
+        """Uses up the gradients.  A step whose gradients are not finite is left out."""
+        with torch.no_grad():
+            gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
+            length = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+            if math.isfinite(length):
+                self._move(gradients, length, rate(share, steps))
+            for weight in self.weights:
+                weight.grad = None
+
+    def _move(self, gradients: list[Tensor], length: float, rate: float) -> None:
+        self._steps += 1
+        usual = self._usual or length
+        if length > LONG * usual:
+            torch._foreach_mul_(gradients, LONG * usual / length)
+        self._usual = 0.9 * usual + 0.1 * min(length, LONG * usual)
+        torch._foreach_lerp_(self._first, gradients, 1 - BETAS[0])
+        torch._foreach_mul_(self._second, BETAS[1])
+        torch._foreach_addcmul_(self._second, gradients, gradients, 1 - BETAS[1])
+        first, second = (1 - beta**self._steps for beta in BETAS)
+        below = torch._foreach_sqrt(torch._foreach_div(self._second, second))
+        torch._foreach_add_(below, EPSILON)
+        moves = torch._foreach_div(torch._foreach_div(self._first, first), below)
+        sizes = [
+            n / math.sqrt(w.numel()) for n, w in zip(torch._foreach_norm(list(self.weights)), self.weights, strict=True)
+        ]
+        torch._foreach_mul_(moves, [-rate * max(float(s), SMALLEST) for s in sizes])
+        torch._foreach_add_(list(self.weights), moves)
+        # The first average is the first weights; later ones forget what is long ago.
+        forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)
+        torch._foreach_lerp_(self.averages, list(self.weights), min(forget, 1.0))
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averages, by name; copies."""
+        return {name: value.clone() for name, value in zip(self.names, self.averages, strict=True)}
+
+    def restart(self, values: Mapping[str, Tensor]) -> None:
+        """Begin again at these weights."""
+        with torch.no_grad():
+            for name, weight, average in zip(self.names, self.weights, self.averages, strict=True):
+                weight.copy_(values[name])
+                average.copy_(values[name])
+            for moment in (*self._first, *self._second):
+                moment.zero_()
+        self._steps, self._usual = 0, 0.0

@@ -1,0 +1,294 @@
+"""What an edit does not name is the same bytes: a law over models and edits, and over whole cuts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterator, MutableSequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graphs import random_keep
+from odd_models import UNKNOWN, branches, every_type, everything, loop
+from onnx import numpy_helper
+from random_graphs import random_model
+
+from onnxprune.coupling.open import couple
+from onnxprune.graph.edit import Editor, forget_notes
+from onnxprune.graph.tensors import DATA_FIELDS, copied
+from onnxprune.graph.view import Graph, view
+from onnxprune.surgery.cut import cut, mask
+from onnxprune.surgery.sweep import sweep
+
+Model = onnx.ModelProto
+#: (place, edit, what both models lose before they are compared: all that the edit names)
+Edit = tuple[str, Callable[[Editor], None], Callable[[Model], None]]
+
+
+def random_noted() -> Model:
+    return onnx.shape_inference.infer_shapes(random_model(4))
+
+
+MODELS = [everything, branches, loop, every_type, random_noted]
+
+
+def as_bytes(model: Model) -> bytes:
+    return model.SerializeToString(deterministic=True)
+
+
+def stored_tensor(graph: Graph, value: str) -> onnx.TensorProto:
+    if value in graph.initializers:
+        return graph.initializers[value]
+    return graph.nodes[graph.producer[value]].proto.attribute[0].t
+
+
+def without_data(tensor: onnx.TensorProto) -> None:
+    for field in DATA_FIELDS:
+        tensor.ClearField(field)
+
+
+def without_sizes(value: str, model: Model) -> None:
+    for body in view(model).bodies:
+        for info in (*body.proto.input, *body.proto.output, *body.proto.value_info):
+            if body.scope + info.name == value:
+                for dim in info.type.tensor_type.shape.dim:
+                    dim.ClearField("dim_value")
+
+
+def other(array: np.ndarray) -> np.ndarray:
+    """Half of the numbers of an array, in another order: of the same type and rank, of another shape and content."""
+    return np.flip(array)[: max(len(array) // 2, 1)].copy() if array.ndim else array + array.dtype.type(1)
+
+
+def numbers(graph: Graph) -> Iterator[tuple[str, np.ndarray]]:
+    """The constants that an edit can store anew: initializers in the model, and Constant nodes with a tensor."""
+    for value in graph.constants:
+        producer = graph.producer.get(value)
+        if producer is None or graph.nodes[producer].attribute("value") is not None:
+            if stored_tensor(graph, value).data_location != onnx.TensorProto.EXTERNAL:
+                yield value, graph.constants[value]
+
+
+def without(items: MutableSequence[Any], names: Container[str]) -> None:
+    """Remove, in place, what has one of these names."""
+    for place in reversed([k for k, item in enumerate(items) if item.name in names]):
+        del items[place]
+
+
+def stores(graph: Graph) -> Iterator[Edit]:
+    def edit(value: str, array: np.ndarray, editor: Editor) -> None:
+        assert editor.store(value, other(array))
+
+    def erase(value: str, model: Model) -> None:
+        without_data(stored_tensor(view(model), value))
+        without_sizes(value, model)
+
+    for value, array in numbers(graph):
+        yield f"store {value}", partial(edit, value, array), partial(erase, value)
+
+
+def attributes(graph: Graph) -> Iterator[Edit]:
+    def edit(index: int, name: str, value: int | float | tuple[int, ...] | None, editor: Editor) -> None:
+        editor.attribute(editor.graph.nodes[index], name, value)
+
+    def erase(index: int, name: str, gone: bool, model: Model) -> None:
+        found = view(model).nodes[index].proto.attribute
+        for attribute in found:
+            if attribute.name == name:
+                attribute.DiscardUnknownFields()
+                for field in ("type", "i", "f", "ints", "floats"):
+                    attribute.ClearField(field)
+        if gone:
+            without(found, {name})
+
+    for node in graph.nodes:
+        for name in [a.name for a in node.proto.attribute if a.name in ("axis", "axes", "flag", "none")]:
+            for value in (7, (4, 5, 6), (), 0.5, None):
+                erased = partial(erase, node.index, name, value is None)
+                yield f"{node.label} {name} {value}", partial(edit, node.index, name, value), erased
+
+
+def rewirings(graph: Graph) -> Iterator[Edit]:
+    def edit(index: int, slot: int, editor: Editor) -> None:
+        editor.rewire(editor.graph.nodes[index], slot, editor.add("brand_new", np.zeros(3, np.float32)))
+
+    def erase(index: int, slot: int, gone: str | None, model: Model) -> None:
+        seen = view(model)
+        inputs = seen.nodes[index].proto.input
+        inputs.extend([""] * (slot + 1 - len(inputs)))
+        inputs[slot] = ""
+        for body in seen.bodies:
+            own = gone is not None and gone.startswith(body.scope)
+            names = {"brand_new", gone.removeprefix(body.scope) if gone is not None and own else ""}
+            without(body.proto.initializer, names)
+            without(body.proto.input, names)
+            forget_notes(body.proto, names)
+
+    kept = {value for body in graph.bodies for value in body.outputs}
+    for node in graph.nodes:
+        for slot in range(len(node.inputs) + 1):
+            value = node.inputs[slot] if slot < len(node.inputs) else None
+            # An initializer that nothing else reads goes, and what is said of it.
+            alone = value in graph.initializers and value not in kept and len(graph.consumers[value]) == 1
+            erased = partial(erase, node.index, slot, value if alone else None)
+            yield f"{node.label} input {slot}", partial(edit, node.index, slot), erased
+
+
+def insertions(graph: Graph) -> Iterator[Edit]:
+    def edit(index: int, editor: Editor) -> None:
+        target = editor.graph.nodes[index]
+        for op in ("Mul", "Neg"):
+            editor.insert(target, op, (editor.input(target, 0), "shared"), f"{op}_out")
+            editor.rewire(target, 0, f"{op}_out")
+
+    def erase(index: int, name: str, model: Model) -> None:
+        for body in view(model).bodies:
+            added = [node.op_type for node in body.proto.node if node.name in ("Mul_mask", "Neg_mask")]
+            assert added in ([], ["Mul", "Neg"])
+            without(body.proto.node, ("Mul_mask", "Neg_mask"))
+        view(model).nodes[index].proto.input[0] = name
+
+    for node in graph.nodes:
+        if node.inputs:
+            yield (
+                f"in front of {node.label}",
+                partial(edit, node.index),
+                partial(erase, node.index, node.proto.input[0]),
+            )
+
+
+def restatements(graph: Graph) -> Iterator[Edit]:
+    def edit(value: str, editor: Editor) -> None:
+        editor.restate(value, {0: 77, 1: 78, 9: 79})
+
+    for value in graph.types:
+        yield f"sizes of {value}", partial(edit, value), partial(without_sizes, value)
+
+
+@pytest.mark.parametrize("kind", [stores, attributes, rewirings, insertions, restatements])
+@pytest.mark.parametrize("build", MODELS)
+def test_an_edit_changes_only_what_it_names(
+    build: Callable[[], Model], kind: Callable[[Graph], Iterator[Edit]]
+) -> None:
+    model = build()
+    before = as_bytes(model)
+    changed = total = 0
+    for place, edit, erase in kind(view(model)):
+        editor = Editor(view(model))
+        edit(editor)
+        got, want = editor.finish(), copied(model)
+        assert as_bytes(model) == before, f"{place}: the original is changed"
+        changed, total = changed + (as_bytes(got) != before), total + 1
+        erase(got)
+        erase(want)
+        assert as_bytes(got) == as_bytes(want), place
+    # Some edits ask for what is so: an array of one number reversed, sizes of a value that states none.
+    assert changed == total or (kind in (stores, attributes, restatements) and changed >= total / 2)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_what_is_stored_is_what_was_given(build: Callable[[], Model]) -> None:
+    graph = view(build())
+    for value, array in numbers(graph):
+        editor = Editor(graph)
+        assert editor.store(value, other(array))
+        found = view(editor.finish()).constants[value]
+        assert found.dtype == array.dtype
+        assert found.tobytes() == other(array).tobytes()
+
+
+def test_sizes_change_and_meanings_stay() -> None:
+    editor = Editor(view(everything()))
+    editor.restate("x", {0: 5, 1: 3})
+    editor.attribute(editor.graph.nodes[4], "flag", 0.5)
+    editor.attribute(editor.graph.nodes[4], "none", None)
+    found = editor.finish()
+    dims = found.graph.input[0].type.tensor_type.shape.dim
+    assert (dims[0].dim_param, dims[0].denotation, dims[1].dim_value) == ("batch", "DATA_BATCH", 3)
+    named = {a.name: a for a in found.graph.node[4].attribute}
+    assert (named["flag"].f, named["flag"].doc_string) == (0.5, "a flag")
+    assert "none" not in named and "nothing" in named
+
+
+def test_a_constant_that_branches_share_is_stored_where_both_see_it() -> None:
+    graph = view(branches())
+    editor = Editor(graph)
+    name = editor.add("own", np.ones((4, 4), np.float32))
+    assert name != "own", "a name that a branch has is taken"
+    for node in graph.nodes:
+        if node.op == "MatMul" and node.scope:
+            editor.rewire(node, 1, name)
+    found = editor.finish()
+    assert [t.name for t in found.graph.initializer] == ["outer", "shadowed", name]
+    last, then = (a.g for a in found.graph.node[0].attribute)
+    assert [t.name for t in then.initializer] == ["idle", "shadowed"]
+    assert not last.initializer
+
+
+def decorated(model: Model, names: set[str]) -> Model:
+    """The model with notes on all that ``names`` says, and with parts that no cut has to do with."""
+    found = copied(model)
+    odd = everything()
+    found.functions.extend(odd.functions)
+    found.training_info.extend(odd.training_info)
+    found.metadata_props.extend(odd.metadata_props)
+    found.graph.sparse_initializer.extend(odd.graph.sparse_initializer)
+    for part in (found, found.graph):
+        part.MergeFromString(UNKNOWN)
+    known = {t.name for t in found.graph.initializer} | {o for node in found.graph.node for o in node.output}
+    for name in sorted(known & names):
+        found.graph.quantization_annotation.add(tensor_name=name).quant_parameter_tensor_names.add(key="k", value=name)
+    for body in view(found).bodies:
+        for tensor in body.proto.initializer:
+            if tensor.name in names:
+                tensor.doc_string = f"about {tensor.name}"
+                tensor.MergeFromString(UNKNOWN)
+        for node in body.proto.node:
+            if names.issuperset(node.output):
+                node.doc_string = f"about {node.output[0]}"
+                node.MergeFromString(UNKNOWN)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_cut_of_a_noted_model_is_the_noted_cut(seed: int) -> None:
+    coupling = couple(random_model(seed), {}, None)
+    plain = coupling.graph.model
+    graph = coupling.graph
+    names = {*graph.initializers, *(o or "" for node in graph.nodes for o in node.outputs)}
+    noted = decorated(plain, names)
+    beside = replace(coupling, graph=view(noted))
+    keep = random_keep(coupling, seed)
+    small, little = cut(coupling, keep), cut(beside, keep)
+    assert not coupling.groups or as_bytes(small) != as_bytes(plain)
+    assert as_bytes(little) == as_bytes(decorated(small, names))
+    assert as_bytes(mask(beside, keep)) == as_bytes(decorated(mask(coupling, keep), names))
+    assert as_bytes(sweep(little, noted)) == as_bytes(decorated(sweep(small, plain), names))
+
+
+def test_a_sweep_leaves_what_a_body_names_alike() -> None:
+    original = loop()
+    cut_loose = copied(original)
+    cut_loose.graph.initializer.add().CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "lost"))
+    cut_loose.graph.quantization_annotation.add(tensor_name="lost")
+    body = cut_loose.graph.node[1].attribute[0].g
+    body.input[0].name = "lost"
+    want = copied(cut_loose)
+    del want.graph.initializer[-1]
+    del want.graph.quantization_annotation[:]
+    assert as_bytes(sweep(cut_loose, original)) == as_bytes(want)
+
+
+def test_every_real_model_survives() -> None:
+    folder = os.environ.get("ONNXPRUNE_ASSETS")
+    if not folder:
+        pytest.skip("ONNXPRUNE_ASSETS names no folder of models")
+    paths = sorted(Path(folder).rglob("*.onnx"))
+    assert paths
+    for path in paths:
+        model = onnx.load(path)
+        assert as_bytes(Editor(view(model)).finish()) == as_bytes(model), path
