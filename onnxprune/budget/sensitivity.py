@@ -18,7 +18,7 @@ from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Group
-from onnxprune.effort import Effort, measurements
+from onnxprune.effort import measurements
 from onnxprune.engine.store import Store
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, readers_of
@@ -35,13 +35,14 @@ def curves(
     given: Calibrated,
     rankings: Mapping[str, Sequence[Ranking]],
     frozen: frozenset[int],
-    effort: Effort,
+    allowance: float,
     progress: Progress,
 ) -> dict[str, list[Curve]]:
     """Per selector's name one :class:`Curve` per group, of every width; groups in ``frozen`` may only stay whole.
 
     ``rankings``: per selector one order of units per group.  Cost: per group, selector and share, what comes behind
-    the group's first reader, over the samples that ``effort`` allows.
+    the group's first reader, over the samples that ``allowance``, in multiply-accumulates,
+    allows.
     """
     coupling = given.coupling
     found = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
@@ -50,7 +51,8 @@ def curves(
         progress.stage("sensitivity", 0)
         return found
     # On average a group stands in the middle: half of the network comes behind it.
-    shares, samples = measurements(effort, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    each = macs(coupling)(sizes(coupling)) * len(asked) / 2
+    shares, samples = measurements(allowance / len(rankings), each)
     progress.stage("sensitivity", len(asked) * len(shares) * len(rankings))
     with Store(given.memory) as store:
         few = given.dataset.take(list(range(min(given.dataset.count, samples))))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.row_rule import RowRule
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine
 from onnxprune.linear.form import Layer
@@ -16,7 +17,8 @@ from onnxprune.linear.gram import SecondMoments
 class Calibrated:
     """A model, its layers with the second moments of their inputs (by layer index), and samples to run it on.
 
-    ``memory``: bytes of activations that are kept, the rest goes to disk; ``seed``: of the rows that are sampled.
+    ``memory``: bytes of activations that are kept, the rest goes to disk; ``rows``: how many rows a refit samples, from
+    ``seed``.
     """
 
     coupling: Coupling
@@ -25,4 +27,5 @@ class Calibrated:
     dataset: Dataset
     engine: Engine
     memory: int
+    rows: RowRule
     seed: int

@@ -1,7 +1,7 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
 One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
-seeded generator, as many as :func:`rows_for` says.  Memory: the moments, and one batch of taps.
+seeded generator, as many as :class:`onnxprune.calibration.row_rule.RowRule` says.  Memory: the moments, and one batch of taps.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
@@ -22,12 +23,6 @@ from onnxprune.progress import Progress
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
-#: Rows per unknown: least, and usual.  With r rows per unknown, least squares does 1/r worse than the best weights.
-LEAST_PER_UNKNOWN, PER_UNKNOWN = 4, 16
-#: Rows of the smallest layers: positions of one picture resemble each other, and tell less than their number.
-LEAST_ROWS = 8192
-#: Multiply-accumulates for the moments of one layer beyond which only the least rows are taken.
-CHEAP = 5e10
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
 #: Bytes of taps held at a time.
@@ -63,17 +58,6 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
     if per_sample == positions:
         return np.arange(positions)
     return np.sort(generator.choice(positions, per_sample, replace=False))
-
-
-def rows_for(groups: int, unknowns: int) -> int:
-    """Rows worth having for a layer of so many convolution groups, each of so many unknowns.
-
-    >>> rows_for(1, 144), rows_for(1, 1152), rows_for(1, 2304), rows_for(1, 4608), rows_for(960, 9)
-    (8192, 18432, 9419, 18432, 8192)
-    """
-    unknowns = max(unknowns, 1)
-    usual = max(LEAST_ROWS, PER_UNKNOWN * unknowns)
-    return max(LEAST_PER_UNKNOWN * unknowns, min(usual, int(CHEAP / (groups * unknowns**2))))
 
 
 def row_picks(
@@ -119,7 +103,7 @@ def measure(
             x = taps[layer.data] if layer.data in taps else feeds[layer.data]
             into = inputs[layer.index]
             out = (x.shape[0], *_out_space(coupling, layer, x))
-            wanted_rows = rows_for(into.groups, into.features)
+            wanted_rows = MOMENTS.rows(into.groups, into.features)
             picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
             rows = sample_rows(layer, x, geo, picks, into.groups)
             with product_threads(into.features + 1):

@@ -15,7 +15,7 @@ from onnxprune.calibration.moments import measure
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
-from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
+from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
@@ -71,7 +71,9 @@ def rank(
         options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
     )
     moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
-    names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
+    effort = EFFORTS[options.effort]
+    tried = selectors(effort, pricing_macs(context, options), trial_macs(context))
+    names = (options.select,) if options.select != AUTO else tried
     progress.stage("select", len(context.coupling.groups))
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}
     for group in context.coupling.groups:
@@ -86,7 +88,13 @@ def rank(
 def trial_macs(context: Context) -> float:
     """Multiply-accumulates of one quick refit: it runs the original and the cut model, and computes about as much
     again for each."""
-    return float(4 * macs(context.coupling)(sizes(context.coupling)) * min(context.fit.count, TRIAL_SAMPLES))
+    return float(4 * macs(context.coupling)(sizes(context.coupling)) * trial_samples(context.fit.count))
+
+
+def pricing_macs(context: Context, options: Options) -> float:
+    """Multiply-accumulates that pricing may take; see :class:`onnxprune.effort.Effort`."""
+    one_pass = macs(context.coupling)(sizes(context.coupling)) * (context.fit.count + context.holdout.count)
+    return EFFORTS[options.effort].pricing(float(one_pass))
 
 
 def price(
@@ -102,7 +110,7 @@ def price(
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
     given = calibrated(context, grams, context.holdout, options)
-    found = curves(given, rankings, context.frozen, EFFORTS[options.effort], progress)
+    found = curves(given, rankings, context.frozen, pricing_macs(context, options), progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
     if options.goal.kind == "latency":

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
+from onnxprune.calibration.row_rule import MOMENTS
+from onnxprune.effort import EFFORTS, trial_samples
 from onnxprune.graph.view import view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of
@@ -62,6 +63,6 @@ def attempt(
 
 
 def quick(context: Context, options: Options) -> tuple[Context, Options]:
-    """What a trial is refitted on, and how: some of the samples, without refinement."""
-    some = np.linspace(0, context.fit.count - 1, min(context.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
-    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
+    """What a trial is refitted on, and how: some of the samples, fewer rows, no refinement."""
+    some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
+    return replace(context, fit=context.fit.take(some), rows=MOMENTS), replace(options, effort="fast")

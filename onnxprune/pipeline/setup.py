@@ -18,6 +18,7 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.row_rule import FIT, RowRule
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
@@ -42,7 +43,7 @@ DEFAULT_MEMORY = 3 << 30
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data."""
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data; ``rows``: how many rows a refit samples."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -52,12 +53,13 @@ class Context:
     engine: Engine
     frozen: frozenset[int]
     notes: tuple[str, ...]
+    rows: RowRule = FIT
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
     """What pricing and refit compute with, on the samples of ``dataset``."""
     memory = options.memory or DEFAULT_MEMORY
-    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, options.seed)
+    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, context.rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.calibration.moments import row_picks, rows_for
+from onnxprune.calibration.moments import row_picks
+from onnxprune.calibration.row_rule import RowRule
 from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.refit.fit import Rows
@@ -25,18 +26,19 @@ MAP_BYTES = 64 << 20
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Samples ``pair`` over all batches; ``samples`` are in these together."""
+    """Samples ``pair`` over all batches, which hold ``samples`` together; ``rule`` says how many rows."""
 
     coupling: Coupling
     pair: Pair
     samples: int
+    rule: RowRule
     seed: int
 
     def rows(self, job: Job) -> tuple[Rows, Rows] | None:
         """Rows to fit on and rows held out; ``None`` where data that decide how many there are decided otherwise
         behind the cut."""
         layer, groups, features = job.layer, job.part.groups, job.base.shape[1] - 1
-        wanted_rows = rows_for(groups, features)
+        wanted_rows = self.rule.rows(groups, features)
         sides: tuple[list[tuple[Array, Array, Array]], ...] = ([], [])
         for batch in range(self.pair.pruned.count):
             x, y = self.pair.pruned.get(layer.data, batch), self._wanted(job, batch)
@@ -79,7 +81,7 @@ class Sampler:
     def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, weights: tuple[int, ...], batch: int) -> Maps:
         groups, count, _ = weights
         shape = (len(x), *self.coupling.facts.shapes[layer.output][1:])
-        wanted_rows = rows_for(groups, count - 1)
+        wanted_rows = self.rule.rows(groups, count - 1)
         picks, geo = row_picks(self.coupling, layer, x, shape, wanted_rows, self.samples, self.seed + batch)
         rows = sample_rows(layer, x, geo, picks, groups)
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))

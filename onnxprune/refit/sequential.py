@@ -72,7 +72,7 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
     with Store(given.memory) as store:
         pair = _pair(given, keep, pruned, store)
         pair.pruned.replaced = solution.constants
-        sampler = Sampler(coupling, pair, given.dataset.count, given.seed)
+        sampler = Sampler(coupling, pair, given.dataset.count, given.rows, given.seed)
         refinement = Refinement(jobs, hidden, sampler, solution, rounds)
         for job in pair.in_order(list(jobs.values()), hidden):
             found = fit_shared(job, sampler, solution) if job.index in together else _fit(job, given, refinement)

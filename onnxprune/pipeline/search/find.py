@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, trial_macs
+from onnxprune.pipeline.allocation import Pricing, pricing_macs, trial_macs
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -48,7 +48,9 @@ def _found(trials: Trials) -> Found:
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     if kind == "latency":
         return by_latency(trials, trials.best_order(trials.orders[0].time, value))
-    latenesses = allocations(EFFORTS[trials.options.effort], len(trials.orders), trial_macs(trials.context))
+    context, options = trials.context, trials.options
+    allowed = pricing_macs(context, options)
+    latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, trial_macs(context))
     return trials.only(*trials.best(latenesses, *cost_of(trials.context, kind, value)))
 
 
