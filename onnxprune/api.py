@@ -10,33 +10,32 @@ import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
-from onnxprune import metrics
 from onnxprune.budget.cost import count_parameters, macs, sizes
-from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.engine.release import release_memory
-from onnxprune.errors import BudgetError, DataError, ModelError, PlanError, VerificationError
+from onnxprune.errors import BudgetError, ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
 from onnxprune.latency.operators import operator_times
 from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
-from onnxprune.latency.table import read_table
 from onnxprune.linear.form import layers
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.allocation import plan_of, price, rank
-from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
-from onnxprune.pipeline.notes import ALIKE, NO_SCORES, UNFITTED, loosening_notes, reading_notes
-from onnxprune.pipeline.search.find import find
-from onnxprune.pipeline.setup import Context, engine_of, samples_of, set_up, specs_of
+from onnxprune.pipeline.allocation import plan_of
+from onnxprune.pipeline.evaluator import evaluator_for
+from onnxprune.pipeline.labelled import labelled_data, usable
+from onnxprune.pipeline.notes import UNFITTED, loosening_notes, reading_notes
+from onnxprune.pipeline.run import Outcome, run, verified
+from onnxprune.pipeline.settle import evaluation_notes, seen, settled
+from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
+from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
-from onnxprune.report.account import Clock, Outcome, account, closed, group_curves, labelled_data, side_by_side
+from onnxprune.report.account import account, closed, side_by_side
 from onnxprune.report.describe import (
     choice_lines,
     group_rows,
@@ -45,15 +44,12 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Verification
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import USUAL, USUAL_ERROR, Budget
-from onnxprune.verify.checks import verify
+from onnxprune.target import Budget
 
 Array = np.ndarray
-#: Calibration samples on which a result is run and held against the masked original.
-VERIFY_SAMPLES = 4
 
 
 def prune(
@@ -136,82 +132,22 @@ def prune_file(path: Path, output: Path, data: object | None, options: Options, 
 def _prune(
     loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
 ) -> Result:
-    clock = Clock()
+    stopwatch = Stopwatch()
     context = set_up(loaded, data, options)
-    # Before anything that takes long: wrong data, or a metric that fails, shows here.
-    scale = evaluator_for(context, options.evaluate)
-    context, labelled = _labelled(context, scale, options)
-    if options.budget is None:
-        options = replace(options, budget=USUAL_ERROR if scale.relative else USUAL)
-    if data is None and options.effort == "default":
-        # What made-up inputs teach is not worth minutes.
-        options = replace(options, effort="fast")
-    if options.latency_table is not None:
-        read_table(options.latency_table)
-    odd = metrics.suspicious(scale.outputs, scale.reference, context.holdout.count, scale.kind)
-    alike = len(odd) == len(scale.outputs) and options.evaluate is None
-    if data is not None:
-        context = replace(context, notes=context.notes + odd)
-    if alike and options.goal.kind == "max_drop":
-        which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
-        context = replace(context, notes=(*context.notes, ALIKE.format(*which)))
-    if options.test is not None and not metrics.is_scores(scale.reference):
-        context = replace(context, notes=(*context.notes, NO_SCORES))
-    for note in context.notes:
+    # Wrong data, or a metric that fails, must show before anything that takes long.
+    evaluator = evaluator_for(context, options.evaluate)
+    options = settled(options, evaluator, data)
+    labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, data, options))
+    context = replace(context, notes=notes)
+    for note in notes:
         progress.note(note)
-    clock.mark("couple")
-    rankings, grams = rank(context, options, progress)
-    clock.mark("calibrate")
-    release_memory()
-    orders = price(context, options, rankings, grams, progress)
-    clock.mark("select")
-    release_memory()
-    found = find(context, orders, scale, options, progress)
-    chosen, steps, select = found.candidate, found.steps, found.pricing.select
-    curves = group_curves(context, found.pricing.curves)
-    # Second moments outweigh the model where layers are wide, and nothing reads them any more.
-    del rankings, grams, orders, found
-    release_memory()
-    for note in chosen.notes:
-        progress.note(note)
-    clock.mark("refit")
-    checks = _verified(context, chosen.keep, chosen.model, progress)
-    clock.mark("verify")
+    stopwatch.mark("couple")
+    outcome = run(context, evaluator, options, progress, stopwatch)
     progress.stage("measure", None)
-    outcome = Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes)
-    report = account(context, outcome, labelled, target, replace(options, select=select), clock)
-    report = replace(report, seen="made up" if data is None else "alike" if alike else "held out")
-    written = None if target is None else save(chosen.model, target, loaded.external)
-    return Result(chosen.model, plan_of(context, chosen.keep), closed(report, written, clock), target)
-
-
-def _labelled(context: Context, scale: Evaluator, options: Options) -> tuple[Context, Dataset]:
-    """The data for the accuracy, and the context with a note where labels that came with ``data`` cannot be used.
-
-    Raises:
-        DataError: where those that were asked for cannot be.
-    """
-    found = labelled_data(options, context.holdout)
-    if found.labels is None:
-        return context, found
-    try:
-        metrics.check_labels(scale.reference, found.labels)
-    except DataError as error:
-        if options.test is not None:
-            raise
-        # Folders may be named by numbers, such as years, that are no classes.
-        context = replace(context, notes=(*context.notes, f"no accuracy is measured: {error}"))
-        found = replace(found, labels=None)
-    return context, found
-
-
-def _verified(context: Context, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:
-    progress.stage("verify", None)
-    feeds = next(context.fit.batches(VERIFY_SAMPLES))
-    checks = verify(context.coupling, keep, model, context.loaded.complaints, feeds, context.engine)
-    if not checks.passed:
-        raise VerificationError("the result failed verification and was not written: " + "; ".join(checks.complaints))
-    return checks
+    report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
+    written = None if target is None else save(outcome.model, target, loaded.external)
+    return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -240,18 +176,20 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
         PlanError: where the plan does not belong to the model.
     """
     check_writable(output, path)
-    clock = Clock()
+    stopwatch = Stopwatch()
     read = Plan.read(plan)
     context = set_up(load(path), None, replace(options, rules=read.rules))
-    # Made-up inputs serve to run the result here, not to choose or to evaluator anything.
+    # Made-up inputs only serve to run the result.
     context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
-    clock.mark("couple")
+    stopwatch.mark("couple")
     model, keep = _applied(context.loaded, context.coupling, read)
-    checks = _verified(context, keep, model, progress)
-    clock.mark("verify")
+    checks = verified(context, keep, model, progress)
+    stopwatch.mark("verify")
     progress.stage("measure", None)
-    report = account(context, Outcome(keep, model, None, checks), context.holdout, output, options, clock)
-    return closed(report, save(model, output, context.loaded.external), clock)
+    report = account(
+        context, Outcome(keep, model, None, checks), context.holdout, "made up", output, options, stopwatch
+    )
+    return closed(report, save(model, output, context.loaded.external), stopwatch)
 
 
 def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:

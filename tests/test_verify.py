@@ -296,16 +296,16 @@ def test_what_fails_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from onnxprune import api
+    from onnxprune.pipeline import run
 
     original, data = small_net(), correlated((24, 3, 8, 8), rank=2)
-    sound = api.verify
+    sound = run.verify
 
     def after_damage(coupling: Coupling, keep: np.ndarray, model: onnx.ModelProto, *rest: object) -> Verification:
         damage(model)
         return sound(coupling, keep, model, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api, "verify", after_damage)
+    monkeypatch.setattr(run, "verify", after_damage)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VerificationError, match="was not written"):
         onnxprune.prune(original, data, macs=0.6)

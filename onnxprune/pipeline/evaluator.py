@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -44,6 +45,16 @@ class Evaluator:
     def relative(self) -> bool:
         """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
         return self.metric is None and self.kind == metrics.RELATIVE
+
+    @cached_property
+    def odd(self) -> tuple[str, ...]:
+        """What looks wrong about the original's outputs, in words: see :func:`onnxprune.metrics.suspicious`."""
+        return metrics.suspicious(self.outputs, self.reference, self.holdout.count, self.kind)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the original answers every sample alike, so that no drop tells anything."""
+        return self.metric is None and len(self.odd) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original.

@@ -1,4 +1,4 @@
-"""What a user should know about a run: every note is made here."""
+"""What a user should know about a run: the texts of the notes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ UNFITTED = (
     "a plan holds no weights: the model is cut, but not refitted to what it computed before; train it on, or use what "
     "'onnxprune prune' wrote"
 )
+NO_ACCURACY = "no accuracy is measured: {}"
 NO_SCORES = (
     "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
     "--eval takes a metric of your own"

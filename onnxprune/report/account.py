@@ -3,98 +3,47 @@
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from onnxprune import metrics
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
-from onnxprune.errors import DataError, ModelError
+from onnxprune.errors import ModelError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import accuracies, kind_of, own_drop
+from onnxprune.pipeline.labelled import labelled_data
+from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import Context, engine_of
+from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.report.describe import choice_lines, group_rows
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import (
     Change,
     Comparison,
-    CurvePoint,
-    Drop,
-    GroupCurve,
-    Refitted,
     Report,
-    SearchStep,
-    Verification,
+    Seen,
 )
 
 Array = np.ndarray
-#: Points of a group's curve that a report holds at most.
-POINTS = 33
-
-
-class Clock:
-    """Seconds per stage, in the order in which stages end."""
-
-    def __init__(self) -> None:
-        self.start = self._last = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def mark(self, stage: str) -> None:
-        """Everything since the last mark was ``stage``."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def done(self) -> dict[str, float]:
-        """Stage -> seconds, and their ``total``."""
-        return {**self.seconds, "total": time.perf_counter() - self.start}
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a run came to, and how: ``keep`` has one boolean per unit; ``drop`` is None where none was measured."""
-
-    keep: Array
-    model: onnx.ModelProto
-    drop: Drop | None
-    checks: Verification
-    curves: tuple[GroupCurve, ...] = ()
-    steps: tuple[SearchStep, ...] = ()
-    refits: tuple[Refitted, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
-    """The data for the accuracy: what ``options`` name, or ``otherwise``, which need not have labels.
-
-    Raises:
-        DataError: where it cannot be opened, or has no labels.
-    """
-    if options.test is None:
-        return otherwise
-    found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if found.labels is None:
-        raise DataError(
-            f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
-            "or pictures in sub-folders named by class numbers"
-        )
-    return found
 
 
 def account(
-    context: Context, outcome: Outcome, labelled: Dataset, target: Path | None, options: Options, clock: Clock
+    context: Context,
+    outcome: Outcome,
+    labelled: Dataset,
+    seen: Seen,
+    target: Path | None,
+    options: Options,
+    stopwatch: Stopwatch,
 ) -> Report:
     """The report of a run, before anything is written; the accuracy is that on ``labelled``.
 
@@ -104,7 +53,7 @@ def account(
     cost = macs(context.coupling)
     latency, spread = compare_latency(original, pruned, next(context.fit.batches(1)), context.engine)
     accuracy = accuracies(original, pruned, labelled, context.engine)
-    clock.mark("measure")
+    stopwatch.mark("measure")
     return Report(
         model=str(context.loaded.path or "model"),
         output=None if target is None else str(target),
@@ -120,10 +69,11 @@ def account(
         groups=group_rows(context.coupling, outcome.keep, context.frozen),
         choices=choice_lines(context.coupling),
         verify=outcome.checks,
-        seconds=clock.done(),
+        seconds=stopwatch.done(),
         peak_rss_bytes=peak_rss(),
         notes=context.notes + outcome.notes,
-        settings=_settings(context, options),
+        seen=seen,
+        settings=_settings(context, outcome, options),
         curves=outcome.curves,
         search=outcome.steps,
         refits=outcome.refits,
@@ -132,12 +82,12 @@ def account(
     )
 
 
-def _settings(context: Context, options: Options) -> dict[str, str]:
+def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str, str]:
     asked = {} if options.budget is None else {"budget": options.budget.describe()}
     return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
-        "select": options.select,
+        "select": outcome.select or options.select,
         "refit": options.refit,
         "round": "auto" if options.round_to is None else str(options.round_to),
         "seed": str(options.seed),
@@ -145,21 +95,10 @@ def _settings(context: Context, options: Options) -> dict[str, str]:
     }
 
 
-def closed(report: Report, written: int | None, clock: Clock) -> Report:
+def closed(report: Report, written: int | None, stopwatch: Stopwatch) -> Report:
     """The report after the end: bytes as ``written`` (None: nothing was), time and memory of the whole run."""
     size = report.bytes if written is None else Change(report.bytes.before, written)
-    return replace(report, bytes=size, seconds=clock.done(), peak_rss_bytes=peak_rss())
-
-
-def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurve, ...]:
-    """The error curves of the groups that may be cut, at :data:`POINTS` widths at most."""
-    found = []
-    for group, curve in zip(context.coupling.groups, curves, strict=True):
-        if group.id not in context.frozen:
-            picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
-            points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
-            found.append(GroupCurve(group.name, points))
-    return tuple(found)
+    return replace(report, bytes=size, seconds=stopwatch.done(), peak_rss_bytes=peak_rss())
 
 
 def peak_rss() -> int:
