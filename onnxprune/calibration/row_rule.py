@@ -25,7 +25,7 @@ class RowRule:
         """Rows for a layer of so many convolution groups, each of so many unknowns.
 
         >>> [MOMENTS.rows(1, n) for n in (144, 1152, 2304, 4608)], MOMENTS.rows(960, 9)
-        ([8192, 18432, 9419, 18432], 7407)
+        ([16384, 36864, 9419, 18432], 7407)
         >>> [FIT.rows(1, n) for n in (144, 1152, 2304, 4608)], FIT.rows(960, 9)
         ([65536, 55555, 18838, 36864], 7407)
         """
@@ -36,7 +36,7 @@ class RowRule:
 
 
 #: The original's moments rank channels and give the prior; trials only compare candidates.
-MOMENTS = RowRule(16, 8192, 4, 5e10)
+MOMENTS = RowRule(32, 16_384, 4, 5e10)
 #: The fit that stays sees what earlier cuts left, and gains from more: ResNet-20, cut to half its MACs with 512 images,
-#: keeps 1 % more of its accuracy with these rows than with those of the moments.
+#: keeps 84.4 % with these rows and 83.6 % with those of the moments.
 FIT = RowRule(128, 65_536, 8, 1e11)
