@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
+from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
@@ -33,6 +34,7 @@ from onnxprune.pipeline.run import Outcome, run, verified
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.account import account, closed, side_by_side
@@ -44,16 +46,18 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
+from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget
+from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
 
 
 def prune(
-    model: str | Path | onnx.ModelProto,
+    model: Model,
     data: object | None = None,
     *,
     macs: float | None = None,
@@ -78,13 +82,20 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    tune: str | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    task: str = AUTO,
+    layout: str = "",
+    pictures: int = 4,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
+    ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
+    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -119,6 +130,12 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        tune=None if tune is None else allowance(tune),
+        augment=augment,
+        device=device,
+        task=task,
+        layout=layout,
+        pictures=pictures,
     )
     return _prune(load(model), None, data, options, progress or Silent())
 
@@ -133,27 +150,88 @@ def _prune(
     loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
 ) -> Result:
     stopwatch = Stopwatch()
+    if options.tune is not None:
+        need_torch()
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
-    evaluator = evaluator_for(context, options.evaluate)
+    evaluator = evaluator_for(context, options)
     options = settled(options, evaluator, data)
     labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, data, options))
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
     context = replace(context, notes=notes)
     for note in notes:
         progress.note(note)
     stopwatch.mark("couple")
     outcome = run(context, evaluator, options, progress, stopwatch)
+    if options.tune is not None:
+        if target is not None:
+            # Whoever ends the run from here on loses nothing but the tuning.
+            save(outcome.model, target, loaded.external)
+        outcome = tuned(context, outcome, evaluator, labelled, options, progress)
+        stopwatch.mark("tune")
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
     return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
 
 
+def tune(
+    student: Model,
+    teacher: Model,
+    data: object,
+    *,
+    length: str = "auto",
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+
+    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
+    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
+    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
+
+    Raises:
+        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+    """
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        tune=allowance(length),
+        augment=augment,
+        device=device,
+        test=test,
+        providers=providers,
+        threads=threads,
+        seed=seed,
+    )
+    return tune_pair(load(student), load(teacher), data, options, progress or Silent())
+
+
+def tune_file(
+    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
+) -> Tuned:
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
+    if output is not None:
+        check_writable(output, path)
+    loaded = load(path)
+    found = tune_pair(loaded, load(teacher), data, options, progress)
+    if output is not None:
+        save(found.model, output, loaded.external)
+    return replace(found, path=output)
+
+
 # -- plans ------------------------------------------------------------------------------------------------------
 
 
-def apply(model: str | Path | onnx.ModelProto, plan: Plan | str | Path) -> onnx.ModelProto:
+def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     """Replay the cuts of ``plan`` on ``model``: the same channels, without a refit (a plan holds no weights).
 
     Raises:
@@ -205,16 +283,12 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 # -- looking ----------------------------------------------------------------------------------------------------
 
 
-def analyse(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
-) -> Coupling:
+def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
     """The coupling of a model: its groups, what is held and why."""
     return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 
-def inspect(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact"
-) -> Inspection:
+def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Inspection:
     """What can be pruned, what cannot and why, and where the MACs are.
 
     ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
@@ -251,7 +325,7 @@ def inspect(
 
 
 def why(
-    model: str | Path | onnx.ModelProto,
+    model: Model,
     name: str,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
@@ -267,18 +341,19 @@ def why(
     return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
 
 
-def compare(a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None = None) -> Comparison:
+def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
-    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
-    Drop(metric='top-1 changed', value=0.0, samples=256)
+    >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    >>> drop.metric, drop.value, drop.samples
+    ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
 
 
 def compare_models(
-    a: str | Path | onnx.ModelProto,
-    b: str | Path | onnx.ModelProto,
+    a: Model,
+    b: Model,
     data: object | None,
     options: Options,
     progress: Progress,
@@ -306,9 +381,7 @@ def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:
         )
 
 
-def operators(
-    a: str | Path | onnx.ModelProto, b: str | Path | onnx.ModelProto, data: object | None, options: Options
-) -> tuple[OperatorTime, ...]:
+def operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:
     """Where the two models spend their time, by operator: see :func:`onnxprune.latency.operators.operator_times`."""
     first, second = load(a), load(b)
     dataset = open_dataset(data, specs_of(first), options.preprocess, 1, options.seed)
@@ -316,9 +389,7 @@ def operators(
     return operator_times(first.proto, second.proto, feeds, engine_of(options).cores())
 
 
-def layers_to_time(
-    model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> dict[str, object]:
+def layers_to_time(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, object]:
     """The layers file of a model, as JSON: what ``tools/measure_latency_table.py`` times on a device.
 
     >>> sorted({entry["key"].split()[0] for entry in layers_to_time("models/demo.onnx")["entries"]})

@@ -14,6 +14,10 @@ class ModelError(OnnxPruneError):
     """The model file cannot be read, is no valid ONNX model, or onnxruntime cannot run it."""
 
 
+class EndlessError(ModelError):
+    """A run of the model was ended because it took too long."""
+
+
 class DataError(OnnxPruneError):
     """The calibration or test data is missing, unreadable, or does not fit the model's inputs."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxprune.allowance import Allowance
 from onnxprune.errors import OptionError
 from onnxprune.target import USUAL, Budget
 
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
 #: The selector of which nothing is asked: see :func:`onnxprune.effort.selectors`.
 AUTO = "auto"
+#: The tasks that ``--task`` states; :data:`AUTO` leaves it to the outputs.
+TASKS = (AUTO, "classify", "detect", "segment", "pose", "embed", "ctc", "regress")
 SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
+#: How pictures may be changed while a model is tuned.
+AUGMENTS = ("mirror", "shift", "mix")
+DEVICE_NAMES = ("auto", "cpu", "cuda")
 EFFORT_NAMES = ("fast", "default", "best")
 #: Keys of :data:`onnxprune.calibration.preprocess.PRESETS`, which loads numpy.
 PRESET_NAMES = ("imagenet", "unit", "symmetric", "caffe", "raw")
@@ -41,7 +47,11 @@ class Options:
     ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
     to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
     normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
-    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.
+    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.  ``tune``: how long the result is tuned, None
+    for not at all.  ``augment``: how pictures are changed meanwhile: "auto", "none", or some of "mirror", "shift" and
+    "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
+    ``task``: one of :data:`TASKS`; ``layout``: how a detector's outputs are written, see
+    :mod:`onnxprune.tasks.detect.layout`.  ``pictures``: how many held-out samples the report shows.
 
     Raises:
         OptionError: for a value that an option cannot have.
@@ -65,6 +75,12 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
     effort: str = "default"
+    tune: Allowance | None = None
+    augment: str = "auto"
+    device: str = "auto"
+    task: str = AUTO
+    layout: str = ""
+    pictures: int = 4
 
     def __post_init__(self) -> None:
         # The command line has checked these; a caller in Python would learn of them from a KeyError, or never.
@@ -72,12 +88,17 @@ class Options:
         _one_of("refit", self.refit, REFITS)
         _one_of("rules", self.rules, RULES)
         _one_of("effort", self.effort, EFFORT_NAMES)
+        _one_of("device", self.device, DEVICE_NAMES)
+        _one_of("task", self.task, TASKS)
+        if self.layout and self.task not in (AUTO, "detect", "pose"):
+            raise OptionError(f"layout says how a detector's outputs are written; it does not go with task {self.task!r}")
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),
             ("threads", self.threads, 0),
             ("memory", self.memory, 1),
             ("seed", self.seed, 0),
+            ("pictures", self.pictures, 0),
         ):
             if value is not None and value < least:
                 raise OptionError(f"{name} must be at least {least}, got {value}")

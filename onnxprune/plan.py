@@ -11,15 +11,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxprune.errors import PlanError
-from onnxprune.options import RULES
+from onnxprune.json_file import DIGITS, check, parse_json, read_json
 
 VERSION = 1
+#: No axis of a tensor that is cut has more.
+MOST_POSITIONS = 1 << 24
+_NO_JSON = "not a plan (no JSON: {}); 'onnxprune prune --plan FILE' writes one"
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,17 @@ class Plan:
             PlanError: where it cannot be read, or is malformed.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            document = read_json(path)
         except OSError as error:
             raise PlanError(f"cannot read the plan {path}: {error.strerror}; check its path") from error
         except UnicodeDecodeError as error:
             raise PlanError(
                 f"{path} is no plan, but some binary file; 'onnxprune prune --plan FILE' writes one"
             ) from error
+        except ValueError as error:
+            raise PlanError(f"{path}: {_NO_JSON.format(error)}") from error
         try:
-            return Plan.from_json(text)
+            return _of(document)
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
 
@@ -98,41 +106,57 @@ class Plan:
         """Parse a plan.
 
         Raises:
-            PlanError: naming what is malformed.
+            PlanError: naming what is malformed; whatever the schema refuses is.
         """
         try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"not a plan (no JSON: {error}); 'onnxprune prune --plan FILE' writes one") from error
-        if not isinstance(document, dict) or document.get("onnxprune_plan") != VERSION:
-            raise PlanError(
-                f"not a plan of version {VERSION} (no 'onnxprune_plan': {VERSION}); 'onnxprune prune --plan FILE' writes one"
-            )
-        cuts: list[Cut] = []
+            document = parse_json(text)
+        except ValueError as error:
+            raise PlanError(_NO_JSON.format(error)) from error
+        return _of(document)
+
+
+def _of(document: Any) -> Plan:
+    if not isinstance(document, dict) or document.get("onnxprune_plan") != VERSION:
+        raise PlanError(
+            f"not a plan of version {VERSION} (no 'onnxprune_plan': {VERSION}); 'onnxprune prune --plan FILE' writes one"
+        )
+    try:
+        check(document, _schema())
+    except ValueError as error:
+        raise PlanError(f"the plan does not follow its schema: {error}") from error
+    cuts = tuple(
+        Cut(entry["name"], int(entry["before"]), tuple(int(k) for k in entry["kept"])) for entry in document["groups"]
+    )
+    named: set[str] = set()
+    for cut in cuts:
+        if any(a >= b for a, b in zip(cut.kept, (*cut.kept[1:], cut.before), strict=True)):
+            raise PlanError(f"group '{cut.group}': 'kept' must be ascending indices below {cut.before}, at least one")
+        if cut.group in named:
+            raise PlanError(f"group '{cut.group}' is listed twice; list it once, with all that it keeps")
+        named.add(cut.group)
+    tensors = tuple(_tensor(entry) for entry in document.get("tensors", ()))
+    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"))
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorCut:
+    shape = tuple(int(n) for n in entry["shape"])
+    kept = {}
+    for text, ranges in entry["kept"].items():
+        axis = int(text) if len(text) < 4 else len(shape)
+        if axis >= len(shape):
+            raise PlanError(f"tensor '{entry['name']}' has no axis {text}: its shape is {list(shape)}")
         try:
-            for entry in document["groups"]:
-                cuts.append(Cut(str(entry["name"]), int(entry["before"]), tuple(int(k) for k in entry["kept"])))
-            model = str(document["model"])
-            tensors = tuple(
-                TensorCut(
-                    str(entry["name"]),
-                    tuple(int(n) for n in entry["shape"]),
-                    {int(axis): from_ranges(str(text)) for axis, text in entry["kept"].items()},
-                )
-                for entry in document.get("tensors", ())
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"the plan lacks or misspells a field: {error!r}") from error
-        for cut in cuts:
-            valid = sorted(set(cut.kept)) == list(cut.kept) and cut.kept and 0 <= cut.kept[0] <= cut.kept[-1]
-            if not valid or cut.kept[-1] >= cut.before:
-                raise PlanError(
-                    f"group '{cut.group}': 'kept' must be ascending indices below {cut.before}, at least one"
-                )
-        rules = document.get("rules", "exact")
-        if rules not in RULES:
-            raise PlanError(f"the plan was made by rules called {rules!r}; there are {' and '.join(RULES)}")
-        return Plan(model, tuple(cuts), tensors, rules)
+            kept[axis] = from_ranges(ranges, min(shape[axis], MOST_POSITIONS))
+        except ValueError as error:
+            raise PlanError(f"tensor '{entry['name']}', axis {axis}: {error}") from error
+    return TensorCut(entry["name"], shape, kept)
+
+
+@cache
+def _schema() -> Mapping[str, Any]:
+    text = files("onnxprune").joinpath("plan.schema.json").read_text(encoding="utf-8")
+    found: Mapping[str, Any] = json.loads(text)
+    return found
 
 
 def to_ranges(kept: Sequence[int]) -> str:
@@ -146,12 +170,21 @@ def to_ranges(kept: Sequence[int]) -> str:
     return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in runs)
 
 
-def from_ranges(text: str) -> tuple[int, ...]:
-    """The reverse of :func:`to_ranges`; raises ValueError for anything else."""
+def from_ranges(text: str, size: int) -> tuple[int, ...]:
+    """The reverse of :func:`to_ranges`, for an axis of ``size`` positions.
+
+    Raises:
+        ValueError: where ``text`` is anything else, or positions do not ascend or lie beyond the axis.
+    """
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
+        if max(len(first), len(last)) > DIGITS:
+            raise ValueError(f"a position of {max(len(first), len(last))} digits")
+        begin, end = int(first), int(last or first)
+        if begin > end or end >= size or (found and begin <= found[-1]):
+            raise ValueError(f"'{part}' does not ascend within {size} positions")
+        found.extend(range(begin, end + 1))
     return tuple(found)
 
 

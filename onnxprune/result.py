@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx
 
 from onnxprune.plan import Plan
+from onnxprune.surgeon import to_graph
 from onnxprune.target import Budget
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 #: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
 Seen = Literal["held out", "made up", "alike"]
@@ -44,12 +48,25 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
 
-    ``metric``: "top-1 changed" or "values changed" (shares), "relative L2 error", or the user's own.
+    ``metric``: of the task, such as "AP50 lost"; "values changed", "relative L2 error", or the user's own.
+    ``low``, ``high``: a 95 % interval of the value, None where there is none.
+    ``figures``: what users of the task know it by, such as ("AP50", 0.93).
     """
 
     metric: str
     value: float
     samples: int
+    low: float | None = None
+    high: float | None = None
+    figures: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out sample with what both models say of it.  ``image``: a JPEG, the original's on the left."""
+
+    caption: str
+    image: bytes
 
 
 @dataclass(frozen=True)
@@ -151,11 +168,21 @@ class CurveOfTuning:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A model on the way to the result: "original", "cut", "refitted", "tuned"; its drop on the held-out samples, and
+    its accuracy on labelled ones, 0 … 1, ``None`` without labels."""
+
+    name: str
+    drop: Drop
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
     or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
 
-    ``samples`` were trained on; ``weights``: how many tensors.
+    ``samples`` were trained on; ``weights``: how many tensors; ``stages``: how good the model was on the way.
     """
 
     before: float
@@ -168,6 +195,16 @@ class Tuning:
     weights: int
     device: str
     notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What :func:`onnxprune.tune` returns; ``path``: where the model was written."""
+
+    model: onnx.ModelProto
+    tuning: Tuning
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +213,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    ``pictures``: held-out samples of detectors and segmenters.
     """
 
     model: str
@@ -201,6 +239,9 @@ class Report:
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
     budget: Budget | None = None
+    tuning: Tuning | None = None
+    scores: tuple[tuple[str, Change], ...] = ()
+    pictures: tuple[Shown, ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)
@@ -214,6 +255,16 @@ class Result:
     plan: Plan
     report: Report
     path: Path | None = None
+
+    def graph(self) -> gs.Graph:
+        """The model as an onnx-graphsurgeon graph, to edit on; ``model`` stays as it is.
+
+        Cost: one copy of the model.
+
+        Raises:
+            ModelError: where onnx-graphsurgeon cannot import the model.
+        """
+        return to_graph(self.model)
 
     def __repr__(self) -> str:
         return summary(self)
@@ -283,6 +334,7 @@ class Comparison:
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
     seen: Seen = "held out"
+    scores: tuple[tuple[str, Change], ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)

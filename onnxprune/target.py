@@ -43,6 +43,5 @@ class Budget:
         return f"--{flag} {int(self.value) if exact_bytes else format(self.value, 'g')}"
 
 
-#: The budget where the user does not give one, and in its place where the drop is the relative error of outputs: those
-#: of detectors and segmenters move by more than 0.01 before what is read off them does.
-USUAL, USUAL_ERROR = Budget("max_drop", 0.01), Budget("max_drop", 0.05)
+#: The budget where the user does not give one; a task may allow more.
+USUAL = Budget("max_drop", 0.01)

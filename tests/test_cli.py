@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import BinaryIO
 
 import made_up
 import onnx
@@ -22,6 +23,7 @@ from onnxprune.cli import main
 from onnxprune.cli.entry import COMMANDS, HELP
 from onnxprune.errors import BudgetError, OnnxPruneError, VerificationError
 from onnxprune.options import Options
+from onnxprune.paths import create
 from onnxprune.report import wording
 from onnxprune.target import Budget
 
@@ -434,13 +436,12 @@ def test_a_full_disk_is_no_riddle(engine: Engine, capsys: pytest.CaptureFixture[
 def test_a_report_that_cannot_be_written_loses_nothing_else(
     engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, text: str, encoding: str) -> None:
-        if "r.html" in self.name:
+    def full(part: Path, target: Path) -> BinaryIO:
+        if target.name == "r.html":
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(self, text, encoding=encoding)
+        return create(part, target)
 
-    original = Path.write_text
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("onnxprune.cli.files.create", full)
     assert main(["net.onnx", "--report", "r.html", "--plan", "p.json"]) == 2
     out, err = capsys.readouterr()
     assert wording.verdict(made_up.report()) in " ".join(out.split())

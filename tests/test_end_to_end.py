@@ -459,9 +459,11 @@ def test_interrupted_runs_leave_nothing(tmp_path: Path, stage: str) -> None:
     scratch.mkdir()
     (work / "net.onnx").write_bytes(DEMO.read_bytes())
     # So little memory that activations go to files, which must go, too.
-    line = f"net.onnx --data {CALIB} --preprocess unit --macs 0.5 --memory 1kB --plan plan.json --report report.html -v"
+    program = "import sys; from onnxprune.pipeline import setup; setup.DEFAULT_MEMORY = 1000; "
+    program += "from onnxprune.cli import main; sys.exit(main())"
+    line = f"net.onnx --data {CALIB} --preprocess unit --macs 0.5 --plan plan.json --report report.html -v"
     running = subprocess.Popen(
-        [sys.executable, "-m", "onnxprune", *line.split()],
+        [sys.executable, "-c", program, *line.split()],
         cwd=work,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -134,10 +134,10 @@ def test_refuses_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 
 def test_refuses_a_file_it_may_not_read(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(self: Path) -> bytes:
+    def denied(path: Path, most: int) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr("onnxprune.graph.file.read_ordinary", denied)
     assert "permission denied" in refusal(plain)
 
 

@@ -57,3 +57,24 @@ def test_other_runtimes_answer_alike(small: Path, tmp_path: Path, runtime: str) 
     network = recipe.network(small) if runtime == "openvino" else recipe.network(*recipe.convert(small, tmp_path))
     batch = data.pictures("test")[0][:16]
     np.testing.assert_allclose(network(batch), data.onnxruntime_network(small)(batch), atol=1e-4)
+
+
+def test_a_plugin_node_is_put_behind_a_pruned_graph(recipes: None, tmp_path: Path) -> None:
+    recipe, data = __import__("plugin"), __import__("data")
+    target = tmp_path / "plugin.onnx"
+    result = recipe.build(target, samples=64)
+    assert result.report.macs.ratio <= 0.6
+    written = onnx.load(target)
+    assert [(node.op_type, node.domain) for node in written.graph.node][-1] == ("BestClasses", "acme.plugins")
+    assert {entry.domain for entry in written.opset_import} == {"", "acme.plugins"}
+    assert [output.name for output in written.graph.output] == ["classes", "confidences"]
+    # Without the plugin, which no runtime here knows, it computes what the result does.
+    scores = written.graph.node.pop().input[0]
+    del written.graph.output[:]
+    written.graph.output.extend(result.model.graph.output)
+    assert [output.name for output in written.graph.output] == [scores]
+    onnx.save(written, tmp_path / "without.onnx")
+    onnx.save(result.model, tmp_path / "result.onnx")
+    batch = data.pictures("test")[0][:16]
+    answers = [data.onnxruntime_network(tmp_path / f"{name}.onnx")(batch) for name in ("without", "result")]
+    np.testing.assert_array_equal(*answers)

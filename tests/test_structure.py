@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors guide shown paths progress options target plan result metrics effort",
+    "errors guide shown surgeon paths json_file memory progress options allowance target plan result metrics effort",
     "graph",
     "engine",
     "coupling",
@@ -20,7 +22,7 @@ ROOMS = (
     "calibration",
     "selection budget latency tasks",
     "verify",
-    "refit tune",
+    "refit tuning",
     "pipeline",
     "report",
     "api",
@@ -82,3 +84,76 @@ def test_no_circles() -> None:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"modules that need each other: {' -> '.join(error.args[1])}")
+
+
+#: Calls that give a new model, or a copy of one.
+NEW = frozenset(
+    {"ModelProto", "ModelProto.FromString", "make_model", "map_tensors", "copied", "Editor", "deepcopy"}
+    | {"inline_local_functions", "infer_shapes", "import_onnx", "export_onnx"}
+)
+#: Who makes a model, and what for.  Surgery makes the pruned one; the others read, rewrite what reading or coupling
+#: cannot follow, or make models to run, which nobody gets to see.
+MAKERS = {
+    "surgery.cut": {"Editor"},
+    "surgery.sweep": {"copied"},
+    "surgery.constants": {"Editor"},
+    # The editor, and the one copy that all edits work on.
+    "graph.edit": {"map_tensors"},
+    "graph.tensors": {"map_tensors"},
+    # Files and graphs of others become models, and models files.
+    "surgeon": {"ModelProto.FromString", "import_onnx", "export_onnx"},
+    "graph.file": {"ModelProto.FromString"},
+    "graph.external": {"ModelProto.FromString"},
+    "graph.save": {"map_tensors"},
+    # What reading puts right.
+    "graph.repair": {"copied", "inline_local_functions"},
+    "graph.domain": {"copied"},
+    "graph.sequences": {"copied"},
+    "graph.inferred": {"copied", "infer_shapes"},
+    # What coupling writes out first, because channels cannot leave it as it is.
+    "graph.shuffle": {"copied"},
+    "coupling.unshared": {"copied"},
+    # Models and parts of models to run once.
+    "graph.load": {"make_model"},
+    "engine.session": {"copied", "map_tensors"},
+    "engine.segment": {"make_model"},
+    "refit.free": {"make_model"},
+    "latency.synthetic": {"make_model"},
+    # What becomes a program of another framework.
+    "tuning.program": {"inline_local_functions"},
+}
+
+
+def called(path: Path) -> set[str]:
+    """Functions and classes that a module calls, by their last names; of FromString, the class before it, too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            parts = ast.unparse(node.func).split(".")
+            names.add(".".join(parts[-2:]) if parts[-1] == "FromString" else parts[-1])
+    return names
+
+
+def test_only_surgery_and_what_is_listed_makes_a_model() -> None:
+    found = {name_of(path).removeprefix("onnxprune."): called(path) & NEW for path in MODULES}
+    assert {name: calls for name, calls in found.items() if calls} == MAKERS
+
+
+def test_onnx_graphsurgeon_is_met_at_the_border_only() -> None:
+    met = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "onnx_graphsurgeon" for name in names):
+                met.add(name_of(path))
+    # The result's import is for its annotation only.
+    assert met == {"onnxprune.surgeon", "onnxprune.result"}
+
+
+@pytest.mark.parametrize("first", ["onnxprune.api", "onnxprune.cli"])
+def test_onnx_graphsurgeon_is_loaded_by_its_users_only(first: str) -> None:
+    code = f"import {first}, sys; sys.exit('onnx_graphsurgeon' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

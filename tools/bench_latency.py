@@ -126,7 +126,7 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
         if timed not in known:
             known[timed] = price(work, asked, rankings, grams, Silent())
         try:
-            found = find(work, known[timed], evaluator_for(work, None), asked, Silent())
+            found = find(work, known[timed], evaluator_for(work, asked), asked, Silent())
         except OnnxPruneError as error:
             print(f"{path.stem} {budget.describe()}: {error}", file=sys.stderr)
             continue

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from onnxprune.calibration.dataset import (
 from onnxprune.calibration.preprocess import Encoder, Preprocess
 from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
+from onnxprune.memory import room
+from onnxprune.paths import open_ordinary
 
 LABELS = "labels"
 _MAGIC = b"\x93NUMPY"
@@ -146,24 +149,34 @@ def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], spec: 
 def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     """All arrays of an .npz: memory-mapped where stored uncompressed, read where compressed.
 
-    Raises DataError for a damaged file or one with pickled objects.
+    Raises DataError for a damaged file, one with pickled objects, or one that unpacks to more than there is room for.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        with np.load(path, allow_pickle=False) as loaded:
+        with open_ordinary(path) as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            unpacked = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
+            # The samples are taken from it in pieces of their own.
+            if unpacked > room() // 2:
+                raise DataError(
+                    f"{path} unpacks to {unpacked:,} bytes, more than half of the {room():,} that there is room for; "
+                    "write it with numpy.savez, uncompressed: it is then read where it lies"
+                )
             return {
-                name: _mapped(path, info) if info.compress_type == zipfile.ZIP_STORED else np.asarray(loaded[name])
-                for name, info in members.items()
+                info.filename.removesuffix(".npy"): _mapped(path, info)
+                if info.compress_type == zipfile.ZIP_STORED
+                else _unpacked(archive, info)
+                for info in members
             }
+    except DataError:
+        raise
     except Exception as error:
-        raise DataError(f"cannot read {path}: {error}; write it again with numpy.savez") from error
+        raise DataError(f"cannot read {path}: {_reason(error)}; write it again with numpy.savez") from error
 
 
 def read_npy(path: Path) -> NDArray[np.generic]:
     """The array of an .npy, memory-mapped. Raises DataError for damaged files and pickled objects."""
     try:
-        with open(path, "rb") as file:
+        with open_ordinary(path) as file:
             magic = file.read(len(_MAGIC))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from error
@@ -172,32 +185,50 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     try:
         array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
-        what = "it holds Python objects" if "object" in str(error) else str(error)
+        what = "it holds Python objects" if "object" in str(error) else _reason(error)
         raise DataError(f"cannot read {path}: {what}; write plain numbers with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"cannot read {path}: it is no .npy file; rename it to what it is")
     return array
 
 
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def _mapped(path: Path, info: zipfile.ZipInfo) -> NDArray[np.generic]:
-    with open(path, "rb") as file:
+    with open_ordinary(path) as file:
         file.seek(info.header_offset + 26)
         # The local header repeats the name and has an extra field of its own length.
         skip = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
         file.seek(info.header_offset + 30 + skip)
-        shape, fortran, dtype = _npy_header(file)
-        if dtype.hasobject:
-            raise ValueError(f"'{info.filename}' holds pickled objects")
+        shape, fortran, dtype = _npy_header(file, info)
         start = file.tell()
     if 0 in shape:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
 
 
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
+    with archive.open(info) as file:
+        shape, fortran, dtype = _npy_header(file, info)
+        needed = math.prod(shape) * dtype.itemsize
+        if needed > info.file_size:
+            raise ValueError(f"'{info.filename}' ends before its {needed:,} bytes of numbers do")
+        data = file.read(needed)
+    if len(data) != needed:
+        raise ValueError(f"'{info.filename}' ends early")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(file: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"'{info.filename}' holds pickled objects")
+    if not dtype.itemsize or any(size < 0 for size in shape):
+        raise ValueError(f"'{info.filename}' holds no numbers")
     return shape, fortran, dtype
 
 

@@ -35,7 +35,9 @@ def as_array(value: object, where: str) -> NDArray[np.generic]:
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except Exception as error:
         raise DataError(f"{where}: a {type(value).__name__} is no array ({error}); give arrays") from error
-    if array.dtype.hasobject or array.dtype.kind in "mMc":
+    # Those of ml_dtypes say that they are void, too.
+    void = issubclass(array.dtype.type, np.void)
+    if array.dtype.hasobject or array.dtype.kind in "mMc" or void:
         raise DataError(f"{where}: arrays of {array.dtype} cannot be fed; give numbers, all samples of one shape")
     return array
 

@@ -26,9 +26,10 @@ from onnxprune.calibration.dataset import (
     uniform_batch,
 )
 from onnxprune.calibration.functions import describe
-from onnxprune.calibration.images import ImageSource
+from onnxprune.calibration.images import ImageSource, loaded
 from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
+from onnxprune.paths import open_ordinary
 
 IMAGE_COLUMNS = ("image", "img", "pixel_values")
 LABEL_COLUMNS = (LABELS, "label", "fine_label")
@@ -140,10 +141,10 @@ def _picture(value: Any) -> Image.Image:
         return value
     if isinstance(value, Mapping) and value.get("bytes") is not None:
         return Image.open(io.BytesIO(value["bytes"]))
-    if isinstance(value, Mapping) and value.get("path"):
-        return Image.open(value["path"])
-    if isinstance(value, str):
-        return Image.open(value)
+    path = value.get("path") if isinstance(value, Mapping) else value
+    if isinstance(path, str) and path:
+        with open_ordinary(path) as file, Image.open(file) as image:
+            return loaded(image)
     return Image.fromarray(np.asarray(value, dtype=np.uint8))
 
 

@@ -11,6 +11,8 @@ from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.json_file import MOST
+from onnxprune.paths import read_ordinary
 
 HEAD = """\
 onnxprune apply MODEL.onnx PLAN.json [options]            replay a plan, exactly
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace, line: str) -> int:
         from onnxprune.api import apply_file
 
         report = apply_file(side.model, source, side.output, options, progress)
-    finish(report, source.read_text(encoding="utf-8"), side, arguments, line, tuple(told.notes))
+    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, line, tuple(told.notes))
     return 0
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-_OVERRIDES = ("mean", "std", "resize", "crop", "bgr")
+_OVERRIDES = ("mean", "std", "resize", "crop", "bgr", "fit")
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
@@ -56,7 +56,7 @@ def check_drop(value: float) -> None:
 
 def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
     name = given.get("preset")
-    overrides = [f"--{key}" for key in _OVERRIDES if given.get(key)]
+    overrides = [f"--{given[key] if key == 'fit' else key}" for key in _OVERRIDES if given.get(key)]
     if name is None:
         if overrides:
             raise UsageError(
@@ -72,6 +72,7 @@ def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
         resize=_cast_int(given.get("resize")),
         crop=_cast_pair(given.get("crop")),
         bgr=True if given.get("bgr") else None,
+        fit=str(given.get("fit") or "crop"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -10,13 +11,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
+from onnxprune.cli import apply, compare, completion, help, inspect, prune, tune, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
+from onnxprune.memory import bounded
 from onnxprune.shown import one_line
 
 HELP = """\
@@ -28,6 +30,7 @@ commands
   why MODEL NAME       what ties or locks one tensor or node
   compare A B          two models side by side: size, speed, outputs, accuracy
   apply MODEL PLAN     replay a plan, exactly
+  tune MODEL           get accuracy back by training on the original's answers
   completion SHELL     completions for bash, zsh or fish
   help [TOPIC]         the guides, in the terminal
 
@@ -46,8 +49,9 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 2 bad usage or input, or a budget that cannot be met
 """
 
-_MODULES = (prune, inspect, why, compare, apply, completion)
+_MODULES = (prune, inspect, why, compare, apply, tune, completion)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
+CPU = "CPUExecutionProvider"
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 
 
@@ -138,7 +142,15 @@ def _dispatch(given: Sequence[str]) -> int:
     name = rest.pop(0) if rest[0] in COMMANDS else _implied(rest[0])
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
-    return command.run(arguments, shlex.join(["onnxprune", *given]))
+    with _bounded(arguments):
+        return command.run(arguments, shlex.join(["onnxprune", *given]))
+
+
+def _bounded(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    providers = getattr(arguments, "providers", None) or (CPU,)
+    memory = getattr(arguments, "memory", None)
+    # Drivers of other processors reserve far more than they take.
+    return bounded(memory) if memory is not None or providers == (CPU,) else nullcontext()
 
 
 def _implied(first: str) -> str:

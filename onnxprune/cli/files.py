@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from onnxprune.errors import OutputError
-from onnxprune.paths import same_file
+from onnxprune.paths import create, same_file
 
 
 def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None:
@@ -64,7 +64,8 @@ def write_text(path: Path, text: str) -> None:
     # Systems bound names in bytes, and a character may take four.
     part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        with create(part, path) as file:
+            file.write(text.encode("utf-8"))
         os.replace(part, path)
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place"

@@ -96,7 +96,10 @@ class Parser:
                 continue
             flag, text = self._known(token)
             if self._flags[flag].takes_value:
-                if text is None:
+                pattern = self._flags[flag].may_follow
+                if text is None and pattern:
+                    text = rest.pop(0) if rest and re.fullmatch(pattern, rest[0]) else None
+                elif text is None:
                     if not rest or _is_option(rest[0]):
                         raise UsageError(f"{flag} needs a value; '{self.command} --help' shows examples")
                     text = rest.pop(0)

@@ -9,12 +9,15 @@ import onnx
 from onnxprune.coupling.groups import Coupling, analyse
 from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
 from onnxprune.engine.probe import measure, plausible_feeds
-from onnxprune.errors import ModelError
+from onnxprune.errors import EndlessError, ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
 from onnxprune.graph.walk import Measured
+
+#: Positions of one axis at most; a minute of sound at 192 kHz has 11.5 million.
+POSITIONS = 1 << 24
 
 
 def couple(
@@ -47,6 +50,7 @@ def couple(
 def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
     """Facts at ``first``, with what inference leaves open measured in one run at each of the two shapes."""
     facts = evaluate(graph, first, alternative)
+    _check_sizes(facts)
     unknown = [
         out
         for node in graph.nodes
@@ -59,9 +63,21 @@ def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
     return evaluate(graph, first, alternative, _measured(graph, first, unknown), _measured(graph, alternative, unknown))
 
 
+def _check_sizes(facts: Facts) -> None:
+    """Raise ModelError for a value that no machine holds: what follows keeps a number for every position of an axis."""
+    for value, shape in facts.shapes.items():
+        if max(shape, default=0) > POSITIONS:
+            raise ModelError(
+                f"tensor '{value}' has {max(shape):,} positions along one axis, more than {POSITIONS:,}: its size is "
+                "computed in the graph, or follows from an input's; state smaller inputs with --shape, or export anew"
+            )
+
+
 def _measured(graph: Graph, shapes: Shapes, names: list[str]) -> Measured:
     try:
         return measure(graph.model, plausible_feeds(graph, shapes), names)
+    except EndlessError:
+        raise
     except ModelError:
         # Made-up inputs need not suit the model; then these values stay unknown and lock, with that as reason.
         return {}

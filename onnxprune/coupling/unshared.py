@@ -18,6 +18,7 @@ from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.names import unused, value_names
+from onnxprune.graph.tensors import copied
 from onnxprune.graph.view import Graph, Node
 
 Use = tuple[int, int]
@@ -68,8 +69,7 @@ def with_own_sizes(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
 def _copied(graph: Graph, copies: Sequence[_Copy]) -> onnx.ModelProto | None:
     if not copies:
         return None
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
+    model = copied(graph.model)
     values = _Names(value_names(graph))
     names = _Names({node.proto.name for node in graph.nodes})
     types = {value.name: value for value in model.graph.value_info}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import onnx
@@ -15,8 +16,8 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.engine.release import release_memory
-from onnxprune.errors import ModelError
-from onnxprune.graph.tensors import map_tensors, model_bytes
+from onnxprune.errors import EndlessError, ModelError
+from onnxprune.graph.tensors import bodies_of, copied, map_tensors, model_bytes
 
 Array = np.ndarray
 #: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
@@ -27,6 +28,10 @@ HEAVY = 1 << 26
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
+#: Seconds that one sample may take in a model with a Loop, the only operator that may never end, and the variable of
+#: the environment that states another number.
+LOOP_SECONDS, SECONDS_SETTING = 6.0, "ONNXPRUNE_LOOP_SECONDS"
+_LOOPING: WeakSet[ort.InferenceSession] = WeakSet()
 #: Arrays that onnxruntime reads where they lie, while their session lives.
 _HELD: WeakKeyDictionary[ort.InferenceSession, Sequence[ort.OrtValue]] = WeakKeyDictionary()
 
@@ -92,6 +97,8 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
         session._model_bytes = None
         if arrays:
             _HELD[session] = arrays
+        if not isinstance(model, bytes) and _loops((model.graph.node, *(f.node for f in model.functions))):
+            _LOOPING.add(session)
         return session
     except Exception as error:
         raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
@@ -127,8 +134,7 @@ def _seeded(model: onnx.ModelProto) -> onnx.ModelProto:
     the same, so that what is measured between them is not chance."""
     if not any(True for _ in _drawing(model.graph)):
         return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     for node in _drawing(copy.graph):
         if not any(attribute.name == "seed" for attribute in node.attribute):
             # Small enough for the attribute's type, float.
@@ -152,16 +158,56 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
     Raises:
         ModelError: in one line, where the run fails.
     """
+    names = None if outputs is None else list(outputs)
     try:
-        return [np.asarray(r) for r in session.run(None if outputs is None else list(outputs), dict(feeds))]
+        if session in _LOOPING:
+            return _run_bounded(session, feeds, names)
+        return [np.asarray(r) for r in session.run(names, dict(feeds))]
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"onnxruntime cannot run the model on this data: {_first_line(error)}") from error
 
 
+def _run_bounded(session: ort.InferenceSession, feeds: Mapping[str, Array], names: list[str] | None) -> list[Array]:
+    """Run a model that may never end, for so many seconds per sample at most."""
+    stated = os.environ.get(SECONDS_SETTING, "")
+    seconds = float(stated) if stated.replace(".", "", 1).isdigit() else LOOP_SECONDS
+    allowed = seconds * max((len(array) for array in feeds.values() if array.ndim > 1), default=1)
+    options = ort.RunOptions()
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        options.terminate = True
+
+    timer = threading.Timer(allowed, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        return [np.asarray(r) for r in session.run(names, dict(feeds), options)]
+    except Exception as error:
+        if not late.is_set():
+            raise
+        raise EndlessError(
+            f"the model did not end one run within {allowed:g} s: its Loop may have no end; if it needs longer, set "
+            f"{SECONDS_SETTING} to the seconds that one sample may take"
+        ) from error
+    finally:
+        timer.cancel()
+
+
+def _loops(graphs: Iterable[Iterable[onnx.NodeProto]]) -> bool:
+    return any(
+        node.op_type == "Loop" or _loops(body.node for a in node.attribute for body in bodies_of(a))
+        for nodes in graphs
+        for node in nodes
+    )
+
+
 def with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """A copy whose only outputs are ``values`` (types are left to onnxruntime)."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    found = copied(model)
     del found.graph.output[:]
     for value in values:
         found.graph.output.add().name = value

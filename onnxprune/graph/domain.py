@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from onnxprune.graph.tensors import bodies_of, map_tensors
+from onnxprune.graph.tensors import bodies_of, copied
 
 LONG, SHORT = "ai.onnx", ""
 
@@ -20,7 +20,7 @@ def with_short_domain(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
     imports = [model.opset_import, *(function.opset_import for function in model.functions)]
     if all(entry.domain != LONG for entries in imports for entry in entries) and not any(map(_says_long, graphs)):
         return model, False
-    found = map_tensors(model, lambda tensor: tensor)
+    found = copied(model)
     for owner in (found, *found.functions):
         versions = {entry.domain: entry.version for entry in owner.opset_import}
         newest = max(versions.pop(LONG, 0), versions.pop(SHORT, 0))

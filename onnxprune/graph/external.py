@@ -11,7 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.file import LARGEST
 from onnxprune.graph.tensors import all_tensors, stored_bytes
+from onnxprune.paths import open_ordinary, read_ordinary, same_file
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -31,6 +33,11 @@ def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
             if tensor.data_location != EXTERNAL:
                 continue
             entries = {entry.key: entry.value for entry in tensor.external_data}
+            if len(entries) < len(tensor.external_data):
+                # Readers differ in which of the two they take.
+                raise ModelError(
+                    f"{path}: tensor '{tensor.name}' says twice where its external data lie; export the model again"
+                )
             location = entries.get("location", "")
             if location not in files:
                 files[location] = stack.enter_context(_open_data(path, location, tensor.name))
@@ -48,35 +55,61 @@ def data_files(path: Path) -> list[Path]:
     Cost: one reading of the model's own file.
     """
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        model = onnx.ModelProto.FromString(read_ordinary(path, LARGEST))
+        names = [e.value for t in all_tensors(model) for e in t.external_data if e.key == "location"]
     except (OSError, ValueError, DecodeError):
         return []
-    found: dict[str, None] = {}
-    for tensor in all_tensors(model):
-        found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
-    return [path.parent / name for name in found]
+    return [path.parent / name for name in dict.fromkeys(names) if "\0" not in name]
 
 
 def _open_data(path: Path, location: str, name: str) -> IO[bytes]:
+    """Open the file that a tensor of the model in ``path`` names; see ``guide/security.md`` for what is refused."""
     parts = PurePosixPath(location).parts
     outside = os.path.isabs(location) or PureWindowsPath(location).is_absolute() or ".." in parts
-    if not location or outside:
+    if not location or outside or "\0" in location:
         raise ModelError(
             f"{path}: tensor '{name}' names '{location}' as its external data file, "
             "which is not inside the model's folder; export the model again with its data beside it"
         )
-    file = path.parent / location
+    # Links are followed here, once; what is opened afterwards must be none.
+    real = Path(os.path.realpath(path.parent / location))
+    where = f"{path}: external data file '{path.parent / location}' of tensor '{name}'"
+    # The folder of a model in a hub's cache holds links, to the model and to its data, into another.
+    homes = {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
+    if not any(real.is_relative_to(home) for home in homes):
+        raise ModelError(f"{where} is a link to {real}, outside the model's folder; copy the data beside the model")
+    if same_file(real, path):
+        raise ModelError(f"{where} is the model itself; export the model again with its data beside it")
     try:
-        return open(file, "rb")
+        file = open_ordinary(real, follow=False)
     except FileNotFoundError:
-        raise ModelError(
-            f"{path}: external data file '{file}' of tensor '{name}' is missing; put it beside the model"
-        ) from None
+        raise ModelError(f"{where} is missing; put it beside the model") from None
     except OSError as error:
-        raise ModelError(
-            f"{path}: external data file '{file}' of tensor '{name}' cannot be read ({error.strerror}); "
-            "make it a readable file"
-        ) from None
+        raise ModelError(f"{where} cannot be read ({error.strerror}); make it a readable file") from None
+    fault = _swapped(file, real) or _known_elsewhere(file, real)
+    if fault:
+        file.close()
+        raise ModelError(f"{where} {fault}")
+    return file
+
+
+def _swapped(file: IO[bytes], real: Path) -> str:
+    """A folder on the way may have become a link between the check and the opening."""
+    try:
+        same = os.path.realpath(real) == str(real) and os.path.samestat(os.fstat(file.fileno()), os.stat(real))
+    except OSError:
+        same = False
+    return "" if same else "was exchanged while it was read; try again when nobody changes it"
+
+
+def _known_elsewhere(file: IO[bytes], real: Path) -> str:
+    """A hard link makes any file of the disk look as if it lay here: all names of the file must be in its folder."""
+    found = os.fstat(file.fileno())
+    if found.st_nlink < 2:
+        return ""
+    with os.scandir(real.parent) as entries:
+        here = sum(entry.inode() == found.st_ino and not entry.is_symlink() for entry in entries)
+    return "" if here >= found.st_nlink else "is a hard link to a file outside the folder; put a copy in its place"
 
 
 def _read_data(file: IO[bytes], size: int, entries: dict[str, str], tensor: onnx.TensorProto, path: Path) -> bytes:

@@ -9,6 +9,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.paths import read_ordinary
+
+#: Protobuf holds no message of 2 GiB; larger models keep their weights in files of their own.
+LARGEST = (1 << 31) - 1
 
 
 def read(path: Path) -> bytes:
@@ -20,7 +24,7 @@ def read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder; give the .onnx file inside it")
-        data = path.read_bytes()
+        data = read_ordinary(path, LARGEST)
     except FileNotFoundError:
         if path.parts[0] in ("http:", "https:"):
             raise ModelError(f"{path} is an address, not a file; download the model first") from None

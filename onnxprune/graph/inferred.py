@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.graph.infer import declared_shape
-from onnxprune.graph.tensors import map_tensors, outlined
+from onnxprune.graph.tensors import copied, outlined
 
 
 def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, str | None]:
@@ -29,7 +29,7 @@ def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, 
     outline.graph.value_info.extend(value for value in stated if value.name not in wrong)
     if objection(outline) is not None:
         wrong = {value.name for value in stated}
-    right = map_tensors(model, lambda tensor: tensor)
+    right = copied(model)
     for place in reversed([k for k, value in enumerate(right.graph.value_info) if value.name in wrong]):
         del right.graph.value_info[place]
     return right, len(wrong), None

@@ -9,11 +9,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bounds import check_bounds
 from onnxprune.graph.external import EXTERNAL, load_external
 from onnxprune.graph.file import parse, read
 from onnxprune.graph.inferred import without_wrong_shapes
 from onnxprune.graph.repair import repaired
-from onnxprune.graph.tensors import all_tensors, model_bytes, outlined, stored_bytes
+from onnxprune.graph.tensors import all_tensors, model_bytes, outlined
+from onnxprune.surgeon import Model, from_graph
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class LoadedModel:
     """A model in memory and where it came from.
 
     proto: the whole model, no tensor refers to a file; treat as read-only.
-    path: the file it was read from; None for a model that was given as a ModelProto.
+    path: the file it was read from; None for a model that was given in memory.
     external: whether the file kept tensors in external data files.
     file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
     complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts, full check included.
@@ -37,16 +39,18 @@ class LoadedModel:
     repairs: tuple[str, ...] = ()
 
 
-def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
+def load(source: Model) -> LoadedModel:
     """Read and check a model.
 
-    A given ModelProto is never changed, and copied only to repair it.  Models of more than 2 GB are
-    fine with external data.  Cost: one pass over the files; memory: the model plus its largest tensor.
+    A given ModelProto is never changed, and copied only to repair it; a ``gs.Graph`` is exported first.  Models of
+    more than 2 GB are fine with external data.  Cost: one pass over the files; memory: the model plus its largest
+    tensor.
 
     Raises:
         ModelError: naming file and remedy, for whatever is not a complete ONNX model that the installed onnx and
             onnxruntime know.
     """
+    source = from_graph(source)
     if isinstance(source, onnx.ModelProto):
         proto, path, external, file_bytes = source, None, False, model_bytes(source)
         where = "the given model"
@@ -64,12 +68,14 @@ def load(source: str | Path | onnx.ModelProto) -> LoadedModel:
         file_bytes = len(data)
         del data
         _check_content(proto, where)
+        check_bounds(proto, where)
         data_bytes = load_external(proto, path)
         external = data_bytes is not None
         file_bytes += data_bytes or 0
     _check_content(proto, where)
+    if path is None:
+        check_bounds(proto, where)
     _check_versions(proto, where)
-    _check_sizes(proto, where)
     complaints = _complaints(proto, path, external, where)
     proto, repairs = repaired(proto, file_bytes)
     proto, wrong, objection = without_wrong_shapes(proto)
@@ -118,18 +124,6 @@ def _probe(ir_version: int, opset: int) -> bytes:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     model.ir_version = max(ir_version, 3)
     return bytes(model.SerializeToString())
-
-
-def _check_sizes(proto: onnx.ModelProto, where: str) -> None:
-    for tensor in all_tensors(proto):
-        if not tensor.HasField("raw_data"):
-            continue
-        expected = stored_bytes(tensor)
-        if expected is not None and len(tensor.raw_data) != expected:
-            raise ModelError(
-                f"{where}: tensor '{tensor.name}' has {len(tensor.raw_data):,} bytes of data where its shape "
-                f"{list(tensor.dims)} needs {expected:,}; export the model again"
-            )
 
 
 def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from onnx import inliner
 
 from onnxprune.graph.domain import with_short_domain
 from onnxprune.graph.sequences import without_sequences
-from onnxprune.graph.tensors import bodies_of
+from onnxprune.graph.tensors import bodies_of, copied
 
 #: Beyond this size a model cannot pass through onnx's own inliner, which serializes it.
 _INLINER_LIMIT = (1 << 31) - (1 << 20)
@@ -49,8 +49,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _with_unique_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    found = copied(model)
     for late, taken in list(_repeats(found.graph)):
         for node in late:
             count = 2

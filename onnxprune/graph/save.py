@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from onnxprune.errors import OutputError
 from onnxprune.graph.external import data_files
 from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
-from onnxprune.paths import same_file
+from onnxprune.paths import create, same_file
 
 # Protobuf refuses messages of 2 GiB; the margin leaves room for a reader that adds to the model.
 _ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
@@ -44,7 +44,7 @@ def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
             return _write_pair(model, path, data_path)
         part = _part(path)
         try:
-            written = _write(part, lambda file: file.write(_serialized(model, path)))
+            written = _write(part, path, lambda file: file.write(_serialized(model, path)))
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -74,7 +74,7 @@ def check_writable(path: Path, forbid: Path | None) -> None:
     part = _part(path)
     with _as_output_error(path):
         try:
-            _write(part, lambda file: 0)
+            _write(part, path, lambda file: 0)
             # Only the system knows whether it takes this name.
             with suppress(FileNotFoundError):
                 os.lstat(path)
@@ -99,8 +99,8 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}.part")
 
 
-def _write(part: Path, fill: Callable[[IO[bytes]], int]) -> int:
-    with open(part, "xb") as file:
+def _write(part: Path, target: Path, fill: Callable[[IO[bytes]], int]) -> int:
+    with create(part, target) as file:
         written = fill(file)
         file.flush()
         os.fsync(file.fileno())
@@ -121,8 +121,8 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
     staged = False
     try:
         slim: list[onnx.ModelProto] = []
-        written = _write(data_part, lambda file: _write_data(model, file, data_path.name, slim))
-        written += _write(part, lambda file: file.write(_serialized(slim[0], path)))
+        written = _write(data_part, data_path, lambda file: _write_data(model, file, data_path.name, slim))
+        written += _write(part, path, lambda file: file.write(_serialized(slim[0], path)))
         staged = True
         # An older model of this name still needs its data until the new one is in place.
         if data_path.exists():

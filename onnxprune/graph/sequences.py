@@ -13,7 +13,8 @@ import onnx
 from onnx import helper as oh
 from onnx import numpy_helper
 
-from onnxprune.graph.tensors import bodies_of
+from onnxprune.graph.edit import forget_notes
+from onnxprune.graph.tensors import bodies_of, copied
 
 Array = np.ndarray
 
@@ -25,8 +26,7 @@ def without_sequences(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """
     if not any(_replacements(graph, constants) for graph, constants in _graphs(model.graph, {})):
         return model, 0
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    found = copied(model)
     count = 0
     for graph, constants in list(_graphs(found.graph, {})):
         replaced = _replacements(graph, constants)
@@ -135,8 +135,7 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
         if node.op_type in makers and not node.domain and read.isdisjoint(node.output):
             lost = set(node.output)
             del graph.node[position]
-            for place in reversed([k for k, v in enumerate(graph.value_info) if v.name in lost]):
-                del graph.value_info[place]
+            forget_notes(graph, lost)
 
 
 def _read(graph: onnx.GraphProto) -> Iterator[str]:

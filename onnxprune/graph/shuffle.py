@@ -16,8 +16,10 @@ import onnx
 from onnx import helper as oh
 from onnx import numpy_helper
 
+from onnxprune.graph.edit import forget_notes
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.names import unused, value_names
+from onnxprune.graph.tensors import copied
 from onnxprune.graph.view import Graph, Node
 
 
@@ -90,8 +92,7 @@ def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
     found = list(shuffles(graph, facts))
     if not found:
         return None
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
+    model = copied(graph.model)
     taken = value_names(graph)
     gone: set[int] = set()
     for shuffle in found:
@@ -105,6 +106,5 @@ def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
     for position in sorted(gone, reverse=True):
         del model.graph.node[position]
     lost = {out for shuffle in found for node in shuffle.nodes[:2] for out in node.proto.output}
-    for place in reversed([k for k, v in enumerate(model.graph.value_info) if v.name in lost]):
-        del model.graph.value_info[place]
+    forget_notes(model.graph, lost)
     return model

@@ -48,6 +48,8 @@ WINDOWED = frozenset(
 )
 #: The largest value, in elements, that counts as shape arithmetic and is evaluated as such.
 SMALL = 4096
+#: Elements of all constants together that one walk computes: a model may ask for more than any machine holds.
+BEARABLE = 1 << 26
 
 
 def sizes_of(node: Node, shape: Shape) -> Array:
@@ -92,6 +94,7 @@ class Walk:
         self._partial: dict[str, tuple[int | None, ...]] = {}
         self._types: dict[str, onnx.TypeProto] = {}
         self.sized: set[str] = set()
+        self._computed = 0
         self._members: dict[str, list[Node]] = {}
         self._imports = [oh.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
         for node in graph.nodes:
@@ -241,7 +244,7 @@ class Walk:
         if not present or any(self._known(value) is None for value in present):
             return False
         sized = any(value in self.sized for value in present)
-        if sized and not self._is_small(node):
+        if (sized and not self._is_small(node)) or not self._is_bearable(node):
             return False
         try:
             results = run_node(node.proto, self.graph.opsets, feeds)
@@ -264,10 +267,16 @@ class Walk:
         shapes = [self.shapes.get(o) for o in node.outputs if o is not None]
         return all(s is None or int(np.prod(s, dtype=np.int64)) <= SMALL for s in shapes)
 
+    def _is_bearable(self, node: Node) -> bool:
+        """Whether the results of ``node``, as far as their sizes are known, fit what one walk may compute."""
+        shapes = [self.shapes.get(o) for o in node.outputs if o is not None]
+        return self._computed + sum(math.prod(s) for s in shapes if s is not None) <= BEARABLE
+
     def _learn(self, node: Node, results: Sequence[Array], sized: bool) -> None:
         for value, result in zip(node.outputs, results, strict=False):
             if value is not None:
                 self.values[value] = result
+                self._computed += result.size
                 self._put(value, int(oh.np_dtype_to_tensor_dtype(result.dtype)), result.shape)
                 if sized:
                     self.sized.add(value)

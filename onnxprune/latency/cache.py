@@ -8,9 +8,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from onnxprune.latency.device import TABLE, Json, measure, processor, version
+from onnxprune.errors import BudgetError
+from onnxprune.json_file import read_json
+from onnxprune.latency.device import Json, measure, processor, version
 from onnxprune.latency.signature import Signature
 from onnxprune.latency.synthetic import layers_file
 from onnxprune.latency.table import Table, table_of
@@ -60,19 +63,30 @@ def _path(threads: int) -> Path:
 
 
 def _read(path: Path) -> Json:
+    """What is kept; nothing where the file is damaged in any way: it is measured again, and written anew."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        found = read_json(path)
+        table_of(found)
+    except (OSError, ValueError, BudgetError):
         return {}
-    return found if isinstance(found, dict) and found.get(TABLE) == 1 else {}
+    return dict(found)
 
 
 def _write(path: Path, document: Json) -> None:
     """Whole or not at all; a cache that cannot be written is no cache."""
+    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as part:
-            json.dump(document, part)
-        os.replace(part.name, path)
+        # What another run has measured meanwhile stays.
+        layers = {**_read(path).get("layers", {}), **document["layers"]}
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+            part = Path(file.name)
+            json.dump({**document, "layers": layers}, file)
+        os.replace(part, path)
     except OSError:
         return
+    finally:
+        # Once in its place it has this name no more.
+        if part is not None:
+            with suppress(OSError):
+                part.unlink()

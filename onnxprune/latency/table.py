@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from onnxprune.budget.rounding import Blocks
 from onnxprune.errors import BudgetError
+from onnxprune.json_file import read_json
 from onnxprune.latency.device import TABLE, Json
 
 Array = np.ndarray
@@ -54,7 +54,7 @@ def table_of(document: Json) -> Table:
             per_mac=float(document["per_mac"]),
             layers={str(key): grid_of(points) for key, points in document["layers"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BudgetError(f"the latency table lacks or misspells a field: {error!r}") from error
 
 
@@ -65,10 +65,10 @@ def read_table(path: Path) -> Table:
         BudgetError: where it cannot be read, or is no table.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except OSError as error:
         raise BudgetError(f"cannot read the latency table {path}: {error.strerror}; check its path") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise BudgetError(
             f"{path} is no latency table (no JSON: {error}); tools/measure_latency_table.py makes one"
         ) from error

@@ -24,26 +24,32 @@ from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
 from onnxprune.engine.session import Engine
-from onnxprune.errors import BudgetError, ModelError
+from onnxprune.errors import BudgetError, ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
 LEAST_HELD, MOST_HELD = 8, 128
+#: Samples that a tuning looks at, and is fed, at most: a gain of a point shows in no fewer.
+MOST_JUDGED, MOST_TUNED = 256, 8192
 #: Bytes of activations kept in memory during the refit where the user sets no limit.
 DEFAULT_MEMORY = 3 << 30
+#: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
+COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data; ``rows``: how many rows a refit samples."""
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
+    that is not held out, ``fit`` and more.  ``rows``: how many rows a refit samples."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -53,12 +59,13 @@ class Context:
     engine: Engine
     frozen: frozenset[int]
     notes: tuple[str, ...]
+    spare: Dataset | None = None
     rows: RowRule = FIT
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
     """What pricing and refit compute with, on the samples of ``dataset``."""
-    memory = options.memory or DEFAULT_MEMORY
+    memory = activation_bytes(options)
     return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, context.rows, options.seed)
 
 
@@ -84,6 +91,17 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
     return tuple(found)
 
 
+def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
+    """The inputs as the data must fit them: :func:`specs_of`, with shapes that the user states, and the batch at which
+    the graph runs."""
+    found = input_shapes(view(loaded.proto), options.shapes, None)
+    shapes = options.shapes
+    if data is None and options.preprocess is None:
+        # Made-up data must have sizes at which the operators of the model fit together.
+        shapes = {**found[0], **options.shapes}
+    return _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+
+
 def engine_of(options: Options) -> Engine:
     return Engine(options.providers, options.threads)
 
@@ -91,6 +109,22 @@ def engine_of(options: Options) -> Engine:
 def samples_of(data: object | None, options: Options) -> int | None:
     """How many samples to open at first; None leaves the number to those who make them up."""
     return options.samples if options.samples is not None or data is None else SAMPLES
+
+
+def activation_bytes(options: Options) -> int:
+    """Bytes of activations that may be held in memory now: half of what ``--memory`` leaves, the rest is for running."""
+    if options.memory is None:
+        return min(DEFAULT_MEMORY, room() // 2)
+    return max(0, options.memory - used()) // 2
+
+
+def _check_memory(loaded: LoadedModel, options: Options) -> None:
+    """Raise OptionError now where ``--memory`` cannot do, rather than after minutes of work."""
+    least = used() + COPIES * loaded.file_bytes
+    if options.memory is not None and options.memory < least:
+        raise OptionError(
+            f"--memory {options.memory:,}: the program and copies of this model take {least:,} bytes at least; give more"
+        )
 
 
 def _reopens(data: object) -> bool:
@@ -106,14 +140,9 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
     """
-    graph = view(loaded.proto)
-    _check_computes(loaded, graph, options)
-    found = input_shapes(graph, options.shapes, None)
-    shapes = options.shapes
-    if data is None and options.preprocess is None:
-        # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**found[0], **options.shapes}
-    specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+    _check_memory(loaded, options)
+    _check_computes(loaded, view(loaded.proto), options)
+    specs = specs_for(loaded, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
@@ -124,6 +153,9 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
+    spare = None
+    if options.tune is not None:
+        fit, holdout, spare = _for_tuning(dataset, data, options)
     return Context(
         loaded,
         coupling,
@@ -133,7 +165,17 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         engine_of(options),
         frozen_groups(coupling, options.exclude, options.only),
         (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+        spare,
     )
+
+
+def _for_tuning(dataset: Dataset, data: object | None, options: Options) -> tuple[Dataset, Dataset, Dataset]:
+    """(fit, holdout, spare): more samples are held out, and all others are tuned on, also where the refit needs few."""
+    whole = dataset
+    if options.samples is None and _reopens(data):
+        whole = open_dataset(data, dataset.specs, options.preprocess, MOST_TUNED, options.seed)
+    spare, holdout = split(whole, options.seed, MOST_JUDGED)
+    return spare.take(choose(spare.count, min(dataset.count, spare.count), options.seed)), holdout, spare
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
@@ -177,11 +219,11 @@ def _with_batch(
     return tuple(found)
 
 
-def split(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """(fit, holdout), by a seeded permutation; one sample serves as both where there is only one."""
+def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, Dataset]:
+    """(fit, holdout of at most ``most``), by a seeded permutation; one sample serves as both where there is only one."""
     if dataset.count < 2:
         return dataset, dataset
-    held = min(MOST_HELD, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
+    held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
     order = np.random.default_rng(seed).permutation(dataset.count)
     return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
 

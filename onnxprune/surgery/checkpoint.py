@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
-import onnx
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.errors import PlanError
 from onnxprune.graph.load import load
 from onnxprune.plan import Plan, TensorCut, fingerprint, keep_vector
+from onnxprune.surgeon import Model
 
 #: More names than this are counted, not listed.
 LISTED = 5
@@ -60,9 +60,7 @@ def _named(coupling: Coupling, value: str) -> bool:
     )
 
 
-def torch_plan(
-    plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: str | Path | onnx.ModelProto | None = None
-) -> dict[str, Kind]:
+def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: Model | None = None) -> dict[str, Kind]:
     """``state_dict`` with every tensor that the plan cuts sliced, and the others as they are.
 
     Works on arrays and on torch tensors alike (they are only indexed; torch is not imported): what goes in as a
@@ -109,7 +107,7 @@ def _sliced(tensor: Kind, cut: TensorCut) -> Kind:
     return value  # type: ignore[return-value]
 
 
-def _from_model(plan: Plan, model: str | Path | onnx.ModelProto) -> tuple[TensorCut, ...]:
+def _from_model(plan: Plan, model: Model) -> tuple[TensorCut, ...]:
     loaded = load(model)
     if plan.model != fingerprint(loaded.proto):
         raise PlanError("the plan was made for another model (its nodes or the shapes of its weights differ)")

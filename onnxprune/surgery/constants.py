@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from onnxprune.graph.tensors import copy_but, map_tensors
+from onnxprune.graph.edit import Editor
 from onnxprune.graph.view import view
 
 Array = np.ndarray
@@ -25,27 +24,11 @@ def with_constants(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.
         KeyError: where there is no such constant.
         ValueError: where the shape of a value is not that of the constant.
     """
-    graph = view(model)
-    stored = dict(graph.initializers)
-    for node in graph.nodes:
-        value = node.attribute("value")
-        if node.op == "Constant" and not node.domain and value is not None and node.outputs[0] is not None:
-            stored[node.outputs[0]] = value.t
-    changed = {id(stored[name]): array for name, array in values.items()}
-
-    def change(tensor: onnx.TensorProto) -> onnx.TensorProto:
-        return tensor if id(tensor) not in changed else _with_values(tensor, changed[id(tensor)])
-
-    return map_tensors(model, change)
-
-
-def _with_values(tensor: onnx.TensorProto, array: Array) -> onnx.TensorProto:
-    before = numpy_helper.to_array(tensor)
-    if array.shape != before.shape:
-        raise ValueError(f"constant '{tensor.name}' has shape {before.shape}, got values of shape {array.shape}")
-    after = np.ascontiguousarray(array.astype(before.dtype))
-    if after.tobytes() == before.tobytes():
-        return tensor
-    made = copy_but(tensor, {"raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data"})
-    made.raw_data = numpy_helper.from_array(after, tensor.name).raw_data
-    return made
+    editor = Editor(view(model))
+    for value, array in values.items():
+        before = editor.graph.constants[value]
+        if array.shape != before.shape:
+            raise ValueError(f"constant '{value}' has shape {before.shape}, got values of shape {array.shape}")
+        if not editor.store(value, array.astype(before.dtype)):
+            raise KeyError(value)
+    return editor.finish()

@@ -1,0 +1,135 @@
+"""JSON from outside: read within bounds, and held against the schema that is shipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxprune.paths import read_ordinary
+
+#: Bytes of a plan or table at most; that of a model with 20,000 channels has less than a megabyte.
+MOST = 1 << 28
+#: A number of more digits is no size, and takes long to read.
+DIGITS = 30
+
+
+def read_json(path: str | Path) -> Any:
+    """The document in a file.
+
+    Raises:
+        OSError: where it cannot be read, or is no ordinary file.
+        ValueError: where it holds no JSON, in one line.
+    """
+    return parse_json(read_ordinary(path, MOST).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The document that ``text`` holds.
+
+    Raises:
+        ValueError: for anything but JSON, for numbers that are none, and for nesting that nobody writes.
+    """
+    try:
+        return json.loads(text, parse_int=_integer, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def check(document: object, schema: Mapping[str, Any], where: str = "") -> None:
+    """Hold a document against a JSON Schema, of which this knows what ours use.
+
+    Raises:
+        ValueError: naming the first place that does not fit.
+    """
+    for key, value in schema.items():
+        if key in _NOTES:
+            continue
+        fault = _RULES[key](document, value)
+        if fault:
+            raise ValueError(f"{where or 'the document'} {fault}")
+    if isinstance(document, dict):
+        for name, item in document.items():
+            place = f"{where}.{name}" if where else str(name)
+            if "propertyNames" in schema:
+                check(name, schema["propertyNames"], f"the name in {place}")
+            known = schema.get("properties", {})
+            if name in known:
+                check(item, known[name], place)
+            elif "additionalProperties" in schema:
+                check(item, schema["additionalProperties"], place)
+    if isinstance(document, list) and "items" in schema:
+        for position, item in enumerate(document):
+            check(item, schema["items"], f"{where}[{position}]")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:
+    # 1.0 is an integer in JSON, and true is no number.
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
+
+
+_TYPES: Mapping[str, Callable[[object], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "number": _is_number,
+    "integer": _is_integer,
+}
+
+
+def _equal(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _unique(value: object, wanted: bool) -> str:
+    if not wanted or not isinstance(value, list):
+        return ""
+    seen = {json.dumps(int(item) if _is_integer(item) else item, sort_keys=True) for item in value}
+    return "" if len(seen) == len(value) else "has an item twice"
+
+
+def _missing(value: object, names: list[str]) -> str:
+    gone = [name for name in names if isinstance(value, dict) and name not in value]
+    return f"lacks '{gone[0]}'" if gone else ""
+
+
+_RULES: Mapping[str, Callable[[Any, Any], str]] = {
+    "type": lambda value, kind: "" if _TYPES[kind](value) else f"is no {kind}: {_brief(value)}",
+    "required": _missing,
+    "const": lambda value, wanted: "" if _equal(value, wanted) else f"is {_brief(value)}, not {wanted!r}",
+    "enum": lambda value, known: (
+        "" if any(_equal(value, one) for one in known) else f"is {_brief(value)}; there are {', '.join(known)}"
+    ),
+    "pattern": lambda value, pattern: (
+        "" if not isinstance(value, str) or re.search(pattern, value) else f"is misspelt: {_brief(value)}"
+    ),
+    "minLength": lambda value, least: "is empty" if isinstance(value, str) and len(value) < least else "",
+    "minimum": lambda value, least: f"is {value}, below {least}" if _is_number(value) and value < least else "",
+    "minItems": lambda value, least: "is empty" if isinstance(value, list) and len(value) < least else "",
+    "minProperties": lambda value, least: "is empty" if isinstance(value, dict) and len(value) < least else "",
+    "uniqueItems": _unique,
+}
+_NOTES = frozenset(
+    ["$schema", "$id", "title", "description", "properties", "items", "propertyNames", "additionalProperties"]
+)
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

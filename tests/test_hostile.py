@@ -1,0 +1,219 @@
+"""Models that lie, grow or never end: verified, or refused in one line that names the fault, and nothing is written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hostile import cases, plain
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.cli import main
+from onnxprune.engine import session
+
+CASES = cases()
+#: What the refusal says; the others are pruned.
+REFUSED = {
+    "too_many_floats": "tensor 'w0' has 1,000 values where its shape [16, 3, 3, 3] needs 432",
+    "a_thousand_axes": "tensor 'b0' has 1,001 axes",
+    "names_not_utf8": r"the name '\xff\xfeinput' is not UTF-8",
+    "node_name_not_utf8": r"the name '\xff\xfe\xfd00' is not UTF-8",
+    "huge_range": "tensor 'big' has 4,611,686,018,427,387,904 positions along one axis",
+    "huge_expand": "tensor 'big' has 2,147,483,648 positions along one axis",
+    "huge_image": "input 'input' takes 13,194,139,533,312 bytes",
+    "functions_doubling_40": "call each other so often that they make more than 262,144 nodes",
+    "endless_loop": "the model did not end one run within 0.3 s: its Loop may have no end",
+}
+#: Verified, but it takes a minute: a graph of 4,000 nodes.
+SLOW = {"functions_doubling_12"}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
+    """The one line of complaint, and that nothing else was written anywhere."""
+    before = sorted(os.listdir())
+    assert main([*line, "-q"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1 and err.startswith("onnxprune: error: ")
+    assert "unexpected" not in err and "Traceback" not in err
+    assert sorted(os.listdir()) == before
+    return err
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(session.SECONDS_SETTING, "0.3")
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - SLOW))
+def test_verified_or_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.onnx").write_bytes(CASES[name])
+    line = ("net.onnx", "--macs", "0.8", "--samples", "4", "--effort", "fast", "--threads", "1")
+    if name in REFUSED:
+        assert REFUSED[name] in refusal(capsys, *line)
+    else:
+        assert main([*line, "-q"]) == 0
+        onnx.checker.check_model("net.pruned.onnx", full_check=True)
+
+
+def test_a_loop_that_ends_is_no_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.ModelProto.FromString(CASES["endless_loop"])
+    loop = next(node for node in model.graph.node if node.op_type == "Loop")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(3), "three"))
+    loop.input[0] = "three"
+    onnx.save(model, "net.onnx")
+    assert main(["net.onnx", "--macs", "0.8", "--samples", "4", "--effort", "fast", "-q"]) == 0
+
+
+def test_functions_that_call_each_other_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.ModelProto.FromString(CASES["functions_doubling_40"])
+    model.functions[-1].node[0].op_type, model.functions[-1].node[0].domain = "F3", "f"
+    onnx.save(model, "net.onnx")
+    assert "calls itself, which never ends" in refusal(capsys, "net.onnx")
+
+
+def _changed(change: object) -> onnx.ModelProto:
+    model = plain()
+    change(model)  # type: ignore[operator]
+    return model
+
+
+def _input_of(*dims: int) -> object:
+    return lambda model: model.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("input", TensorProto.FLOAT, list(dims))
+    )
+
+
+STATED = {
+    "too few bytes": (lambda m: m.graph.initializer[0].__setattr__("raw_data", b"1234"), "4 bytes of data where"),
+    "no values": (lambda m: m.graph.initializer[0].ClearField("raw_data"), "0 values where its shape"),
+    "negative size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, -16), "a negative size"),
+    "overflowing size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**62), "bytes of data where its shape"),
+    "empty axis beside a huge one": (_input_of(1, 0, 2**31, 2**31), "bytes for one sample"),
+    "an input of a thousand axes": (_input_of(*[1] * 1001), "1,001 axes"),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize("command", ["prune", "inspect"])
+def test_what_a_file_states_is_checked(name: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    change, said = STATED[name]
+    onnx.save(_changed(change), "net.onnx")
+    assert said in refusal(capsys, command, "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("stored", "shape", "values"),
+    [
+        (TensorProto.INT4, [3], {"int32_data": [1, 2]}),
+        (TensorProto.FLOAT16, [2, 2], {"int32_data": [0, 0, 0, 0]}),
+        (TensorProto.COMPLEX64, [2], {"float_data": [0, 0, 0, 0]}),
+        (TensorProto.STRING, [2], {"string_data": [b"a", b"b"]}),
+        (TensorProto.BOOL, [0, 5], {}),
+    ],
+)
+def test_sound_tensors_of_every_kind_pass(stored: int, shape: list[int], values: dict[str, list[object]]) -> None:
+    from onnxprune.graph.bounds import check_bounds
+
+    model = plain()
+    model.graph.initializer.append(TensorProto(name="more", data_type=stored, dims=shape, **values))
+    check_bounds(model, "it")
+    if values:
+        model.graph.initializer[-1].dims.append(7)
+        with pytest.raises(Exception, match="'more' has"):
+            check_bounds(model, "it")
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+NAMES = ["names_with_escapes", "names_with_nul", "names_with_bidi"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_reaches_a_reader_unescaped(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, on stderr, in pages and in JSON, of every command, and of file names too."""
+    file = "net\x1b[2J\u202e.onnx"
+    Path(file).write_bytes(CASES[name])
+    node = onnx.load(file).graph.node[0].name
+    lines = (
+        [file, "--macs", "0.8", "--samples", "4", "--effort", "fast", "--report", "r.html", "--plan", "p\x07.json"],
+        [file, "--macs", "0.8", "--samples", "4", "--effort", "fast", "--json"],
+        [file, "--macs", "0.8", "--shape", f"{node}=1"],
+        ["inspect", file, "-v", "--report", "i.html"],
+        ["inspect", file, "--json"],
+        ["why", file, node],
+        ["why", file, f"{node}x"],
+        ["apply", file, "p\x07.json", "--report", "a.html"],
+        ["compare", file, file, "--samples", "2"],
+        [f"{file}x"],
+    )
+    codes = [main(line) for line in lines]
+    assert codes == [0, 0, 2, 0, 0, 0, 2, 0, 0, 2]
+    texts = [*capsys.readouterr(), *(Path(page).read_text(encoding="utf-8") for page in ("r.html", "i.html", "a.html"))]
+    hidden = {c for text in texts for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e")}
+    assert hidden == set()
+    assert "\\x1b[2J\\u202e.onnx" in texts[0]
+
+
+def test_a_name_of_5000_characters_is_not_quoted_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(plain("n" * 5000), "net.onnx")
+    err = refusal(capsys, "why", "net.onnx", "x" * 5000)
+    assert len(err) < 2500
+    assert main(["inspect", "net.onnx"]) == 0
+    assert len(capsys.readouterr().out) < 8000
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+PEAK = """
+import resource, subprocess, sys
+done = subprocess.run([sys.executable, "-m", "onnxprune", *sys.argv[1:]], capture_output=True, text=True)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10, done.stderr, end="")
+"""
+
+
+def measured(*line: str) -> tuple[int, int, str]:
+    """Exit code, peak memory in MiB, stderr."""
+    done = subprocess.run([sys.executable, "-c", PEAK, *line], capture_output=True, text=True, check=True, timeout=120)
+    code, peak, err = done.stdout.split(" ", 2)
+    return int(code), int(peak), err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounded by the system")
+def test_memory_bounds_the_whole_run() -> None:
+    onnx.save(plain(), "net.onnx")
+    np.savez_compressed("zeros.npz", input=np.zeros((400_000, 3, 8, 8), np.float32))
+    code, peak, err = measured("net.onnx", "--data", "zeros.npz", "--memory", "500MB", "-q")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unpacks to 307,200,128 bytes" in err and "write it with numpy.savez" in err
+    assert peak < 300
+    code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "10MB", "-q")
+    assert code == 2 and "--memory 10,000,000: the program itself takes" in err
+    code, peak, err = measured(
+        "net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "500MB", "-q", "--effort", "fast"
+    )
+    assert code == 0 and peak < 500
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounded by the system")
+def test_a_run_that_asks_for_more_than_allowed_is_refused() -> None:
+    """A graph whose values take gigabytes, though nothing that it states is large."""
+    model = plain(image=64)
+    place = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([400, 1, 1, 1]), "sizes"))
+    tile = helper.make_node("Tile", ["r1", "sizes"], ["tiled"], "tile")
+    mean = helper.make_node("ReduceMean", ["tiled"], ["mean"], "mean", axes=[0], keepdims=1)
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*kept[:place], tile, mean, *kept[place:]])
+    model.graph.node[place + 2].input[0] = "mean"
+    onnx.save(model, "net.onnx")
+    code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "64", "--memory", "250MB", "-q")
+    assert code == 2 and err.count("\n") == 1, err
+    assert peak < 250 + 300
