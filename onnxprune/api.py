@@ -17,7 +17,7 @@ from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import BudgetError, ModelError, PlanError
+from onnxprune.errors import ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -50,7 +50,7 @@ from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Resul
 from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import Budget
+from onnxprune.target import Budget, Kind, Width
 from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
@@ -74,6 +74,10 @@ def prune(
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    keep: Mapping[str, float | int] | None = None,
+    at_least: Mapping[str, float | int] | None = None,
+    at_most: Mapping[str, float | int] | None = None,
+    target: str | None = None,
     evaluate: object | None = None,
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
@@ -93,9 +97,10 @@ def prune(
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
-    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  All budgets hold in the result:
+    the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the
+    task's terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -107,12 +112,9 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
-    given = [(kind, value) for kind, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
+    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
-        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
+        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
@@ -122,6 +124,10 @@ def prune(
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
+        keep=_widths(keep),
+        at_least=_widths(at_least),
+        at_most=_widths(at_most),
+        target=target,
         evaluate=evaluate,
         test=test,
         providers=providers,
@@ -138,6 +144,10 @@ def prune(
         pictures=pictures,
     )
     return _prune(load(model), None, data, options, progress or Silent())
+
+
+def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
+    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
 
 
 def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:

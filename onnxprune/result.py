@@ -213,7 +213,7 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    drop was measured on; ``budgets``: what was asked for.  ``scores``: by labels other than classes, by name.
     ``pictures``: held-out samples of detectors and segmenters.
     """
 
@@ -238,7 +238,7 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
     tuning: Tuning | None = None
     scores: tuple[tuple[str, Change], ...] = ()
     pictures: tuple[Shown, ...] = ()

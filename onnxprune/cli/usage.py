@@ -14,7 +14,7 @@ WIDTH, INDENT = 80, 22
 HEADINGS: Mapping[str, str] = {
     "data": "data",
     "budget": (
-        "budget, one of; R is the fraction KEPT; default: --max-drop 0.01; 0.05 for detectors, masks and numbers, 0.02 "
+        "budgets, which all hold; R is the fraction KEPT; default: --max-drop 0.01; 0.05 for detectors, masks and numbers, 0.02 "
         "for embeddings"
     ),
     "how": "how",

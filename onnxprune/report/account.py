@@ -87,7 +87,7 @@ def account(
         search=outcome.steps,
         refits=outcome.refits,
         layers=layer_rows(context.coupling, outcome.keep, context.frozen),
-        budget=options.budget,
+        budgets=options.budgets,
         tuning=outcome.tuning,
         scores=scores,
         pictures=pictures,
@@ -104,7 +104,7 @@ def _odd_labels(scores: tuple[tuple[str, Change], ...]) -> tuple[str, ...]:
 
 
 def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str, str]:
-    asked = {} if options.budget is None else {"budget": options.budget.describe()}
+    asked = {"budget": " ".join(b.describe() for b in options.budgets)} if options.budgets else {}
     return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
