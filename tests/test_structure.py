@@ -19,7 +19,7 @@ ROOMS = (
     "coupling",
     "surgery",
     "linear",
-    "calibration",
+    "calibration measure",
     "selection budget latency tasks",
     "verify",
     "refit tuning",

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridges
+from onnxprune.refit.window import Window, is_finite
 
 Array = np.ndarray
 #: Strengths of the ridge, and the one that is tried first.
@@ -26,6 +27,8 @@ START = 2
 ROUNDS, LEAST_GAIN = 6, 5e-3
 #: Relative squared error below which a layer already does what it did: nothing upstream was changed.
 EXACT = 1e-10
+#: An edge of a window that no value is beyond, float32: products with infinity would be no numbers.
+FAR = np.float32(1e30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def predict(x: Array, weights: Array) -> Array:
     return np.ascontiguousarray(out.transpose(1, 0, 2).reshape(len(x), -1))
 
 
-def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
+def loss(rows: Rows, weights: Array, window: Window) -> float:
     """Sum of squared errors after clipping to ``window``."""
     error = 0.0
     for x, wanted, offset in rows.chunks():
@@ -87,7 +90,7 @@ def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
     return error
 
 
-def _energy(rows: Rows, window: tuple[float, float]) -> float:
+def _energy(rows: Rows, window: Window) -> float:
     """Sum of squares of the targets after clipping to ``window``."""
     return sum(_squares(np.clip(wanted, *window)) for _, wanted, _ in rows.chunks())
 
@@ -120,7 +123,7 @@ def fit(
     test: Rows,
     base: Array,
     prior: Array,
-    window: tuple[float, float],
+    window: Window,
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
@@ -135,19 +138,14 @@ def fit(
     start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
     moments = train.gram()
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
-    right = moments.xy if _open(window) else _refined(train, start.weights, window)
+    right = moments.xy if not is_finite(window) else _refined(train, start.weights, window)
     best = _best_strength(moments.xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
     if best.factor is None:
         return Fit(best.weights, before, float(np.sqrt(best.loss / energy)), best.weights is not base)
-    if not _open(window):
+    if is_finite(window):
         best = _censored(train, test, best, best.factor, prior, window)
     final = _final(train, test, moments, best.weights, prior, best.strength, window)
     return Fit(final, before, float(np.sqrt(best.loss / energy)), True, (best.strength,))
-
-
-def _open(window: tuple[float, float]) -> bool:
-    """Whether readers see every value."""
-    return not np.isfinite(window).any()
 
 
 def _best_strength(
@@ -179,7 +177,7 @@ def _best_strength(
 
 
 def _censored(
-    train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: tuple[float, float]
+    train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
 ) -> _Trial:
     """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain."""
     best, current = start, start.weights
@@ -192,7 +190,7 @@ def _censored(
     return best
 
 
-def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: tuple[float, float]) -> Fit:
+def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:
     """``start`` with the better of its own biases and those that give ``train`` the mean it should have.
 
     ``base``/``start`` (g, n+1, o) float64; the matrix of ``start`` is settled.
@@ -220,19 +218,19 @@ def _final(
     start: Array,
     prior: Array,
     strength: float,
-    window: tuple[float, float],
+    window: Window,
 ) -> Array:
     """The chosen fit once more, on all rows."""
     if test is train:
         return start
     both = moments.merge(test.gram())
     factor = Ridges(both.xx, strength)
-    if _open(window):
+    if not is_finite(window):
         return factor.solve(both.xy, prior)
     return factor.solve(_refined(train, start, window) + _refined(test, start, window), prior)
 
 
-def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
+def _refined(rows: Rows, weights: Array, window: Window) -> Array:
     """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
     groups = rows.x.shape[1]
     total = np.zeros_like(weights)
@@ -245,7 +243,7 @@ def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
     return total
 
 
-def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
+def _beyond(wanted: Array, got: Array, window: Window) -> Array:
     """``wanted``, but what is ``got`` where both are beyond the same edge of the window, and the edge where only
     ``wanted`` is.
 
@@ -253,8 +251,10 @@ def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
     """
     low, high = window
     goal = wanted
-    if np.isfinite(low):
-        goal = goal + (np.minimum(got, low) - wanted) * (wanted <= low)
-    if np.isfinite(high):
-        goal = goal + (np.maximum(got, high) - wanted) * (wanted >= high)
+    if np.isfinite(low).any():
+        edge = np.maximum(low, -FAR)
+        goal = goal + (np.minimum(got, edge) - wanted) * (wanted <= edge)
+    if np.isfinite(high).any():
+        edge = np.minimum(high, FAR)
+        goal = goal + (np.maximum(got, edge) - wanted) * (wanted >= edge)
     return np.asarray(goal)

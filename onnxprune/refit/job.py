@@ -14,6 +14,7 @@ from onnxprune.graph.view import Graph
 from onnxprune.linear.form import Layer
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.targets import Target, target_of
+from onnxprune.refit.window import Window
 
 Array = np.ndarray
 #: Per-channel scales below this share of the largest cannot be divided by.
@@ -46,6 +47,11 @@ class Job:
     def constant(self) -> float:
         """The value of the constant feature: 1 where a bias has a place, else 0."""
         return 0.0 if self.layer.bias_slot is None and self.target.home is None else 1.0
+
+    @property
+    def window(self) -> Window:
+        """What readers of the target tell apart, of the kept channels."""
+        return self.part.seen(self.target.window)
 
     @cached_property
     def base(self) -> Array:

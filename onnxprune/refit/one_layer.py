@@ -55,7 +55,7 @@ def fit_layer(job: Job, prior: Prior, sampler: Sampler, solution: Solution) -> t
     if rows is None:
         return None, prior
     with product_threads(job.base.shape[1]):
-        found = fit(*rows, job.base, prior.weights, job.target.window, prior.strengths)
+        found = fit(*rows, job.base, prior.weights, job.window, prior.strengths)
     later = Prior(prior.weights, found.strengths)
     if found.before == 0.0:
         return None, later
@@ -71,7 +71,7 @@ def fit_shared(job: Job, sampler: Sampler, solution: Solution) -> Refitted | Non
     if rows is None:
         return None
     usual = solution.weights[job.index]
-    found = fit_bias(*rows, job.base, usual, job.target.window)
+    found = fit_bias(*rows, job.base, usual, job.window)
     if found.accepted:
         solution.keep(job, job.where_usable(found.weights, usual))
     return Refitted(job.layer.node.label, found.before, found.after, True) if found.before else None

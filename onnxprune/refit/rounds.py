@@ -61,7 +61,7 @@ class Refinement:
         hidden = self.jobs[stretch[-1][0].layer.index]
         links = [Link(chain, self._part(self.jobs[one.reader.index])) for one, chain in stretch[::-1]]
         scale = reader.target.scale[reader.part.kept_outputs].astype(np.float32)
-        goal, part = Goal(scale, reader.target.window, hidden.constant), self._part(hidden)
+        goal, part = Goal(scale, reader.window, hidden.constant), self._part(hidden)
         better = refine(part, links, goal, *self.sampler.maps(hidden, reader, part.weights.shape))
         if better is None:
             return False
