@@ -18,13 +18,13 @@ from onnxprune.coupling.locks import lock_text
 from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
-from onnxprune.latency.source import clock
+from onnxprune.latency.source import Clock, clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.bounds import Bounds
 from onnxprune.pipeline.setup import Context, calibrated
-from onnxprune.plan import Cut, Plan, fingerprint
+from onnxprune.plan import Cut, Plan, Rounding, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
@@ -40,7 +40,7 @@ class Pricing:
     """Per group: the order in which units stay, and what each width would cost the output.
 
     ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
-    chosen, those that run fastest first.  ``time``: what says how fast they run.
+    chosen, those that run fastest first.  ``time``: what says how fast they run.  ``rounding``: which those are.
     """
 
     select: str
@@ -48,6 +48,7 @@ class Pricing:
     tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, SecondMoments]
     time: Costing
+    rounding: Rounding
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -125,6 +126,7 @@ def price(
     if options.asked("latency") is not None:
         # Odd widths only ever cost time.
         allowed = allowed[:2]
+    rounding = rounding_of(options, ticking)
     return tuple(
         Pricing(
             name,
@@ -132,9 +134,18 @@ def price(
             tuple(_restricted(found[name], widths, context.bounds) for widths in allowed),
             grams,
             ticking.time,
+            rounding,
         )
         for name, order in rankings.items()
     )
+
+
+def rounding_of(options: Options, ticking: Clock) -> Rounding:
+    """What to tell about the channel counts that a run prefers."""
+    asked, blocks = multiple(options), ticking.blocks
+    if asked is None:
+        return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
+    return Rounding(str(asked), None, f"--round {asked}" if options.round_to is not None else f"--target {options.target}")
 
 
 def _restricted(found: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
@@ -225,7 +236,7 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(context: Context, keep: Array) -> Plan:
+def plan_of(context: Context, keep: Array, rounding: Rounding | None) -> Plan:
     """The plan of a cut, for the file."""
     cuts = []
     for group in context.coupling.groups:
@@ -233,7 +244,7 @@ def plan_of(context: Context, keep: Array) -> Plan:
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
     rules = context.coupling.walked.rules
-    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules)
+    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules, rounding)
 
 
 def whole(coupling: Coupling) -> Array:
