@@ -175,7 +175,7 @@ def test_the_order_of_ready_rows_does_not_matter() -> None:
     turned = Answers(("y",), ((answers.batches[0][0][:, ::-1],),), (SAMPLES,), SIZE)
     reader = read(answers, {})
     agreement = reader.against(answers)(turned, 20)
-    assert (agreement.drop, agreement.low, agreement.high) == (pytest.approx(0, abs=1e-9),) * 3
+    assert (agreement.drop, agreement.low) == (0, 0)
     for here, there in zip(reader.detections(answers), reader.detections(turned), strict=True):
         np.testing.assert_array_equal(here.boxes, there.boxes)
 
@@ -188,8 +188,10 @@ def test_a_detector_agrees_with_itself_and_not_with_noise(layout: Layout, way: s
     answers = write(*SCENE, layout, way)
     reader = read(answers, parse_layout(layout.text()))
     same = reader.against(answers)(answers, 20)
-    assert (same.drop, same.low, same.high) == (pytest.approx(0, abs=1e-9),) * 3
-    assert dict(same.figures) == {"AP50": pytest.approx(1), "AP50-95": pytest.approx(1)}
+    assert (same.drop, same.low) == (0, 0)
+    # Twelve boxes that are all found leave room for one in four that is not.
+    assert same.high == pytest.approx(0.2425, abs=1e-3)
+    assert dict(same.figures) == {"AP50": 1, "AP50-95": 1}
     other = write(*scene(things(5), 7), layout, way)
     assert reader.against(answers)(other, 0).drop > 0.5
 

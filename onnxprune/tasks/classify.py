@@ -74,6 +74,10 @@ class ClassifyComparer:
     reader: Classify
     labels: Array
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         changed = (self.reader.labels(found) != self.labels).mean(axis=1)
         drop = float(changed.mean())

@@ -68,6 +68,10 @@ class CtcComparer:
     reader: Ctc
     strings: Sequence[tuple[int, ...]]
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         pairs = list(zip(self.strings, self.reader.strings(found), strict=True))
         changed = np.array([a != b for a, b in pairs])
@@ -132,5 +136,8 @@ def _scores(parts: Sequence[Array]) -> bool:
     sums = (rows if rows.min() >= 0 else np.exp(np.minimum(rows, 50.0))).sum(axis=1)
     if np.allclose(sums, 1.0, atol=1e-2):
         return True
+    if rows.min() >= 0 and rows.max() <= 1:
+        # Shares that do not sum to one are told one by one, such as notes that sound together.
+        return False
     two = np.sort(rows, axis=1)[:, -2:]
     return bool(np.median(two[:, 1] - two[:, 0]) > rows.std(axis=1).mean())

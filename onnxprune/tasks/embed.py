@@ -65,6 +65,10 @@ class EmbedComparer:
     reader: Embed
     rows: Array
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         rows = self.reader.rows(found)
         # A row of zeros has no direction; cosines of equal rows are one but for rounding.

@@ -71,6 +71,10 @@ class PoseComparer:
     reader: Pose
     there: Sequence[Found]
 
+    @property
+    def basis(self) -> str:
+        return f"{sum(map(len, self.there))} poses of the original on {len(self.there)} held-out samples"
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         similar = [_similar(a, b) for a, b in zip(self.there, self.reader.points(found), strict=True)]
 

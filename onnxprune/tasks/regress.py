@@ -71,6 +71,10 @@ class RegressComparer:
     reader: Regress
     channels: Sequence[Array]
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         sums = [_sums(a, b) for a, b in zip(self.channels, self.reader.channels(found), strict=True)]
         error, size, spread = (np.concatenate(parts, axis=1) for parts in zip(*sums, strict=True))

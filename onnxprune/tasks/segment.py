@@ -89,6 +89,10 @@ class SegmentComparer:
     maps: Sequence[Array]
     counts: tuple[int, ...]
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         shared, union = self._sums(self.reader.maps(found))
         value = _mean_iou(shared.sum(axis=0), union.sum(axis=0))
