@@ -164,3 +164,19 @@ def test_a_preset_that_the_model_was_not_made_for_is_seen(tool: Callable[[str], 
     code, _, err = tool(f"{dark} --macs 0.7 --task detect")
     assert code == 2
     assert "check --data, --preprocess and --layout" in err
+
+
+def test_text_beside_the_pictures_that_is_no_label_is_told_and_left(
+    tool: Callable[[str], tuple[int, str, str]],
+) -> None:
+    Path("photos/00.txt").write_text("a red square, and a green one")
+    for number in range(1, COUNT):
+        Path(f"photos/{number:02}.txt").write_text("squares")
+    code, out, err = tool(f"{PRUNE} --macs 0.7 --json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["scores"] == {}
+    assert any("no accuracy is measured" in note and "line 1" in note for note in told["notes"])
+    code, _, err = tool(f"{PRUNE} --macs 0.7 --test photos")
+    assert code == 2
+    assert "is no box" in err
