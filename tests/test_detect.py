@@ -25,6 +25,7 @@ from onnxprune.tasks.detect.precision import precision, truth
 from onnxprune.tasks.detect.reader import Detect, detect
 from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.guess import guess, stated
+from onnxprune.tasks.yardstick import yardstick
 
 Array = np.ndarray
 THINGS = things()
@@ -84,6 +85,27 @@ def test_a_set_of_predictions_on_no_grid_is_recognised(count: int, activation: s
     assert found.reader.layout.box == "xywh"
     assert found.reader.layout.activation == activation
     assert [list(f.above(0.25).classes) for f in found.reader.detections(answers)] == [[3]] * SAMPLES
+
+
+@pytest.mark.parametrize("axis", ["places-first", "places-last"])
+def test_coefficients_of_masks_behind_the_classes_are_no_scores(axis: str) -> None:
+    """As segmenters with boxes answer: 32 coefficients at the end of each row, and 32 prototypes beside."""
+    layout = Layout(box="xywh", axis=axis)
+    fields = write(*SCENE, layout, "combined").batches[0][0]
+    fields = fields if axis == "places-first" else fields.swapaxes(1, 2)
+    generator = np.random.default_rng(0)
+    rows = np.concatenate([fields, generator.normal(size=(*fields.shape[:2], 32)).astype(np.float32)], axis=2)
+    rows = rows if axis == "places-first" else rows.swapaxes(1, 2)
+    masks = generator.normal(size=(SAMPLES, 32, 32, 40)).astype(np.float32)
+    answers = Answers(("rows", "masks"), ((np.ascontiguousarray(rows), masks),), (SAMPLES,), SIZE)
+    found = guess(answers)
+    assert isinstance(found.reader, Detect)
+    assert found.sure
+    assert found.reader.layout == layout
+    assert alike(found.reader.detections(answers), THINGS)
+    note = yardstick(answers, "auto", "", True).note
+    assert note is not None
+    assert "not read: masks" in note
 
 
 # -- ready detections -------------------------------------------------------------------------------------------

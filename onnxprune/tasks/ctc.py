@@ -43,6 +43,10 @@ class Ctc:
     def how(self) -> str:
         return f"characters over time, blank {self.blank}"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.output,)
+
     def strings(self, answers: Answers) -> list[tuple[int, ...]]:
         """The best path of each sample, repeats merged and blanks left out."""
         found = []

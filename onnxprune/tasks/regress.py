@@ -40,6 +40,10 @@ class Regress:
     def how(self) -> str:
         return "numbers, channel by channel"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def channels(self, answers: Answers) -> list[Array]:
         """Per output (samples, channels, positions), float64."""
         found = []

@@ -47,6 +47,10 @@ class Segment:
         ways = {"labels": "a label per pixel", "arg-max": "the best class per pixel", "masks": "masks at one half"}
         return ways[self.way]
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def maps(self, answers: Answers) -> list[Array]:
         """Of each output and batch a label per pixel (n, …), or masks (n, …) of 0 and 1.  Masks are pooled."""
         found = []

@@ -61,6 +61,11 @@ class Reader(Protocol):
         """What was recognised, in words."""
         ...
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Positions of the outputs that are read."""
+        ...
+
     def against(self, original: Answers) -> Comparer:
         """A comparer with the original.
 

@@ -119,7 +119,10 @@ def _whole_rows(reader: Reader, original: Answers) -> bool:
 
 def _told(reader: Reader, compare: Comparer, original: Answers, what: str, end: str) -> str:
     basis = f"; the drop is told from {compare.basis}" if compare.basis else ""
-    return f"{what}; on the first held-out sample the model answers: {reader.first(original)}{basis}{end}"
+    left = [name for at, name in enumerate(original.names) if at not in reader.reads]
+    # Scores beside a label say the same again.
+    unread = f"; not read: {', '.join(left)}" if left and reader.kind != "classify" else ""
+    return f"{what}; on the first held-out sample the model answers: {reader.first(original)}{basis}{unread}{end}"
 
 
 def _unsure(found: Guess, reference: Sequence[Array]) -> str | None:

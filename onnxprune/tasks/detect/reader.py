@@ -53,6 +53,10 @@ class Detect:
     def how(self) -> str:
         return f"detections, --layout {self.layout.text()}"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.read.reads
+
     def detections(self, answers: Answers) -> list[Found]:
         """What was found on each sample, at most 100 each, the most confident first."""
         found: list[Found] = []
