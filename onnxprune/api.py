@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
+from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import BudgetError, ModelError, PlanError
+from onnxprune.errors import ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -33,6 +34,7 @@ from onnxprune.pipeline.run import Outcome, run, verified
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.account import account, closed, side_by_side
@@ -44,11 +46,12 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
 from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import Budget
+from onnxprune.target import Budget, Kind, Width
+from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
 
@@ -68,9 +71,14 @@ def prune(
     refit: str = "lstsq",
     effort: str = "default",
     round_to: int | None = None,
+    block: int | None = None,
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    keep: Mapping[str, float | int] | None = None,
+    at_least: Mapping[str, float | int] | None = None,
+    at_most: Mapping[str, float | int] | None = None,
+    target: str | None = None,
     evaluate: object | None = None,
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
@@ -79,6 +87,9 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    tune: str | None = None,
+    augment: str = "auto",
+    device: str = "auto",
     task: str = AUTO,
     layout: str = "",
     pictures: int = 4,
@@ -87,9 +98,10 @@ def prune(
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
-    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  All budgets hold in the result:
+    the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the
+    task's terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -101,21 +113,23 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
-    given = [(kind, value) for kind, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
+    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
-        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
+        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
         refit=refit,
         effort=effort,
         round_to=round_to,
+        block=block,
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
+        keep=_widths(keep),
+        at_least=_widths(at_least),
+        at_most=_widths(at_most),
+        target=target,
         evaluate=evaluate,
         test=test,
         providers=providers,
@@ -124,23 +138,40 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        tune=None if tune is None else allowance(tune),
+        augment=augment,
+        device=device,
         task=task,
         layout=layout,
         pictures=pictures,
     )
-    return _prune(load(model), None, data, options, progress or Silent())
+    return _prune(model, None, data, options, progress or Silent(), Stopwatch())
 
 
-def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:
+def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
+    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
+
+
+def prune_file(
+    path: Path, output: Path, data: object | None, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Result:
     """Prune the file ``path`` and write the result to ``output``, whole or not at all."""
     check_writable(output, path)
-    return _prune(load(path), output, data, options, progress)
+    return _prune(path, output, data, options, progress, stopwatch)
 
 
 def _prune(
-    loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
+    model: str | Path | onnx.ModelProto,
+    target: Path | None,
+    data: object | None,
+    options: Options,
+    progress: Progress,
+    stopwatch: Stopwatch,
 ) -> Result:
-    stopwatch = Stopwatch()
+    if options.tune is not None:
+        need_torch()
+    loaded = load(model)
+    stopwatch.mark("load")
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
     evaluator = evaluator_for(context, options)
@@ -152,10 +183,70 @@ def _prune(
         progress.note(note)
     stopwatch.mark("couple")
     outcome = run(context, evaluator, options, progress, stopwatch)
+    if options.tune is not None:
+        if target is not None:
+            # Whoever ends the run from here on loses nothing but the tuning.
+            save(outcome.model, target, loaded.external)
+        outcome = tuned(context, outcome, evaluator, labelled, options, progress)
+        stopwatch.mark("tune")
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
-    return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
+    plan = plan_of(context, outcome.keep, outcome.rounding)
+    return Result(outcome.model, plan, closed(report, written, stopwatch), target)
+
+
+def tune(
+    student: Model,
+    teacher: Model,
+    data: object,
+    *,
+    length: str = "auto",
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+
+    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
+    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
+    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
+
+    Raises:
+        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+    """
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        tune=allowance(length),
+        augment=augment,
+        device=device,
+        test=test,
+        providers=providers,
+        threads=threads,
+        seed=seed,
+    )
+    return tune_pair(load(student), load(teacher), data, options, progress or Silent())
+
+
+def tune_file(
+    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
+) -> Tuned:
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
+    if output is not None:
+        check_writable(output, path)
+    loaded = load(path)
+    found = tune_pair(loaded, load(teacher), data, options, progress)
+    if output is not None:
+        save(found.model, output, loaded.external)
+    return replace(found, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -177,16 +268,18 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     return _applied(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
 
-def apply_file(path: Path, plan: Path, output: Path, options: Options, progress: Progress) -> Report:
+def apply_file(
+    path: Path, plan: Path, output: Path, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Report:
     """Replay a plan on a file, verify, write the result to ``output``, whole or not at all.
 
     Raises:
         PlanError: where the plan does not belong to the model.
     """
     check_writable(output, path)
-    stopwatch = Stopwatch()
-    read = Plan.read(plan)
-    context = set_up(load(path), None, replace(options, rules=read.rules))
+    read, loaded = Plan.read(plan), load(path)
+    stopwatch.mark("load")
+    context = set_up(loaded, None, replace(options, rules=read.rules))
     # Made-up inputs only serve to run the result.
     context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
     stopwatch.mark("couple")
@@ -194,9 +287,8 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     checks = verified(context, keep, model, progress)
     stopwatch.mark("verify")
     progress.stage("measure", None)
-    report = account(
-        context, Outcome(keep, model, None, checks), context.holdout, "made up", output, options, stopwatch
-    )
+    outcome = Outcome(keep, model, None, checks, rounding=read.rounding)
+    report = account(context, outcome, context.holdout, "made up", output, options, stopwatch)
     return closed(report, save(model, output, context.loaded.external), stopwatch)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx
 
-from onnxprune.plan import Plan
+from onnxprune.plan import Plan, Rounding
 from onnxprune.surgeon import to_graph
 from onnxprune.target import Budget
 
@@ -168,11 +168,21 @@ class CurveOfTuning:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A model on the way to the result: "original", "cut", "refitted", "tuned"; its drop on the held-out samples, and
+    its accuracy on labelled ones, 0 … 1, ``None`` without labels."""
+
+    name: str
+    drop: Drop
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
     or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
 
-    ``samples`` were trained on; ``weights``: how many tensors.
+    ``samples`` were trained on; ``weights``: how many tensors; ``stages``: how good the model was on the way.
     """
 
     before: float
@@ -185,6 +195,16 @@ class Tuning:
     weights: int
     device: str
     notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What :func:`onnxprune.tune` returns; ``path``: where the model was written."""
+
+    model: onnx.ModelProto
+    tuning: Tuning
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +213,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    drop was measured on; ``budgets``: what was asked for; ``rounding``: None where nobody
+    knows.  ``scores``: by labels other than classes, by name.
     ``pictures``: held-out samples of detectors and segmenters.
     """
 
@@ -218,9 +239,11 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
+    tuning: Tuning | None = None
     scores: tuple[tuple[str, Change], ...] = ()
     pictures: tuple[Shown, ...] = ()
+    rounding: Rounding | None = None
 
     def _repr_html_(self) -> str:
         return page(self)

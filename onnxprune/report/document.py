@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report
+from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report, Tuned, Tuning
 from onnxprune.shown import in_json
 
 Json = dict[str, object]
-
-STAGES = ("load", "couple", "calibrate", "select", "refit", "verify", "total")
 
 
 def to_text(document: Json) -> str:
@@ -48,11 +47,33 @@ def of_report(report: Report) -> Json:
             {"node": r.node, "before": r.before, "after": r.after, "accepted": r.accepted} for r in report.refits
         ],
         "search": [{"macs_ratio": step.macs_ratio, "drop": step.drop} for step in report.search],
+        "tuning": None if report.tuning is None else of_tuning(report.tuning),
         "notes": list(report.notes),
         "settings": dict(report.settings),
-        "seconds": {stage: report.seconds.get(stage, 0.0) for stage in STAGES} | report.seconds,
+        "rounding": None if report.rounding is None else asdict(report.rounding),
+        "seconds": dict(report.seconds),
         "peak_rss_bytes": report.peak_rss_bytes,
     }
+
+
+def of_tuning(tuning: Tuning) -> Json:
+    """What tuning did; ``loss`` is null before the first step."""
+    return {
+        "gained": tuning.gained,
+        "held_out_error": {"before": tuning.before, "after": tuning.after},
+        "stages": [{"name": s.name, "drop": _drop(s.drop), "accuracy": s.accuracy} for s in tuning.stages],
+        "curve": [{"seconds": p.seconds, "samples": p.samples, "loss": p.loss, "held_out_error": p.held} for p in tuning.curve],
+        "seconds": tuning.seconds,
+        "samples": {"tuned_on": tuning.samples, "held_out": tuning.held},
+        "tensors": tuning.weights,
+        "device": tuning.device,
+        "notes": list(tuning.notes),
+    }
+
+
+def of_tuned(model: str, tuned: Tuned) -> Json:
+    """A tuning on its own."""
+    return {"model": model, "output": None if tuned.path is None else str(tuned.path), **of_tuning(tuned.tuning)}
 
 
 def of_inspection(inspection: Inspection) -> Json:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from onnxprune.result import Change, Drop, Inspection, Report, Seen, Verification
+from onnxprune.plan import Rounding
+from onnxprune.result import Change, Drop, Inspection, Report, Seen, Stage, Tuning, Verification
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
@@ -66,6 +67,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rounded(rounding: Rounding) -> str:
+    """Which channel counts were preferred, and how to prefer them elsewhere."""
+    if rounding.block is None:
+        return f"to multiples of {rounding.setting}"
+    counts = f"to counts that run fast where kernels compute {rounding.block} channels at once ({rounding.because})"
+    return f"{counts}; on another CPU, --round {rounding.setting} does so" if rounding.setting else counts
 
 
 def spent(seconds: Mapping[str, float]) -> str:
@@ -218,3 +227,27 @@ def estimates(verify: Verification) -> str:
     count = len(verify.estimates)
     nodes = f"'{verify.estimates[0]}'" + (f" and {count - 1} more normalizations" if count > 1 else "")
     return f"it does not hold, as {nodes} take{'s' if count == 1 else ''} a mean or variance over fewer channels"
+
+
+def gain(tuning: Tuning) -> str:
+    """What tuning came to, in one sentence."""
+    if not tuning.gained:
+        return "tuning gained nothing beyond chance: the weights are as they were"
+    share = 1 - tuning.after / tuning.before if tuning.before else 0.0
+    return f"tuned: the outputs are {percent(share)} nearer to the original's, on {tuning.held:,} samples that were only looked at"
+
+
+def stage(stage: Stage) -> str:
+    """How good the model was at a stage: ``top-1 changed 4.1%, accuracy 90.2%``."""
+    told = f"{stage.drop.metric} {drop_value(stage.drop)}"
+    return told if stage.accuracy is None else f"{told}, accuracy {percent(stage.accuracy)}"
+
+
+def effort_of(tuning: Tuning) -> str:
+    """``8,192 samples (4.0 passes over 2,048) in 10 min 0 s on cpu; held-out error 0.24 to 0.11``."""
+    fed = tuning.curve[-1].samples if tuning.curve else 0
+    return (
+        f"{fed:,} samples ({fed / max(tuning.samples, 1):.1f} passes over {tuning.samples:,}) in "
+        f"{duration(tuning.seconds)} on {tuning.device}; held-out error {decimals(tuning.before)} to "
+        f"{decimals(tuning.after)}"
+    )
