@@ -1,6 +1,6 @@
 """onnxprune: make an ONNX network smaller and faster without training, labels or the framework it came from.
 
-``prune`` is the main job; ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
+``prune`` is the main job; ``tune``, ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
 names; ``torch_plan`` carries a plan over to a checkpoint; ``analyse`` gives the coupling itself.  In a notebook their
 results show as pages.  Each docstring has an example that runs.
 """
@@ -11,10 +11,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxprune.api import analyse, apply, compare, inspect, prune, why
+    from onnxprune.api import analyse, apply, compare, inspect, prune, tune, why
     from onnxprune.errors import OnnxPruneError
     from onnxprune.plan import Plan
-    from onnxprune.result import Comparison, Inspection, Report, Result
+    from onnxprune.result import Comparison, Inspection, Report, Result, Tuned
     from onnxprune.surgery.checkpoint import torch_plan
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ __all__ = [
     "Plan",
     "Report",
     "Result",
+    "Tuned",
     "__version__",
     "analyse",
     "apply",
@@ -32,6 +33,7 @@ __all__ = [
     "inspect",
     "prune",
     "torch_plan",
+    "tune",
     "why",
 ]
 
@@ -41,6 +43,7 @@ _HOMES = {
     "compare": "api",
     "inspect": "api",
     "prune": "api",
+    "tune": "api",
     "why": "api",
     "torch_plan": "surgery.checkpoint",
     "OnnxPruneError": "errors",
@@ -49,6 +52,7 @@ _HOMES = {
     "Inspection": "result",
     "Report": "result",
     "Result": "result",
+    "Tuned": "result",
 }
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
+from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import BudgetError, ModelError, PlanError
+from onnxprune.errors import ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -33,6 +34,7 @@ from onnxprune.pipeline.run import Outcome, run, verified
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.account import account, closed, side_by_side
@@ -44,11 +46,12 @@ from onnxprune.report.describe import (
     prunable_share,
 )
 from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result
+from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
 from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import Budget
+from onnxprune.target import Budget, Kind, Width
+from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
 
@@ -71,6 +74,10 @@ def prune(
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    keep: Mapping[str, float | int] | None = None,
+    at_least: Mapping[str, float | int] | None = None,
+    at_most: Mapping[str, float | int] | None = None,
+    target: str | None = None,
     evaluate: object | None = None,
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
@@ -79,14 +86,21 @@ def prune(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
+    tune: str | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    task: str = AUTO,
+    layout: str = "",
+    pictures: int = 4,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` (default 0.01; 0.05
-    where it is the relative error of outputs that are no class scores).
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  All budgets hold in the result:
+    the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the
+    task's terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -98,12 +112,15 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
-    given = [(kind, value) for kind, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
+    asked: dict[Kind, float | None] = {
+        "macs": macs,
+        "params": params,
+        "size": size,
+        "latency": latency,
+        "max_drop": max_drop,
+    }
     options = Options(
-        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
+        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
@@ -113,6 +130,10 @@ def prune(
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
+        keep=_widths(keep),
+        at_least=_widths(at_least),
+        at_most=_widths(at_most),
+        target=target,
         evaluate=evaluate,
         test=test,
         providers=providers,
@@ -121,8 +142,18 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
+        tune=None if tune is None else allowance(tune),
+        augment=augment,
+        device=device,
+        task=task,
+        layout=layout,
+        pictures=pictures,
     )
     return _prune(load(model), None, data, options, progress or Silent())
+
+
+def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
+    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
 
 
 def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:
@@ -135,21 +166,82 @@ def _prune(
     loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
 ) -> Result:
     stopwatch = Stopwatch()
+    if options.tune is not None:
+        need_torch()
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
-    evaluator = evaluator_for(context, options.evaluate)
+    evaluator = evaluator_for(context, options)
     options = settled(options, evaluator, data)
     labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, data, options))
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
     context = replace(context, notes=notes)
     for note in notes:
         progress.note(note)
     stopwatch.mark("couple")
     outcome = run(context, evaluator, options, progress, stopwatch)
+    if options.tune is not None:
+        if target is not None:
+            # Whoever ends the run from here on loses nothing but the tuning.
+            save(outcome.model, target, loaded.external)
+        outcome = tuned(context, outcome, evaluator, labelled, options, progress)
+        stopwatch.mark("tune")
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
     return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
+
+
+def tune(
+    student: Model,
+    teacher: Model,
+    data: object,
+    *,
+    length: str = "auto",
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    augment: str = "auto",
+    device: str = "auto",
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+
+    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
+    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
+    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
+
+    Raises:
+        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+    """
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        tune=allowance(length),
+        augment=augment,
+        device=device,
+        test=test,
+        providers=providers,
+        threads=threads,
+        seed=seed,
+    )
+    return tune_pair(load(student), load(teacher), data, options, progress or Silent())
+
+
+def tune_file(
+    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
+) -> Tuned:
+    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
+    if output is not None:
+        check_writable(output, path)
+    loaded = load(path)
+    found = tune_pair(loaded, load(teacher), data, options, progress)
+    if output is not None:
+        save(found.model, output, loaded.external)
+    return replace(found, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -268,8 +360,9 @@ def why(
 def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
-    >>> compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
-    Drop(metric='top-1 changed', value=0.0, samples=256)
+    >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
+    >>> drop.metric, drop.value, drop.samples
+    ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
 

@@ -48,12 +48,25 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
 
-    ``metric``: "top-1 changed" or "values changed" (shares), "relative L2 error", or the user's own.
+    ``metric``: of the task, such as "AP50 lost"; "values changed", "relative L2 error", or the user's own.
+    ``low``, ``high``: a 95 % interval of the value, None where there is none.
+    ``figures``: what users of the task know it by, such as ("AP50", 0.93).
     """
 
     metric: str
     value: float
     samples: int
+    low: float | None = None
+    high: float | None = None
+    figures: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out sample with what both models say of it.  ``image``: a JPEG, the original's on the left."""
+
+    caption: str
+    image: bytes
 
 
 @dataclass(frozen=True)
@@ -155,11 +168,21 @@ class CurveOfTuning:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A model on the way to the result: "original", "cut", "refitted", "tuned"; its drop on the held-out samples, and
+    its accuracy on labelled ones, 0 … 1, ``None`` without labels."""
+
+    name: str
+    drop: Drop
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
     or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
 
-    ``samples`` were trained on; ``weights``: how many tensors.
+    ``samples`` were trained on; ``weights``: how many tensors; ``stages``: how good the model was on the way.
     """
 
     before: float
@@ -172,6 +195,16 @@ class Tuning:
     weights: int
     device: str
     notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What :func:`onnxprune.tune` returns; ``path``: where the model was written."""
+
+    model: onnx.ModelProto
+    tuning: Tuning
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +213,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.
+    drop was measured on; ``budgets``: what was asked for.  ``scores``: by labels other than classes, by name.
+    ``pictures``: held-out samples of detectors and segmenters.
     """
 
     model: str
@@ -204,7 +238,10 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
+    tuning: Tuning | None = None
+    scores: tuple[tuple[str, Change], ...] = ()
+    pictures: tuple[Shown, ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)
@@ -297,6 +334,7 @@ class Comparison:
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
     seen: Seen = "held out"
+    scores: tuple[tuple[str, Change], ...] = ()
 
     def _repr_html_(self) -> str:
         return page(self)

@@ -72,7 +72,7 @@ def report(count: int = 52) -> Report:
         curves=curves,
         search=tuple(SearchStep(1 - k / 10, 0.00012 * k**3.1) for k in range(8)),
         refits=tuple(Refitted(row.name, 0.31, 0.04, bool(row.id % 6)) for row in rows[:count]),
-        budget=Budget("max_drop", 0.01),
+        budgets=(Budget("max_drop", 0.01),),
     )
 
 

@@ -219,7 +219,7 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         (got,) = runner(feeds).values()
         return -float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
 
-    fair = evaluator_for(on.work, nearness)
+    fair = evaluator_for(on.work, replace(OPTIONS, evaluate=nearness))
     sound = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
     assert sound.refits
     assert not sound.notes

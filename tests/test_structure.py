@@ -13,16 +13,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors guide shown surgeon paths json_file memory progress options target plan result metrics effort",
+    "errors guide words devices shown surgeon paths json_file memory progress options allowance target plan result metrics effort",
     "graph",
     "engine",
     "coupling",
     "surgery",
     "linear",
-    "calibration",
+    "calibration measure",
     "selection budget latency tasks",
     "verify",
-    "refit tune",
+    "refit tuning",
     "pipeline",
     "report",
     "api",
@@ -120,7 +120,7 @@ MAKERS = {
     "refit.free": {"make_model"},
     "latency.synthetic": {"make_model"},
     # What becomes a program of another framework.
-    "tune.program": {"inline_local_functions"},
+    "tuning.program": {"inline_local_functions"},
 }
 
 

@@ -19,10 +19,10 @@ from onnxprune.surgery.constants import with_constants
 torch = pytest.importorskip("torch")
 
 from onnxprune.engine.probe import plausible_feeds  # noqa: E402
-from onnxprune.tune.function import build  # noqa: E402
-from onnxprune.tune.operators.types import to_torch  # noqa: E402
-from onnxprune.tune.parameters import trainable  # noqa: E402
-from onnxprune.tune.program import program_of  # noqa: E402
+from onnxprune.tuning.function import build  # noqa: E402
+from onnxprune.tuning.operators.types import to_torch  # noqa: E402
+from onnxprune.tuning.parameters import trainable  # noqa: E402
+from onnxprune.tuning.program import program_of  # noqa: E402
 
 DEMO = Path(__file__).parent.parent / "models" / "demo.onnx"
 

@@ -15,10 +15,10 @@ from tune_cases import OPSET_CASES
 
 torch = pytest.importorskip("torch")
 
-from onnxprune.tune.attributes import attributes_of  # noqa: E402
-from onnxprune.tune.operators import TABLE  # noqa: E402
-from onnxprune.tune.operators.call import Call, Entry, Unsupported  # noqa: E402
-from onnxprune.tune.operators.types import to_torch  # noqa: E402
+from onnxprune.tuning.attributes import attributes_of  # noqa: E402
+from onnxprune.tuning.operators import TABLE  # noqa: E402
+from onnxprune.tuning.operators.call import Call, Entry, Unsupported  # noqa: E402
+from onnxprune.tuning.operators.types import to_torch  # noqa: E402
 
 ALL = (*CASES, *OPSET_CASES)
 KNOWN = tuple(case for case in ALL if (case.domain, case.op) in TABLE)

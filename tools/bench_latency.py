@@ -121,12 +121,12 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
     rankings, grams = rank(work, options, Silent())
     known: dict[bool, tuple[Pricing, ...]] = {}
     for budget in jobs:
-        asked = replace(options, budget=budget)
+        asked = replace(options, budgets=(budget,))
         timed = budget.kind == "latency"
         if timed not in known:
             known[timed] = price(work, asked, rankings, grams, Silent())
         try:
-            found = find(work, known[timed], evaluator_for(work, None), asked, Silent())
+            found = find(work, known[timed], evaluator_for(work, asked), asked, Silent())
         except OnnxPruneError as error:
             print(f"{path.stem} {budget.describe()}: {error}", file=sys.stderr)
             continue

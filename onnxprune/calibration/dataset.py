@@ -9,9 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.calibration.things import Things
 from onnxprune.errors import DataError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+One = TypeVar("One")
 Feeds = dict[str, NDArray[np.generic]]
 Fetch = Callable[[Sequence[int]], Feeds]
 
@@ -44,6 +46,9 @@ class Dataset:
     or every sample is a whole feed of its own. N: the batch axis is fixed at N; a fetch of fewer samples is
     filled up by repeating them from the first on, so the first len(indices) rows of an output are theirs and
     the others are to be dropped.
+
+    things(i): the boxes that sample i is labelled with, in pixels of what is fed; None where the source has none.
+    picture(i): what is fed before it becomes numbers, height × width × channels; None where the source is no picture.
     """
 
     specs: tuple[InputSpec, ...]
@@ -53,6 +58,8 @@ class Dataset:
     notes: tuple[str, ...]
     fetch: Fetch
     batch_limit: int | None
+    things: Callable[[int], Things] | None = None
+    picture: Callable[[int], NDArray[np.uint8]] | None = None
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Dataset:
         """The samples at these positions, in this order, as a view: nothing is read."""
@@ -61,7 +68,16 @@ class Dataset:
             got = f"{chosen.min()}..{chosen.max()}"
             raise DataError(f"sample indices must lie in 0..{self.count - 1}, got {got}")
         labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen))
+        things = None if self.things is None else subset_of(self.things, chosen)
+        picture = None if self.picture is None else subset_of(self.picture, chosen)
+        return replace(
+            self,
+            count=int(chosen.size),
+            labels=labels,
+            fetch=subset(self.fetch, chosen),
+            things=things,
+            picture=picture,
+        )
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Feeds of up to `size` samples, in order; of batch_limit samples where that is smaller or fixed."""
@@ -84,6 +100,11 @@ def subset(fetch: Fetch, chosen: NDArray[np.int64]) -> Fetch:
         return fetch([int(chosen[row]) for row in rows])
 
     return fetch_chosen
+
+
+def subset_of(one: Callable[[int], One], chosen: NDArray[np.int64]) -> Callable[[int], One]:
+    """The same function of a sample, addressed by position in `chosen`."""
+    return lambda row: one(int(chosen[row]))
 
 
 def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:

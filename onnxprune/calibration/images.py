@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -16,26 +15,23 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from onnxprune.calibration.dataset import (
     Dataset,
     Feeds,
-    InputSpec,
     check_rows,
     choose,
     counted,
     fill,
     shape_text,
     subset,
+    subset_of,
 )
-from onnxprune.calibration.layout import Layout, image_layout
-from onnxprune.calibration.preprocess import Preprocess, default_preprocess, make_encoder
+from onnxprune.calibration.geometry import Geometry, geometry
+from onnxprune.calibration.layout import image_layout
+from onnxprune.calibration.preprocess import default_preprocess, make_encoder
 from onnxprune.calibration.request import Request
+from onnxprune.calibration.things import Labelling, Things, coco_file, read_coco, yolo_labels
 from onnxprune.errors import DataError
 from onnxprune.paths import open_ordinary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-DEFAULT_SIDE = 224
-# The usual evaluation of classifiers: the crop is 87.5 % of the resized side (224 of 256).
-CROP_RATIO = Fraction(7, 8)
-# Models of small pictures (32, 64) are trained on whole ones, so nothing is cropped off.
-WHOLE_SIDE = 64
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 #: Pixels of a picture at most: a decoder takes up to 8 bytes for each, and several pictures are decoded at once.
 MOST_PIXELS = 1 << 26
@@ -46,7 +42,8 @@ DECODERS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Pictures by position. load(i) decodes one and may raise anything; name(i) is what errors call it."""
+    """Pictures by position. load(i) decodes one and may raise anything; name(i) is what errors call it.
+    things(i): the boxes it is labelled with, None where the source has none."""
 
     count: int
     load: Callable[[int], Image.Image]
@@ -54,59 +51,7 @@ class ImageSource:
     labels: NDArray[np.int64] | None
     origin: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Scale a picture to cover `box` (height, width) with its shape kept, then crop the centre to `crop`."""
-
-    box: tuple[int, int]
-    crop: tuple[int, int]
-
-    def fit(self, image: Image.Image) -> Image.Image:
-        """Bilinear with antialiasing. A picture that has the crop's size already is left as it is."""
-        height, width = self.crop
-        if image.size == (width, height):
-            return image
-        if self.box[0] * image.width >= self.box[1] * image.height:
-            size = (image.width * self.box[0] // image.height, self.box[0])
-        else:
-            size = (self.box[1], image.height * self.box[1] // image.width)
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        return image.crop((left, top, left + width, top + height))
-
-
-def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[Geometry, tuple[str, ...]]:
-    """Crop and resize for this input, and what to say about them.
-
-    The crop is the model's height and width; where those are free, `preprocess.crop`, or else 224. The box to
-    scale to is the crop / 0.875 rounded up, the crop itself up to 64 pixels, or `preprocess.resize` for its
-    shorter side. Raises DataError where crop or resize contradict the model.
-    """
-    asked = (0, 0) if preprocess.crop is None else preprocess.crop
-    crop = (_side(layout.height, asked[0], layout.width), _side(layout.width, asked[1], layout.height))
-    if preprocess.crop not in (None, crop):
-        raise DataError(
-            f"crop {shape_text(preprocess.crop)} does not fit input '{spec.name}' "
-            f"of shape {shape_text(spec.shape)}; leave --crop out"
-        )
-    notes: tuple[str, ...] = ()
-    if None in (layout.height, layout.width) and preprocess.crop is None:
-        notes = (
-            f"'{spec.name}' leaves height or width free: images are fed at {shape_text(crop)}; "
-            "--crop sets another size",
-        )
-    shorter = min(crop)
-    if preprocess.resize is None:
-        box = crop if shorter <= WHOLE_SIDE else (_ceil(crop[0] / CROP_RATIO), _ceil(crop[1] / CROP_RATIO))
-    elif preprocess.resize < shorter:
-        raise DataError(f"resize {preprocess.resize} is below the crop {shape_text(crop)} of '{spec.name}'; raise it")
-    else:
-        growth = Fraction(preprocess.resize, shorter)
-        box = (_ceil(crop[0] * growth), _ceil(crop[1] * growth))
-    return Geometry(box, crop), notes
+    things: Callable[[int], Things] | None = None
 
 
 def open_images(source: ImageSource, request: Request) -> Dataset:
@@ -131,7 +76,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
     def decode(row: int) -> NDArray[np.uint8]:
         try:
             image = loaded(source.load(row))
-            image = shape.fit(to_mode(ImageOps.exif_transpose(image), MODES[layout.channels]))
+            image = shape.apply(to_mode(ImageOps.exif_transpose(image), MODES[layout.channels]))
         except Exception as error:
             # Pillow's own words name the open file, not the path.
             reason = "no known format" if isinstance(error, UnidentifiedImageError) else _reason(error)
@@ -156,7 +101,25 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
         notes=source.notes + shape_notes + (() if default_note is None else (default_note,)),
         fetch=subset(fetch, chosen),
         batch_limit=limit,
+        things=None if source.things is None else subset_of(_fed_things(source, shape), chosen),
+        picture=subset_of(decode, chosen),
     )
+
+
+def _fed_things(source: ImageSource, shape: Geometry) -> Callable[[int], Things]:
+    """The boxes of a picture in pixels of what is fed; those that are cropped off are left out."""
+
+    def things(row: int) -> Things:
+        assert source.things is not None
+        found = source.things(row)
+        # Cameras turn pictures by a tag: boxes are those of the turned one.
+        width, height = ImageOps.exif_transpose(loaded(source.load(row))).size
+        boxes = found.boxes * [width, height, width, height] if found.shares else found.boxes
+        moved = shape.move(boxes, width, height)
+        kept = (moved[:, 2:] - moved[:, :2] > 1).all(axis=1)
+        return Things(moved[kept], found.classes[kept])
+
+    return things
 
 
 def folder_images(root: Path) -> ImageSource:
@@ -165,6 +128,9 @@ def folder_images(root: Path) -> ImageSource:
     A picture's class is the name of the nearest folder, below `root`, that is a whole number. Raises
     DataError for a folder without pictures. Nothing is decoded.
     """
+    coco = coco_file(root) if root.is_dir() else None
+    if coco is not None:
+        return coco_images(coco)
     files = [root] if root.is_file() else _walk(root)
     if not files:
         raise DataError(f"no images in {root}; looked for {', '.join(SUFFIXES)}, sub-folders included")
@@ -179,19 +145,47 @@ def folder_images(root: Path) -> ImageSource:
     elif not labelled and any(parents):
         notes = ("no labels: sub-folders are not named by class numbers",)
 
+    labelling = yolo_labels(files)
+    if labelling is not None:
+        return _source(files, f"images in {root}", None, (), labelling)
+    return _source(
+        files,
+        f"images in {root}",
+        np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None,
+        notes,
+        None,
+    )
+
+
+def coco_images(path: Path) -> ImageSource:
+    """The pictures that a file of COCO's annotations names, with their boxes; see :func:`read_coco`."""
+    files, labelling = read_coco(path)
+    return _source(files, f"images of {path}", None, (), labelling)
+
+
+def _source(
+    files: Sequence[Path],
+    origin: str,
+    labels: NDArray[np.int64] | None,
+    notes: tuple[str, ...],
+    labelling: Labelling | None,
+) -> ImageSource:
     def load(row: int) -> Image.Image:
         with open_ordinary(files[row]) as file, Image.open(file) as image:
             loaded(image)
             return image
 
-    return ImageSource(
-        count=len(files),
-        load=load,
-        name=lambda row: str(files[row]),
-        labels=np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None,
-        origin=f"images in {root}",
-        notes=notes,
-    )
+    def things(row: int) -> Things:
+        assert labelling is not None
+        found = labelling(files[row])
+        return Things(np.zeros((0, 4)), np.zeros(0, np.int64)) if found is None else found
+
+    name = lambda row: str(files[row])  # noqa: E731
+    return ImageSource(len(files), load, name, labels, origin, notes, None if labelling is None else things)
+
+
+def has_images(root: Path) -> bool:
+    return root.is_dir() and bool(_walk(root))
 
 
 def loaded(image: Image.Image) -> Image.Image:
@@ -259,11 +253,3 @@ def _class(folders: Sequence[str]) -> int | None:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _side(own: int | None, asked: int, other: int | None) -> int:
-    return own or asked or other or DEFAULT_SIDE
-
-
-def _ceil(value: Fraction) -> int:
-    return -(-value.numerator // value.denominator)

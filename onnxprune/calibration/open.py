@@ -16,14 +16,15 @@ from onnxprune.calibration.dataset import Dataset, InputSpec, is_float, shape_te
 from onnxprune.calibration.feeds import collect, is_iterable, open_feeds, table_images
 from onnxprune.calibration.functions import call, importing, parse_ref
 from onnxprune.calibration.hub import load_hub, parse_hub
-from onnxprune.calibration.images import SUFFIXES, folder_images, open_images
+from onnxprune.calibration.images import SUFFIXES, coco_images, folder_images, has_images, open_images
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.request import Request
+from onnxprune.calibration.sounds import SUFFIX, open_sounds, sound_files
 from onnxprune.calibration.synthetic import open_synthetic
 from onnxprune.errors import DataError
 
-KINDS = "a folder of images, an .npz or .npy file, hf:NAME, FILE.py:FUNCTION, or package.module:FUNCTION"
+KINDS = "a folder of images or .wav files, COCO's JSON, an .npz or .npy file, hf:NAME, FILE.py:FUNCTION, or package.module:FUNCTION"
 
 
 def open_dataset(
@@ -96,8 +97,15 @@ def _open_text(text: str, request: Request) -> Dataset:
             with importing(ref) as function:
                 return _open_call(function, text, request)
         raise DataError(f"no such data: {text}; give {KINDS}")
+    if path.is_dir() or suffix == SUFFIX:
+        sounds = sound_files(path)
+        # A folder of both is one of pictures with notes to them.
+        if sounds and not has_images(path):
+            return open_sounds(sounds, request, text)
     if path.is_dir() or suffix in SUFFIXES:
         return open_images(folder_images(path), request)
+    if suffix == ".json":
+        return open_images(coco_images(path), request)
     if suffix == ".npz":
         return open_arrays(read_npz(path), request, text)
     if suffix == ".npy":

@@ -13,6 +13,9 @@ from onnxprune.calibration.dataset import InputSpec, integer_range, is_float, is
 from onnxprune.calibration.layout import Layout
 from onnxprune.errors import DataError
 
+# How a picture gets the model's size: its centre, whole with grey around it, or both sides scaled alone.
+FITS = ("crop", "letterbox", "stretch")
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -21,7 +24,7 @@ class Preprocess:
     mean and std hold one value, or one per channel in the order the channels are fed; they are in the
     preset's own units: 0..255 for `raw` and `caffe` (scale 1), 0..1 for the others (scale 1/255).
     order: "RGB" or "BGR". resize: length of the shorter side before cropping. crop: (height, width).
-    None for either means: derived from the model (see `images`).
+    None for either means: derived from the model (see `geometry`). fit: one of FITS.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Preprocess:
     std: tuple[float, ...]
     resize: int | None = None
     crop: tuple[int, int] | None = None
+    fit: str = "crop"
 
     @staticmethod
     def named(
@@ -40,6 +44,7 @@ class Preprocess:
         resize: int | None = None,
         crop: int | tuple[int, int] | None = None,
         bgr: bool | None = None,
+        fit: str = "crop",
     ) -> Preprocess:
         """A preset, with parts of it replaced. Raises DataError for an unknown name or senseless numbers.
 
@@ -62,7 +67,11 @@ class Preprocess:
             raise DataError(f"resize must be at least 1 pixel, got {resize}")
         if size is not None and min(size) < 1:
             raise DataError(f"crop must be at least 1 pixel, got {size[0]}×{size[1]}")
-        return Preprocess(name, order, preset.scale, chosen_mean, chosen_std, resize, size)
+        if fit not in FITS:
+            raise DataError(f"no fit '{fit}'; there are {', '.join(FITS)}")
+        if fit != "crop" and resize is not None:
+            raise DataError(f"resize scales before a crop; with {fit} the picture is scaled to the model's size alone")
+        return Preprocess(name, order, preset.scale, chosen_mean, chosen_std, resize, size, fit)
 
     @property
     def plain(self) -> bool:

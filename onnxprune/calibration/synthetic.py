@@ -19,7 +19,7 @@ from onnxprune.calibration.dataset import (
     shape_text,
     uniform_batch,
 )
-from onnxprune.calibration.images import geometry
+from onnxprune.calibration.geometry import geometry
 from onnxprune.calibration.layout import Layout, image_layout
 from onnxprune.calibration.preprocess import PRESETS, Encoder, Preprocess, make_encoder
 from onnxprune.calibration.request import Request

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-_OVERRIDES = ("mean", "std", "resize", "crop", "bgr")
+_OVERRIDES = ("mean", "std", "resize", "crop", "bgr", "fit")
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
@@ -27,21 +27,18 @@ def options_from(arguments: argparse.Namespace) -> Options:
     """
     given = vars(arguments)
     direct = {name: given[name] for name in DIRECT if name in given}
-    return replace(Options(), budget=_budget(given), preprocess=_preprocess(given), **direct)
+    return replace(Options(), budgets=_budgets(given), preprocess=_preprocess(given), **direct)
 
 
-def _budget(given: Mapping[str, object]) -> Budget | None:
-    asked = [(kind, given[kind]) for kind in _KINDS if given.get(kind) is not None]
-    if not asked:
-        return None
-    if len(asked) > 1:
-        flags = " and ".join("--" + kind.replace("_", "-") for kind, _ in asked)
-        raise UsageError(f"one budget at a time, got {flags}; choose one of them")
-    kind, value = asked[0]
-    assert isinstance(value, float)
-    if kind == "max_drop" and given.get("evaluate") is None:
-        check_drop(value)
-    return Budget(kind, value)
+def _budgets(given: Mapping[str, object]) -> tuple[Budget, ...]:
+    found = []
+    for kind in _KINDS:
+        value = given.get(kind)
+        if isinstance(value, float):
+            if kind == "max_drop" and given.get("evaluate") is None:
+                check_drop(value)
+            found.append(Budget(kind, value))
+    return tuple(found)
 
 
 def check_drop(value: float) -> None:
@@ -56,7 +53,7 @@ def check_drop(value: float) -> None:
 
 def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
     name = given.get("preset")
-    overrides = [f"--{key}" for key in _OVERRIDES if given.get(key)]
+    overrides = [f"--{given[key] if key == 'fit' else key}" for key in _OVERRIDES if given.get(key)]
     if name is None:
         if overrides:
             raise UsageError(
@@ -72,6 +69,7 @@ def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
         resize=_cast_int(given.get("resize")),
         crop=_cast_pair(given.get("crop")),
         bgr=True if given.get("bgr") else None,
+        fit=str(given.get("fit") or "crop"),
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-from onnxprune.cli import apply, compare, inspect, prune, why
+from onnxprune.cli import apply, compare, inspect, prune, tune, why
 from onnxprune.cli.command import Command, parser_of
 from onnxprune.cli.parser import Parser, UsageError, nearest
 from onnxprune.cli.table import OPTIONS
@@ -19,7 +19,7 @@ EXAMPLES = """\
   onnxprune completion fish > ~/.config/fish/completions/onnxprune.fish
 """
 
-_COMPLETED = (prune.COMMAND, inspect.COMMAND, why.COMMAND, compare.COMMAND, apply.COMMAND)
+_COMPLETED = (prune.COMMAND, inspect.COMMAND, why.COMMAND, compare.COMMAND, apply.COMMAND, tune.COMMAND)
 
 #: zsh runs bash's script through its own compatibility layer.
 _ZSH = "autoload -Uz +X compinit && compinit -u\nautoload -Uz +X bashcompinit && bashcompinit\n"

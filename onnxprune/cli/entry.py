@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from onnxprune.cli import apply, compare, completion, help, inspect, prune, why
+from onnxprune.cli import apply, compare, completion, help, inspect, prune, tune, why
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
@@ -30,6 +30,7 @@ commands
   why MODEL NAME       what ties or locks one tensor or node
   compare A B          two models side by side: size, speed, outputs, accuracy
   apply MODEL PLAN     replay a plan, exactly
+  tune MODEL           get accuracy back by training on the original's answers
   completion SHELL     completions for bash, zsh or fish
   help [TOPIC]         the guides, in the terminal
 
@@ -48,7 +49,7 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 2 bad usage or input, or a budget that cannot be met
 """
 
-_MODULES = (prune, inspect, why, compare, apply, completion)
+_MODULES = (prune, inspect, why, compare, apply, tune, completion)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 CPU = "CPUExecutionProvider"
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")

@@ -16,6 +16,8 @@ class Option:
     ``read``: from text to value; None for a switch, whose value is then ``on``.  ``default``: the value where the
     option is not given, unless Options says so.  ``collect``: makes one value of an option that is given several times.
 
+    ``may_follow``: a pattern of what is a value where one need not be given; without one the option is a switch.
+
     ``shows``: stands for the value in the help.  ``choices``: all that the value may be.  ``words``: what a shell
     completes where any other value may stand, too.  ``help``: in a few words; options without share a line.
     ``unsaid``: what the default means, for the help.  ``group``: a heading in the help.
@@ -34,6 +36,7 @@ class Option:
     default: object = None
     collect: Callable[[Sequence[object]], object] | None = None
     on: object = True
+    may_follow: str = ""
 
     @property
     def takes_value(self) -> bool:

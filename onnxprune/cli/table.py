@@ -11,14 +11,16 @@ from pathlib import Path
 
 from onnxprune.cli import values
 from onnxprune.cli.option import Option
-from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, Options
+from onnxprune.devices import TARGETS
+from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
-PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare"), ("prune", "compare", "apply")
-WRITE, EVERY = ("prune", "apply"), ("prune", "inspect", "why", "compare", "apply")
+PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare", "tune"), ("prune", "compare", "apply", "tune")
+WRITE, EVERY = ("prune", "apply", "tune"), ("prune", "inspect", "why", "compare", "apply", "tune")
+TUNE = ("prune", "tune")
 
 OPTIONS = (
     Option("output", ("-o", "--output"), WRITE, values.output, "FILE", "where the new model goes",
-           unsaid="MODEL.pruned.onnx, by apply MODEL.applied.onnx"),
+           unsaid="MODEL.pruned.onnx, by apply MODEL.applied.onnx, by tune MODEL.tuned.onnx"),
     Option("per_op", ("--per-op",), ("compare",), help="where both spend their time, by operator, on the CPU",
            default=False),
     Option("gate", ("--max-drop",), ("compare",), values.drop, "X",
@@ -27,7 +29,7 @@ OPTIONS = (
     Option("data", ("--data",), DATA, str, "SRC",
            "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]", "data",
            unsaid="made-up inputs"),
-    Option("samples", ("--samples",), DATA, values.whole(1), "N", "how many samples to use", "data",
+    Option("samples", ("--samples",), DATA, values.whole(1), "N", "how many to use", "data",
            unsaid="64 to 2048, by the cost of one"),
     Option("preset", ("--preprocess",), DATA, None, "P", "how pixels become numbers; its parts:", "data", choices=PRESET_NAMES),
     Option("mean", ("--mean",), DATA, values.numbers, "A,B,C", group="data"),
@@ -35,9 +37,15 @@ OPTIONS = (
     Option("resize", ("--resize",), DATA, values.whole(1), "N", group="data"),
     Option("crop", ("--crop",), DATA, values.crop, "N|HxW", group="data"),
     Option("bgr", ("--bgr",), DATA, group="data", default=False),
+    Option("fit", ("--letterbox",), DATA, group="data", default=None, on="letterbox"),
+    Option("fit", ("--stretch",), DATA, group="data", default=None, on="stretch"),
     Option("test", ("--test",), DATA, str, "SRC", "labelled data, for the accuracy in the report only", "data"),
-    Option("evaluate", ("--eval",), DATA, str, "FILE.py:FUNC",
+    Option("evaluate", ("--eval",), ("prune", "compare"), str, "FILE.py:FUNC",
            "your metric, f(session_runner) -> float, higher is better; takes the place of the drop", "data"),
+    Option("task", ("--task",), DATA, None, "T", "what the drop is measured in; 'onnxprune help tasks'", "data",
+           choices=TASKS),
+    Option("layout", ("--layout",), DATA, str, "WORDS", "how a detector's outputs are written, where it is not seen",
+           "data"),
     # -- budget
     Option("macs", ("--macs",), PRUNE, values.fraction, "R", group="budget"),
     Option("params", ("--params",), PRUNE, values.fraction, "R", group="budget"),
@@ -54,11 +62,17 @@ OPTIONS = (
            "channel counts are multiples of N; auto: the fastest here", "how", "auto", words=("auto", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "fastest on the device that the table was measured on", "how"),
-    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors or groups; repeatable", "how",
+    Option("target", ("--target",), PRUNE, str, "DEVICE", "multiples of channels for it; 'onnxprune help targets'",
+           "how", words=tuple(TARGETS)),
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),
     Option("only", ("--only",), PRUNE, str, "GLOB", "prune nothing but these; repeatable", "how", collect=tuple),
+    Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "exactly N channels, or the share R; repeatable", "how",
+           collect=tuple),
+    Option("at_least", ("--at-least",), PRUNE, values.width, "GLOB=N|R", "no fewer; repeatable", "how", collect=tuple),
+    Option("at_most", ("--at-most",), PRUNE, values.width, "GLOB=N|R", "no more; repeatable", "how", collect=tuple),
     Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
-           "shape of an input with dynamic dims, such as x=1x3x640x640; repeatable", "how", collect=values.by_name),
+           "shape of a dynamic input: x=1x3x640x640; repeatable", "how", collect=values.by_name),
     Option("rules", ("--approximate",), ("prune", "inspect", "why"),
            help="also narrow layer and RMS normalizations, by the mean and variance of the channels that stay",
            group="how", on="approximate"),
@@ -67,13 +81,26 @@ OPTIONS = (
     Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
     Option("memory", ("--memory",), PRUNE, values.byte_count, "BYTES", group="how", unsaid="3GiB"),
     Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
+    Option("config", ("--config",), PRUNE, str, "FILE.toml", "options from a file; the command line wins", "how"),
+    # -- tuning
+    Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose answers are learnt", "tuning"),
+    Option("tune", ("--tune",), PRUNE, values.allowance, "[TIME|Nx]",
+           "train it afterwards: 10m, 20x passes; bare: while it gains",
+           "tuning", on=values.allowance("auto"), may_follow=r"\d[\d.]*[a-zA-Z]*|auto"),
+    Option("tune", ("--for",), ("tune",), values.allowance, "TIME|Nx",
+           "10m, 90s, or 20x: passes over the data", "tuning", unsaid="until nothing is gained, 10m at most"),
+    Option("augment", ("--augment",), TUNE, values.augment, "LIST",
+           "of pictures: auto, none or some of mirror,shift,mix", "tuning",
+           words=("auto", "none", "mirror", "shift", "mix")),
+    Option("device", ("--device",), TUNE, None, "D", "where torch computes", "tuning", choices=DEVICE_NAMES),
     # -- output
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
     Option("report", ("--report",), ("prune", "apply", "inspect"), values.output, "FILE.html",
            "write a page with plots and the graph", "output"),
+    Option("pictures", ("--no-samples",), PRUNE, help="without pictures of held-out samples in it", group="output", on=0),
     Option("layers", ("--layers",), ("inspect",), values.output, "FILE.json",
            "write the layers, for tools/measure_latency_table.py to time on a device", "output"),
-    Option("json", ("--json",), ("prune", "inspect", "compare", "apply"),
+    Option("json", ("--json",), ("prune", "inspect", "compare", "apply", "tune"),
            help="one JSON document on stdout, nothing else", group="output", default=False),
     Option("quiet", ("-q", "--quiet"), EVERY, group="output", default=False),
     Option("verbose", ("-v", "--verbose"), EVERY, group="output", default=False),

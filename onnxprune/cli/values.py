@@ -7,7 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxprune.cli.parser import UsageError, nearest
+from onnxprune.allowance import Allowance
+from onnxprune.allowance import allowance as parse_allowance
+from onnxprune.errors import BudgetError, OptionError, UsageError
+from onnxprune.options import AUGMENTS
+from onnxprune.target import Width
+from onnxprune.words import nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 #: From here on a number that should be a fraction was meant in percent; 1.5 is as likely a slip.
@@ -44,6 +49,22 @@ def size(text: str) -> float:
     if value <= 0:
         raise UsageError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
     return value
+
+
+def allowance(text: str) -> Allowance:
+    """How long to tune: ``10m``, ``90s``, ``20x`` passes over the data, or ``auto``."""
+    try:
+        return parse_allowance(text)
+    except OptionError as error:
+        raise UsageError(str(error).removeprefix("tune: ")) from None
+
+
+def augment(text: str) -> str:
+    """``auto``, ``none``, or kinds of change by commas."""
+    for part in () if text in ("auto", "none") else text.split(","):
+        if part not in AUGMENTS:
+            raise UsageError(f"no kind '{part}'{nearest(part, AUGMENTS)}; there are auto, none, {', '.join(AUGMENTS)}")
+    return text
 
 
 def byte_count(text: str) -> int:
@@ -104,6 +125,17 @@ def crop(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
+
+
+def width(text: str) -> Width:
+    """``GLOB=0.75``, ``GLOB=75%`` (a share) or ``GLOB=48`` (channels)."""
+    glob, equals, amount = text.rpartition("=")
+    if not equals or not glob or not amount:
+        raise UsageError(f"{text}: must be GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75'")
+    try:
+        return Width(glob, int(amount) if amount.isdecimal() else fraction(amount))
+    except BudgetError as error:
+        raise UsageError(str(error)) from error
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:

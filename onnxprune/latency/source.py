@@ -38,7 +38,7 @@ def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engin
     """
     if options.latency_table is not None:
         return _by_table(coupling, layers, read_table(options.latency_table))
-    if options.goal.kind == "latency" and engine.providers[0] == CPU:
+    if options.asked("latency") is not None and engine.providers[0] == CPU:
         signatures = [t.signature for t in timed_layers(coupling, layers)]
         entries = entry_count(signatures, engine.cores())
         if entries:

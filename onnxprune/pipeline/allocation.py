@@ -15,12 +15,14 @@ from onnxprune.calibration.moments import measure
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
+from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
 from onnxprune.errors import BudgetError
 from onnxprune.latency.source import clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
+from onnxprune.pipeline.bounds import Bounds
 from onnxprune.pipeline.setup import Context, activation_bytes
 from onnxprune.plan import Cut, Plan, fingerprint
 from onnxprune.progress import Progress
@@ -68,7 +70,7 @@ def rank(
     if not context.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
     check_multiple(
-        options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
+        multiple(options), [len(group) for group in context.coupling.groups if group.id not in context.frozen]
     )
     moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
     names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
@@ -81,6 +83,13 @@ def rank(
             rankings[name].append(SELECTORS[name](found, options.seed + group.id))
         progress.advance()
     return {name: tuple(found) for name, found in rankings.items()}, moments.grams
+
+
+def multiple(options: Options) -> int | None:
+    """The multiple of channels asked for: by ``--round``, else by ``--target``; None where neither is given."""
+    if options.round_to is None and options.target is not None:
+        return TARGETS[options.target].multiple
+    return options.round_to
 
 
 def trial_macs(context: Context) -> float:
@@ -105,18 +114,25 @@ def price(
     bed = Testbed(context.coupling, context.layers, grams, context.holdout, context.engine, memory)
     found = curves(bed, rankings, context.frozen, EFFORTS[options.effort], progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
-    allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
-    if options.goal.kind == "latency":
+    allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
+    if options.asked("latency") is not None:
         # Odd widths only ever cost time.
         allowed = allowed[:2]
     return tuple(
-        Pricing(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
+        Pricing(
+            name,
+            tuple(order),
+            tuple(_restricted(found[name], widths, context.bounds) for widths in allowed),
+            grams,
+            ticking.time,
+        )
         for name, order in rankings.items()
     )
 
 
-def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:
-    return tuple(Curve(c.damage, np.intersect1d(c.widths, w)) for c, w in zip(found, widths, strict=True))
+def _restricted(found: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
+    pairs = enumerate(zip(found, widths, strict=True))
+    return tuple(Curve(c.damage, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
 
 
 def nothing_reason(coupling: Coupling) -> str:
@@ -170,6 +186,11 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
 def narrowest(pricing: Pricing) -> Array:
     """The fewest units that every group may keep, float64 (groups,)."""
     return np.asarray([c.widths[0] for c in pricing.curves], dtype=np.float64)
+
+
+def widest(pricing: Pricing) -> Array:
+    """The most units that every group may keep, int64 (groups,)."""
+    return np.asarray([c.widths[-1] for c in pricing.curves], dtype=np.int64)
 
 
 def lossless(pricing: Pricing) -> Array:

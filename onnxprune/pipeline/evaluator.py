@@ -17,8 +17,14 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.measure.loss import OutputLoss, output_loss
+from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
+from onnxprune.target import USUAL, Budget
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
 #: What the user's metric is given: feeds -> outputs by name.
@@ -30,7 +36,8 @@ class Evaluator:
     """Knows the original's outputs and score, so that each candidate costs one pass.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
-    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none.
+    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``yardstick``: what the
+    drop is measured in otherwise; ``loss``: how far other outputs are from ``reference``.
     """
 
     holdout: Dataset
@@ -40,11 +47,15 @@ class Evaluator:
     kind: str
     metric: OwnMetric | None
     score: float
+    yardstick: Yardstick
+    loss: OutputLoss
 
     @property
-    def relative(self) -> bool:
-        """Whether the drop is a relative error, neither a share of answers nor the user's own metric."""
-        return self.metric is None and self.kind == metrics.RELATIVE
+    def usual(self) -> Budget:
+        """The budget where the user does not give one."""
+        if self.metric is not None:
+            return USUAL
+        return Budget("max_drop", self.yardstick.allowed)
 
     @cached_property
     def odd(self) -> tuple[str, ...]:
@@ -57,50 +68,67 @@ class Evaluator:
         return self.metric is None and len(self.odd) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
-        """How much worse ``model`` is than the original.
+        """How much worse ``model`` is than the original, without an interval.
 
         Raises:
             DataError: where the user's metric fails.
         """
+        return self._drop(model, 0)
+
+    def with_interval(self, drop: Drop, model: onnx.ModelProto) -> Drop:
+        """The ``drop`` of ``model`` with its interval; the user's metric has none.
+
+        Cost: a pass over the holdout, and a bootstrap of seconds at most.
+        """
+        return drop if self.metric is not None else self._drop(model, RESAMPLES)
+
+    def _drop(self, model: onnx.ModelProto, resamples: int) -> Drop:
         if self.metric is not None:
             return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
-        session = open_session(model, self.engine)
-        found = outputs_of(session, self.holdout, self.outputs)
-        return metrics.drop(self.kind, self.reference, found, self.holdout.count)
+        answers = answers_of(open_session(model, self.engine), self.holdout, self.outputs)
+        return self.yardstick.drop(answers, resamples)
 
     def damage(self, model: onnx.ModelProto) -> float:
-        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates.
+        """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
         Infinite where it is no number: what a cut turned into NaN is worse than anything else.
         """
         session = open_session(model, self.engine)
-        found = metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        found = self.loss.of(outputs_of(session, self.holdout, self.outputs))
         return math.inf if math.isnan(found) else found
 
 
-def evaluator_for(context: Context, evaluate: object | None) -> Evaluator:
-    """An evaluator for ``context``; ``evaluate`` is the user's metric, ``FILE.py:FUNCTION`` or a callable, or ``None``.
+def evaluator_for(context: Context, options: Options) -> Evaluator:
+    """An evaluator for ``context``, by the user's metric or by the task.
 
     Cost: one pass of the original over the holdout, and one call of the metric.
 
     Raises:
-        DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN.
+        DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN;
+            where the stated task does not fit the outputs.
+        OptionError: where the layout says nothing.
     """
+    evaluate = options.evaluate
     model = context.loaded.proto
     names = tuple(context.coupling.graph.outputs)
     metric = _metric(evaluate)
     score = metric.of_original(model, context.engine) if metric is not None else 0.0
     session = open_session(model, context.engine)
-    reference = tuple(outputs_of(session, context.holdout, names))
+    answers = answers_of(session, context.holdout, names)
+    reference = outputs(answers)
     for name, output in zip(names, reference, strict=True):
         if metric is None and output.dtype.kind == "f" and np.isnan(output).any():
             raise DataError(
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    return Evaluator(
-        context.holdout, context.engine, names, reference, kind_of(context.coupling, reference), metric, score
-    )
+    kind = kind_of(context.coupling, reference)
+    if metric is None:
+        measured = yardstick(answers, options.task, options.layout, may_hold_classes(context.coupling))
+    else:
+        measured = Yardstick(reference)
+    loss = output_loss(context.coupling, names, measured.reference)
+    return Evaluator(context.holdout, context.engine, names, measured.reference, kind, metric, score, measured, loss)
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:

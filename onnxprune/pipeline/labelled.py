@@ -1,16 +1,26 @@
-"""Labelled data: what accuracy is measured on."""
+"""Labelled data: what accuracy and average precision by labels are measured on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import onnx
+
 from onnxprune import metrics
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.notes import NO_ACCURACY
+from onnxprune.result import Change
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.precision import precision, truth
+from onnxprune.tasks.detect.reader import Detect
+from onnxprune.tasks.task import Reader
 
 
 def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
@@ -22,10 +32,11 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
     if options.test is None:
         return otherwise
     found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if found.labels is None:
+    if found.labels is None and found.things is None:
         raise DataError(
             f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
-            "or pictures in sub-folders named by class numbers"
+            "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
+            "JSON"
         )
     return found
 
@@ -46,3 +57,32 @@ def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[D
         # Folders may be named by numbers, such as years, that are no classes.
         return replace(labelled, labels=None), (NO_ACCURACY.format(error),)
     return labelled, ()
+
+
+def box_scores(
+    before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
+) -> tuple[tuple[str, Change], ...]:
+    """Average precisions of both models by labelled boxes; nothing without such labels, or for other tasks.
+
+    Cost: two passes over the data.
+
+    Raises:
+        DataError: where the labels cannot be read, or hold no box.
+    """
+    if labelled.things is None or not isinstance(reader, Detect):
+        return ()
+    found = [labelled.things(sample) for sample in range(labelled.count)]
+    there = [Found(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
+    if not any(len(t) for t in there):
+        raise DataError(f"{labelled.origin}: the labels hold no box that is on what the model is fed; check them")
+    wanted = truth(there)
+    names = [output.name for output in before.graph.output]
+    both = []
+    for model in (before, after):
+        answers = answers_of(open_session(model, engine), labelled, names)
+        both.append(precision(wanted, reader.detections(answers), 0))
+    first, second = both
+    return (
+        ("AP50 by labels", Change(first.ap50, second.ap50)),
+        ("AP50-95 by labels", Change(first.ap, second.ap)),
+    )

@@ -24,8 +24,8 @@ UNFITTED = (
 )
 NO_ACCURACY = "no accuracy is measured: {}"
 NO_SCORES = (
-    "--test is not used: labels are class numbers, and this model's outputs are no class scores; "
-    "--eval takes a metric of your own"
+    "--test is not used: its labels are class numbers or boxes, and this model's outputs are not read as such "
+    "(--task detect); --eval takes a metric of your own"
 )
 
 

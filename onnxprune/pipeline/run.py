@@ -17,7 +17,8 @@ from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.progress import Progress
-from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Verification
+from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Tuning, Verification
+from onnxprune.tasks.task import Reader
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
@@ -32,7 +33,8 @@ class Outcome:
     """A verified cut, and how the run found it.
 
     ``keep``: one boolean per unit.  ``drop``: None where none was measured.  ``select``: the order of channels that was
-    taken, empty where a plan gave the channels.
+    taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.
+    ``tuning``: None where none was asked for.
     """
 
     keep: Array
@@ -44,6 +46,8 @@ class Outcome:
     refits: tuple[Refitted, ...] = ()
     notes: tuple[str, ...] = ()
     select: str = ""
+    reader: Reader | None = None
+    tuning: Tuning | None = None
 
 
 def run(context: Context, evaluator: Evaluator, options: Options, progress: Progress, stopwatch: Stopwatch) -> Outcome:
@@ -70,7 +74,18 @@ def run(context: Context, evaluator: Evaluator, options: Options, progress: Prog
     stopwatch.mark("refit")
     checks = verified(context, chosen.keep, chosen.model, progress)
     stopwatch.mark("verify")
-    return Outcome(chosen.keep, chosen.model, chosen.drop, checks, curves, steps, chosen.refits, chosen.notes, select)
+    return Outcome(
+        chosen.keep,
+        chosen.model,
+        evaluator.with_interval(chosen.drop, chosen.model),
+        checks,
+        curves,
+        steps,
+        chosen.refits,
+        chosen.notes,
+        select,
+        evaluator.yardstick.reader,
+    )
 
 
 def verified(context: Context, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,12 @@ from onnx import helper as oh
 from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
-from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
 from onnxprune.engine.session import Engine
-from onnxprune.errors import BudgetError, ModelError, OptionError
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
@@ -30,11 +29,15 @@ from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.memory import room, used
 from onnxprune.options import Options
+from onnxprune.pipeline.bounds import Bounds, bounds
+from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
 LEAST_HELD, MOST_HELD = 8, 128
+#: Samples that a tuning looks at, and is fed, at most: a gain of a point shows in no fewer.
+MOST_JUDGED, MOST_TUNED = 256, 8192
 #: Bytes of activations kept in memory during the refit where the user sets no limit.
 DEFAULT_MEMORY = 3 << 30
 #: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
@@ -43,7 +46,8 @@ COPIES = 3
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data."""
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
+    that is not held out, ``fit`` and more."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -52,7 +56,9 @@ class Context:
     holdout: Dataset
     engine: Engine
     frozen: frozenset[int]
+    bounds: Bounds
     notes: tuple[str, ...]
+    spare: Dataset | None = None
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
@@ -75,6 +81,17 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
         found.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
     return tuple(found)
+
+
+def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
+    """The inputs as the data must fit them: :func:`specs_of`, with shapes that the user states, and the batch at which
+    the graph runs."""
+    found = input_shapes(view(loaded.proto), options.shapes, None)
+    shapes = options.shapes
+    if data is None and options.preprocess is None:
+        # Made-up data must have sizes at which the operators of the model fit together.
+        shapes = {**found[0], **options.shapes}
+    return _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
 
 
 def engine_of(options: Options) -> Engine:
@@ -116,14 +133,8 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         OnnxPruneError: for data or options that do not fit the model.
     """
     _check_memory(loaded, options)
-    graph = view(loaded.proto)
-    _check_computes(loaded, graph, options)
-    found = input_shapes(graph, options.shapes, None)
-    shapes = options.shapes
-    if data is None and options.preprocess is None:
-        # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**found[0], **options.shapes}
-    specs = _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+    _check_computes(loaded, view(loaded.proto), options)
+    specs = specs_for(loaded, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
@@ -134,6 +145,10 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
+    frozen = frozen_groups(coupling, options.exclude, options.only)
+    spare = None
+    if options.tune is not None:
+        fit, holdout, spare = _for_tuning(dataset, data, options)
     return Context(
         loaded,
         coupling,
@@ -141,9 +156,20 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         fit,
         holdout,
         engine_of(options),
-        frozen_groups(coupling, options.exclude, options.only),
+        frozen,
+        bounds(coupling, frozen, options),
         (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+        spare,
     )
+
+
+def _for_tuning(dataset: Dataset, data: object | None, options: Options) -> tuple[Dataset, Dataset, Dataset]:
+    """(fit, holdout, spare): more samples are held out, and all others are tuned on, also where the refit needs few."""
+    whole = dataset
+    if options.samples is None and _reopens(data):
+        whole = open_dataset(data, dataset.specs, options.preprocess, MOST_TUNED, options.seed)
+    spare, holdout = split(whole, options.seed, MOST_JUDGED)
+    return spare.take(choose(spare.count, min(dataset.count, spare.count), options.seed)), holdout, spare
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
@@ -187,45 +213,10 @@ def _with_batch(
     return tuple(found)
 
 
-def split(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """(fit, holdout), by a seeded permutation; one sample serves as both where there is only one."""
+def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, Dataset]:
+    """(fit, holdout of at most ``most``), by a seeded permutation; one sample serves as both where there is only one."""
     if dataset.count < 2:
         return dataset, dataset
-    held = min(MOST_HELD, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
+    held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
     order = np.random.default_rng(seed).permutation(dataset.count)
     return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
-
-
-def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str, ...]) -> frozenset[int]:
-    """Groups that the user's globs leave out, matched against group, node and tensor names.
-
-    Raises:
-        BudgetError: where a glob matches nothing, or nothing is left to prune.
-    """
-    names = {group.id: _names(coupling, group) for group in coupling.groups}
-    for flag, glob in (*(("--exclude", glob) for glob in exclude), *(("--only", glob) for glob in only)):
-        if not any(_matches(found, glob) for found in names.values()):
-            raise BudgetError(
-                f"{flag}: '{glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of groups"
-            )
-    frozen = {g for g, found in names.items() if any(_matches(found, glob) for glob in exclude)}
-    if only:
-        frozen |= {g for g, found in names.items() if not any(_matches(found, glob) for glob in only)}
-    if coupling.groups and len(frozen) == len(coupling.groups):
-        raise BudgetError("--exclude and --only leave no group to prune")
-    return frozenset(frozen)
-
-
-def _names(coupling: Coupling, group: Group) -> frozenset[str]:
-    found = {group.name}
-    for key, _ in group.axes:
-        found.add(coupling.value_of(key))
-        if isinstance(key, tuple):
-            found.add(coupling.graph.nodes[key[0]].label)
-        elif key in coupling.graph.producer:
-            found.add(coupling.graph.nodes[coupling.graph.producer[key]].label)
-    return frozenset(found)
-
-
-def _matches(names: frozenset[str], glob: str) -> bool:
-    return any(fnmatchcase(name, glob) for name in names)

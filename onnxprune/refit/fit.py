@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridges
+from onnxprune.refit.window import Window, is_finite
 
 Array = np.ndarray
 #: Strengths of the ridge, and the one that is tried first.
@@ -26,6 +27,8 @@ START = 2
 ROUNDS, LEAST_GAIN = 6, 5e-3
 #: Relative squared error below which a layer already does what it did: nothing upstream was changed.
 EXACT = 1e-10
+#: An edge of a window that no value is beyond, float32: products with infinity would be no numbers.
+FAR = np.float32(1e30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def predict(x: Array, weights: Array) -> Array:
     return np.ascontiguousarray(out.transpose(1, 0, 2).reshape(len(x), -1))
 
 
-def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
+def loss(rows: Rows, weights: Array, window: Window) -> float:
     """Sum of squared errors after clipping to ``window``."""
     error = 0.0
     for x, wanted, offset in rows.chunks():
@@ -87,7 +90,7 @@ def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
     return error
 
 
-def _energy(rows: Rows, window: tuple[float, float]) -> float:
+def _energy(rows: Rows, window: Window) -> float:
     """Sum of squares of the targets after clipping to ``window``."""
     return sum(_squares(np.clip(wanted, *window)) for _, wanted, _ in rows.chunks())
 
@@ -109,7 +112,7 @@ def fit(
     test: Rows,
     base: Array,
     prior: Array,
-    window: tuple[float, float],
+    window: Window,
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
@@ -125,7 +128,7 @@ def fit(
     if folded < best_loss:
         best, best_loss = prior, folded
     moments = train.gram()
-    clipped = bool(np.isfinite(window).any())
+    clipped = is_finite(window)
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
     right = _refined(train, best, window) if clipped else moments.xy
     chosen: tuple[float, Ridges] | None = None
@@ -160,7 +163,7 @@ def fit(
     return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True, (strength,))
 
 
-def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: tuple[float, float]) -> Fit:
+def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:
     """``start`` with the better of its own biases and those that give ``train`` the mean it should have.
 
     ``base``/``start`` (g, n+1, o) float64; the matrix of ``start`` is settled.
@@ -188,19 +191,19 @@ def _final(
     start: Array,
     prior: Array,
     strength: float,
-    window: tuple[float, float],
+    window: Window,
 ) -> Array:
     """The chosen fit once more, on all rows."""
     if test is train:
         return start
     both = moments.merge(test.gram())
     factor = Ridges(both.xx, strength)
-    if not np.isfinite(window).any():
+    if not is_finite(window):
         return factor.solve(both.xy, prior)
     return factor.solve(_refined(train, start, window) + _refined(test, start, window), prior)
 
 
-def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
+def _refined(rows: Rows, weights: Array, window: Window) -> Array:
     """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
     groups = rows.x.shape[1]
     total = np.zeros_like(weights)
@@ -213,7 +216,7 @@ def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
     return total
 
 
-def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
+def _beyond(wanted: Array, got: Array, window: Window) -> Array:
     """``wanted``, but what is ``got`` where both are beyond the same edge of the window, and the edge where only
     ``wanted`` is.
 
@@ -221,8 +224,10 @@ def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
     """
     low, high = window
     goal = wanted
-    if np.isfinite(low):
-        goal = goal + (np.minimum(got, low) - wanted) * (wanted <= low)
-    if np.isfinite(high):
-        goal = goal + (np.maximum(got, high) - wanted) * (wanted >= high)
+    if np.isfinite(low).any():
+        edge = np.maximum(low, -FAR)
+        goal = goal + (np.minimum(got, edge) - wanted) * (wanted <= edge)
+    if np.isfinite(high).any():
+        edge = np.minimum(high, FAR)
+        goal = goal + (np.maximum(got, edge) - wanted) * (wanted >= edge)
     return np.asarray(goal)

@@ -195,7 +195,7 @@ class _Work:
             return None
         train, test = rows
         if layer.index in self.shared:
-            settled = fit_bias(train, test, base, self.current[layer.index], target.window)
+            settled = fit_bias(train, test, base, self.current[layer.index], part.seen(target.window))
             if settled.accepted:
                 usual = self.current[layer.index]
                 self._keep(part, target, np.where(usable.reshape(part.groups, 1, -1), settled.weights, usual))
@@ -204,7 +204,7 @@ class _Work:
             if layer.index not in self.priors:
                 self.priors[layer.index] = self._folded(part, base, train.constant), STRENGTHS
             prior, strengths = self.priors[layer.index]
-            found = fit(train, test, base, prior, target.window, strengths)
+            found = fit(train, test, base, prior, part.seen(target.window), strengths)
             self.priors[layer.index] = prior, found.strengths
         if found.before == 0.0:
             return None
@@ -299,7 +299,7 @@ class _Work:
         layer, reader = stretch[-1].layer, stretch[0].reader
         links = [Link(chain, self._part(pair.reader)) for pair, chain in zip(stretch[::-1], chains[::-1], strict=True)]
         scale = target.scale[self.cut[reader.index].kept_outputs].astype(np.float32)
-        goal = Goal(scale, target.window, _constant(layer, self.targets[layer.index]))
+        goal = Goal(scale, self.cut[reader.index].seen(target.window), _constant(layer, self.targets[layer.index]))
         hidden = self._part(layer)
         better = refine(hidden, links, goal, *self._maps(layer, reader, target))
         if better is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,29 +12,34 @@ import numpy as np
 from onnxprune import metrics
 from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
-from onnxprune.errors import ModelError
+from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import accuracies, kind_of, own_drop
-from onnxprune.pipeline.labelled import labelled_data
+from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
+from onnxprune.pipeline.labelled import box_scores, labelled_data
 from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import Context, engine_of
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.report.describe import choice_lines, group_rows
 from onnxprune.report.outline import layer_rows
+from onnxprune.report.samples import shown_samples
 from onnxprune.result import (
     Change,
     Comparison,
     Report,
     Seen,
 )
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
+#: An original below this AP50 reads the labels' classes otherwise, or is fed what it was not trained on.
+POOR = 0.05
 
 
 def account(
@@ -53,6 +59,9 @@ def account(
     cost = macs(context.coupling)
     latency, spread = compare_latency(original, pruned, next(context.fit.batches(1)), context.engine)
     accuracy = accuracies(original, pruned, labelled, context.engine)
+    scores = box_scores(original, pruned, labelled, context.engine, outcome.reader)
+    models = original, pruned
+    pictures = shown_samples(context.holdout, outcome.reader, models, context.engine, options.pictures)
     stopwatch.mark("measure")
     return Report(
         model=str(context.loaded.path or "model"),
@@ -71,19 +80,31 @@ def account(
         verify=outcome.checks,
         seconds=stopwatch.done(),
         peak_rss_bytes=peak_rss(),
-        notes=context.notes + outcome.notes,
+        notes=context.notes + outcome.notes + _odd_labels(scores),
         seen=seen,
         settings=_settings(context, outcome, options),
         curves=outcome.curves,
         search=outcome.steps,
         refits=outcome.refits,
         layers=layer_rows(context.coupling, outcome.keep, context.frozen),
-        budget=options.budget,
+        budgets=options.budgets,
+        tuning=outcome.tuning,
+        scores=scores,
+        pictures=pictures,
+    )
+
+
+def _odd_labels(scores: tuple[tuple[str, Change], ...]) -> tuple[str, ...]:
+    if not scores or scores[0][1].before >= POOR:
+        return ()
+    return (
+        f"by these labels the original itself has an AP50 of {scores[0][1].before:.3f}: check the numbers of their "
+        "classes, --preprocess and --layout",
     )
 
 
 def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str, str]:
-    asked = {} if options.budget is None else {"budget": options.budget.describe()}
+    asked = {"budget": " ".join(b.describe() for b in options.budgets)} if options.budgets else {}
     return asked | {
         "data": context.fit.origin,
         "samples": f"{context.fit.count} to fit, {context.holdout.count} held out",
@@ -127,12 +148,21 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     shared = [output.name for output in first.proto.graph.output if output.name in theirs]
     if not shared:
         raise ModelError("the two models have no output of the same name to compare; rename the outputs of one")
-    left, right = (outputs_of(open_session(m.proto, engine), dataset, shared) for m in (first, second))
+    first_answers, second_answers = (
+        answers_of(open_session(m.proto, engine), dataset, shared) for m in (first, second)
+    )
+    left, right = outputs(first_answers), outputs(second_answers)
     alike = [(name, x, y) for name, x, y in zip(shared, left, right, strict=True) if x.shape == y.shape]
-    kind = kind_of(couplings[1], left)
-    drop = metrics.drop(kind, left, right, dataset.count) if len(alike) == len(shared) else None
+    drop, reader = None, None
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
+    else:
+        measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]))
+        reader = measured.reader
+        if reader is not None or len(alike) == len(shared):
+            # Outputs of other sizes cannot be held against each other: then no drop is told.
+            with contextlib.suppress(DataError):
+                drop = measured.drop(second_answers, RESAMPLES)
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)
     return Comparison(
         a=str(first.path or "a"),
@@ -144,5 +174,6 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         latency_spread=spread,
         drop=drop,
         accuracy=accuracies(first.proto, second.proto, labelled, engine),
+        scores=box_scores(first.proto, second.proto, labelled, engine, reader),
         outputs=tuple((name, metrics.relative_error([x], [y])) for name, x, y in alike if x.dtype.kind == "f"),
     )

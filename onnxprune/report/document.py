@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report
+from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report, Tuned, Tuning
 from onnxprune.shown import in_json
 
 Json = dict[str, object]
@@ -32,6 +32,7 @@ def of_report(report: Report) -> Json:
         "drop": _drop(report.drop),
         "synthetic_data": report.seen == "made up",
         "accuracy": _change(report.accuracy),
+        "scores": {name: _change(score) for name, score in report.scores},
         "groups": _groups(report.groups),
         "choices": list(report.choices),
         "verify": {
@@ -47,11 +48,34 @@ def of_report(report: Report) -> Json:
             {"node": r.node, "before": r.before, "after": r.after, "accepted": r.accepted} for r in report.refits
         ],
         "search": [{"macs_ratio": step.macs_ratio, "drop": step.drop} for step in report.search],
+        "tuning": None if report.tuning is None else of_tuning(report.tuning),
         "notes": list(report.notes),
         "settings": dict(report.settings),
         "seconds": {stage: report.seconds.get(stage, 0.0) for stage in STAGES} | report.seconds,
         "peak_rss_bytes": report.peak_rss_bytes,
     }
+
+
+def of_tuning(tuning: Tuning) -> Json:
+    """What tuning did; ``loss`` is null before the first step."""
+    return {
+        "gained": tuning.gained,
+        "held_out_error": {"before": tuning.before, "after": tuning.after},
+        "stages": [{"name": s.name, "drop": _drop(s.drop), "accuracy": s.accuracy} for s in tuning.stages],
+        "curve": [
+            {"seconds": p.seconds, "samples": p.samples, "loss": p.loss, "held_out_error": p.held} for p in tuning.curve
+        ],
+        "seconds": tuning.seconds,
+        "samples": {"tuned_on": tuning.samples, "held_out": tuning.held},
+        "tensors": tuning.weights,
+        "device": tuning.device,
+        "notes": list(tuning.notes),
+    }
+
+
+def of_tuned(model: str, tuned: Tuned) -> Json:
+    """A tuning on its own."""
+    return {"model": model, "output": None if tuned.path is None else str(tuned.path), **of_tuning(tuned.tuning)}
 
 
 def of_inspection(inspection: Inspection) -> Json:
@@ -85,6 +109,7 @@ def of_comparison(comparison: Comparison) -> Json:
         "drop": _drop(comparison.drop),
         "synthetic_data": comparison.seen == "made up",
         "accuracy": _change(comparison.accuracy),
+        "scores": {name: _change(score) for name, score in comparison.scores},
         "outputs": [{"name": name, "rel_l2_err": error} for name, error in comparison.outputs],
         "operators_ms": {row.operator: _change(row.milliseconds) for row in comparison.operators},
     }
@@ -117,7 +142,12 @@ def _spread(spread: tuple[float, float] | None) -> Json | None:
 
 
 def _drop(drop: Drop | None) -> Json | None:
-    return None if drop is None else {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop is None:
+        return None
+    told: Json = {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    if drop.low is not None:
+        told |= {"low": drop.low, "high": drop.high}
+    return told | ({"figures": dict(drop.figures)} if drop.figures else {})
 
 
 def _finite(value: object) -> object:

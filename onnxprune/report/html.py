@@ -10,6 +10,7 @@ is the geometry of four plots; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -63,6 +64,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "locked": sorted(locked, key=lambda row: -row.macs_share),
             "locks": rows.locks(locked),
             "plots": _plots(report),
+            "pictures": [{"caption": p.caption, "data": b64encode(p.image).decode()} for p in report.pictures],
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
             "command": command,
@@ -144,8 +146,8 @@ def _plots(report: Report) -> _Plots:
     if len({step.macs_ratio for step in report.search}) >= _LEAST_STEPS:
         drop = report.drop
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
-        in_percent = drop is not None and drop.metric in (wording.TOP1, wording.VALUES)
-        limit = report.budget.value if report.budget is not None and report.budget.kind == "max_drop" else None
+        in_percent = drop is not None and drop.metric in wording.SHARES
+        limit = next((budget.value for budget in report.budgets if budget.kind == "max_drop"), None)
         # The original is where every search starts: all of the MACs, no drop.
         path = (SearchStep(1.0, 0.0), *report.search)
         search = (

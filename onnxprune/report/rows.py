@@ -31,6 +31,7 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
         _quantity("file", report.bytes, wording.byte_text),
         _latency(report.latency_ms, spread),
         _drop(report.drop, report.seen),
+        *_figures(report.drop),
     ]
     if report.accuracy is not None:
         accuracy = report.accuracy
@@ -44,6 +45,11 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
                 None if same else accuracy.after > accuracy.before,
             )
         )
+    for name, score in report.scores:
+        same = abs(score.after - score.before) < 5e-5
+        better = None if same else score.after > score.before
+        change = "same" if same else f"{score.after - score.before:+.3f}"
+        rows.append(Row(name, f"{score.before:.3f}", f"{score.after:.3f}", change, better))
     return tuple(rows)
 
 
@@ -118,6 +124,13 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
     return Row("latency", before, after, text, change.after < change.before)
 
 
+def _figures(drop: Drop | None) -> list[Row]:
+    """What users of a task know its agreement by; that of labels is the drop itself."""
+    if drop is None or drop.metric not in wording.AGREEMENTS:
+        return []
+    return [Row(name, "–", f"{value:.3f}", "against the original", None) for name, value in drop.figures]
+
+
 def _drop(drop: Drop | None, seen: Seen) -> Row:
     if drop is None:
         return Row("drop", "–", "–", "not measured", None)
@@ -128,5 +141,7 @@ def _drop(drop: Drop | None, seen: Seen) -> Row:
     if between is None or seen == "made up":
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)
     # Few samples tell a share only roughly, and a reader takes "0.0%" for a fact.
-    samples = f"{between[0]:.0%} to {between[1]:.0%} ({samples})"
+    share = drop.metric in wording.SHARES
+    low, high = (f"{value:.0%}" if share else wording.decimals(value) for value in between)
+    samples = f"{low} to {high} ({samples})"
     return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), samples, None)

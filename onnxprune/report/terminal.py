@@ -15,7 +15,7 @@ from rich.text import Text
 from onnxprune.report import wording
 from onnxprune.report.names import shortened
 from onnxprune.report.rows import Lock, biggest, left_out, locks, summary
-from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Verification
+from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Tuned, Tuning, Verification
 from onnxprune.shown import for_reading, shown
 
 FOLDED = 20
@@ -47,6 +47,8 @@ def print_report(console: Console, report: Report, view: View) -> None:
     console.print(Text(wording.verdict(report), style="bold"))
     console.print()
     _print_summary(console, report)
+    if report.tuning is not None:
+        _print_tuning(console, report.tuning)
     _print_groups(console, report.groups, view, after=True)
     _print_choices(console, report.choices)
     _print_notes(console, report.notes, view)
@@ -58,6 +60,29 @@ def print_report(console: Console, report: Report, view: View) -> None:
         _print_labelled(console, Text("took", style="dim"), Text(", ".join(spent)))
     if report.output is not None:
         print_wrote(console, "wrote", report.output)
+
+
+def print_tuned(console: Console, tuned: Tuned, told: tuple[str, ...]) -> None:
+    """What tuning gained, and on what."""
+    tuned = for_reading(tuned)
+    tuning = tuned.tuning
+    console.print(Text(wording.gain(tuning), style="bold"))
+    console.print()
+    _print_tuning(console, tuning)
+    _print_notes(console, tuning.notes, View(told=told))
+    if tuned.path is not None:
+        print_wrote(console, "wrote", str(tuned.path))
+
+
+def _print_tuning(console: Console, tuning: Tuning) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    for stage in tuning.stages:
+        table.add_row(stage.name, wording.stage(stage))
+    table.add_row("tuning", wording.effort_of(tuning))
+    console.print(table)
+    console.print()
 
 
 def print_wrote(console: Console, label: str, path: str) -> None:

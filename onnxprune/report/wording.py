@@ -6,10 +6,21 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from onnxprune.result import Change, Drop, Inspection, Report, Seen, Verification
+from onnxprune.result import Change, Drop, Inspection, Report, Seen, Stage, Tuning, Verification
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
+#: What a task's drop means, by what it is called; figures of the task are put in by their names.
+AGREEMENTS: Mapping[str, str] = {
+    "AP50 lost": "its detections agree with the original's at AP50 {AP50} (AP50-95 {AP50-95})",
+    "mean IoU lost": "its masks agree with the original's at a mean IoU of {mean IoU}",
+    "keypoint similarity lost": "its keypoints agree with the original's at an OKS of {OKS}",
+    "cosine distance": "its embeddings are at a mean cosine of {mean cosine} to the original's",
+    "strings changed": "{drop} of its strings change (character error {character error})",
+    "relative error per channel": "its outputs move by {drop} per channel",
+}
+#: Drops that are read in percent.
+SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))
 
 
 def si(value: float) -> str:
@@ -85,11 +96,16 @@ def points_text(change: Change) -> str:
 
 def drop_value(drop: Drop) -> str:
     """In the unit of its metric."""
-    return percent(drop.value) if drop.metric in (TOP1, VALUES) else decimals(drop.value)
+    return percent(drop.value) if drop.metric in SHARES else decimals(drop.value)
 
 
 def could_be(drop: Drop) -> tuple[float, float] | None:
-    """The shares between which the true one lies with 95 % confidence (Wilson); None where the drop is no share."""
+    """The values between which the true one lies with 95 % confidence; None where that is not known.
+
+    Of a share of samples that came without an interval it is Wilson's.
+    """
+    if drop.low is not None and drop.high is not None:
+        return drop.low, drop.high
     if drop.metric != TOP1 or not drop.samples:
         return None
     n, p, z = drop.samples, drop.value, 1.96
@@ -111,6 +127,12 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
     if drop.metric == VALUES:
         return f"{percent(drop.value) if drop.value else 'none'} of its outputs' values change on {held_out}"
+    if drop.metric in AGREEMENTS:
+        words = {name: f"{value:.3f}" for name, value in drop.figures}
+        told = AGREEMENTS[drop.metric].replace("{drop}", percent(drop.value))
+        for name, value in words.items():
+            told = told.replace("{" + name + "}", value)
+        return f"{told} on {held_out}"
     if drop.metric == "relative L2 error":
         return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
     if math.isinf(drop.value):
@@ -196,3 +218,27 @@ def estimates(verify: Verification) -> str:
     count = len(verify.estimates)
     nodes = f"'{verify.estimates[0]}'" + (f" and {count - 1} more normalizations" if count > 1 else "")
     return f"it does not hold, as {nodes} take{'s' if count == 1 else ''} a mean or variance over fewer channels"
+
+
+def gain(tuning: Tuning) -> str:
+    """What tuning came to, in one sentence."""
+    if not tuning.gained:
+        return "tuning gained nothing beyond chance: the weights are as they were"
+    share = 1 - tuning.after / tuning.before if tuning.before else 0.0
+    return f"tuned: the outputs are {percent(share)} nearer to the original's, on {tuning.held:,} samples that were only looked at"
+
+
+def stage(stage: Stage) -> str:
+    """How good the model was at a stage: ``top-1 changed 4.1%, accuracy 90.2%``."""
+    told = f"{stage.drop.metric} {drop_value(stage.drop)}"
+    return told if stage.accuracy is None else f"{told}, accuracy {percent(stage.accuracy)}"
+
+
+def effort_of(tuning: Tuning) -> str:
+    """``8,192 samples (4.0 passes over 2,048) in 10 min 0 s on cpu; held-out error 0.24 to 0.11``."""
+    fed = tuning.curve[-1].samples if tuning.curve else 0
+    return (
+        f"{fed:,} samples ({fed / max(tuning.samples, 1):.1f} passes over {tuning.samples:,}) in "
+        f"{duration(tuning.seconds)} on {tuning.device}; held-out error {decimals(tuning.before)} to "
+        f"{decimals(tuning.after)}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -40,33 +41,47 @@ def verify(
     result.  Masked equivalence is measured, but not held against a cut of the approximate rules that narrows a
     normalization.  Never raises for a failed check: ``Verification.complaints`` says what failed.
     """
-    complaints: list[str] = []
-    whole = model_bytes(pruned) < ONE_PIECE
-    checked = None if complaints_before else objection(pruned if whole else outlined(pruned))
-    if checked is not None:
-        complaints.append(f"onnx.checker: {checked}")
-    loaded = True
-    try:
-        results = run(open_session(pruned, engine), feeds)
-        endless = [k for k, result in enumerate(results) if not _is_finite(result)]
-        if endless:
-            # Masked places are infinite by design.
-            wanted = run(open_session(coupling.graph.model, engine), feeds)
-            endless = [k for k in endless if _is_finite(wanted[k])]
-        for k in endless:
-            name = pruned.graph.output[k].name
-            complaints.append(f"output '{name}' of the pruned model is not finite on the calibration data")
-    except ModelError as error:
-        loaded = False
-        complaints.append(str(error))
-    same = signature(pruned) == signature(coupling.graph.model)
-    if not same:
-        complaints.append("the inputs or outputs of the pruned model are not those of the original")
+    sound = soundness(pruned, coupling.graph.model, complaints_before, feeds, engine)
+    complaints = list(sound.complaints)
     worst, tolerance = masked_error(coupling, keep, feeds, engine)
     estimates = tuple(node.label for node in estimated(coupling, keep))
     if not estimates and not worst <= tolerance:
         complaints.append(f"masked equivalence fails: relative error {worst:.2e}, allowed {tolerance:.0e}")
-    return Verification(checked is None, loaded, same, worst, tuple(complaints), estimates)
+    return replace(sound, masked_max_rel_err=worst, complaints=tuple(complaints), estimates=estimates)
+
+
+def soundness(
+    model: onnx.ModelProto,
+    original: onnx.ModelProto,
+    complaints_before: tuple[str, ...],
+    feeds: Mapping[str, Array],
+    engine: Engine,
+) -> Verification:
+    """The checks of :func:`verify` that hold for any model in the place of ``original``: checker, onnxruntime, finite
+    outputs, signature."""
+    complaints: list[str] = []
+    whole = model_bytes(model) < ONE_PIECE
+    checked = None if complaints_before else objection(model if whole else outlined(model))
+    if checked is not None:
+        complaints.append(f"onnx.checker: {checked}")
+    loaded = True
+    try:
+        results = run(open_session(model, engine), feeds)
+        endless = [k for k, result in enumerate(results) if not _is_finite(result)]
+        if endless:
+            # Masked places are infinite by design.
+            wanted = run(open_session(original, engine), feeds)
+            endless = [k for k in endless if _is_finite(wanted[k])]
+        for k in endless:
+            name = model.graph.output[k].name
+            complaints.append(f"output '{name}' of the pruned model is not finite on the calibration data")
+    except ModelError as error:
+        loaded = False
+        complaints.append(str(error))
+    same = signature(model) == signature(original)
+    if not same:
+        complaints.append("the inputs or outputs of the pruned model are not those of the original")
+    return Verification(checked is None, loaded, same, 0.0, tuple(complaints))
 
 
 def signature(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | str | None, ...] | None]]:

@@ -103,7 +103,7 @@ def detect(answers: Answers, given: Mapping[str, object]) -> Guess:
     ready = recognise_ready(answers, given)
     if ready is not None:
         return Guess(Detect(ready, answers.size), True, f"ready detections ({ready.layout.text()})")
-    dense = recognise(answers, given)
+    dense = recognise(answers, given) if given.get("form", "dense") == "dense" else None
     if dense is None:
         return Guess(None, False, UNREAD)
     because = f"a prediction per place ({dense.layout.text()})"

@@ -273,7 +273,8 @@ def _objectness(scores: Array) -> bool | None:
         return bool(np.median(others[high]) >= THERE)
     # Classes behind an objectness are told of every place, also of those where nothing is.
     busy = others >= THERE
-    return False if 0 < np.mean(busy) <= FEW else None
+    # Where nothing is found either way, that is what must be told.
+    return False if np.mean(busy) <= FEW else None
 
 
 def _keypoints(scores: Array) -> int:

@@ -1,0 +1,76 @@
+"""``onnxprune tune``: get accuracy back by training on the original's answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.allowance import Allowance
+from onnxprune.cli.arguments import options_from
+from onnxprune.cli.command import Command, parser_of, print_json
+from onnxprune.cli.files import given_files
+from onnxprune.cli.finish import SideFiles
+from onnxprune.cli.parser import Parser, UsageError
+from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.streams import stdout_to_stderr
+
+if TYPE_CHECKING:
+    from onnxprune.result import Tuned
+
+HEAD = """\
+onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC    get accuracy back by
+                       training on the original's answers; no labels are needed
+"""
+EXAMPLES = """\
+  onnxprune tune net.pruned.onnx --teacher net.onnx --data photos/
+  onnxprune tune small.onnx --teacher net.onnx --data calib.npz --for 30m
+"""
+
+
+def parser() -> Parser:
+    return parser_of("tune", (("MODEL", str),), HEAD, EXAMPLES)
+
+
+def run(arguments: argparse.Namespace, line: str) -> int:
+    if arguments.teacher is None:
+        raise UsageError("--teacher is missing: the original model, whose answers are learnt")
+    if arguments.data is None:
+        raise UsageError("--data is missing: samples such as the model will see; they need no labels")
+    options = options_from(arguments)
+    options = options if options.tune is not None else replace(options, tune=Allowance())
+    given = (arguments.teacher, *given_files(arguments.data, arguments.test))
+    side = SideFiles(Path(arguments.MODEL), arguments.output, None, None, "tuned", given)
+    side.check()
+    told = Told()
+    # Of several processes that torchrun starts the first one speaks and writes.
+    first = os.environ.get("RANK", "0") == "0"
+    with progress_on_stderr(told, arguments.quiet or not first, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.api import tune_file
+
+        output = side.output if first else None
+        found = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
+    if first:
+        _tell(found, side, arguments, tuple(told.notes))
+    return 0
+
+
+def _tell(found: Tuned, side: SideFiles, arguments: argparse.Namespace, told: tuple[str, ...]) -> None:
+    if arguments.json:
+        from onnxprune.report.document import of_tuned
+
+        print_json(of_tuned(str(side.model), found))
+    elif arguments.quiet:
+        from onnxprune.report.wording import gain
+
+        print(gain(found.tuning))
+    else:
+        from onnxprune.report.terminal import console_for, print_tuned
+
+        print_tuned(console_for(sys.stdout), found, told)
+
+
+COMMAND = Command("tune", parser, run)

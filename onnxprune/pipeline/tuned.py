@@ -1,0 +1,161 @@
+"""Tuning as a stage of a run, and on its own for any pair of models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+
+from onnxprune import metrics
+from onnxprune.allowance import Allowance
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.outputs import outputs_of
+from onnxprune.coupling.open import couple
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.errors import DataError, ModelError, VerificationError
+from onnxprune.graph.load import LoadedModel
+from onnxprune.options import Options
+from onnxprune.pipeline.evaluator import Evaluator, kind_of
+from onnxprune.pipeline.run import Outcome
+from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_for, specs_of, split
+from onnxprune.progress import Progress
+from onnxprune.result import Drop, Stage, Tuned, Tuning
+from onnxprune.surgery.cut import cut
+from onnxprune.surgery.sweep import sweep
+from onnxprune.tuning.need import need_torch
+from onnxprune.verify.checks import soundness
+
+#: Samples on which a tuned model is run before it is believed.
+CHECKED = 4
+
+
+def tuned(
+    context: Context,
+    chosen: Outcome,
+    evaluator: Evaluator,
+    labelled: Dataset,
+    options: Options,
+    progress: Progress,
+) -> Outcome:
+    """``chosen`` with a tuned model, and how good the model was on the way; with its own where tuning gains nothing.
+
+    Raises:
+        VerificationError: where the tuned model is not sound.
+    """
+    fit = context.spare or context.fit
+    found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+    after = evaluator.drop(found)
+    before = chosen.drop or evaluator.drop(chosen.model)
+    if told.gained and evaluator.metric is not None and before.value < after.value:
+        note = "tuning brings the outputs nearer to the original's, but the metric of --eval falls: the weights stay"
+        progress.note(note)
+        found, after = chosen.model, before
+        told = replace(told, gained=False, after=told.before, notes=(*told.notes, note))
+    progress.stage("measure", None)
+    after = evaluator.with_interval(after, found)
+    plain = sweep(cut(context.coupling, chosen.keep), context.loaded.proto)
+    rows = [
+        ("original", context.loaded.proto, Drop(after.metric, 0.0, after.samples)),
+        ("cut", plain, evaluator.drop(plain)),
+        ("refitted", chosen.model, before),
+        ("tuned", found, after),
+    ]
+    stages = tuple(Stage(name, drop, accuracy_of(model, labelled, context.engine)) for name, model, drop in rows)
+    return replace(chosen, model=found, drop=after, tuning=replace(told, stages=stages))
+
+
+def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> float | None:
+    """Top-1 (0 … 1); ``None`` without labels or class scores."""
+    if labelled.labels is None:
+        return None
+    names = [output.name for output in model.graph.output]
+    found = metrics.accuracy(outputs_of(open_session(model, engine), labelled, names), labelled.labels)
+    return None if found is None else found.top1
+
+
+def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options: Options, progress: Progress) -> Tuned:
+    """See :func:`onnxprune.tune`.
+
+    Raises:
+        ModelError: where the two models cannot be fed alike, have no output in common, or nothing can be tuned.
+        DataError: where the data cannot be used.
+        VerificationError: where the tuned model is not sound.
+    """
+    need_torch()
+    check_alike(student, original)
+    samples = options.samples if options.samples is not None else MOST_TUNED
+    specs = specs_for(original, data, options)
+    dataset = open_dataset(data, specs, options.preprocess, samples, options.seed)
+    labelled = (
+        dataset if options.test is None else open_dataset(options.test, specs, options.preprocess, None, options.seed)
+    )
+    if dataset.count < 2:
+        raise DataError("tuning needs samples to learn from and others to look at; give more than one")
+    for note in dataset.notes:
+        progress.note(note)
+    fit, held = split(dataset, options.seed, MOST_JUDGED)
+    engine = engine_of(options)
+    found, told = _tune(student.proto, original, fit, held, engine, options, progress)
+    stages = [("original", original.proto), ("before", student.proto), ("tuned", found)]
+    drops = _drops([model for _, model in stages], original, held, engine)
+    rows = tuple(
+        Stage(name, drop, accuracy_of(model, labelled, engine) if options.test is not None else None)
+        for (name, model), drop in zip(stages, drops, strict=True)
+        if drop is not None
+    )
+    return Tuned(found, replace(told, stages=rows))
+
+
+def _tune(
+    student: onnx.ModelProto,
+    original: LoadedModel,
+    fit: Dataset,
+    held: Dataset,
+    engine: Engine,
+    options: Options,
+    progress: Progress,
+) -> tuple[onnx.ModelProto, Tuning]:
+    need_torch()
+    # Torch is loaded where tuning is asked for, and nowhere else.
+    from onnxprune.tuning.interrupt import once
+    from onnxprune.tuning.tune import Request, tune
+
+    with once() as stopped:
+        request = Request(options.tune or Allowance(), options.augment, options.device, options.seed, stopped)
+        found, told = tune(student, original.proto, fit, held, engine, request, progress)
+    for note in told.notes:
+        progress.note(note)
+    checks = soundness(found, student, original.complaints, next(fit.batches(CHECKED)), engine)
+    if not checks.passed:
+        raise VerificationError("the tuned model failed verification: " + "; ".join(checks.complaints))
+    return found, told
+
+
+def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
+    names = [output.name for output in original.proto.graph.output]
+    theirs = [{output.name for output in model.graph.output} for model in models]
+    shared = [name for name in names if all(name in own for own in theirs)]
+    answers = [outputs_of(open_session(model, engine), held, shared) for model in models]
+    sample = {name: array.shape for name, array in held.fetch([0]).items()}
+    kind = kind_of(couple(original.proto, {}, sample), answers[0])
+    return [
+        metrics.drop(kind, answers[0], own, held.count)
+        if all(a.shape == b.shape for a, b in zip(answers[0], own, strict=True))
+        else None
+        for own in answers
+    ]
+
+
+def check_alike(student: LoadedModel, original: LoadedModel) -> None:
+    """Raise ModelError where the two cannot be fed alike, or share no output."""
+    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (student, original))
+    if ours != theirs:
+        told = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
+        raise ModelError(
+            f"the models take different inputs: {student.path or 'the small one'} {told[0]}, "
+            f"{original.path or 'the teacher'} {told[1]}; a teacher must be fed as the model that it teaches"
+        )
+    outputs = [{output.name for output in loaded.proto.graph.output} for loaded in (student, original)]
+    if not outputs[0] & outputs[1]:
+        raise ModelError("the two models have no output of the same name; rename the outputs of one")

@@ -1,0 +1,121 @@
+"""What a run's drop is measured in: a task's agreement where one is stated or sure, else a measure that needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune import metrics
+from onnxprune.calibration.outputs import stack
+from onnxprune.errors import DataError
+from onnxprune.result import Drop
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.detect.layout import parse_layout
+from onnxprune.tasks.guess import guess, stated
+from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader
+
+Array = np.ndarray
+#: The value of ``--task`` that leaves it to the outputs.
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """Holds the original's answers, and tells how far others are from them.
+
+    ``reference``: the original's outputs, samples on axis 0; ``reader``, ``compare``: of the task, None where none is
+    sure; ``note``: what the user should know of the task, None where there is nothing.
+    """
+
+    reference: tuple[Array, ...]
+    reader: Reader | None = None
+    compare: Comparer | None = None
+    note: str | None = None
+
+    @property
+    def measure(self) -> str:
+        """What the drop is called."""
+        return general(self.reference) if self.reader is None else self.reader.measure
+
+    @property
+    def allowed(self) -> float:
+        """The drop that is allowed where the user sets no budget."""
+        if self.reader is not None:
+            return self.reader.allowed
+        return 0.05 if self.measure == metrics.RELATIVE else 0.01
+
+    def drop(self, found: Answers, resamples: int = 0) -> Drop:
+        """How far answers on the same samples are from the original's.  ``resamples``: of the bootstrap, 0 for no
+        interval.
+
+        Raises:
+            DataError: where the two cannot be compared.
+        """
+        if self.compare is None:
+            return metrics.drop(self.measure, self.reference, outputs(found), found.samples)
+        told = self.compare(found, resamples)
+        return Drop(told.measure, told.drop, told.samples, told.low, told.high, told.figures)
+
+
+def outputs(answers: Answers) -> tuple[Array, ...]:
+    """Each output stacked over the batches, flattened where these differ in shape."""
+    return tuple(stack([np.atleast_1d(part) for part in answers.parts(i)]) for i in range(len(answers.names)))
+
+
+def general(reference: Sequence[Array]) -> str:
+    """The measure that needs no task."""
+    return metrics.VALUES if metrics.is_discrete(reference) else metrics.RELATIVE
+
+
+def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool) -> Yardstick:
+    """The yardstick for models whose original answers so.
+
+    ``task``: :data:`AUTO`, or one that the user states; ``layout``: what ``--layout`` says of a detector's outputs.
+    ``rows_are_answers``: False where the outputs are as long as what is fed or grow with it, as waveforms do: such
+    outputs are no classes and no masks.
+
+    Raises:
+        DataError: where the stated task cannot be read off the outputs, or the original says nothing in it.
+        OptionError: for a layout that says nothing.
+    """
+    given, reference = parse_layout(layout), outputs(original)
+    if task == AUTO and layout:
+        task = "detect"
+    if task != AUTO:
+        kind = next(kind for kind in KINDS if kind == task)
+        reader = stated(kind, original, given).reader
+        assert reader is not None
+        return Yardstick(reference, reader, reader.against(original), _told(reader, original, f"task {kind}", ""))
+    found = guess(original)
+    if found.reader is None:
+        return Yardstick(reference)
+    if not rows_are_answers and found.reader.kind in ("classify", "segment", "embed"):
+        return Yardstick(reference)
+    if not found.sure:
+        return Yardstick(reference, note=_unsure(found, reference))
+    try:
+        compare = found.reader.against(original)
+    except DataError as error:
+        note = f"task {found.reader.kind}: {error}; the drop is the {general(reference)} instead"
+        return Yardstick(reference, note=note)
+    because = f"task {found.reader.kind}: {found.because}"
+    return Yardstick(
+        reference, found.reader, compare, _told(found.reader, original, because, "; --task states another")
+    )
+
+
+def _told(reader: Reader, original: Answers, what: str, end: str) -> str:
+    read = reader.first(original)
+    return f"{what}; on the first held-out sample the model answers: {read}{end}"
+
+
+def _unsure(found: Guess, reference: Sequence[Array]) -> str | None:
+    assert found.reader is not None
+    if found.reader.kind == "regress":
+        return None
+    return (
+        f"the outputs may be those of --task {found.reader.kind} ({found.because}), which is not sure: the drop is the "
+        f"{general(reference)} until --task states one"
+    )

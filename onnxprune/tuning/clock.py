@@ -1,0 +1,29 @@
+"""How much of a cosine is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Clock:
+    """How much of one cosine is done: by steps where ``steps`` is known, else by time."""
+
+    steps: int | None
+    seconds: float
+    now: Callable[[], float] = time.monotonic
+    begun: float = field(default=0.0)
+
+    def start(self) -> None:
+        self.begun = self.now()
+
+    def elapsed(self) -> float:
+        return self.now() - self.begun
+
+    def share(self, step: int) -> float:
+        """0 at the start, 1 at the end."""
+        if self.steps is not None:
+            return min(step / self.steps, 1.0)
+        return min(self.elapsed() / self.seconds, 1.0)

@@ -1,0 +1,235 @@
+"""A graph as a differentiable function of what is fed and of its trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.view import Graph
+from onnxprune.tuning.control import run_control
+from onnxprune.tuning.levels import Level, Levels, levels_of
+from onnxprune.tuning.operators.call import Call, Unsupported
+from onnxprune.tuning.operators.types import to_torch
+from onnxprune.tuning.program import Block, Step
+
+Array = np.ndarray
+Values = dict[str, Tensor]
+#: Shapes of inputs for which what depends on them only is kept.
+SHAPES_KEPT = 8
+
+
+class Failed(Exception):
+    """A step that torch could not compute, and why."""
+
+    def __init__(self, step: Step, reason: str) -> None:
+        super().__init__(f"{step.node.op} '{step.node.label}': {reason}")
+        self.step, self.reason = step, reason
+
+
+@dataclass(eq=False)
+class Function:
+    """``wanted`` from what is fed at ``given``; ``parameters``: value id -> leaf, float32 or float64.
+
+    ``fixed`` holds what is the same in every run.  Calling it needs every value of ``given``.
+    """
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    given: tuple[str, ...]
+    wanted: tuple[str, ...]
+    parameters: Values
+    levels: Levels
+    fixed: Values
+    device: torch.device
+    _by_shape: dict[tuple[tuple[int, ...], ...], Values] = field(default_factory=dict)
+    _last: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __call__(self, feeds: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Values:
+        """The wanted values, with other ``parameters`` than its own where they are given.
+
+        Raises:
+            ModelError: naming the node that torch could not compute on these values.
+        """
+        try:
+            return self.run(feeds, self.parameters if parameters is None else parameters)
+        except Failed as failure:
+            raise ModelError(f"tuning cannot run {failure}; leave the model untuned, or report this") from failure
+
+    def run(self, feeds: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Values:
+        values: Values = {**self.fixed, **parameters}
+        values.update((name, feeds[name]) for name in self.given)
+        shapes = tuple(tuple(feeds[name].shape) for name in self.given)
+        known = self._by_shape.get(shapes)
+        kept: Values = {}
+        for place, step in enumerate(self.steps):
+            level = max((self.levels.of(o) for o in step.outputs), default=Level.DATA)
+            if level == Level.SHAPED and known is not None:
+                for out in step.outputs:
+                    if out is not None and out in known:
+                        values[out] = known[out]
+                continue
+            made = run_step(step, values, self.device)
+            values.update(made)
+            if level == Level.SHAPED:
+                kept.update(made)
+            for name in self._last[place]:
+                values.pop(name, None)
+        if known is None:
+            if len(self._by_shape) >= SHAPES_KEPT:
+                self._by_shape.clear()
+            self._by_shape[shapes] = kept
+        return {name: values[name] for name in self.wanted}
+
+    def numbers(self, feeds: Mapping[str, Tensor]) -> int:
+        """How many numbers a run on ``feeds`` computes, per sample: a measure of the memory of a step."""
+        total = 0
+        values: Values = {**self.fixed, **self.parameters, **feeds}
+        with torch.no_grad():
+            for place, step in enumerate(self.steps):
+                made = run_step(step, values, self.device)
+                values.update(made)
+                total += sum(value.numel() for value in made.values())
+                for name in self._last[place]:
+                    values.pop(name, None)
+        return total
+
+
+def build(
+    graph: Graph,
+    block: Block,
+    given: Sequence[str],
+    wanted: Sequence[str],
+    trained: Collection[str],
+    device: torch.device,
+) -> Function:
+    """The steps between ``given`` and ``wanted`` as a function; constants are computed once, here.
+
+    Raises:
+        Failed: where a constant cannot be computed.
+    """
+    needed = _needed(block, given, wanted)
+    steps = [step for step in block.steps if step in needed]
+    parameters = {
+        name: to_torch(graph.constants[name]).to(device).requires_grad_() for name in trained if name in graph.constants
+    }
+    names = [n for n in graph.constants if n not in parameters and n not in given]
+    # A trained constant is a parameter, wherever it is stored.
+    steps = [step for step in steps if not parameters.keys() >= set(step.outputs)]
+    levels = levels_of(Block(block.inputs, block.outputs, tuple(steps)), names, [*parameters, *given])
+    fixed = {
+        n: _stored(graph, n, device)
+        for n in _read_names(steps, wanted)
+        if n in graph.constants and n not in parameters and n not in given
+    }
+    rest = []
+    with torch.no_grad():
+        for step in steps:
+            if max((levels.of(o) for o in step.outputs), default=Level.DATA) == Level.FIXED:
+                if not all(o in fixed for o in step.outputs if o is not None):
+                    fixed.update(run_step(step, fixed, device))
+            else:
+                rest.append(step)
+    live = {v for step in rest for v in step.reads()} | set(wanted)
+    fixed = {name: value for name, value in fixed.items() if name in live}
+    used = {v for step in rest for inner in step.inside() for v in inner.inputs}
+    parameters = {name: value for name, value in parameters.items() if name in used}
+    found = Function(graph, tuple(rest), tuple(given), tuple(wanted), parameters, levels, fixed, device)
+    found._last.extend(_last_uses(rest, wanted))
+    return found
+
+
+def _read_names(steps: Sequence[Step], wanted: Sequence[str]) -> list[str]:
+    """All that is read, in bodies too."""
+    inner = [v for step in steps for one in step.inside() for v in one.inputs if v is not None]
+    return list(dict.fromkeys([*inner, *(v for step in steps for v in step.reads()), *wanted]))
+
+
+def _stored(graph: Graph, name: str, device: torch.device) -> Tensor:
+    value = to_torch(graph.constants[name])
+    # Whole numbers are mostly places and shapes, which the processor reads.
+    return value.to(device) if value.is_floating_point() else value
+
+
+def _needed(block: Block, given: Sequence[str], wanted: Sequence[str]) -> set[Step]:
+    makers = {out: step for step in block.steps for out in step.outputs if out is not None}
+    waiting, found = [v for v in wanted if v not in given], set[Step]()
+    while waiting:
+        step = makers.get(waiting.pop())
+        if step is None or step in found:
+            continue
+        found.add(step)
+        waiting += [v for v in step.reads() if v not in given]
+    return found
+
+
+def _last_uses(steps: Sequence[Step], wanted: Sequence[str]) -> list[tuple[str, ...]]:
+    """Values that nobody reads after each step."""
+    last: dict[str, int] = {}
+    for place, step in enumerate(steps):
+        for value in (*step.reads(), *(o for o in step.outputs if o is not None)):
+            last[value] = place
+    found: list[list[str]] = [[] for _ in steps]
+    for value, place in last.items():
+        if value not in wanted:
+            found[place].append(value)
+    return [tuple(names) for names in found]
+
+
+def run_step(step: Step, values: Mapping[str, Tensor], device: torch.device) -> Values:
+    """The step's outputs by name.
+
+    Raises:
+        Failed: whatever torch says.
+    """
+    if step.entry is None:
+        raise Failed(step, step.missing)
+    try:
+        inputs = tuple(None if name is None else values[name] for name in step.inputs)
+        call = Call(step.node.op, step.opset, inputs, step.attributes, len(step.outputs))
+        if step.blocks:
+            found: object = run_control(call, lambda name, given: _run_block(step.blocks[name], given, values, device))
+        else:
+            if device.type != "cpu":
+                call = Call(
+                    call.op, call.opset, _together(inputs, step.entry.host, device), call.attributes, call.outputs
+                )
+            found = step.entry.run(call)
+    except Failed:
+        raise
+    except Unsupported as reason:
+        raise Failed(step, str(reason)) from reason
+    except Exception as error:
+        raise Failed(
+            step, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        ) from error
+    outputs = found if isinstance(found, tuple) else (found,)
+    return {
+        name: value
+        for name, value in zip(step.outputs, outputs, strict=False)
+        if name is not None and value is not None
+    }
+
+
+def _run_block(
+    block: Block, given: Sequence[Tensor], outer: Mapping[str, Tensor], device: torch.device
+) -> list[Tensor]:
+    values: Values = {**outer, **dict(zip(block.inputs, given, strict=True))}
+    for step in block.steps:
+        # Constants are there already, some of them trained.
+        if step.node.op != "Constant" or not values.keys() >= set(step.outputs):
+            values.update(run_step(step, values, device))
+    return [values[name] for name in block.outputs]
+
+
+def _together(
+    inputs: tuple[Tensor | None, ...], host: Collection[int], device: torch.device
+) -> tuple[Tensor | None, ...]:
+    """On the device where any of them is, but what is read as numbers."""
+    if not any(x is not None and x.device.type == device.type for x in inputs):
+        return inputs
+    return tuple(None if x is None else x.cpu() if slot in host else x.to(device) for slot, x in enumerate(inputs))

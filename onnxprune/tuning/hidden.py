@@ -1,0 +1,118 @@
+"""Hidden values of both models that are held against each other, on the channels that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.graph.view import Graph
+from onnxprune.tuning.probe import Seen
+from onnxprune.tuning.program import Step
+
+Array = np.ndarray
+#: At most as many hidden values; more cost memory and teach little.
+MOST = 12
+#: A channel of the small model that follows one of the original's less than this is another channel.
+FOLLOWS = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """``axis`` holds channels; ``mine`` and ``theirs``: which of them are the same, ``None`` for all of both.
+    ``scale``: standard deviation of each of the original's channels that is compared, (channels,)."""
+
+    name: str
+    axis: int
+    mine: Array | None
+    theirs: Array | None
+    scale: Array
+
+
+def candidates(
+    graph: Graph, original: Graph, steps: Sequence[Step], seen: Seen, targets: Collection[str], weights: Collection[str]
+) -> tuple[str, ...]:
+    """Up to :data:`MOST` values, spread evenly over the layers: where possible such that everything that is computed
+    later depends on them alone (the sums of residual blocks), else the outputs of layers."""
+    reads = {step: set(step.reads()) for step in steps}
+    last = {value: place for place, step in enumerate(steps) for value in reads[step]}
+    live: set[str] = set()
+    layers, depth = 0, 0
+    found: list[tuple[int, bool, str]] = []
+    for place, step in enumerate(steps):
+        own = any(v in weights for one in step.inside() for v in one.inputs)
+        layers += own
+        live |= {o for o in step.outputs if o in seen.learns}
+        live = {v for v in live if last.get(v, -1) > place}
+        for out in step.outputs:
+            if out is None or out in targets or not _fits(out, seen, original):
+                continue
+            if live == {out}:
+                found.append((layers, True, out))
+            elif own:
+                found.append((layers, False, out))
+        depth = layers
+    picked: dict[int, tuple[bool, str]] = {}
+    for at, alone, name in found:
+        lot = (at * MOST) // (depth + 1)
+        if lot not in picked or alone or not picked[lot][0]:
+            picked[lot] = (alone, name)
+    return tuple(name for _, name in picked.values())
+
+
+def _fits(name: str, seen: Seen, original: Graph) -> bool:
+    return name in seen.learns and name in original.producer and len(seen.sizes.get(name, ())) >= 2
+
+
+def matched(name: str, mine: Array, theirs: Array) -> Hidden | None:
+    """The channels that both models have of the same value on the same samples; ``None`` where there are none.
+
+    A cut keeps the order and, after a refit, the values of the channels that stay, so that each channel of the small
+    model is the one of the original that it follows most closely (Pearson's correlation over samples and positions).
+    """
+    differ = [axis for axis in range(mine.ndim) if mine.shape[axis] != theirs.shape[axis]]
+    if mine.ndim != theirs.ndim or len(differ) > 1 or differ == [0]:
+        return None
+    axis = differ[0] if differ else channel_axis(theirs)
+    a, b = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64) for x in (mine, theirs))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return None
+    if not differ:
+        return Hidden(name, axis, None, None, _scale(b))
+    step = max(1, a.shape[1] // 20000)
+    left, right = _unit(a[:, ::step]), _unit(b[:, ::step])
+    alike = left @ right.T
+    best = alike.argmax(1)
+    kept = np.flatnonzero(alike[np.arange(len(best)), best] >= FOLLOWS)
+    return Hidden(name, axis, kept, best[kept], _scale(b[best[kept]])) if len(kept) else None
+
+
+def _unit(rows: Array) -> Array:
+    rows = rows - rows.mean(1, keepdims=True)
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, size, out=np.zeros_like(rows), where=size > 0))
+
+
+def _scale(rows: Array) -> Array:
+    """Standard deviations; a channel that hardly moves counts in the scale of the others."""
+    spread = rows.std(1)
+    return np.asarray(np.maximum(spread, max(1e-2 * float(np.median(spread)), 1e-6)), dtype=np.float32)
+
+
+def channel_axis(values: Array) -> int:
+    """The axis (after the first) along which the values' scale differs most: that is what channels do, and positions
+    do not."""
+    if values.ndim <= 2:
+        return values.ndim - 1
+    spreads = []
+    for axis in range(1, values.ndim):
+        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
+        size = np.sqrt((rows * rows).mean(1)) + 1e-12
+        spreads.append(float(np.log(size / np.median(size) + 1e-6).std()) if len(size) > 1 else -1.0)
+    return 1 + int(np.argmax(spreads))
+
+
+def by_name(names: Sequence[str], mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[Hidden, ...]:
+    found = (matched(name, mine[name], theirs[name]) for name in names)
+    return tuple(hidden for hidden in found if hidden is not None)

@@ -1,0 +1,143 @@
+"""The training loop: batches, gradients, a look at held-out samples now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune.calibration.dataset import Feeds
+from onnxprune.progress import Progress
+from onnxprune.result import CurveOfTuning
+from onnxprune.tuning.augment import Augment
+from onnxprune.tuning.chance import better
+from onnxprune.tuning.clock import Clock
+from onnxprune.tuning.pair import Pair, samples_in
+from onnxprune.tuning.recipe import Optimizer
+from onnxprune.tuning.samples import Samples, endless
+from onnxprune.tuning.workers import Workers
+
+Array = np.ndarray
+Weights = Mapping[str, Tensor]
+#: Looks at the held-out samples in one run, besides the first.
+LOOKS = 10
+#: Units of the progress bar.
+BAR = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """``fit`` and ``held`` are disjoint.  ``batch``: samples of one step, over all processes; ``micro``: samples that
+    are run at once.  ``stopped`` is asked before every step."""
+
+    pair: Pair
+    fit: Samples
+    held: Samples
+    augment: Augment
+    batch: int
+    micro: int
+    seed: int
+    workers: Workers
+    progress: Progress
+    stopped: Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """``weights`` and their ``errors`` on the held-out samples, (samples,)."""
+
+    weights: dict[str, Tensor]
+    errors: Array
+
+
+def held_errors(setting: Setting, weights: Weights) -> Array:
+    """The outputs' errors on the held-out samples, one each."""
+    found = []
+    with torch.no_grad():
+        for rows, feeds in zip(
+            setting.held.dataset.rows(setting.micro), setting.held.batches(setting.micro), strict=True
+        ):
+            found.append(setting.pair.errors(feeds, weights, False).cpu().numpy()[: len(rows)])
+    return np.concatenate(found).astype(np.float64)
+
+
+def initial(setting: Setting) -> State:
+    weights = {name: value.detach().clone() for name, value in setting.pair.function.parameters.items()}
+    return State(weights, held_errors(setting, weights))
+
+
+def cycle(setting: Setting, start: State, clock: Clock, turn: int, curve: list[CurveOfTuning], since: float) -> State:
+    """One cosine from ``start``; the averaged weights at its end, or earlier ones where those are better by more than
+    chance.  ``curve`` is added to; its times count from ``since``."""
+    pair, workers = setting.pair, setting.workers
+    parameters = pair.function.parameters
+    optimizer = Optimizer(list(parameters), list(parameters.values()))
+    optimizer.restart(start.weights)
+    generator = np.random.default_rng((setting.seed, turn))
+    rows = endless(setting.fit.count, setting.batch, generator)
+    best, step, shown, looks, losses = start, 0, 0, 0, [0.0]
+    losses.clear()
+    clock.start()
+    while True:
+        share = workers.agreed(1.0 if setting.stopped() else clock.share(step))
+        expected = clock.steps or max(step / max(share, 1e-3), 1.0) if share < 1 else step
+        if share >= 1 or share >= (looks + 1) / LOOKS:
+            looks = int(share * LOOKS)
+            if step:
+                state = _look(setting, optimizer.averaged())
+                best = state if not better(best.errors, state.errors) else best
+                _draw(setting, curve, state, losses, step, since)
+        if share >= 1:
+            return best
+        losses.append(_step(setting, next(rows), generator))
+        optimizer.step(share, float(expected))
+        step += 1
+        now = int(clock.share(step) * BAR)
+        setting.progress.advance(max(now - shown, 0))
+        shown = max(now, shown)
+
+
+def _look(setting: Setting, weights: dict[str, Tensor]) -> State:
+    return State(weights, held_errors(setting, weights))
+
+
+def _draw(
+    setting: Setting, curve: list[CurveOfTuning], state: State, losses: list[float], step: int, since: float
+) -> None:
+    done = curve[-1].samples if curve else 0
+    recent = float(np.mean(losses)) if losses else float("nan")
+    curve.append(
+        CurveOfTuning(time.monotonic() - since, done + len(losses) * setting.batch, recent, float(state.errors.mean()))
+    )
+    setting.progress.show(f"loss {recent:.3g}, held-out error {state.errors.mean():.3g}")
+    losses.clear()
+
+
+def _step(setting: Setting, rows: list[int], generator: np.random.Generator) -> float:
+    """Gradients of the mean error of a batch, over all processes; the mean itself."""
+    parameters = list(setting.pair.function.parameters.values())
+    total = torch.zeros(())
+    for begin in range(0, len(rows), setting.micro):
+        feeds = setting.augment(setting.fit.fetch(rows[begin : begin + setting.micro]), generator)
+        share = setting.workers.share(range(samples_in(feeds)))
+        if not share and setting.workers.size > 1:
+            continue
+        mine = _rows_of(feeds, share) if setting.workers.size > 1 else feeds
+        errors = setting.pair.errors(mine, None, True)
+        error = errors.sum() / (len(rows) if samples_in(feeds) > 1 else max(len(rows) // setting.micro, 1))
+        if error.requires_grad:
+            error.backward()
+        total = total + error.detach().cpu()
+    if setting.workers.size > 1:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        setting.workers.summed([*(p.grad for p in parameters if p.grad is not None), total])
+    return float(total)
+
+
+def _rows_of(feeds: Feeds, rows: list[int]) -> Feeds:
+    return {name: array[rows] if array.ndim else array for name, array in feeds.items()}

@@ -1,0 +1,46 @@
+"""The original's answers: its outputs and hidden values on what is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.tuning.function import Failed, build
+from onnxprune.tuning.operators.types import to_torch
+from onnxprune.tuning.program import inlined, program_of
+
+Array = np.ndarray
+Answers = Callable[[Mapping[str, Array]], dict[str, Tensor]]
+
+
+def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> Answers:
+    """By onnxruntime, which runs any operator."""
+    session = open_session(with_outputs(inlined(model), names), engine)
+
+    def answers(feeds: Mapping[str, Array]) -> dict[str, Tensor]:
+        return {name: to_torch(array) for name, array in zip(names, run(session, feeds), strict=True)}
+
+    return answers
+
+
+def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> Answers:
+    """By onnxruntime on the processor; on another device by torch, where it knows all operators on the way."""
+    if device.type == "cpu":
+        return by_runtime(model, names, engine)
+    graph, block = program_of(model)
+    try:
+        function = build(graph, block, graph.inputs, names, (), device)
+    except Failed:
+        slow = by_runtime(model, names, engine)
+        return lambda feeds: {name: value.to(device) for name, value in slow(feeds).items()}
+
+    def answers(feeds: Mapping[str, Array]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return function({name: to_torch(array).to(device) for name, array in feeds.items()})
+
+    return answers

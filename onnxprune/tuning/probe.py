@@ -1,0 +1,131 @@
+"""What torch can compute of a graph, found by computing it once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from onnxprune.engine.session import Engine, open_literal_session, open_session, run, with_outputs
+from onnxprune.errors import ModelError
+from onnxprune.graph.view import Graph
+from onnxprune.tuning.function import Failed, run_step
+from onnxprune.tuning.operators.call import Unsupported
+from onnxprune.tuning.operators.types import to_torch
+from onnxprune.tuning.program import Block
+
+Array = np.ndarray
+#: Relative L2 error between torch and onnxruntime that rounding explains; integers in between may land on a neighbour.
+ALIKE = 2e-2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """``failed``: index of a node -> why torch cannot compute it.  ``learns``: floating-point values through which a
+    gradient reaches a trained weight.  ``sizes``: shape of every value that was computed."""
+
+    failed: Mapping[int, str]
+    learns: frozenset[str]
+    sizes: Mapping[str, tuple[int, ...]]
+
+
+def probe(
+    model: onnx.ModelProto,
+    graph: Graph,
+    block: Block,
+    trained: Collection[str],
+    feeds: Mapping[str, Array],
+    engine: Engine,
+) -> Seen:
+    """Run every node once on ``feeds`` with torch, and hold what comes out against onnxruntime.
+
+    Cost: one run of each, all values in memory.
+    """
+    values: dict[str, Tensor] = {
+        name: to_torch(graph.constants[name]) for name in graph.constants if not _is_text(graph, name)
+    }
+    values.update((name, values[name].requires_grad_()) for name in trained)
+    values.update((name, to_torch(array)) for name, array in feeds.items())
+    failed: dict[int, str] = {}
+    made: list[str] = []
+    for step in block.steps:
+        if values.keys() >= {o for o in step.outputs if o is not None}:
+            continue
+        if not values.keys() >= set(step.reads()):
+            continue
+        try:
+            found = run_step(step, values, torch.device("cpu"))
+        except Failed as failure:
+            failed[step.node.index] = failure.reason
+            # What is behind it is computed with what onnxruntime makes of it.
+            found = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
+        values.update(found)
+        made += found
+    other = _first_unlike(model, graph, block, values, made, feeds, engine)
+    if other is not None:
+        failed[other] = "torch computes something else than onnxruntime"
+    learns = frozenset(n for n in made if values[n].requires_grad and values[n].is_floating_point())
+    return Seen(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]})
+
+
+def _is_text(graph: Graph, name: str) -> bool:
+    return graph.constants[name].dtype.kind not in "fiub" and graph.constants[name].dtype.name not in (
+        "bfloat16",
+        "int4",
+        "uint4",
+        "int2",
+        "uint2",
+    )
+
+
+def _first_unlike(
+    model: onnx.ModelProto,
+    graph: Graph,
+    block: Block,
+    values: Mapping[str, Tensor],
+    made: Collection[str],
+    feeds: Mapping[str, Array],
+    engine: Engine,
+) -> int | None:
+    """The first node whose output is not onnxruntime's; looked for only where an output of the model differs."""
+    ends = [name for name in graph.outputs if name in made]
+    if ends and not _unlike(graph, ends, values, feeds, engine):
+        return None
+    floats = [name for name in made if values[name].is_floating_point()]
+    wrong = set() if not floats else set(_unlike(graph, floats, values, feeds, engine))
+    for step in block.steps:
+        if any(out in wrong for out in step.outputs):
+            return step.node.index
+    return None
+
+
+def _by_runtime(graph: Graph, names: list[str], feeds: Mapping[str, Array], engine: Engine) -> dict[str, Tensor]:
+    """Nothing where onnxruntime cannot give these values either."""
+    try:
+        found = run(open_session(with_outputs(graph.model, names), engine), feeds)
+        return {name: to_torch(array) for name, array in zip(names, found, strict=True)}
+    except (ModelError, Unsupported):
+        return {}
+
+
+def _unlike(
+    graph: Graph, names: list[str], values: Mapping[str, Tensor], feeds: Mapping[str, Array], engine: Engine
+) -> list[str]:
+    wanted = run(open_literal_session(with_outputs(graph.model, names), engine), feeds)
+    found = []
+    for name, want in zip(names, wanted, strict=True):
+        got = values[name].detach().double().numpy()
+        wide = want.astype(np.float64)
+        told = np.isfinite(wide)
+        apart = (
+            float(np.linalg.norm(np.where(told, wide, 0) - np.where(told, got, 0)))
+            if got.shape == wide.shape
+            else np.inf
+        )
+        if not apart <= ALIKE * max(float(np.linalg.norm(wide[told])), 1e-6):
+            found.append(name)
+    return found

@@ -1,0 +1,152 @@
+"""Which part of a graph is tuned, and at which values it is held against the original."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.view import Graph
+from onnxprune.tuning.levels import levels_of
+from onnxprune.tuning.probe import Seen
+from onnxprune.tuning.program import Block, Step
+
+
+@dataclass(frozen=True)
+class Reach:
+    """``given``: values that the tuned part is fed, of which onnxruntime computes ``outside``; ``targets``: values that
+    are held against the original's; ``trained``: weights in between; ``notes``: what the user should know."""
+
+    given: tuple[str, ...]
+    outside: tuple[str, ...]
+    targets: tuple[str, ...]
+    trained: tuple[str, ...]
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+
+def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, original: Graph) -> Reach:
+    """The whole graph where torch can compute it.  Else the larger part, by weights: what is computed before any node
+    that torch cannot compute, or what is computed behind all of them.
+
+    Raises:
+        ModelError: naming those nodes, where no weight is left.
+    """
+    bad = [step for step in block.steps if step.node.index in seen.failed]
+    if not bad:
+        parts = [_part(graph, block, block.steps, trained, seen, original)]
+    else:
+        after, before = _descendants(block, bad), _ancestors(block, bad)
+        parts = [
+            _part(graph, block, [s for s in block.steps if s not in after], trained, seen, original),
+            _part(graph, block, [s for s in block.steps if s not in before], trained, seen, original),
+        ]
+    best = max(parts, key=lambda part: _weights(graph, part.trained) if part.targets else 0)
+    told = _told(bad, seen)
+    if not best.trained or not best.targets:
+        if not bad:
+            raise ModelError(
+                "the model holds no floating-point weight that its outputs depend on: nothing can be tuned"
+            )
+        raise ModelError(f"nothing can be tuned: {told}, and no weight lies before or behind it")
+    if not bad:
+        return best
+    share = _weights(graph, best.trained) / max(_weights(graph, trained), 1)
+    where = "behind" if best.outside else "before"
+    return Reach(
+        best.given,
+        best.outside,
+        best.targets,
+        best.trained,
+        best.steps,
+        (
+            f"{told}: {len(best.trained)} weights {where} it are tuned ({share:.0%} of all), the others stay as they are",
+        ),
+    )
+
+
+def _told(bad: Iterable[Step], seen: Seen) -> str:
+    named = [f"{step.node.op} '{step.node.label}' ({seen.failed[step.node.index]})" for step in bad]
+    more = f" and {len(named) - 2} more" if len(named) > 2 else ""
+    return f"torch cannot compute {', '.join(named[:2])}{more}"
+
+
+def _weights(graph: Graph, names: Iterable[str]) -> int:
+    return sum(int(graph.constants[name].size) for name in names)
+
+
+def _descendants(block: Block, bad: Iterable[Step]) -> set[Step]:
+    found, tainted = set(bad), {o for step in bad for o in step.outputs}
+    for step in block.steps:
+        if step in found or any(v in tainted for v in step.reads()):
+            found.add(step)
+            tainted.update(step.outputs)
+    return found
+
+
+def _ancestors(block: Block, bad: Iterable[Step]) -> set[Step]:
+    makers = {o: step for step in block.steps for o in step.outputs if o is not None}
+    waiting, found = list(bad), set[Step]()
+    while waiting:
+        step = waiting.pop()
+        if step not in found:
+            found.add(step)
+            waiting += [makers[v] for v in step.reads() if v in makers]
+    return found
+
+
+def _part(
+    graph: Graph, block: Block, steps: Iterable[Step], trained: Collection[str], seen: Seen, original: Graph
+) -> Reach:
+    chosen = tuple(steps)
+    made = {o for step in chosen for o in step.outputs if o is not None}
+    elsewhere = {v for step in block.steps if step not in set(chosen) for one in step.inside() for v in one.inputs}
+    mine = {v for step in chosen for one in step.inside() for v in one.inputs}
+    # A weight that is also read where torch does not compute would change what is computed there.
+    weights = tuple(name for name in trained if name in mine and name not in elsewhere)
+    learns = _learning(chosen, weights) & seen.learns if len(chosen) < len(block.steps) else seen.learns
+    targets = _targets(graph, block, chosen, made, learns, trained, original)
+    computed = {o for step in block.steps for o in step.outputs if o is not None} - made
+    constants = levels_of(block, [n for n in graph.constants if n not in trained], trained)
+    read = dict.fromkeys(v for step in chosen for v in step.reads() if v in computed)
+    outside = tuple(v for v in read if constants.of(v) > 0)
+    inputs = tuple(name for name in graph.inputs if any(name in step.reads() for step in chosen))
+    return Reach((*inputs, *outside), outside, targets, weights, chosen)
+
+
+def _learning(steps: Iterable[Step], weights: Collection[str]) -> frozenset[str]:
+    """Values behind a trained weight."""
+    found = set(weights)
+    for step in steps:
+        if any(v in found for one in step.inside() for v in one.inputs):
+            found.update(o for o in step.outputs if o is not None)
+    return frozenset(found)
+
+
+def _targets(
+    graph: Graph,
+    block: Block,
+    steps: tuple[Step, ...],
+    made: Collection[str],
+    learns: Collection[str],
+    trained: Collection[str],
+    original: Graph,
+) -> tuple[str, ...]:
+    """The outputs; where two models may answer in different places (a choice, a list of any length), or no gradient
+    comes through, the last values before it that both models have."""
+    levels = levels_of(
+        Block(block.inputs, block.outputs, steps), [n for n in graph.constants if n not in trained], trained
+    )
+    makers = {o: step for step in block.steps for o in step.outputs if o is not None}
+    waiting, seen, found = list(graph.outputs), set[str](), dict[str, None]()
+    while waiting:
+        value = waiting.pop(0)
+        if value in seen:
+            continue
+        seen.add(value)
+        apart = value in levels.chosen or value in levels.unsized
+        if value in made and value in learns and not apart and value in original.producer:
+            found.setdefault(value)
+        elif value in makers:
+            waiting += list(makers[value].reads())
+    return tuple(found)

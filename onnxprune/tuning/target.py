@@ -1,0 +1,149 @@
+"""How far the tuned model's outputs are from the original's, as a number with a gradient, sample by sample.
+
+Every output channel counts in its own scale, and every kind of value as much as another:
+
+- rows that sum to one are probabilities: Kullback-Leibler divergence, KL(original ‖ tuned);
+- values between 0 and 1 are answers to yes or no: the same, per element;
+- one row of scores per sample are logits: the same after a softmax, and the squared error of the scores less their mean;
+- anything else: squared error over the channel's variance.  Where the same output also holds answers between 0 and 1,
+  each position weighs as much as the original's surest answer there: a box counts where something is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune import metrics
+from onnxprune.tuning.hidden import Hidden, channel_axis
+
+Array = np.ndarray
+#: (tuned, original, samples) -> one number per sample.
+Part = Callable[[Tensor, Tensor, int], Tensor]
+TINY = 1e-6
+#: A channel that moves less than this share of the usual one counts in that scale: what never moves has none.
+DEAD = 1e-3
+#: What a position where the original sees nothing still weighs against one where it is sure.
+BACKGROUND = 0.02
+
+
+@dataclass(frozen=True)
+class Term:
+    """One kind of value in one output."""
+
+    name: str
+    kind: str
+    of: Part
+
+
+def output_terms(names: Sequence[str], seen: Mapping[str, Array]) -> tuple[Term, ...]:
+    """``seen``: the original's outputs on some samples, on axis 0; what they are is read off their values."""
+    return tuple(term for name in names for term in _terms(name, seen[name], len(names) == 1))
+
+
+def _terms(name: str, values: Array, only: bool) -> list[Term]:
+    if values.ndim == 0 or not values.size:
+        return []
+    wide = values.astype(np.float64)
+    for axis in range(1, values.ndim):
+        if values.shape[axis] > 1 and wide.min() >= 0 and np.allclose(wide.sum(axis), 1, atol=1e-3):
+            return [Term(name, "probabilities", _divergence(axis))]
+    if only and metrics.is_scores([values]):
+        spread = float((wide - wide.mean(1, keepdims=True)).std()) or 1.0
+        return [Term(name, "logits", _logits(spread))]
+    axis = channel_axis(values)
+    rows = np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None]
+    inside = (rows.min(1) >= 0) & (rows.max(1) <= 1)
+    answers, others = np.flatnonzero(inside), np.flatnonzero(~inside)
+    terms = []
+    if len(answers):
+        terms.append(Term(name, "answers", _answers(axis, answers, rows[answers])))
+    if len(others):
+        spread = rows[others].std(1)
+        scale = np.maximum(spread, max(DEAD * float(np.median(spread)), TINY))
+        where = answers if len(answers) and values.ndim > 2 else None
+        terms.append(Term(name, "values", _values(axis, others, scale, where, rows)))
+    return terms
+
+
+def _per_sample(x: Tensor, count: int) -> Tensor:
+    """Means over what belongs to each sample; over everything where axis 0 does not hold samples."""
+    if x.dim() and len(x) and len(x) % count == 0:
+        return x.reshape(count, -1).mean(1)
+    return x.mean().expand(count)
+
+
+def _divergence(axis: int) -> Part:
+    def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
+        p, q = original.clamp_min(TINY), tuned.clamp_min(TINY)
+        return _per_sample((p * (p / q).log()).sum(axis), count)
+
+    return of
+
+
+def _logits(spread: float) -> Part:
+    def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
+        p, q = torch.log_softmax(original, 1), torch.log_softmax(tuned, 1)
+        apart = (tuned - tuned.mean(1, keepdim=True)) - (original - original.mean(1, keepdim=True))
+        return _per_sample((p.exp() * (p - q)).sum(1) + (apart / spread).square().mean(1), count)
+
+    return of
+
+
+def _picked(x: Tensor, axis: int, channels: Tensor) -> Tensor:
+    return x.index_select(axis, channels) if x.dim() > 1 else x.unsqueeze(1)
+
+
+def _answers(axis: int, channels: Array, rows: Array) -> Part:
+    picked = torch.as_tensor(channels)
+    # In units of what a constant answer, the mean, would lose: a rare class counts as much as a common one.
+    mean = np.clip(rows.mean(), 1e-4, 1 - 1e-4)
+    unit = float(-mean * np.log(mean) - (1 - mean) * np.log(1 - mean))
+
+    def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
+        p, q = (_picked(x, axis, picked.to(x.device)).clamp(TINY, 1 - TINY) for x in (original, tuned))
+        return _per_sample(p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log(), count) / unit
+
+    return of
+
+
+def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows: Array) -> Part:
+    picked = torch.as_tensor(channels)
+    unit = torch.as_tensor(scale, dtype=torch.float32)
+    answers = None if where is None else torch.as_tensor(where)
+    usual = 1.0 if where is None else float(rows[where].max(0).mean()) + BACKGROUND
+
+    def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
+        a, b = (_picked(x, axis, picked.to(x.device)) for x in (tuned, original))
+        shape = [-1 if k == axis else 1 for k in range(a.dim())] if a.dim() > 1 else [1]
+        apart = ((a - b) / unit.to(device=a.device, dtype=a.dtype).reshape(shape)).square()
+        if answers is not None:
+            sure = original.index_select(axis, answers.to(original.device)).amax(axis, keepdim=True)
+            apart = apart * ((sure + BACKGROUND) / usual)
+        return _per_sample(torch.where(torch.isfinite(b), apart, torch.zeros_like(apart)), count)
+
+    return of
+
+
+def hidden_error(hidden: Hidden, tuned: Tensor, original: Tensor, count: int) -> Tensor:
+    """Squared error over variance, mean over the channels that both models have: one number per sample."""
+    if hidden.mine is not None and hidden.theirs is not None:
+        tuned = tuned.index_select(hidden.axis, torch.as_tensor(hidden.mine, device=tuned.device))
+        original = original.index_select(hidden.axis, torch.as_tensor(hidden.theirs, device=original.device))
+    shape = [-1 if k == hidden.axis else 1 for k in range(tuned.dim())]
+    scale = torch.as_tensor(hidden.scale, device=tuned.device, dtype=tuned.dtype).reshape(shape)
+    return _per_sample(((tuned - original) / scale).square(), count)
+
+
+def output_error(
+    terms: Sequence[Term], tuned: Mapping[str, Tensor], original: Mapping[str, Tensor], count: int
+) -> Tensor:
+    """The mean over kinds of the mean over outputs of that kind: one number per sample."""
+    kinds: dict[str, list[Tensor]] = {}
+    for term in terms:
+        kinds.setdefault(term.kind, []).append(term.of(tuned[term.name], original[term.name], count))
+    return torch.stack([torch.stack(parts).mean(0) for parts in kinds.values()]).mean(0)

@@ -1,0 +1,146 @@
+"""The room's door: a model and its original in, the same model with better weights out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+
+from onnxprune.allowance import LONGEST, Allowance
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.engine.session import Engine
+from onnxprune.errors import OptionError
+from onnxprune.progress import Progress
+from onnxprune.result import CurveOfTuning, Tuning
+from onnxprune.surgery.constants import with_constants
+from onnxprune.tuning.augment import augment
+from onnxprune.tuning.chance import better
+from onnxprune.tuning.clock import Clock
+from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
+from onnxprune.tuning.pair import Pair, pair
+from onnxprune.tuning.samples import Samples
+from onnxprune.tuning.workers import join
+
+Array = np.ndarray
+#: Samples of a step, and numbers in memory per sample from which on it takes fewer.
+BATCH, ROOM = 32, 1 << 28
+#: Shares of the longest time that the cosines of a tuning without a stated length take, one after the other.
+TURNS = (0.1, 0.3, 0.6)
+
+
+@dataclass(frozen=True)
+class Request:
+    """``augment``: see :func:`onnxprune.tuning.augment.augment`; ``device``: one of :data:`onnxprune.options.DEVICE_NAMES`; ``stopped`` is asked
+    before every step, and ends the tuning with the best so far."""
+
+    allowance: Allowance
+    augment: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    stopped: Callable[[], bool] = lambda: False
+
+
+def device_of(name: str) -> torch.device:
+    """Raises OptionError where torch sees no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device: torch sees no GPU here; leave --device out, or install torch for CUDA")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def tune(
+    student: onnx.ModelProto,
+    original: onnx.ModelProto,
+    fit: Dataset,
+    held: Dataset,
+    engine: Engine,
+    request: Request,
+    progress: Progress,
+) -> tuple[onnx.ModelProto, Tuning]:
+    """``student`` with weights under which it answers more like ``original``; nothing but weights changes.
+
+    ``held``: samples that are only looked at.  Where they show no gain beyond chance, ``student`` itself is returned.
+    Cost: as ``request.allowance`` says; one run of the original and about three of the small model per step and sample.
+
+    Raises:
+        ModelError: where no weight can be tuned, with the operators that are in the way.
+        OptionError: for a device that is not there.
+    """
+    device, workers = device_of(request.device), join()
+    # Several processes of one machine share its cores.
+    torch.set_num_threads(max(engine.cores() // workers.size, 1))
+    torch.manual_seed(request.seed)
+    progress.stage("tune", None)
+    samples, unseen = Samples(fit), Samples(held)
+    both = pair(student, original, samples, engine, device)
+    batch, micro = _sizes(both, samples)
+    changes = augment(fit.specs, request.augment)
+    setting = Setting(both, samples, unseen, changes, batch, micro, request.seed, workers, progress, request.stopped)
+    since = time.monotonic()
+    start = initial(setting)
+    curve = [CurveOfTuning(0.0, 0, float("nan"), float(start.errors.mean()))]
+    best = _run(setting, start, request.allowance, curve, since)
+    gained = better(best.errors, start.errors)
+    workers.leave()
+    found = with_constants(student, _arrays(best)) if gained else student
+    told = Tuning(
+        before=float(start.errors.mean()),
+        after=float(best.errors.mean() if gained else start.errors.mean()),
+        gained=gained,
+        curve=tuple(curve),
+        seconds=time.monotonic() - since,
+        samples=fit.count,
+        held=held.count,
+        weights=len(both.function.parameters),
+        device=device.type,
+        notes=(*both.notes, *_verdict(gained, start, curve)),
+    )
+    return found, told
+
+
+def _run(setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float) -> State:
+    if allowed.passes is not None:
+        steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
+        setting.progress.stage("tune", BAR)
+        return cycle(setting, start, Clock(steps, 0.0), 0, curve, since)
+    if allowed.seconds is not None:
+        setting.progress.stage("tune", BAR)
+        return cycle(setting, start, Clock(None, allowed.seconds), 0, curve, since)
+    best = start
+    for turn, share in enumerate(TURNS):
+        setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
+        after = cycle(setting, best, Clock(None, share * LONGEST), turn, curve, since)
+        if setting.stopped() or not better(after.errors, best.errors):
+            return after if better(after.errors, best.errors) else best
+        best = after
+    return best
+
+
+def _sizes(both: Pair, samples: Samples) -> tuple[int, int]:
+    """(samples per step, samples at once): small batches teach most per sample; large models take smaller ones."""
+    limit = samples.dataset.batch_limit
+    if limit is not None:
+        return max(limit, min(8, samples.count)), limit
+    numbers = both.function.numbers(both.given_of(samples.fetch([0])))
+    batch = BATCH
+    while batch > 4 and batch * numbers > ROOM:
+        batch //= 2
+    batch = max(min(batch, samples.count), 1)
+    return batch, batch
+
+
+def _arrays(state: State) -> dict[str, Array]:
+    return {name: value.detach().cpu().numpy() for name, value in state.weights.items()}
+
+
+def _verdict(gained: bool, start: State, curve: list[CurveOfTuning]) -> tuple[str, ...]:
+    if gained:
+        return ()
+    if len(start.errors) < 8:
+        return (
+            f"{len(start.errors)} held-out samples are too few to tell a gain from chance: the weights stay; give more",
+        )
+    return ("tuning gained nothing beyond chance on the held-out samples: the weights stay as they were",)

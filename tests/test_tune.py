@@ -1,0 +1,389 @@
+"""Tuning: a damaged model learns the original's answers, deterministically, and only where that helps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, run
+
+import onnxprune
+from onnxprune.allowance import allowance
+from onnxprune.cli import main
+from onnxprune.errors import DataError, ModelError, OptionError
+from onnxprune.graph.view import view
+from onnxprune.surgery.constants import with_constants
+
+torch = pytest.importorskip("torch")
+
+from onnxprune.progress import Silent  # noqa: E402
+from onnxprune.tuning.chance import better  # noqa: E402
+from onnxprune.tuning.hidden import matched  # noqa: E402
+from onnxprune.tuning.recipe import rate  # noqa: E402
+from onnxprune.tuning.samples import endless  # noqa: E402
+from onnxprune.tuning.target import output_error, output_terms  # noqa: E402
+
+
+def net(seed: int = 0) -> onnx.ModelProto:
+    """Pictures of 8 by 8 to five scores, through a residual block."""
+    s = Sketch(seed=seed)
+    x = s.input("x", ["n", 3, 8, 8])
+    y = s.op("Relu", s.norm(s.conv(x, 3, 8, 3), 8))
+    y = s.op("Relu", s.op("Add", y, s.conv(s.op("Relu", s.conv(y, 8, 12, 3)), 12, 8, 3)))
+    y = s.op("Flatten", s.op("GlobalAveragePool", y))
+    s.output(s.op("Gemm", y, s.weight(8, 5), s.weight(5)), ["n", 5])
+    return s.model()
+
+
+def damaged(model: onnx.ModelProto, share: float = 0.3) -> onnx.ModelProto:
+    """The same net with noise in its weights."""
+    generator = np.random.default_rng(3)
+    weights = {n: a for n, a in view(model).constants.items() if n.startswith("w") and a.dtype == np.float32}
+    return with_constants(
+        model, {n: a + share * a.std() * generator.standard_normal(a.shape) for n, a in weights.items()}
+    )
+
+
+def pictures(count: int = 96) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(5).standard_normal((count, 3, 8, 8)).astype(np.float32)}
+
+
+def tuned(student, teacher, data=None, length="4x", **more):
+    return onnxprune.tune(student, teacher, pictures() if data is None else data, length=length, threads=1, **more)
+
+
+def test_a_damaged_model_comes_back() -> None:
+    model = net()
+    found = tuned(damaged(model), model, length="12x").tuning
+    assert found.gained and found.after < 0.5 * found.before
+    assert found.curve[0].seconds == 0 and [p.samples for p in found.curve] == sorted(p.samples for p in found.curve)
+    assert found.curve[-1].samples >= 12 * found.samples - 32
+    assert {stage.name for stage in found.stages} == {"original", "before", "tuned"}
+
+
+def test_nothing_but_weights_changes() -> None:
+    model = net()
+    student = damaged(model)
+    after = tuned(student, model).model
+    blank = [
+        with_constants(m, {n: np.zeros_like(a) for n, a in view(m).constants.items() if a.dtype == np.float32})
+        for m in (student, after)
+    ]
+    assert blank[0].SerializeToString(deterministic=True) == blank[1].SerializeToString(deterministic=True)
+    assert student.SerializeToString(deterministic=True) == damaged(model).SerializeToString(deterministic=True)
+
+
+def test_same_inputs_same_bytes_and_another_seed_others() -> None:
+    model = net()
+    first, again, other = (
+        tuned(damaged(model), model, seed=seed).model.SerializeToString(deterministic=True) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_where_nothing_is_to_be_gained_the_weights_stay() -> None:
+    model = net()
+    found = tuned(model, model)
+    assert not found.tuning.gained
+    assert found.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    assert any("nothing beyond chance" in note for note in found.tuning.notes)
+
+
+def test_too_few_held_out_samples_are_told() -> None:
+    model = net()
+    found = tuned(damaged(model), model, pictures(10))
+    assert not found.tuning.gained and any("too few" in note for note in found.tuning.notes)
+    with pytest.raises(DataError, match="more than one"):
+        tuned(damaged(model), model, pictures(1))
+
+
+def lp(wide_before: bool) -> onnx.ModelProto:
+    """With an operator that tuning knows nothing of, most weights before it or behind it."""
+    s = Sketch()
+    x = s.input("x", ["n", 3, 8, 8])
+    width = 16 if wide_before else 4
+    y = s.conv(s.op("Relu", s.conv(x, 3, width, 3)), width, 6, 3, name="last")
+    y = s.op("Flatten", s.op("GlobalLpPool", y, name="odd"))
+    inner = 3 if wide_before else 64
+    y = s.op("Relu", s.op("Gemm", y, s.weight(6, inner, name="wide"), s.weight(inner)))
+    s.output(s.op("Gemm", y, s.weight(inner, 4), s.weight(4)), ["n", 4])
+    return s.model()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_operator_without_entry_is_named_and_the_larger_part_is_tuned(before: bool) -> None:
+    model = lp(before)
+    student = damaged(model)
+    found = tuned(student, model, length="10x")
+    told = " ".join(found.tuning.notes)
+    assert "GlobalLpPool 'odd'" in told and ("before it" if before else "behind it") in told
+    assert found.tuning.gained and found.tuning.after < 0.8 * found.tuning.before
+    changed = {n for n, a in view(found.model).constants.items() if not np.array_equal(a, view(student).constants[n])}
+    convolutions = {i for node in found.model.graph.node if node.op_type == "Conv" for i in node.input[1:]}
+    assert changed and (changed <= convolutions if before else not changed & convolutions)
+
+
+def test_nothing_that_can_be_tuned_is_one_line() -> None:
+    s = Sketch()
+    s.output(s.op("GlobalLpPool", s.input("x", ["n", 3, 8, 8]), name="odd"), ["n", 3, 1, 1])
+    with pytest.raises(ModelError, match="nothing can be tuned: torch cannot compute GlobalLpPool 'odd'"):
+        tuned(s.model(), s.model())
+    s = Sketch()
+    s.output(s.op("Relu", s.input("x", ["n", 3, 8, 8])), ["n", 3, 8, 8])
+    with pytest.raises(ModelError, match="no floating-point weight"):
+        tuned(s.model(), s.model())
+
+
+def detector() -> onnx.ModelProto:
+    """Boxes and scores, and behind them a suppression that lists as many as it likes."""
+    s = Sketch()
+    x = s.input("x", ["n", 3, 8, 8])
+    y = s.op("Relu", s.conv(x, 3, 8, 3))
+    boxes = s.op("Reshape", s.conv(y, 8, 4, 1, name="boxes"), s.array([1, 4, 64]))
+    scores = s.op("Sigmoid", s.op("Reshape", s.conv(y, 8, 2, 1, name="scores"), s.array([1, 2, 64])))
+    boxes = s.op("Transpose", boxes, attrs={"perm": [0, 2, 1]})
+    limits = [s.array(5), s.array(0.5, np.float32), s.array(0.5, np.float32)]
+    s.output(s.op("NonMaxSuppression", boxes, scores, *limits), [None, 3], onnx.TensorProto.INT64)
+    return s.model()
+
+
+def test_behind_a_choice_nothing_is_compared_but_what_is_chosen_by() -> None:
+    model = detector()
+    found = tuned(damaged(model), model, {"x": pictures(40)["x"]}, length="20x")
+    assert found.tuning.gained and found.tuning.after < 0.7 * found.tuning.before
+
+
+def test_half_precision_is_rounded_at_the_end() -> None:
+    s = Sketch(dtype=onnx.TensorProto.FLOAT16)
+    x = s.input("x", ["n", 12])
+    y = s.op("Relu", s.op("MatMul", x, s.weight(12, 16)))
+    s.output(s.op("MatMul", y, s.weight(16, 6)), ["n", 6])
+    model = s.model()
+    wide = dict(view(model).constants.items())
+    student = with_constants(model, {n: a + np.float16(0.05) for n, a in wide.items()})
+    data = {"x": np.random.default_rng(0).standard_normal((64, 12)).astype(np.float16)}
+    found = tuned(student, model, data, length="60x")
+    assert found.tuning.gained
+    assert {a.dtype for a in view(found.model).constants.values()} == {np.dtype(np.float16)}
+
+
+def test_a_cut_model_is_matched_by_its_channels() -> None:
+    generator = np.random.default_rng(0)
+    theirs = generator.standard_normal((20, 7, 4, 4)).astype(np.float32)
+    kept = [0, 2, 3, 6]
+    mine = theirs[:, kept] + 0.1 * generator.standard_normal((20, 4, 4, 4)).astype(np.float32)
+    found = matched("y", mine, theirs)
+    assert found is not None and found.theirs.tolist() == kept and found.mine.tolist() == [0, 1, 2, 3]
+    other = generator.standard_normal((20, 2, 4, 4)).astype(np.float32)
+    assert matched("y", other, theirs) is None
+    assert matched("y", theirs[:, :, :2], theirs[:, :3]) is None
+
+
+def test_pruning_with_tuning_tells_every_stage(tmp_path: Path) -> None:
+    result = onnxprune.prune(net(), pictures(), macs=0.6, tune="6x", effort="fast", round_to=1, threads=1, refit="none")
+    told = result.report.tuning
+    assert [stage.name for stage in told.stages] == ["original", "cut", "refitted", "tuned"]
+    assert told.gained and result.report.drop == told.stages[-1].drop
+    assert "tune" in result.report.seconds and result.report.verify.passed
+    assert result.report.macs.ratio <= 0.6
+
+
+# -- what is measured -------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_output_is_told_apart() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.standard_normal((16, 5)).astype(np.float32)
+    rows = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    boxes = np.concatenate([100 * generator.random((16, 4, 9)), generator.random((16, 3, 9))], 1).astype(np.float32)
+    assert [t.kind for t in output_terms(["y"], {"y": logits})] == ["logits"]
+    assert [t.kind for t in output_terms(["y"], {"y": rows})] == ["probabilities"]
+    assert [t.kind for t in output_terms(["y"], {"y": boxes})] == ["answers", "values"]
+    assert [t.kind for t in output_terms(["y"], {"y": 3 * boxes[:, :4]})] == ["values"]
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "boxes"])
+def test_the_error_is_zero_at_the_original_and_grows(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((16, 5)).astype(np.float32)
+    if kind == "probabilities":
+        values = np.exp(values) / np.exp(values).sum(1, keepdims=True)
+    if kind == "boxes":
+        values = np.concatenate([90 * generator.random((16, 4, 9)), generator.random((16, 3, 9))], 1).astype(np.float32)
+    terms = output_terms(["y"], {"y": values})
+    right = torch.as_tensor(values)
+    errors = []
+    for noise in (0.0, 0.1, 0.3):
+        wrong = right * (1 - noise) + noise * right.flip(0)
+        errors.append(output_error(terms, {"y": wrong}, {"y": right}, 16))
+    assert errors[0].shape == (16,) and float(errors[0].abs().max()) < 1e-5
+    assert float(errors[0].mean()) < float(errors[1].mean()) < float(errors[2].mean())
+
+
+def test_a_channel_counts_in_its_own_scale_and_a_kind_as_much_as_another() -> None:
+    generator = np.random.default_rng(1)
+    scale = np.asarray([1000, 1, 0.01, 10], np.float32)[:, None]
+    values = (generator.standard_normal((32, 4, 6)) * scale).astype(np.float32)
+    terms, right = output_terms(["y"], {"y": values}), torch.as_tensor(values)
+    alone = []
+    for channel in range(4):
+        wrong = right.clone()
+        wrong[:, channel] = 0
+        alone.append(float(output_error(terms, {"y": wrong}, {"y": right}, 32).mean()))
+    assert max(alone) < 1.3 * min(alone)
+
+
+def test_a_box_counts_where_something_is() -> None:
+    values = np.random.default_rng(0).random((16, 5, 50)).astype(np.float32)
+    values[:, :4] *= 100
+    values[:, 4] = 0.01
+    values[:, 4, 7] = 0.9
+    terms, right = output_terms(["y"], {"y": values}), torch.as_tensor(values)
+
+    def moved(place: int) -> float:
+        wrong = right.clone()
+        wrong[:, :4, place] += 20
+        return float(output_error(terms, {"y": wrong}, {"y": right}, 16).mean())
+
+    assert moved(7) > 10 * moved(8)
+
+
+def test_chance() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.random(64)
+    assert better(base - 0.1, base) and not better(base, base - 0.1)
+    assert not better(base + 0.001 * generator.standard_normal(64), base)
+    assert not better(base[:4] - 1, base[:4]) and not better(np.full(64, np.nan), base)
+
+
+def test_every_sample_comes_once_per_pass_and_rates_follow_a_cosine() -> None:
+    rows = endless(10, 4, np.random.default_rng(0))
+    first = [row for _ in range(5) for row in next(rows)]
+    assert sorted(first[:10]) == sorted(first[10:]) == list(range(10))
+    rates = [rate(share / 20, 10_000) for share in range(21)]
+    assert rates[0] == 0 and rates[-1] < 1e-9 and max(rates) == rates[1]
+    assert rate(0.05, 100) < rate(0.05, 1000)
+
+
+@pytest.mark.parametrize("text", ["", "10", "x", "0x", "ten", "-5m", "10 min"])
+def test_lengths_that_are_none(text: str) -> None:
+    with pytest.raises(OptionError, match="give a time such as"):
+        allowance(text)
+
+
+# -- the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    teacher, student, data = tmp_path / "net.onnx", tmp_path / "small.onnx", tmp_path / "calib.npz"
+    onnx.save(net(), teacher)
+    onnx.save(damaged(net()), student)
+    np.savez(data, **pictures())
+    return teacher, student, data
+
+
+def command(files: tuple[Path, Path, Path], *more: str) -> list[str]:
+    teacher, student, data = files
+    return ["tune", str(student), "--teacher", str(teacher), "--data", str(data), "--threads", "1", *more]
+
+
+def test_the_command_writes_a_model_and_tells_in_json(files, capsys) -> None:
+    assert main(command(files, "--for", "6x", "--json")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["gained"] and told["held_out_error"]["after"] < told["held_out_error"]["before"]
+    assert told["curve"][0]["loss"] is None and told["output"] == str(files[1].with_name("small.tuned.onnx"))
+    written = onnx.load(told["output"])
+    onnx.checker.check_model(written)
+    feeds = {"x": pictures()["x"][:4]}
+    before, after = (np.abs(run(m, feeds)[0] - run(net(), feeds)[0]).mean() for m in (onnx.load(files[1]), written))
+    assert after < before
+
+
+def test_prune_with_a_bare_switch_or_a_length(files, capsys) -> None:
+    teacher, _, data = files
+    line = [str(teacher), "--data", str(data), "--macs", "0.7", "--effort", "fast", "--round", "1", "--threads", "1"]
+    assert main([*line, "--tune", "2x", "--augment", "none", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "refitted" in out and "tuned" in out and "passes over" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--for", "10"), "give a time such as"),
+        (("--augment", "mirrors"), "did you mean 'mirror'"),
+        (("--device", "gpu"), "no choice 'gpu'"),
+        (("--device", "cuda"), "torch sees no GPU"),
+    ],
+)
+def test_refusals_are_one_line(files, capsys, more, told) -> None:
+    if "cuda" in more and torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    assert main(command(files, *more)) == 2
+    complaint = capsys.readouterr().err.strip().splitlines()
+    assert told in complaint[-1] and not files[1].with_name("small.tuned.onnx").exists()
+
+
+def test_without_torch_one_line_says_what_to_install_before_anything_runs(files, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("onnxprune.tuning.need.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "torch")
+    for line in (command(files), [str(files[0]), "--tune", "1x", "--data", "nothing.npz"]):
+        assert main(line) == 2
+        assert capsys.readouterr().err.strip().endswith("pip install 'onnxprune[tune]'")
+
+
+def test_the_core_never_loads_torch() -> None:
+    code = "import sys, onnxprune.api, onnxprune.cli, onnxprune.pipeline.tuned; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class Interrupter(Silent):
+    """Presses Ctrl-C as soon as a step was made."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def advance(self, steps: int = 1) -> None:
+        for _ in range(self.left):
+            os.kill(os.getpid(), signal.SIGINT)
+        self.left = 0
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
+def test_one_interrupt_keeps_the_best_and_a_second_ends_the_run() -> None:
+    model = net()
+    found = tuned(damaged(model), model, length="500x", progress=Interrupter(1)).tuning
+    assert found.curve[-1].samples < 100 * found.samples
+    with pytest.raises(KeyboardInterrupt):
+        tuned(damaged(model), model, length="500x", progress=Interrupter(2))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_two_processes_give_what_one_gives_to_rounding(files, tmp_path: Path) -> None:
+    outputs = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "onnxprune",
+    ]
+    for start, output in zip(([sys.executable, "-m", "onnxprune"], launch), outputs, strict=True):
+        line = [*start, *command(files, "--for", "2x", "-q", "-o", str(output))]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (view(onnx.load(path)).constants for path in outputs)
+    for name in one:
+        assert np.allclose(one[name], two[name], rtol=1e-3, atol=1e-4), name
