@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from onnxprune import telemetry
+
 if TYPE_CHECKING:
     from onnxprune.api import analyse, apply, compare, inspect, prune, tune, why
     from onnxprune.errors import OnnxPruneError
@@ -54,6 +56,10 @@ _HOMES = {
     "Result": "result",
     "Tuned": "result",
 }
+
+
+# Whatever is imported next may import onnxruntime, which would begin to record events at once.
+telemetry.turn_off()
 
 
 def __getattr__(name: str) -> object:

@@ -71,6 +71,7 @@ def prune(
     refit: str = "lstsq",
     effort: str = "default",
     round_to: int | None = None,
+    block: int | None = None,
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
@@ -127,6 +128,7 @@ def prune(
         refit=refit,
         effort=effort,
         round_to=round_to,
+        block=block,
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
@@ -149,25 +151,33 @@ def prune(
         layout=layout,
         pictures=pictures,
     )
-    return _prune(load(model), None, data, options, progress or Silent())
+    return _prune(model, None, data, options, progress or Silent(), Stopwatch())
 
 
 def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
     return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
 
 
-def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:
+def prune_file(
+    path: Path, output: Path, data: object | None, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Result:
     """Prune the file ``path`` and write the result to ``output``, whole or not at all."""
     check_writable(output, path)
-    return _prune(load(path), output, data, options, progress)
+    return _prune(path, output, data, options, progress, stopwatch)
 
 
 def _prune(
-    loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
+    model: str | Path | onnx.ModelProto,
+    target: Path | None,
+    data: object | None,
+    options: Options,
+    progress: Progress,
+    stopwatch: Stopwatch,
 ) -> Result:
-    stopwatch = Stopwatch()
     if options.tune is not None:
         need_torch()
+    loaded = load(model)
+    stopwatch.mark("load")
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
     evaluator = evaluator_for(context, options)
@@ -188,7 +198,8 @@ def _prune(
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
-    return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
+    plan = plan_of(context, outcome.keep, outcome.rounding)
+    return Result(outcome.model, plan, closed(report, written, stopwatch), target)
 
 
 def tune(
@@ -263,16 +274,18 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     return _applied(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
 
-def apply_file(path: Path, plan: Path, output: Path, options: Options, progress: Progress) -> Report:
+def apply_file(
+    path: Path, plan: Path, output: Path, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Report:
     """Replay a plan on a file, verify, write the result to ``output``, whole or not at all.
 
     Raises:
         PlanError: where the plan does not belong to the model.
     """
     check_writable(output, path)
-    stopwatch = Stopwatch()
-    read = Plan.read(plan)
-    context = set_up(load(path), None, replace(options, rules=read.rules))
+    read, loaded = Plan.read(plan), load(path)
+    stopwatch.mark("load")
+    context = set_up(loaded, None, replace(options, rules=read.rules))
     # Made-up inputs only serve to run the result.
     context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
     stopwatch.mark("couple")
@@ -280,9 +293,8 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     checks = verified(context, keep, model, progress)
     stopwatch.mark("verify")
     progress.stage("measure", None)
-    report = account(
-        context, Outcome(keep, model, None, checks), context.holdout, "made up", output, options, stopwatch
-    )
+    outcome = Outcome(keep, model, None, checks, rounding=read.rounding)
+    report = account(context, outcome, context.holdout, "made up", output, options, stopwatch)
     return closed(report, save(model, output, context.loaded.external), stopwatch)
 
 

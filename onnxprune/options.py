@@ -47,8 +47,9 @@ class Options:
     ``select``, ``refit``, ``rules``, ``effort``: one of :data:`SELECTORS`, :data:`REFITS`, :data:`RULES`,
     :data:`EFFORT_NAMES`.  The approximate rules also narrow normalizations; mean and variance are then those of the
     channels that stay.
-    ``round_to``: channel counts are multiples of it; None for what runs fastest here, or by ``latency_table``, a file
-    of times measured elsewhere, or on ``target``, a name of :data:`onnxprune.devices.TARGETS`.
+    ``round_to``: channel counts are multiples of it; None for what runs fastest by ``latency_table``, a file of times
+    measured elsewhere, or on ``target``, a name of :data:`onnxprune.devices.TARGETS`, or else where kernels compute
+    ``block`` channels at once; None for those of this machine's instruction set.
     ``exclude``, ``only``: globs over nodes, tensors, groups and ``op:TYPE``.
     ``keep``, ``at_least``, ``at_most``: how many channels the groups that a glob matches keep.
     ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``; higher is better.
@@ -71,6 +72,7 @@ class Options:
     select: str = AUTO
     refit: str = "lstsq"
     round_to: int | None = None
+    block: int | None = None
     latency_table: Path | None = None
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ class Options:
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),
+            ("block", self.block, 1),
             ("threads", self.threads, 0),
             ("memory", self.memory, 1),
             ("seed", self.seed, 0),

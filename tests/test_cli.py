@@ -36,7 +36,9 @@ class Engine(ModuleType):
         self.calls: list[SimpleNamespace] = []
         self.act: Callable[[], None] = lambda: None
 
-    def prune_file(self, model: Path, output: Path, data: object, options: Options, progress: object) -> object:
+    def prune_file(
+        self, model: Path, output: Path, data: object, options: Options, progress: object, stopwatch: object
+    ) -> object:
         self._called(model=model, output=output, data=data, options=options)
         progress.stage("calibrate", 4)  # type: ignore[attr-defined]
         progress.advance(2)  # type: ignore[attr-defined]
@@ -45,7 +47,9 @@ class Engine(ModuleType):
         progress.stage("refit", None)  # type: ignore[attr-defined]
         return made_up.result()
 
-    def apply_file(self, model: Path, plan: Path, output: Path, options: Options, progress: object) -> object:
+    def apply_file(
+        self, model: Path, plan: Path, output: Path, options: Options, progress: object, stopwatch: object
+    ) -> object:
         self._called(model=model, plan=plan, output=output, options=options)
         return made_up.report()
 

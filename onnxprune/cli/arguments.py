@@ -27,7 +27,10 @@ def options_from(arguments: argparse.Namespace) -> Options:
     """
     given = vars(arguments)
     direct = {name: given[name] for name in DIRECT if name in given}
-    return replace(Options(), budgets=_budgets(given), preprocess=_preprocess(given), **direct)
+    multiple, block = given.get("rounding") or (None, None)
+    return replace(
+        Options(), budgets=_budgets(given), preprocess=_preprocess(given), round_to=multiple, block=block, **direct
+    )
 
 
 def _budgets(given: Mapping[str, object]) -> tuple[Budget, ...]:

@@ -105,13 +105,14 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def multiple(text: str) -> int | None:
-    """``auto`` (None) or a channel multiple."""
+def rounding(text: str) -> tuple[int | None, int | None]:
+    """(multiple, block) of ``auto``, ``auto:BLOCK`` or a channel multiple; None for what is left to the machine."""
     if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{text}: must be 'auto' or a whole number, at least 1")
-    return int(text)
+        return None, None
+    number = text.removeprefix("auto:")
+    if not number.isdecimal() or int(number) < 1:
+        raise UsageError(f"{text}: must be 'auto' or a whole number, at least 1, or 'auto:' and such a number")
+    return (None, int(number)) if text.startswith("auto:") else (int(number), None)
 
 
 def numbers(text: str) -> tuple[float, ...]:

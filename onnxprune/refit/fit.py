@@ -9,8 +9,8 @@ no longer gain.  The first prediction is that of the better of the plain slice a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
@@ -107,6 +107,17 @@ def _activations(rows: Rows, x: Array, weights: Array, offset: Array) -> Array:
     return got
 
 
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """``weights`` and their ``loss`` on held-out rows; the ``factor`` that they were solved with, and its ``strength``
+    (None: they are no solution of a regression)."""
+
+    weights: Array
+    loss: float
+    strength: float = 0.0
+    factor: Ridges | None = None
+
+
 def fit(
     train: Rows,
     test: Rows,
@@ -120,47 +131,63 @@ def fit(
     ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see
     :class:`onnxprune.linear.solve.Ridges`, once per strength, plus two products of the rows with the weights per round.
     """
-    first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
-    if first <= EXACT * scale:
+    first, energy = loss(test, base, window), max(_energy(test, window), 1e-30)
+    if first <= EXACT * energy:
         return Fit(base, 0.0, 0.0, False)
-    best, best_loss = base, first
-    folded = loss(test, prior, window)
-    if folded < best_loss:
-        best, best_loss = prior, folded
+    before = float(np.sqrt(first / energy))
+    start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
     moments = train.gram()
-    clipped = is_finite(window)
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
-    right = _refined(train, best, window) if clipped else moments.xy
-    chosen: tuple[float, Ridges] | None = None
+    right = moments.xy if not is_finite(window) else _refined(train, start.weights, window)
+    best = _best_strength(moments.xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
+    if best.factor is None:
+        return Fit(best.weights, before, float(np.sqrt(best.loss / energy)), best.weights is not base)
+    if is_finite(window):
+        best = _censored(train, test, best, best.factor, prior, window)
+    final = _final(train, test, moments, best.weights, prior, best.strength, window)
+    return Fit(final, before, float(np.sqrt(best.loss / energy)), True, (best.strength,))
 
-    def improves(value: float) -> bool:
-        nonlocal best, best_loss, chosen
-        factor = Ridges(moments.xx, value)
-        trial = factor.solve(right, prior)
-        error = loss(test, trial, window)
-        if error >= best_loss:
-            return False
-        best, best_loss, chosen = trial, error, (value, factor)
-        return True
 
-    first_tried = min(START, len(strengths) - 1)
-    improves(strengths[first_tried])
-    for side in (strengths[first_tried + 1 :], strengths[:first_tried][::-1]):
+def _best_strength(
+    xx: Array,
+    right: Array,
+    prior: Array,
+    start: _Trial,
+    held_out_loss: Callable[[Array], float],
+    strengths: tuple[float, ...],
+) -> _Trial:
+    """The best of ``start`` and the regressions, from the usual strength on upward while that helps, else downward."""
+    best = start
+
+    def improves(strength: float) -> bool:
+        nonlocal best
+        factor = Ridges(xx, strength)
+        weights = factor.solve(right, prior)
+        trial = _Trial(weights, held_out_loss(weights), strength, factor)
+        better = trial.loss < best.loss
+        best = trial if better else best
+        return better
+
+    usual = min(START, len(strengths) - 1)
+    improves(strengths[usual])
+    for side in (strengths[usual + 1 :], strengths[:usual][::-1]):
         if list(takewhile(improves, side)):
             break
-    if chosen is None:
-        return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), best is not base)
-    strength, factor = chosen
-    if clipped:
-        current = best
-        for _ in range(ROUNDS):
-            current = factor.solve(_refined(train, current, window), prior)
-            error = loss(test, current, window)
-            if error > best_loss * (1 - LEAST_GAIN):
-                break
-            best, best_loss = current, error
-    final = _final(train, test, moments, best, prior, strength, window)
-    return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True, (strength,))
+    return best
+
+
+def _censored(
+    train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
+) -> _Trial:
+    """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain."""
+    best, current = start, start.weights
+    for _ in range(ROUNDS):
+        current = factor.solve(_refined(train, current, window), prior)
+        error = loss(test, current, window)
+        if error > best.loss * (1 - LEAST_GAIN):
+            break
+        best = replace(best, weights=current, loss=error)
+    return best
 
 
 def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:

@@ -68,6 +68,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
             "command": command,
+            "rounded": None if report.rounding is None else wording.rounded(report.rounding),
         },
     )
 

@@ -10,7 +10,7 @@ from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, narrowest, trial_macs, widest
+from onnxprune.pipeline.allocation import Pricing, narrowest, pricing_macs, trial_macs, widest
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -60,7 +60,9 @@ def _found(trials: Trials) -> Found:
     if latency is not None:
         found = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
-        latenesses = allocations(EFFORTS[options.effort], len(trials.orders), trial_macs(trials.context))
+        allowed = pricing_macs(trials.context, options)
+        each = trial_macs(trials.context)
+        latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
         found = trials.only(*trials.best(latenesses, *joint(costs)))
     else:
         # Every width is given.
