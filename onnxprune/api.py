@@ -113,13 +113,7 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked: dict[Kind, float | None] = {
-        "macs": macs,
-        "params": params,
-        "size": size,
-        "latency": latency,
-        "max_drop": max_drop,
-    }
+    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
         budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
@@ -312,7 +306,12 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 
 
 def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
-    """The coupling of a model: its groups, what is held and why."""
+    """The coupling of a model: its groups, what is held and why.
+
+    >>> coupling = analyse("models/demo.onnx")
+    >>> len(coupling.groups), coupling.groups[0].name
+    (11, '/stem/conv/Conv')
+    """
     return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 

@@ -105,9 +105,7 @@ class Options:
         _one_of("device", self.device, DEVICE_NAMES)
         _one_of("task", self.task, TASKS)
         if self.layout and self.task not in (AUTO, "detect", "pose"):
-            raise OptionError(
-                f"layout says how a detector's outputs are written; it does not go with task {self.task!r}"
-            )
+            raise OptionError(f"layout says how a detector's outputs are written; it does not go with task {self.task!r}")
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),

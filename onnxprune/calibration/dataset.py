@@ -70,14 +70,7 @@ class Dataset:
         labels = None if self.labels is None else self.labels[chosen]
         things = None if self.things is None else subset_of(self.things, chosen)
         picture = None if self.picture is None else subset_of(self.picture, chosen)
-        return replace(
-            self,
-            count=int(chosen.size),
-            labels=labels,
-            fetch=subset(self.fetch, chosen),
-            things=things,
-            picture=picture,
-        )
+        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things, picture=picture)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Feeds of up to `size` samples, in order; of batch_limit samples where that is smaller or fixed."""

@@ -62,9 +62,7 @@ def of_tuning(tuning: Tuning) -> Json:
         "gained": tuning.gained,
         "held_out_error": {"before": tuning.before, "after": tuning.after},
         "stages": [{"name": s.name, "drop": _drop(s.drop), "accuracy": s.accuracy} for s in tuning.stages],
-        "curve": [
-            {"seconds": p.seconds, "samples": p.samples, "loss": p.loss, "held_out_error": p.held} for p in tuning.curve
-        ],
+        "curve": [{"seconds": p.seconds, "samples": p.samples, "loss": p.loss, "held_out_error": p.held} for p in tuning.curve],
         "seconds": tuning.seconds,
         "samples": {"tuned_on": tuning.samples, "held_out": tuning.held},
         "tensors": tuning.weights,
