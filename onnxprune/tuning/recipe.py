@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 #: Share of the root mean square that a full step moves each weight by, on average.
-RATE = 0.02
+RATE = 0.005
+#: Vectors (scales, biases) move whole channels at once, and so by a share of that.
+VECTORS = 0.2
 #: A rate this high harms first and helps later: a run of fewer steps than this takes a lower one.
 FULL_STEPS = 800
 #: Share of the run in which the rate rises.
@@ -80,7 +82,8 @@ class Optimizer:
         sizes = [
             n / math.sqrt(w.numel()) for n, w in zip(torch._foreach_norm(list(self.weights)), self.weights, strict=True)
         ]
-        torch._foreach_mul_(moves, [-rate * max(float(s), SMALLEST) for s in sizes])
+        shares = [VECTORS if w.dim() < 2 else 1.0 for w in self.weights]
+        torch._foreach_mul_(moves, [-rate * k * max(float(s), SMALLEST) for s, k in zip(sizes, shares, strict=True)])
         torch._foreach_add_(list(self.weights), moves)
         # The first average is the first weights; later ones forget what is long ago.
         forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)
