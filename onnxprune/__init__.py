@@ -2,13 +2,15 @@
 
 ``prune`` is the main job; ``tune``, ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
 names; ``torch_plan`` carries a plan over to a checkpoint; ``analyse`` gives the coupling itself.  In a notebook their
-results show as pages.  Each docstring has an example that runs.
+results show as pages.  Each docstring has an example that runs, where no extra is needed.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
+
+from onnxprune import telemetry
 
 if TYPE_CHECKING:
     from onnxprune.api import analyse, apply, compare, inspect, prune, tune, why
@@ -54,6 +56,10 @@ _HOMES = {
     "Result": "result",
     "Tuned": "result",
 }
+
+
+# Whatever is imported next may import onnxruntime, which would begin to record events at once.
+telemetry.turn_off()
 
 
 def __getattr__(name: str) -> object:

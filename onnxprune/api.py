@@ -17,7 +17,7 @@ from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import BudgetError, ModelError, PlanError
+from onnxprune.errors import ModelError, PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -50,7 +50,7 @@ from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Resul
 from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.target import Budget
+from onnxprune.target import Budget, Kind, Width
 from onnxprune.tuning.need import need_torch
 
 Array = np.ndarray
@@ -71,9 +71,14 @@ def prune(
     refit: str = "lstsq",
     effort: str = "default",
     round_to: int | None = None,
+    block: int | None = None,
     latency_table: str | Path | None = None,
     exclude: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    keep: Mapping[str, float | int] | None = None,
+    at_least: Mapping[str, float | int] | None = None,
+    at_most: Mapping[str, float | int] | None = None,
+    target: str | None = None,
     evaluate: object | None = None,
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
@@ -93,9 +98,10 @@ def prune(
     """Prune ``model`` and verify the result; nothing is written.
 
     ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  One budget: the fraction
-    kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, or the largest ``max_drop`` in the task's terms
-    (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  All budgets hold in the result:
+    the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the
+    task's terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
     The other options are those of the command line (:class:`onnxprune.options.Options`).
 
     Raises:
@@ -107,21 +113,23 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
-    given = [(kind, value) for kind, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise BudgetError(f"one budget at a time, got {' and '.join(k for k, _ in given)}")
+    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
-        budget=Budget(*given[0]) if given else None,  # type: ignore[arg-type]
+        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
         select=select,
         refit=refit,
         effort=effort,
         round_to=round_to,
+        block=block,
         latency_table=None if latency_table is None else Path(latency_table),
         exclude=exclude,
         only=only,
+        keep=_widths(keep),
+        at_least=_widths(at_least),
+        at_most=_widths(at_most),
+        target=target,
         evaluate=evaluate,
         test=test,
         providers=providers,
@@ -137,21 +145,33 @@ def prune(
         layout=layout,
         pictures=pictures,
     )
-    return _prune(load(model), None, data, options, progress or Silent())
+    return _prune(model, None, data, options, progress or Silent(), Stopwatch())
 
 
-def prune_file(path: Path, output: Path, data: object | None, options: Options, progress: Progress) -> Result:
+def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
+    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
+
+
+def prune_file(
+    path: Path, output: Path, data: object | None, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Result:
     """Prune the file ``path`` and write the result to ``output``, whole or not at all."""
     check_writable(output, path)
-    return _prune(load(path), output, data, options, progress)
+    return _prune(path, output, data, options, progress, stopwatch)
 
 
 def _prune(
-    loaded: LoadedModel, target: Path | None, data: object | None, options: Options, progress: Progress
+    model: str | Path | onnx.ModelProto,
+    target: Path | None,
+    data: object | None,
+    options: Options,
+    progress: Progress,
+    stopwatch: Stopwatch,
 ) -> Result:
-    stopwatch = Stopwatch()
     if options.tune is not None:
         need_torch()
+    loaded = load(model)
+    stopwatch.mark("load")
     context = set_up(loaded, data, options)
     # Wrong data, or a metric that fails, must show before anything that takes long.
     evaluator = evaluator_for(context, options)
@@ -172,7 +192,8 @@ def _prune(
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
-    return Result(outcome.model, plan_of(context, outcome.keep), closed(report, written, stopwatch), target)
+    plan = plan_of(context, outcome.keep, outcome.rounding)
+    return Result(outcome.model, plan, closed(report, written, stopwatch), target)
 
 
 def tune(
@@ -247,16 +268,18 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     return _applied(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
 
-def apply_file(path: Path, plan: Path, output: Path, options: Options, progress: Progress) -> Report:
+def apply_file(
+    path: Path, plan: Path, output: Path, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Report:
     """Replay a plan on a file, verify, write the result to ``output``, whole or not at all.
 
     Raises:
         PlanError: where the plan does not belong to the model.
     """
     check_writable(output, path)
-    stopwatch = Stopwatch()
-    read = Plan.read(plan)
-    context = set_up(load(path), None, replace(options, rules=read.rules))
+    read, loaded = Plan.read(plan), load(path)
+    stopwatch.mark("load")
+    context = set_up(loaded, None, replace(options, rules=read.rules))
     # Made-up inputs only serve to run the result.
     context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
     stopwatch.mark("couple")
@@ -264,9 +287,8 @@ def apply_file(path: Path, plan: Path, output: Path, options: Options, progress:
     checks = verified(context, keep, model, progress)
     stopwatch.mark("verify")
     progress.stage("measure", None)
-    report = account(
-        context, Outcome(keep, model, None, checks), context.holdout, "made up", output, options, stopwatch
-    )
+    outcome = Outcome(keep, model, None, checks, rounding=read.rounding)
+    report = account(context, outcome, context.holdout, "made up", output, options, stopwatch)
     return closed(report, save(model, output, context.loaded.external), stopwatch)
 
 
@@ -284,7 +306,12 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 
 
 def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
-    """The coupling of a model: its groups, what is held and why."""
+    """The coupling of a model: its groups, what is held and why.
+
+    >>> coupling = analyse("models/demo.onnx")
+    >>> len(coupling.groups), coupling.groups[0].name
+    (11, '/stem/conv/Conv')
+    """
     return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 

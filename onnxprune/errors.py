@@ -40,3 +40,7 @@ class OptionError(OnnxPruneError):
 
 class VerificationError(OnnxPruneError):
     """The pruned model failed verification; nothing was written (exit code 1)."""
+
+
+class UsageError(OnnxPruneError):
+    """The command line itself is wrong."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.allowance import Allowance
+from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
-from onnxprune.target import USUAL, Budget
+from onnxprune.target import Budget, Kind, Width
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -38,34 +39,47 @@ THREADS_PER_CORE = 4
 class Options:
     """The choices of a run.
 
-    ``budget``: None where none was asked for, see :attr:`goal`.  ``samples``: how many calibration samples are used, None for what the model's size allows
-    (:func:`onnxprune.effort.samples`; of made-up ones see :mod:`onnxprune.calibration.synthetic`).
-    ``preprocess``: None for the usual one of the model's input.  ``select`` and ``refit``: one of :data:`SELECTORS` and :data:`REFITS`.  ``round_to``: channel counts become
-    multiples of it, None for what runs fastest here (or by ``latency_table``, a file of times measured
-    elsewhere).  ``exclude`` and ``only``: globs over nodes, tensors and groups.  ``evaluate``: the user's metric,
-    ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``, higher is better.  ``test``: labelled data, for the report only.
-    ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.  ``memory``: bytes, None for what the machine has.  ``shapes``: input name
-    to shape, for dynamic dims.  ``rules``: one of :data:`RULES`; by the approximate ones the width of
-    normalizations may be cut, too, whose mean and variance are then those of the channels that stay.
-    ``effort``: one of :data:`EFFORT_NAMES`; see :mod:`onnxprune.effort`.  ``tune``: how long the result is tuned, None
-    for not at all.  ``augment``: how pictures are changed meanwhile: "auto", "none", or some of "mirror", "shift" and
-    "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
-    ``task``: one of :data:`TASKS`; ``layout``: how a detector's outputs are written, see
+    ``budgets``: one of a kind at most; all hold in the result.  Empty: the usual one, see
+    :func:`onnxprune.pipeline.settle.settled`.
+    ``samples``: how many calibration samples are used; None for what the model's size allows
+    (:func:`onnxprune.effort.samples`; for made-up ones see :mod:`onnxprune.calibration.synthetic`).
+    ``preprocess``: None for the usual one of the model's input.
+    ``select``, ``refit``, ``rules``, ``effort``: one of :data:`SELECTORS`, :data:`REFITS`, :data:`RULES`,
+    :data:`EFFORT_NAMES`.  The approximate rules also narrow normalizations; mean and variance are then those of the
+    channels that stay.
+    ``round_to``: channel counts are multiples of it; None for what runs fastest by ``latency_table``, a file of times
+    measured elsewhere, or on ``target``, a name of :data:`onnxprune.devices.TARGETS`, or else where kernels compute
+    ``block`` channels at once; None for those of this machine's instruction set.
+    ``exclude``, ``only``: globs over nodes, tensors, groups and ``op:TYPE``.
+    ``keep``, ``at_least``, ``at_most``: how many channels the groups that a glob matches keep.
+    ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``; higher is better.
+    ``test``: labelled data, for the report only.
+    ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.
+    ``memory``: bytes; None for what the machine has.
+    ``shapes``: input name to shape, for dynamic dims.
+    ``tune``: how long the result is tuned; None for not at all.  ``augment``: how pictures are changed meanwhile: "auto",
+    "none", or some of "mirror", "shift" and "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
+    ``task``: one of :data:`TASKS`.  ``layout``: how a detector's outputs are written, see
     :mod:`onnxprune.tasks.detect.layout`.  ``pictures``: how many held-out samples the report shows.
 
     Raises:
         OptionError: for a value that an option cannot have.
     """
 
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
     samples: int | None = None
     preprocess: Preprocess | None = None
     select: str = AUTO
     refit: str = "lstsq"
     round_to: int | None = None
+    block: int | None = None
     latency_table: Path | None = None
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    keep: tuple[Width, ...] = ()
+    at_least: tuple[Width, ...] = ()
+    at_most: tuple[Width, ...] = ()
+    target: str | None = None
     evaluate: object | None = None
     test: object | None = None
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
@@ -95,6 +109,7 @@ class Options:
         for name, value, least in (
             ("samples", self.samples, 1),
             ("round_to", self.round_to, 1),
+            ("block", self.block, 1),
             ("threads", self.threads, 0),
             ("memory", self.memory, 1),
             ("seed", self.seed, 0),
@@ -105,12 +120,14 @@ class Options:
         _few_threads(self.threads)
         _several("exclude", self.exclude)
         _several("only", self.only)
+        _one_each(self.budgets)
+        if self.target is not None:
+            _one_of("target", self.target, tuple(TARGETS))
         _several("providers", self.providers)
 
-    @property
-    def goal(self) -> Budget:
-        """The budget, the usual one where none was asked for."""
-        return USUAL if self.budget is None else self.budget
+    def asked(self, kind: Kind) -> float | None:
+        """The value of the budget of one kind; None where there is none."""
+        return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 
 
 def _few_threads(threads: int) -> None:
@@ -122,6 +139,13 @@ def _few_threads(threads: int) -> None:
             f"threads: {threads} are too many for the {cores} cores of this machine; give at most {most}, or 0 for as "
             "many as there are cores"
         )
+
+
+def _one_each(budgets: Sequence[Budget]) -> None:
+    kinds = [budget.kind for budget in budgets]
+    twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+    if twice is not None:
+        raise OptionError(f"budgets: two of the kind '{twice}'; give one")
 
 
 def _several(name: str, given: object) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -47,18 +47,34 @@ class TensorCut:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """Which channel counts a run preferred.
+
+    ``setting``: what ``--round`` takes to prefer the same on any other machine, "auto:16" or "8"; empty where a latency
+    table chose.  ``block``: channels that kernels compute at once, None where the user gave a multiple.  ``because``:
+    the features of the processor, the table, or the option that says so.
+    """
+
+    setting: str
+    block: int | None
+    because: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed.
 
     ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
     (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.  ``rules``: the
-    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.
+    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.  ``rounding``: which channel
+    counts the run preferred, for the record; None in a plan written by hand.
     """
 
     model: str
     cuts: tuple[Cut, ...]
     tensors: tuple[TensorCut, ...] = ()
     rules: str = "exact"
+    rounding: Rounding | None = None
 
     def to_json(self) -> str:
         document: dict[str, object] = {
@@ -68,6 +84,8 @@ class Plan:
         }
         if self.rules != "exact":
             document["rules"] = self.rules
+        if self.rounding is not None:
+            document["rounding"] = {key: value for key, value in asdict(self.rounding).items() if value is not None}
         if self.tensors:
             document["tensors"] = [
                 {
@@ -135,7 +153,9 @@ def _of(document: Any) -> Plan:
             raise PlanError(f"group '{cut.group}' is listed twice; list it once, with all that it keeps")
         named.add(cut.group)
     tensors = tuple(_tensor(entry) for entry in document.get("tensors", ()))
-    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"))
+    told = document.get("rounding")
+    rounding = None if told is None else Rounding(told["setting"], told.get("block"), told["because"])
+    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding)
 
 
 def _tensor(entry: Mapping[str, Any]) -> TensorCut:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx
 
-from onnxprune.plan import Plan
+from onnxprune.plan import Plan, Rounding
 from onnxprune.surgeon import to_graph
 from onnxprune.target import Budget
 
@@ -213,7 +213,8 @@ class Report:
 
     ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
     90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budget``: what was asked for.  ``scores``: by labels other than classes, by name.
+    drop was measured on; ``budgets``: what was asked for; ``rounding``: None where nobody
+    knows.  ``scores``: by labels other than classes, by name.
     ``pictures``: held-out samples of detectors and segmenters.
     """
 
@@ -238,10 +239,11 @@ class Report:
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     seen: Seen = "held out"
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
     tuning: Tuning | None = None
     scores: tuple[tuple[str, Change], ...] = ()
     pictures: tuple[Shown, ...] = ()
+    rounding: Rounding | None = None
 
     def _repr_html_(self) -> str:
         return page(self)

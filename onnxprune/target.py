@@ -1,4 +1,4 @@
-"""What the user asks for: how small, in which unit."""
+"""What the user asks for: how small, in which unit, and which groups keep how much."""
 
 from __future__ import annotations
 
@@ -45,3 +45,32 @@ class Budget:
 
 #: The budget where the user does not give one; a task may allow more.
 USUAL = Budget("max_drop", 0.01)
+
+
+@dataclass(frozen=True)
+class Width:
+    """How many channels the groups that ``glob`` matches keep: a share of theirs, or a number.
+
+    ``amount``: a float is a share, above 0 and at most 1; an int is a number of channels, at least 1.
+
+    Raises:
+        BudgetError: where the amount is neither.
+    """
+
+    glob: str
+    amount: float | int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.amount, int):
+            if self.amount < 1:
+                raise BudgetError(f"{self.describe()}: a group keeps at least one channel")
+        elif not 0 < self.amount <= 1:
+            raise BudgetError(f"{self.describe()}: a share is above 0 and at most 1; 0.5 keeps half")
+
+    def describe(self) -> str:
+        """As the user would write it, ``backbone.*=0.75``."""
+        return f"{self.glob}={self.amount}"
+
+    def of(self, size: int) -> float:
+        """Channels of a group of ``size``; not rounded."""
+        return self.amount if isinstance(self.amount, int) else self.amount * size

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_refit import CASES, error, layer_of, refitted, table
 
+from onnxprune.graph.view import view
 from onnxprune.progress import Silent
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.free import FreeLayer
@@ -41,8 +42,7 @@ def test_no_more_than_so_many_in_a_row() -> None:
 def test_refinement_helps_where_much_is_cut(name: str) -> None:
     on = table(name)
     keep = on.narrowed(0.3)
-    work = on.work
-    plain = refit(on.coupling, keep, work.layers, on.grams, work.fit, work.engine, 1 << 30, 0, 0, Silent())
+    plain = refit(on.calibrated, keep, view(cut(on.coupling, keep)), 0, Silent())
     errors = [error(on, cut(on.coupling, keep, found.weights)) for found in (plain, refitted(on, keep))]
     # On samples that nothing saw, so a little worse is chance; much worse would be steps uphill.
     assert errors[1] < errors[0] * 1.03

@@ -17,6 +17,7 @@ import onnxprune
 from onnxprune import metrics
 from onnxprune.calibration.outputs import outputs_of
 from onnxprune.engine.session import open_session
+from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer
 from onnxprune.pipeline import candidate as attempt
 from onnxprune.pipeline.allocation import price
@@ -81,8 +82,7 @@ def table(name: str) -> Bench:
 
 
 def refitted(on: Bench, keep: np.ndarray) -> Refit:
-    work = on.work
-    return refit(on.coupling, keep, work.layers, on.grams, work.fit, work.engine, 1 << 30, 0, 2, Silent())
+    return refit(on.calibrated, keep, view(cut(on.coupling, keep)), 2, Silent())
 
 
 def error(on: Bench, model: onnx.ModelProto) -> float:

@@ -12,9 +12,11 @@ from html.parser import HTMLParser
 import made_up
 import pytest
 
-from onnxprune.report import document, html, plots, rows, terminal, wording
+from onnxprune.report import document, html, notebook, plots, rows, terminal, wording
 from onnxprune.result import Change, Drop, GroupCurve, Report, SearchStep
 
+#: Registers the pages of results, whatever ran before.
+assert notebook
 COMMAND = "onnxprune models/resnet50.onnx --data 'my photos/' --max-drop 0.01"
 
 

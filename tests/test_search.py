@@ -75,7 +75,7 @@ class Known:
 
 def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
     monkeypatch.setattr(trials, "attempt", known.attempt)
-    options = replace(OPTIONS, budget=Budget("max_drop", allowed))
+    options = replace(OPTIONS, budgets=(Budget("max_drop", allowed),))
     return find(on.work, [pricing], known, options, Silent())  # type: ignore[arg-type]
 
 

@@ -13,13 +13,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors guide shown surgeon paths json_file memory progress options allowance target plan result metrics effort",
+    "errors telemetry guide words devices shown surgeon paths json_file memory progress options allowance target plan result metrics effort",
     "graph",
     "engine",
     "coupling",
     "surgery",
     "linear",
-    "calibration",
+    "calibration measure",
     "selection budget latency tasks",
     "verify",
     "refit tuning",

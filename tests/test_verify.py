@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import VerificationError
 from onnxprune.result import Verification
+from onnxprune.verify import checks
 from onnxprune.verify.checks import masked_error, signature, verify
 
 ENGINE = Engine(threads=1)
@@ -193,7 +195,13 @@ def test_channels_that_are_mixed_up_fail_masked_equivalence(node: str, slot: int
     assert any("masked equivalence fails" in complaint for complaint in found.complaints)
 
 
-def test_rounding_that_the_model_itself_magnifies_is_measured_and_tolerated() -> None:
+@pytest.mark.parametrize("literal", [True, False])
+def test_rounding_that_the_model_itself_magnifies_is_no_fault_of_the_cut(
+    monkeypatch: pytest.MonkeyPatch, literal: bool
+) -> None:
+    """Sessions that compute what is written tell; where these round otherwise, too, the rounding is measured."""
+    if not literal:
+        monkeypatch.setattr(checks, "open_literal_session", open_session)
     g = Sketch()
     y = g.conv(g.op("Relu", g.conv(g.input("x", [2, 3, 8, 8]), 3, 16, 3, name="first")), 16, 6, 3, name="second")
     g.output(g.op("Sin", g.op("Mul", y, g.array(2e3, np.float32))), [2, 6, 8, 8])
@@ -201,12 +209,13 @@ def test_rounding_that_the_model_itself_magnifies_is_measured_and_tolerated() ->
     keep = random_keep(coupling, 0)
     feeds = plausible_feeds(coupling.graph, {"x": (2, 3, 8, 8)})
     worst, tolerance = masked_error(coupling, keep, feeds, ENGINE)
-    assert 1e-4 < worst <= tolerance <= 1e-2
+    assert worst <= tolerance <= 1e-2
+    assert (worst > 1e-4) == (not literal)
     wrong = crossed(coupling, "second", 1)
     assert not checked(pruned(wrong, keep), wrong, keep).passed
 
 
-def test_rounding_in_another_order_is_measured_where_the_inputs_last_bit_is_lost() -> None:
+def test_rounding_is_no_fault_of_the_cut_where_the_inputs_last_bit_is_lost() -> None:
     """Behind a quantization nothing is left of the inputs' last bit; that of the sums in between still flips levels."""
     g = Sketch()
     step = g.array(0.05, np.float32)
@@ -217,7 +226,38 @@ def test_rounding_in_another_order_is_measured_where_the_inputs_last_bit_is_lost
     keep = random_keep(coupling, 0)
     feeds = plausible_feeds(coupling.graph, {"x": (2, 3, 8, 8)})
     worst, tolerance = masked_error(coupling, keep, feeds, ENGINE)
-    assert 1e-4 < worst <= tolerance <= 1e-2
+    assert worst <= tolerance <= 1e-2
+
+
+class Saturating:
+    """Opens sessions as on a processor whose 8-bit kernels round otherwise: the more so, the more channels they sum."""
+
+    def __init__(self) -> None:
+        self.sessions: list[object] = []
+
+    def open(self, model: onnx.ModelProto, engine: Engine) -> object:
+        self.sessions.append(open_session(model, engine))
+        return self.sessions[-1]
+
+    def run(self, session: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        found = run(session, feeds)
+        if not any(session is mine for mine in self.sessions):
+            return found
+        noise = np.random.default_rng(len(self.sessions))
+        return [a + np.float32(0.01) * np.abs(a).max() * noise.uniform(-1, 1, a.shape).astype(a.dtype) for a in found]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_kernels_that_round_by_processor_prove_nothing(monkeypatch: pytest.MonkeyPatch, wrong: bool) -> None:
+    kernels = Saturating()
+    monkeypatch.setattr(checks, "open_session", kernels.open)
+    monkeypatch.setattr(checks, "run", kernels.run)
+    coupling = couple(small_net(), {}, None)
+    keep = random_keep(coupling, 0)
+    found = checked(pruned(coupling, keep), crossed(coupling, "second", 1) if wrong else coupling, keep)
+    assert kernels.sessions
+    assert found.passed == (not wrong)
+    assert (found.masked_max_rel_err > 1e-4) == wrong
 
 
 def ranked_places(seed: int = 3) -> onnx.ModelProto:

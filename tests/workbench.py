@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of, rank
-from onnxprune.pipeline.setup import Context, set_up
+from onnxprune.pipeline.setup import Context, calibrated, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking
 
@@ -30,6 +31,11 @@ class Bench:
     @property
     def coupling(self) -> Coupling:
         return self.work.coupling
+
+    @property
+    def calibrated(self) -> Calibrated:
+        """With the samples to fit on."""
+        return calibrated(self.work, self.grams, self.work.fit, OPTIONS)
 
     def narrowed(self, share: float) -> np.ndarray:
         """One boolean per unit: ``share`` of every group stays, by rank."""

@@ -9,6 +9,7 @@ Exits 1 where one has no entry.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -46,6 +47,7 @@ def operators() -> dict[Key, str]:
     found: dict[Key, set[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         found.setdefault((schema.domain, schema.name), set()).add(schema.since_version)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
     except ImportError:

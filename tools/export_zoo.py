@@ -18,6 +18,7 @@ import fnmatch
 import io
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -29,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 SEED = 20240607
 EXPORTERS = ("ts", "dynamo")
@@ -483,6 +483,9 @@ def _output_names(count: int) -> list[str]:
 
 def run(path: Path, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Outputs of the file in onnxruntime on one CPU thread; inputs the file dropped are not fed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -552,6 +555,7 @@ def to_external(source: Path, target: Path) -> None:
 
 def to_quantized(entry: Entry, source: Path, target: Path, form: str, per_channel: bool) -> None:
     """Write ``source`` with 8-bit weights and activations, their ranges taken from four seeded inputs."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import sys
 import time
 import warnings
@@ -24,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -277,6 +277,9 @@ def choose(labels: Labels, count: int) -> npt.NDArray[np.int64]:
 
 def accuracy(path: Path, data: Split) -> float:
     """Fraction of ``data`` that the ONNX file classifies correctly in onnxruntime, fed x / 255."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -10,6 +10,7 @@ values) or "corrupt" (it does not), with the share of parameters kept.  A crash 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ SPARSITY = 0.225
 
 def onnxsim(path: str) -> dict[str, Any]:
     """What ``apply_structured_pruning`` makes of the file."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnx
     import onnxruntime as ort
     from onnxsim import pruning

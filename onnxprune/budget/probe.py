@@ -14,7 +14,7 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
-from onnxprune.metrics import damage
+from onnxprune.measure.loss import OutputLoss, output_loss
 from onnxprune.surgery.cut import cut, masked_constants
 from onnxprune.surgery.edit import Use
 
@@ -37,12 +37,12 @@ class Probe:
         self._outputs = [v for v in graph.outputs if v in graph.producer and graph.producer[v] not in facts.folded]
         batches = dataset.batches(dataset.batch_limit or BATCH)
         self._relay = Relay(graph, facts, store, batches, engine, stops, self._outputs)
-        self._reference = self._relay.outcome({})
+        self._loss = output_loss(coupling, self._outputs, self._relay.outcome({}))
 
     def damage(self, constants: Mapping[Use, Array], stop: int) -> float:
         """The damage of ``constants``, all of nodes from ``stop`` on; stops never go down."""
         self._relay.advance(stop)
-        return damage(self._reference, self._relay.outcome(constants))
+        return self._loss.of(self._relay.outcome(constants))
 
     def damage_of_cut(self, group: Group, kept: Array) -> float:
         """The damage of a cut of ``group`` alone, without any refit.
@@ -53,12 +53,12 @@ class Probe:
         keep[group.units] = kept
         constants = masked_constants(self._coupling, keep)
         if constants is not None:
-            return damage(self._reference, self._relay.outcome(constants))
-        return damage(self._whole, self._run(cut(self._coupling, keep)))
+            return self._loss.of(self._relay.outcome(constants))
+        return self._whole.of(self._run(cut(self._coupling, keep)))
 
     @cached_property
-    def _whole(self) -> list[Array]:
-        return self._run(self._coupling.graph.model)
+    def _whole(self) -> OutputLoss:
+        return output_loss(self._coupling, self._outputs, self._run(self._coupling.graph.model))
 
     def _run(self, model: onnx.ModelProto) -> list[Array]:
         return outputs_of(open_session(model, self._engine), self._dataset, self._outputs)

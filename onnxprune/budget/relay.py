@@ -20,8 +20,11 @@ _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]
 
 
 class Relay(Runner):
-    """A runner over ``stops``, ascending node indices.  Nodes between two stops share a session, made once; only
-    those whose weights change get another, so that a trial costs the rest of the graph and a small session."""
+    """A runner that stops at ``stops``, ascending node indices, and from there asks for outcomes.
+
+    Behind a stop the nodes are divided at about √(number of stops) fixed places.  The parts whose constants do not
+    change share sessions, made once.  So an outcome costs the rest of the graph in a few runs, and a small session.
+    """
 
     def __init__(
         self,
@@ -34,23 +37,18 @@ class Relay(Runner):
         outputs: Sequence[str],
     ) -> None:
         super().__init__(graph, facts, store, "relay:", list(batches), engine)
-        self._bounds = sorted({0, *stops, len(graph.nodes)})
+        self._bounds = _every_root(sorted(set(stops)), len(graph.nodes))
         self._sessions: dict[int, _Piece] = {}
         self._outputs = tuple(outputs)
         self.held = set(outputs)
 
-    def advance(self, index: int) -> None:
-        """Move on to the stop ``index``, piece by piece."""
-        for stop in self._bounds:
-            if self._cursor < stop <= index:
-                super().advance(stop)
-
     def outcome(self, replaced: Mapping[Use, Array]) -> list[Array]:
         """Each output over all batches, if the nodes from the last stop on had the constants ``replaced``."""
+        bounds = [self._cursor, *(bound for bound in self._bounds if bound > self._cursor)]
         pieces = [
             self._piece(nodes, replaced)
-            for start, end in pairwise(self._bounds)
-            if start >= self._cursor and (nodes := [n for n in self._nodes if start <= n.index < end])
+            for start, end in pairwise(bounds)
+            if (nodes := [n for n in self._nodes if start <= n.index < end])
         ]
         found: list[list[Array]] = [[] for _ in self._outputs]
         for batch in range(self.count):
@@ -74,3 +72,15 @@ class Relay(Runner):
         if not mine:
             self._sessions[start] = made
         return made
+
+
+def _every_root(stops: Sequence[int], end: int) -> list[int]:
+    """Every √n-th of n ``stops``, from 0 to ``end``.
+
+    Many short pieces cost a run each, and what onnxruntime fuses; few long ones cost long sessions.
+
+    >>> _every_root([3, 5, 8, 13], 20)
+    [0, 8, 20]
+    """
+    every = max(1, round(len(stops) ** 0.5))
+    return sorted({0, *stops[every::every], end})

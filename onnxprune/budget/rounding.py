@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,10 +29,12 @@ NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Blocks:
-    """``block``: channels that a kernel computes at once; ``align``: multiple that its fast layout asks for."""
+    """``block``: channels that a kernel computes at once; ``align``: multiple that its fast layout asks for;
+    ``because``: who says so."""
 
     block: int
     align: int
+    because: str = field(default="", compare=False)
 
 
 #: (machine, CPU flag, blocks): the first row that fits; the last fits everything.
@@ -45,10 +47,21 @@ TABLE: tuple[tuple[tuple[str, ...], str, Blocks], ...] = (
 
 def blocks_of(machine: str, flags: frozenset[str]) -> Blocks:
     """The row of :data:`TABLE` for a machine (as ``platform.machine()`` names it) and its CPU flags."""
+    missing: list[str] = []
     for names, flag, blocks in TABLE:
-        if (not names or machine.lower() in names) and (not flag or flag in flags):
-            return blocks
+        if names and machine.lower() not in names:
+            continue
+        if not flag or flag in flags:
+            features = f" with {flag}" if flag else "".join(f" without {name}" for name in missing)
+            return replace(blocks, because=f"{machine}{features}")
+        missing.append(flag)
     raise AssertionError("the last row fits everything")
+
+
+def blocks_like(block: int) -> Blocks:
+    """The blocks of another machine's kernels: ``--round auto:BLOCK``."""
+    align = next(n for n in (4, 2, 1) if block % n == 0)
+    return Blocks(block, align, f"--round auto:{block}")
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ For each group the original runs on some of the holdout with only that group nar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,76 +16,61 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe
-from onnxprune.calibration.dataset import Dataset
-from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.effort import Effort, measurements
-from onnxprune.engine.session import Engine
+from onnxprune.calibration.calibrated import Calibrated
+from onnxprune.coupling.groups import Group
+from onnxprune.effort import measurements
 from onnxprune.engine.store import Store
-from onnxprune.linear.form import Layer
-from onnxprune.linear.gram import SecondMoments
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, readers_of
 
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Testbed:
-    """What groups are priced with: a model, its layers with the moments of their inputs, and samples to run it on.
-
-    ``memory``: bytes of activations that are kept, the rest goes to disk.
-    """
-
-    coupling: Coupling
-    layers: tuple[Layer, ...]
-    grams: Mapping[int, SecondMoments]
-    dataset: Dataset
-    engine: Engine
-    memory: int
-
-    def first_reader(self, group: Group) -> int:
-        """The node index of the first layer that reads ``group``; -1 where none does."""
-        return min((reader.index for reader in readers_of(self.coupling, group, self.layers)), default=-1)
+def first_reader(given: Calibrated, group: Group) -> int:
+    """The node index of the first layer that reads ``group``; -1 where none does."""
+    return min((reader.index for reader in readers_of(given.coupling, group, given.layers)), default=-1)
 
 
 def curves(
-    bed: Testbed,
+    given: Calibrated,
     rankings: Mapping[str, Sequence[Ranking]],
     frozen: frozenset[int],
-    effort: Effort,
+    allowance: float,
     progress: Progress,
 ) -> dict[str, list[Curve]]:
     """Per selector's name one :class:`Curve` per group, of every width; groups in ``frozen`` may only stay whole.
 
     ``rankings``: per selector one order of units per group.  Cost: per group, selector and share, what comes behind
-    the group's first reader, over the samples that ``effort`` allows.
+    the group's first reader, over the samples that ``allowance``, in multiply-accumulates,
+    allows.
     """
-    coupling = bed.coupling
+    coupling = given.coupling
     found = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
-    asked = in_graph_order(bed, frozen)
+    asked = in_graph_order(given, frozen)
     if not asked:
         progress.stage("sensitivity", 0)
         return found
     # On average a group stands in the middle: half of the network comes behind it.
-    shares, samples = measurements(effort, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    each = macs(coupling)(sizes(coupling)) * len(asked) / 2
+    shares, samples = measurements(allowance / len(rankings), each)
     progress.stage("sensitivity", len(asked) * len(shares) * len(rankings))
-    with Store(bed.memory) as store:
-        few = bed.dataset.take(list(range(min(bed.dataset.count, samples))))
+    with Store(given.memory) as store:
+        few = given.dataset.take(list(range(min(given.dataset.count, samples))))
         stops = [stop for stop, _ in asked if stop >= 0]
-        probe = Probe(coupling, few, bed.engine, store, stops)
+        probe = Probe(coupling, few, given.engine, store, stops)
         for stop, group in asked:
             for name, orders in rankings.items():
                 ranking = orders[group.id]
-                measured = _measured(bed, probe, group, ranking, stop, shares, progress)
+                measured = _measured(given, probe, group, ranking, stop, shares, progress)
                 curve = interpolate(ranking.error, measured)
                 found[name][group.id] = Curve(curve, np.arange(1, len(group) + 1))
     return found
 
 
-def in_graph_order(bed: Testbed, frozen: frozenset[int]) -> list[tuple[int, Group]]:
+def in_graph_order(given: Calibrated, frozen: frozenset[int]) -> list[tuple[int, Group]]:
     """Groups that may be cut, each with its first reader, in the order of these."""
-    first = {group.id: bed.first_reader(group) for group in bed.coupling.groups}
-    asked = [group for group in bed.coupling.groups if group.id not in frozen]
+    first = {group.id: first_reader(given, group) for group in given.coupling.groups}
+    asked = [group for group in given.coupling.groups if group.id not in frozen]
     return [(first[group.id], group) for group in sorted(asked, key=lambda g: (first[g.id], g.id))]
 
 
@@ -95,7 +79,7 @@ def _uncut(group: Group) -> Curve:
 
 
 def _measured(
-    bed: Testbed,
+    given: Calibrated,
     probe: Probe,
     group: Group,
     ranking: Ranking,
@@ -109,7 +93,7 @@ def _measured(
         count = max(1, round(len(group) * share))
         kept = np.zeros(len(group), dtype=np.bool_)
         kept[ranking.order[:count]] = True
-        constants = narrowed_constants(bed.coupling, group, kept, bed.layers, bed.grams)
+        constants = narrowed_constants(given.coupling, group, kept, given.layers, given.grams)
         damage = probe.damage(constants, stop) if constants else probe.damage_of_cut(group, kept)
         found.append((count, max(damage, 0.0)))
         progress.advance()

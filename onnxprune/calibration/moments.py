@@ -1,8 +1,7 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
 One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
-seeded generator: ``ROWS_PER_UNKNOWN`` per unknown of the layer, and as many more as are cheap.  Memory: the moments,
-and one batch of taps.
+seeded generator, as many as :class:`onnxprune.calibration.row_rule.RowRule` says.  Memory: the moments, and one batch of taps.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run, with_outputs
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
@@ -23,9 +23,6 @@ from onnxprune.progress import Progress
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
-ROWS_PER_UNKNOWN, MOST_ROWS = 8, 40_000
-#: Multiply-accumulates for the moments of one layer below which more rows are cheap, up to so many, in so many numbers.
-CHEAP, MOST_CHEAP_ROWS, MOST_CHEAP_NUMBERS = 1e11, 65_536, 64_000_000
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
 #: Bytes of taps held at a time.
@@ -61,17 +58,6 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
     if per_sample == positions:
         return np.arange(positions)
     return np.sort(generator.choice(positions, per_sample, replace=False))
-
-
-def rows_for(groups: int, unknowns: int) -> int:
-    """Rows worth having for a layer of so many convolution groups, each of so many unknowns.
-
-    >>> rows_for(1, 144), rows_for(1, 2304), rows_for(1, 4608), rows_for(960, 9)
-    (65536, 18838, 36864, 7407)
-    """
-    numbers = groups * max(unknowns, 1)
-    cheap = min(MOST_CHEAP_ROWS, int(CHEAP / numbers / max(unknowns, 1)), MOST_CHEAP_NUMBERS // numbers)
-    return max(cheap, min(MOST_ROWS, ROWS_PER_UNKNOWN * unknowns))
 
 
 def row_picks(
@@ -117,7 +103,7 @@ def measure(
             x = taps[layer.data] if layer.data in taps else feeds[layer.data]
             into = inputs[layer.index]
             out = (x.shape[0], *_out_space(coupling, layer, x))
-            wanted_rows = rows_for(into.groups, into.features)
+            wanted_rows = MOMENTS.rows(into.groups, into.features)
             picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
             rows = sample_rows(layer, x, geo, picks, into.groups)
             with product_threads(into.features + 1):

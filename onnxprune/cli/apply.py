@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Command, parser_of
+from onnxprune.cli.command import Call, Command, parser_of
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import Told, progress_on_stderr
@@ -31,7 +31,7 @@ def parser() -> Parser:
     return parser_of("apply", (("MODEL", str), ("PLAN", Path)), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, line: str) -> int:
+def run(arguments: argparse.Namespace, call: Call) -> int:
     options = options_from(arguments)
     source: Path = arguments.PLAN
     # Not where prune writes: its result is refitted, and would be lost.
@@ -43,8 +43,9 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import apply_file
 
-        report = apply_file(side.model, source, side.output, options, progress)
-    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, line, tuple(told.notes))
+        call.stopwatch.mark("start")
+        report = apply_file(side.model, source, side.output, options, progress, call.stopwatch)
+    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, call.line, tuple(told.notes))
     return 0
 
 

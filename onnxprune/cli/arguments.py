@@ -27,21 +27,21 @@ def options_from(arguments: argparse.Namespace) -> Options:
     """
     given = vars(arguments)
     direct = {name: given[name] for name in DIRECT if name in given}
-    return replace(Options(), budget=_budget(given), preprocess=_preprocess(given), **direct)
+    multiple, block = given.get("rounding") or (None, None)
+    return replace(
+        Options(), budgets=_budgets(given), preprocess=_preprocess(given), round_to=multiple, block=block, **direct
+    )
 
 
-def _budget(given: Mapping[str, object]) -> Budget | None:
-    asked = [(kind, given[kind]) for kind in _KINDS if given.get(kind) is not None]
-    if not asked:
-        return None
-    if len(asked) > 1:
-        flags = " and ".join("--" + kind.replace("_", "-") for kind, _ in asked)
-        raise UsageError(f"one budget at a time, got {flags}; choose one of them")
-    kind, value = asked[0]
-    assert isinstance(value, float)
-    if kind == "max_drop" and given.get("evaluate") is None:
-        check_drop(value)
-    return Budget(kind, value)
+def _budgets(given: Mapping[str, object]) -> tuple[Budget, ...]:
+    found = []
+    for kind in _KINDS:
+        value = given.get(kind)
+        if isinstance(value, float):
+            if kind == "max_drop" and given.get("evaluate") is None:
+                check_drop(value)
+            found.append(Budget(kind, value))
+    return tuple(found)
 
 
 def check_drop(value: float) -> None:

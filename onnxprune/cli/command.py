@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING
 from onnxprune.cli.parser import Parser, Word
 from onnxprune.cli.table import default_of, options_of
 from onnxprune.cli.usage import usage
+from onnxprune.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from onnxprune.report.terminal import View
 
 
 @dataclass(frozen=True)
+class Call:
+    """``line``: the command as the user wrote it; ``stopwatch``: runs since it was given."""
+
+    line: str
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
 class Command:
-    """``run(arguments, line)``: ``line`` is the command as the user wrote it; returns the exit code."""
+    """``run`` returns the exit code."""
 
     name: str
     parser: Callable[[], Parser]
-    run: Callable[[argparse.Namespace, str], int]
+    run: Callable[[argparse.Namespace, Call], int]
 
 
 def parser_of(name: str, words: Sequence[Word], head: str, examples: str) -> Parser:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from onnxprune.cli import apply, compare, completion, help, inspect, prune, tune, why
-from onnxprune.cli.command import Command
+from onnxprune.cli.command import Call, Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
 from onnxprune.memory import bounded
+from onnxprune.pipeline.stopwatch import Stopwatch, process_seconds
 from onnxprune.shown import one_line
 
 HELP = """\
@@ -61,19 +62,21 @@ def main(argv: list[str] | None = None) -> int:
     0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted, 129 and
     143 ended by SIGHUP and SIGTERM; 141 the reader of the results left before it had them, and no file has them.
     """
+    # A process of its own began before this: its interpreter and imports are part of what the user waits for.
+    stopwatch = Stopwatch(process_seconds() if argv is None else 0.0)
     given = list(sys.argv[1:] if argv is None else argv)
     with guarded(), _without_warnings():
         try:
-            return _run(given)
+            return _run(given, stopwatch)
         except BaseException as error:
             if not isinstance(error, Exception | KeyboardInterrupt):
                 raise
             return _failed(error, "-v" in given or "--verbose" in given)
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], stopwatch: Stopwatch) -> int:
     try:
-        code = _dispatch(given)
+        code = _dispatch(given, stopwatch)
     except HelpAsked as asked:
         print(asked.args[0], end="")
         code = 0
@@ -123,7 +126,7 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _dispatch(given: Sequence[str]) -> int:
+def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
     lead = 0
     while lead < len(given) and given[lead] in _FLAGS:
         lead += 1
@@ -143,7 +146,7 @@ def _dispatch(given: Sequence[str]) -> int:
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
     with _bounded(arguments):
-        return command.run(arguments, shlex.join(["onnxprune", *given]))
+        return command.run(arguments, Call(shlex.join(["onnxprune", *given]), stopwatch))
 
 
 def _bounded(arguments: argparse.Namespace) -> AbstractContextManager[None]:

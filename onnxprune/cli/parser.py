@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from onnxprune.cli.config import tokens_of
 from onnxprune.cli.option import Option
-from onnxprune.errors import OnnxPruneError
-
-
-class UsageError(OnnxPruneError):
-    """The command line itself is wrong."""
+from onnxprune.errors import UsageError as UsageError
+from onnxprune.words import nearest as nearest
 
 
 class HelpAsked(Exception):
@@ -51,7 +48,7 @@ class Parser:
             HelpAsked: before anything else is judged.
             UsageError: in one line, with the nearest spelling where an option is unknown.
         """
-        tokens = list(argv)
+        tokens = [*self._configured(argv), *argv]
         dashes = tokens.index("--") if "--" in tokens else len(tokens)
         if {"-h", "--help"} & set(tokens[:dashes]):
             raise HelpAsked(self.text)
@@ -71,6 +68,15 @@ class Parser:
                 several = given[option.name]
                 found[option.name] = option.collect(several) if option.collect is not None else several[-1]
         return argparse.Namespace(**found, **self._read_words([*words, *tokens[dashes + 1 :]]))
+
+    def _configured(self, argv: Sequence[str]) -> Iterator[str]:
+        """What the files behind ``--config`` say; it stands first, so that the command line wins."""
+        before = list(argv[: argv.index("--")] if "--" in argv else argv)
+        if "--config" not in self._flags or {"-h", "--help"} & set(before):
+            return
+        for flag, text in self._split(before):
+            if flag == "--config" and text is not None:
+                yield from tokens_of(text, self._options)
 
     def _read_words(self, words: Sequence[str]) -> dict[str, object]:
         if len(words) > len(self._words):
@@ -144,9 +150,3 @@ def _read(name: str, read: Callable[[str], object], text: str) -> object:
         return read(text)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """``: did you mean 'x'?``, or nothing where nothing is near."""
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f": did you mean '{near[0]}'?" if near else ""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Command, parser_of
+from onnxprune.cli.command import Call, Command, parser_of
 from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser
@@ -27,7 +27,7 @@ def parser() -> Parser:
     return parser_of("prune", (("MODEL", str),), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, line: str) -> int:
+def run(arguments: argparse.Namespace, call: Call) -> int:
     options = options_from(arguments)
     given = given_files(arguments.data, arguments.test, arguments.evaluate, arguments.latency_table)
     side = SideFiles(Path(arguments.MODEL), arguments.output, arguments.plan, arguments.report, given=given)
@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace, line: str) -> int:
     with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import prune_file
 
-        result = prune_file(side.model, side.output, arguments.data, options, progress)
-    finish(result.report, result.plan.to_json(), side, arguments, line, tuple(told.notes))
+        call.stopwatch.mark("start")
+        result = prune_file(side.model, side.output, arguments.data, options, progress, call.stopwatch)
+    finish(result.report, result.plan.to_json(), side, arguments, call.line, tuple(told.notes))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from onnxprune.cli import values
 from onnxprune.cli.option import Option
+from onnxprune.devices import TARGETS
 from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
 PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare", "tune"), ("prune", "compare", "apply", "tune")
@@ -57,13 +58,20 @@ OPTIONS = (
     Option("refit", ("--refit",), PRUNE, None, "METHOD", group="how", choices=REFITS),
     Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computing spent on accuracy; fast without --data", "how",
            choices=EFFORT_NAMES),
-    Option("round_to", ("--round",), PRUNE, values.multiple, "auto|N",
-           "channel counts are multiples of N; auto: the fastest here", "how", "auto", words=("auto", "8", "16", "32")),
+    Option("rounding", ("--round",), PRUNE, values.rounding, "auto|N",
+           "multiples of N channels; auto: what this CPU runs fastest; auto:8: a CPU with kernels of 8", "how", "auto",
+           words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "fastest on the device that the table was measured on", "how"),
-    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors or groups; repeatable", "how",
+    Option("target", ("--target",), PRUNE, str, "DEVICE", "multiples of channels for it; 'onnxprune help targets'",
+           "how", words=tuple(TARGETS)),
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),
     Option("only", ("--only",), PRUNE, str, "GLOB", "prune nothing but these; repeatable", "how", collect=tuple),
+    Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "exactly N channels, or the share R; repeatable", "how",
+           collect=tuple),
+    Option("at_least", ("--at-least",), PRUNE, values.width, "GLOB=N|R", "no fewer; repeatable", "how", collect=tuple),
+    Option("at_most", ("--at-most",), PRUNE, values.width, "GLOB=N|R", "no more; repeatable", "how", collect=tuple),
     Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
            "shape of a dynamic input: x=1x3x640x640; repeatable", "how", collect=values.by_name),
     Option("rules", ("--approximate",), ("prune", "inspect", "why"),
@@ -72,8 +80,9 @@ OPTIONS = (
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),
     Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
-    Option("memory", ("--memory",), PRUNE, values.byte_count, "BYTES", group="how", unsaid="3GiB"),
+    Option("memory", ("--memory",), ENGINE, values.byte_count, "BYTES", group="how", unsaid="all"),
     Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
+    Option("config", ("--config",), PRUNE, str, "FILE.toml", "options from a file; the command line wins", "how"),
     # -- tuning
     Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose answers are learnt", "tuning"),
     Option("tune", ("--tune",), PRUNE, values.allowance, "[TIME|Nx]",

@@ -14,7 +14,7 @@ WIDTH, INDENT = 80, 22
 HEADINGS: Mapping[str, str] = {
     "data": "data",
     "budget": (
-        "budget, one of; R is the fraction KEPT; default: --max-drop 0.01; 0.05 for detectors, masks and numbers, 0.02 "
+        "budgets, which all hold; R is the fraction KEPT; default: --max-drop 0.01; 0.05 for detectors, masks and numbers, 0.02 "
         "for embeddings"
     ),
     "how": "how",
@@ -56,8 +56,8 @@ def _in_a_row(options: Sequence[Option]) -> list[str]:
     """Options whose names say it all."""
     # Unbreakable blanks keep an option beside its value.
     cells = [f"{option.spelt}{_default(option)}".replace(" ", "\0") for option in options]
-    lines = textwrap.wrap(" \0".join(cells), WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    return [line.replace("\0", " ") for line in lines]
+    lines = textwrap.wrap("\0 ".join(cells), WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace("\0", " ").rstrip() for line in lines]
 
 
 def _default(option: Option, label: str = "") -> str:

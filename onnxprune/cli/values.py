@@ -9,9 +9,10 @@ from pathlib import Path
 
 from onnxprune.allowance import Allowance
 from onnxprune.allowance import allowance as parse_allowance
-from onnxprune.cli.parser import UsageError, nearest
-from onnxprune.errors import OptionError
+from onnxprune.errors import BudgetError, OptionError, UsageError
 from onnxprune.options import AUGMENTS
+from onnxprune.target import Width
+from onnxprune.words import nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 #: From here on a number that should be a fraction was meant in percent; 1.5 is as likely a slip.
@@ -104,13 +105,14 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def multiple(text: str) -> int | None:
-    """``auto`` (None) or a channel multiple."""
+def rounding(text: str) -> tuple[int | None, int | None]:
+    """(multiple, block) of ``auto``, ``auto:BLOCK`` or a channel multiple; None for what is left to the machine."""
     if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{text}: must be 'auto' or a whole number, at least 1")
-    return int(text)
+        return None, None
+    number = text.removeprefix("auto:")
+    if not number.isdecimal() or int(number) < 1:
+        raise UsageError(f"{text}: must be 'auto' or a whole number, at least 1, or 'auto:' and such a number")
+    return (None, int(number)) if text.startswith("auto:") else (int(number), None)
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -124,6 +126,17 @@ def crop(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
+
+
+def width(text: str) -> Width:
+    """``GLOB=0.75``, ``GLOB=75%`` (a share) or ``GLOB=48`` (channels)."""
+    glob, equals, amount = text.rpartition("=")
+    if not equals or not glob or not amount:
+        raise UsageError(f"{text}: must be GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75'")
+    try:
+        return Width(glob, int(amount) if amount.isdecimal() else fraction(amount))
+    except BudgetError as error:
+        raise UsageError(str(error)) from error
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from onnxprune import telemetry
 from onnxprune.errors import ModelError
 from onnxprune.graph.bounds import check_bounds
 from onnxprune.graph.external import EXTERNAL, load_external
@@ -151,6 +152,7 @@ def _runtime_objection(model: str | bytes) -> str | None:
     """The first line of onnxruntime's refusal to load the model; None when it loads."""
     import onnxruntime
 
+    telemetry.stop()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
@@ -54,7 +55,7 @@ def copy_but(source: _P, skip: Container[str]) -> _P:
     for descriptor, value in source.ListFields():
         if descriptor.name in skip:
             continue
-        if descriptor.is_repeated:
+        if _is_repeated(descriptor):
             getattr(found, descriptor.name).extend(value)
         elif descriptor.message_type is None:
             setattr(found, descriptor.name, value)
@@ -161,16 +162,16 @@ def _map_message(source: Message, target: Message, change: Callable[[onnx.Tensor
     for field, value in source.ListFields():
         kind = field.message_type
         if kind is None:
-            if field.is_repeated:
+            if _is_repeated(field):
                 getattr(target, field.name).extend(value)
             else:
                 setattr(target, field.name, value)
         elif kind.name not in _HOLD_TENSORS:
-            if field.is_repeated:
+            if _is_repeated(field):
                 getattr(target, field.name).extend(value)
             else:
                 getattr(target, field.name).CopyFrom(value)
-        elif field.is_repeated:
+        elif _is_repeated(field):
             for item in value:
                 _map_one(item, getattr(target, field.name).add(), change)
         else:
@@ -216,3 +217,8 @@ def _varint(number: int) -> bytes:
         found.append(number & 127 | 128)
         number >>= 7
     return bytes([*found, number])
+
+
+def _is_repeated(field: FieldDescriptor) -> bool:
+    # Versions before 6.31 only have the label, of which versions from 6.31 on warn.
+    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)

@@ -35,6 +35,8 @@ SAME = 1.03
 
 def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
     """Node name as onnxruntime's profiler gives it, behind its operator and a space -> seconds of each run."""
+    # This file also runs alone.  Importing onnxruntime 1.32 would record events; a user's own choice stays.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

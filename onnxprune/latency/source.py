@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.budget.cost import Costing, stepped_macs
-from onnxprune.budget.rounding import Blocks, machine_blocks
+from onnxprune.budget.rounding import Blocks, blocks_like, machine_blocks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine
 from onnxprune.latency.cache import entry_count, measured_table
@@ -21,10 +21,11 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True, eq=False)
 class Clock:
-    """``time``: what a cut costs, in seconds or, where nothing was measured, in executed MACs."""
+    """``time``: what a cut costs, in seconds or, where nothing was ``measured``, in executed MACs."""
 
     time: Costing
     blocks: Blocks
+    measured: bool
 
 
 def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress) -> Clock:
@@ -38,15 +39,15 @@ def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engin
     """
     if options.latency_table is not None:
         return _by_table(coupling, layers, read_table(options.latency_table))
-    if options.goal.kind == "latency" and engine.providers[0] == CPU:
+    if options.asked("latency") is not None and engine.providers[0] == CPU:
         signatures = [t.signature for t in timed_layers(coupling, layers)]
         entries = entry_count(signatures, engine.cores())
         if entries:
             progress.stage("latency table", entries)
         return _by_table(coupling, layers, measured_table(signatures, engine.cores(), progress.advance))
-    blocks = machine_blocks()
-    return Clock(stepped_macs(coupling, blocks.block, blocks.align), blocks)
+    blocks = machine_blocks() if options.block is None else blocks_like(options.block)
+    return Clock(stepped_macs(coupling, blocks.block, blocks.align), blocks, False)
 
 
 def _by_table(coupling: Coupling, layers: tuple[Layer, ...], table: Table) -> Clock:
-    return Clock(latency(coupling, timed_layers(coupling, layers), table), table.blocks)
+    return Clock(latency(coupling, timed_layers(coupling, layers), table), table.blocks, True)

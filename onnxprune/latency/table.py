@@ -46,9 +46,10 @@ def table_of(document: Json) -> Table:
     if not isinstance(document, dict) or document.get(TABLE) != 1:
         raise BudgetError(f"not a latency table: no '{TABLE}': 1; tools/measure_latency_table.py makes one")
     try:
+        origin = f"{document['device']}, {document['runtime']}, {document['threads']} threads"
         return Table(
-            origin=f"{document['device']}, {document['runtime']}, {document['threads']} threads",
-            blocks=Blocks(max(1, int(document["block"])), max(1, int(document["align"]))),
+            origin=origin,
+            blocks=Blocks(max(1, int(document["block"])), max(1, int(document["align"])), f"latency table: {origin}"),
             unaligned=float(document["unaligned"]),
             per_byte=float(document["per_byte"]),
             per_mac=float(document["per_mac"]),

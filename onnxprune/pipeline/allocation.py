@@ -10,19 +10,21 @@ import numpy as np
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import Testbed, curves
+from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
-from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, selectors
+from onnxprune.devices import TARGETS
+from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
-from onnxprune.latency.source import clock
+from onnxprune.latency.source import Clock, clock
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.setup import Context, activation_bytes
-from onnxprune.plan import Cut, Plan, fingerprint
+from onnxprune.pipeline.bounds import Bounds
+from onnxprune.pipeline.setup import Context, calibrated
+from onnxprune.plan import Cut, Plan, Rounding, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
@@ -38,7 +40,7 @@ class Pricing:
     """Per group: the order in which units stay, and what each width would cost the output.
 
     ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
-    chosen, those that run fastest first.  ``time``: what says how fast they run.
+    chosen, those that run fastest first.  ``time``: what says how fast they run.  ``rounding``: which those are.
     """
 
     select: str
@@ -46,6 +48,7 @@ class Pricing:
     tiers: tuple[tuple[Curve, ...], ...]
     grams: Mapping[int, SecondMoments]
     time: Costing
+    rounding: Rounding
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -68,10 +71,12 @@ def rank(
     if not context.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
     check_multiple(
-        options.round_to, [len(group) for group in context.coupling.groups if group.id not in context.frozen]
+        multiple(options), [len(group) for group in context.coupling.groups if group.id not in context.frozen]
     )
     moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
-    names = (options.select,) if options.select != AUTO else selectors(EFFORTS[options.effort], trial_macs(context))
+    effort = EFFORTS[options.effort]
+    tried = selectors(effort, pricing_macs(context, options), trial_macs(context))
+    names = (options.select,) if options.select != AUTO else tried
     progress.stage("select", len(context.coupling.groups))
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}
     for group in context.coupling.groups:
@@ -83,10 +88,23 @@ def rank(
     return {name: tuple(found) for name, found in rankings.items()}, moments.grams
 
 
+def multiple(options: Options) -> int | None:
+    """The multiple of channels asked for: by ``--round``, else by ``--target``; None where neither is given."""
+    if options.round_to is None and options.target is not None:
+        return TARGETS[options.target].multiple
+    return options.round_to
+
+
 def trial_macs(context: Context) -> float:
     """Multiply-accumulates of one quick refit: it runs the original and the cut model, and computes about as much
     again for each."""
-    return float(4 * macs(context.coupling)(sizes(context.coupling)) * min(context.fit.count, TRIAL_SAMPLES))
+    return float(4 * macs(context.coupling)(sizes(context.coupling)) * trial_samples(context.fit.count))
+
+
+def pricing_macs(context: Context, options: Options) -> float:
+    """Multiply-accumulates that pricing may take; see :class:`onnxprune.effort.Effort`."""
+    one_pass = macs(context.coupling)(sizes(context.coupling)) * (context.fit.count + context.holdout.count)
+    return EFFORTS[options.effort].pricing(float(one_pass))
 
 
 def price(
@@ -101,22 +119,38 @@ def price(
 
     Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
     """
-    memory = activation_bytes(options)
-    bed = Testbed(context.coupling, context.layers, grams, context.holdout, context.engine, memory)
-    found = curves(bed, rankings, context.frozen, EFFORTS[options.effort], progress)
+    given = calibrated(context, grams, context.holdout, options)
+    found = curves(given, rankings, context.frozen, pricing_macs(context, options), progress)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
-    allowed = tiers(ticking.time, whole(context.coupling), options.round_to, ticking.blocks)
-    if options.goal.kind == "latency":
+    allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
+    if options.asked("latency") is not None:
         # Odd widths only ever cost time.
         allowed = allowed[:2]
+    rounding = rounding_of(options, ticking)
     return tuple(
-        Pricing(name, tuple(order), tuple(_restricted(found[name], widths) for widths in allowed), grams, ticking.time)
+        Pricing(
+            name,
+            tuple(order),
+            tuple(_restricted(found[name], widths, context.bounds) for widths in allowed),
+            grams,
+            ticking.time,
+            rounding,
+        )
         for name, order in rankings.items()
     )
 
 
-def _restricted(found: Sequence[Curve], widths: Sequence[Array]) -> tuple[Curve, ...]:
-    return tuple(Curve(c.damage, np.intersect1d(c.widths, w)) for c, w in zip(found, widths, strict=True))
+def rounding_of(options: Options, ticking: Clock) -> Rounding:
+    """What to tell about the channel counts that a run prefers."""
+    asked, blocks = multiple(options), ticking.blocks
+    if asked is None:
+        return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
+    return Rounding(str(asked), None, f"--round {asked}" if options.round_to is not None else f"--target {options.target}")
+
+
+def _restricted(found: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
+    pairs = enumerate(zip(found, widths, strict=True))
+    return tuple(Curve(c.damage, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
 
 
 def nothing_reason(coupling: Coupling) -> str:
@@ -172,6 +206,11 @@ def narrowest(pricing: Pricing) -> Array:
     return np.asarray([c.widths[0] for c in pricing.curves], dtype=np.float64)
 
 
+def widest(pricing: Pricing) -> Array:
+    """The most units that every group may keep, int64 (groups,)."""
+    return np.asarray([c.widths[-1] for c in pricing.curves], dtype=np.int64)
+
+
 def lossless(pricing: Pricing) -> Array:
     """The narrowest widths that cost nothing at all: units without any contribution (dead channels) go."""
     return _free(pricing.curves)
@@ -197,7 +236,7 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(context: Context, keep: Array) -> Plan:
+def plan_of(context: Context, keep: Array, rounding: Rounding | None) -> Plan:
     """The plan of a cut, for the file."""
     cuts = []
     for group in context.coupling.groups:
@@ -205,7 +244,7 @@ def plan_of(context: Context, keep: Array) -> Plan:
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
     rules = context.coupling.walked.rules
-    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules)
+    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules, rounding)
 
 
 def whole(coupling: Coupling) -> Array:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.effort import EFFORTS, TRIAL_SAMPLES
+from onnxprune.calibration.row_rule import MOMENTS
+from onnxprune.effort import EFFORTS, trial_samples
+from onnxprune.graph.view import view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.setup import Context, activation_bytes
+from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Progress
 from onnxprune.refit.sequential import refit
 from onnxprune.result import Drop, Refitted
@@ -44,22 +46,13 @@ def attempt(
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
-    plain = sweep(cut(context.coupling, keep), context.loaded.proto)
+    pruned = cut(context.coupling, keep)
+    plain = sweep(pruned, context.loaded.proto)
     unfitted = Candidate(counts, keep, plain, evaluator.drop(plain))
     if options.refit == "none" or keep.all():
         return unfitted
-    found = refit(
-        context.coupling,
-        keep,
-        context.layers,
-        pricing.grams,
-        context.fit,
-        context.engine,
-        activation_bytes(options),
-        options.seed,
-        EFFORTS[options.effort].rounds,
-        progress,
-    )
+    given = calibrated(context, pricing.grams, context.fit, options)
+    found = refit(given, keep, view(pruned), EFFORTS[options.effort].rounds, progress)
     if not found.weights:
         return replace(unfitted, refits=found.layers)
     model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)
@@ -70,6 +63,6 @@ def attempt(
 
 
 def quick(context: Context, options: Options) -> tuple[Context, Options]:
-    """What a trial is refitted on, and how: some of the samples, without refinement."""
-    some = np.linspace(0, context.fit.count - 1, min(context.fit.count, TRIAL_SAMPLES)).round().astype(np.int64)
-    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
+    """What a trial is refitted on, and how: some of the samples, fewer rows, no refinement."""
+    some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
+    return replace(context, fit=context.fit.take(some), rows=MOMENTS), replace(options, effort="fast")

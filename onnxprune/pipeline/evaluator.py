@@ -17,6 +17,7 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.measure.loss import OutputLoss, output_loss
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
@@ -36,7 +37,7 @@ class Evaluator:
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
     :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``yardstick``: what the
-    drop is measured in otherwise.
+    drop is measured in otherwise; ``loss``: how far other outputs are from ``reference``.
     """
 
     holdout: Dataset
@@ -47,6 +48,7 @@ class Evaluator:
     metric: OwnMetric | None
     score: float
     yardstick: Yardstick
+    loss: OutputLoss
 
     @property
     def usual(self) -> Budget:
@@ -87,12 +89,12 @@ class Evaluator:
         return self.yardstick.drop(answers, resamples)
 
     def damage(self, model: onnx.ModelProto) -> float:
-        """:func:`onnxprune.metrics.damage` of ``model``: finer than the drop, for comparing candidates.
+        """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
         Infinite where it is no number: what a cut turned into NaN is worse than anything else.
         """
         session = open_session(model, self.engine)
-        found = metrics.damage(self.reference, outputs_of(session, self.holdout, self.outputs))
+        found = self.loss.of(outputs_of(session, self.holdout, self.outputs))
         return math.inf if math.isnan(found) else found
 
 
@@ -125,7 +127,8 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
         measured = yardstick(answers, options.task, options.layout, may_hold_classes(context.coupling))
     else:
         measured = Yardstick(reference)
-    return Evaluator(context.holdout, context.engine, names, measured.reference, kind, metric, score, measured)
+    loss = output_loss(context.coupling, names, measured.reference)
+    return Evaluator(context.holdout, context.engine, names, measured.reference, kind, metric, score, measured, loss)
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:

@@ -16,6 +16,7 @@ from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.plan import Rounding
 from onnxprune.progress import Progress
 from onnxprune.result import CurvePoint, Drop, GroupCurve, Refitted, SearchStep, Tuning, Verification
 from onnxprune.tasks.task import Reader
@@ -33,7 +34,8 @@ class Outcome:
     """A verified cut, and how the run found it.
 
     ``keep``: one boolean per unit.  ``drop``: None where none was measured.  ``select``: the order of channels that was
-    taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.
+    taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.  ``rounding``: the channel counts
+    that were preferred, None where nobody knows.
     ``tuning``: None where none was asked for.
     """
 
@@ -48,6 +50,7 @@ class Outcome:
     select: str = ""
     reader: Reader | None = None
     tuning: Tuning | None = None
+    rounding: Rounding | None = None
 
 
 def run(context: Context, evaluator: Evaluator, options: Options, progress: Progress, stopwatch: Stopwatch) -> Outcome:
@@ -65,6 +68,7 @@ def run(context: Context, evaluator: Evaluator, options: Options, progress: Prog
     release_memory()
     found = find(context, orders, evaluator, options, progress)
     chosen, steps, select = found.candidate, found.steps, found.pricing.select
+    rounding = found.pricing.rounding
     curves = group_curves(context, found.pricing.curves)
     # Second moments outweigh the model where layers are wide, and nothing reads them any more.
     del rankings, grams, orders, found
@@ -85,6 +89,7 @@ def run(context: Context, evaluator: Evaluator, options: Options, progress: Prog
         chosen.notes,
         select,
         evaluator.yardstick.reader,
+        rounding=rounding,
     )
 
 

@@ -16,8 +16,8 @@ from onnxprune.tasks.detect.reader import Detect
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
     """``options`` with what their defaults come to for this model and these data."""
-    if options.budget is None:
-        options = replace(options, budget=evaluator.usual)
+    if not options.budgets and not options.keep:
+        options = replace(options, budgets=(evaluator.usual,))
     if data is None and options.effort == "default":
         # What made-up inputs teach is not worth minutes.
         options = replace(options, effort="fast")
@@ -36,7 +36,7 @@ def evaluation_notes(
 ) -> tuple[str, ...]:
     """What the original's answers on the held-out samples, and the labels, give reason to say."""
     notes = list(evaluator.odd) if data is not None else []
-    if evaluator.alike and options.goal.kind == "max_drop":
+    if evaluator.alike and options.asked("max_drop") is not None:
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         notes.append(ALIKE.format(*which))
     if evaluator.yardstick.note is not None and data is not None:

@@ -8,28 +8,32 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 from onnx import helper as oh
 
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
-from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.calibration.row_rule import FIT, RowRule
+from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
 from onnxprune.engine.session import Engine
-from onnxprune.errors import BudgetError, ModelError, OptionError
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
+from onnxprune.linear.gram import SecondMoments
 from onnxprune.memory import room, used
 from onnxprune.options import Options
+from onnxprune.pipeline.bounds import Bounds, bounds
+from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
 
 Array = np.ndarray
@@ -46,7 +50,7 @@ COPIES = 3
 @dataclass(frozen=True, eq=False)
 class Context:
     """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
-    that is not held out, ``fit`` and more."""
+    that is not held out, ``fit`` and more.  ``rows``: how many rows a refit samples."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -55,8 +59,16 @@ class Context:
     holdout: Dataset
     engine: Engine
     frozen: frozenset[int]
+    bounds: Bounds
     notes: tuple[str, ...]
     spare: Dataset | None = None
+    rows: RowRule = FIT
+
+
+def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
+    """What pricing and refit compute with, on the samples of ``dataset``."""
+    memory = activation_bytes(options)
+    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, context.rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
@@ -143,6 +155,7 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
     fit, holdout = split(dataset, options.seed)
+    frozen = frozen_groups(coupling, options.exclude, options.only)
     spare = None
     if options.tune is not None:
         fit, holdout, spare = _for_tuning(dataset, data, options)
@@ -153,7 +166,8 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         fit,
         holdout,
         engine_of(options),
-        frozen_groups(coupling, options.exclude, options.only),
+        frozen,
+        bounds(coupling, frozen, options),
         (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
         spare,
     )
@@ -216,38 +230,3 @@ def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, 
     held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
     order = np.random.default_rng(seed).permutation(dataset.count)
     return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
-
-
-def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str, ...]) -> frozenset[int]:
-    """Groups that the user's globs leave out, matched against group, node and tensor names.
-
-    Raises:
-        BudgetError: where a glob matches nothing, or nothing is left to prune.
-    """
-    names = {group.id: _names(coupling, group) for group in coupling.groups}
-    for flag, glob in (*(("--exclude", glob) for glob in exclude), *(("--only", glob) for glob in only)):
-        if not any(_matches(found, glob) for found in names.values()):
-            raise BudgetError(
-                f"{flag}: '{glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of groups"
-            )
-    frozen = {g for g, found in names.items() if any(_matches(found, glob) for glob in exclude)}
-    if only:
-        frozen |= {g for g, found in names.items() if not any(_matches(found, glob) for glob in only)}
-    if coupling.groups and len(frozen) == len(coupling.groups):
-        raise BudgetError("--exclude and --only leave no group to prune")
-    return frozenset(frozen)
-
-
-def _names(coupling: Coupling, group: Group) -> frozenset[str]:
-    found = {group.name}
-    for key, _ in group.axes:
-        found.add(coupling.value_of(key))
-        if isinstance(key, tuple):
-            found.add(coupling.graph.nodes[key[0]].label)
-        elif key in coupling.graph.producer:
-            found.add(coupling.graph.nodes[coupling.graph.producer[key]].label)
-    return frozenset(found)
-
-
-def _matches(names: frozenset[str], glob: str) -> bool:
-    return any(fnmatchcase(name, glob) for name in names)

@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.site import Masks
 from onnxprune.linear.form import Layer, from_normal, to_normal
+from onnxprune.refit.window import Window
 from onnxprune.surgery.cut import constant_of
 from onnxprune.surgery.edit import Use
 
@@ -43,6 +44,11 @@ class CutLayer:
         axis = (0 if layer.flip else 1) if layer.kind == "matmul" else (1 if layer.kind == "conv" else 0)
         mask = self.masks(self.weight_use, axis)
         return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
+
+    def seen(self, window: Window) -> Window:
+        """A window of the original for the output channels that stay."""
+        low, high = (end[self.kept_outputs] if isinstance(end, np.ndarray) else end for end in window)
+        return low, high
 
     def sliced(self, use: Use) -> Array:
         """A constant of the original on the kept positions of all of its axes."""

@@ -9,14 +9,15 @@ no longer gain.  The first prediction is that of the better of the plain slice a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
 
 from onnxprune.linear.gram import CHUNK, Gram, with_constant
 from onnxprune.linear.solve import Ridges
+from onnxprune.refit.window import Window, is_finite
 
 Array = np.ndarray
 #: Strengths of the ridge, and the one that is tried first.
@@ -26,6 +27,8 @@ START = 2
 ROUNDS, LEAST_GAIN = 6, 5e-3
 #: Relative squared error below which a layer already does what it did: nothing upstream was changed.
 EXACT = 1e-10
+#: An edge of a window that no value is beyond, float32: products with infinity would be no numbers.
+FAR = np.float32(1e30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def predict(x: Array, weights: Array) -> Array:
     return np.ascontiguousarray(out.transpose(1, 0, 2).reshape(len(x), -1))
 
 
-def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
+def loss(rows: Rows, weights: Array, window: Window) -> float:
     """Sum of squared errors after clipping to ``window``."""
     error = 0.0
     for x, wanted, offset in rows.chunks():
@@ -87,7 +90,7 @@ def loss(rows: Rows, weights: Array, window: tuple[float, float]) -> float:
     return error
 
 
-def _energy(rows: Rows, window: tuple[float, float]) -> float:
+def _energy(rows: Rows, window: Window) -> float:
     """Sum of squares of the targets after clipping to ``window``."""
     return sum(_squares(np.clip(wanted, *window)) for _, wanted, _ in rows.chunks())
 
@@ -104,12 +107,23 @@ def _activations(rows: Rows, x: Array, weights: Array, offset: Array) -> Array:
     return got
 
 
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """``weights`` and their ``loss`` on held-out rows; the ``factor`` that they were solved with, and its ``strength``
+    (None: they are no solution of a regression)."""
+
+    weights: Array
+    loss: float
+    strength: float = 0.0
+    factor: Ridges | None = None
+
+
 def fit(
     train: Rows,
     test: Rows,
     base: Array,
     prior: Array,
-    window: tuple[float, float],
+    window: Window,
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> Fit:
     """Weights for the layer: the best on ``test`` of ``base``, ``prior``, and regressions toward ``prior``.
@@ -117,50 +131,66 @@ def fit(
     ``base``/``prior`` (g, n+1, o) float64; ``strengths`` of the ridge, ascending.  Cost: see
     :class:`onnxprune.linear.solve.Ridges`, once per strength, plus two products of the rows with the weights per round.
     """
-    first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
-    if first <= EXACT * scale:
+    first, energy = loss(test, base, window), max(_energy(test, window), 1e-30)
+    if first <= EXACT * energy:
         return Fit(base, 0.0, 0.0, False)
-    best, best_loss = base, first
-    folded = loss(test, prior, window)
-    if folded < best_loss:
-        best, best_loss = prior, folded
+    before = float(np.sqrt(first / energy))
+    start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
     moments = train.gram()
-    clipped = bool(np.isfinite(window).any())
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
-    right = _refined(train, best, window) if clipped else moments.xy
-    chosen: tuple[float, Ridges] | None = None
+    right = moments.xy if not is_finite(window) else _refined(train, start.weights, window)
+    best = _best_strength(moments.xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
+    if best.factor is None:
+        return Fit(best.weights, before, float(np.sqrt(best.loss / energy)), best.weights is not base)
+    if is_finite(window):
+        best = _censored(train, test, best, best.factor, prior, window)
+    final = _final(train, test, moments, best.weights, prior, best.strength, window)
+    return Fit(final, before, float(np.sqrt(best.loss / energy)), True, (best.strength,))
 
-    def improves(value: float) -> bool:
-        nonlocal best, best_loss, chosen
-        factor = Ridges(moments.xx, value)
-        trial = factor.solve(right, prior)
-        error = loss(test, trial, window)
-        if error >= best_loss:
-            return False
-        best, best_loss, chosen = trial, error, (value, factor)
-        return True
 
-    first_tried = min(START, len(strengths) - 1)
-    improves(strengths[first_tried])
-    for side in (strengths[first_tried + 1 :], strengths[:first_tried][::-1]):
+def _best_strength(
+    xx: Array,
+    right: Array,
+    prior: Array,
+    start: _Trial,
+    held_out_loss: Callable[[Array], float],
+    strengths: tuple[float, ...],
+) -> _Trial:
+    """The best of ``start`` and the regressions, from the usual strength on upward while that helps, else downward."""
+    best = start
+
+    def improves(strength: float) -> bool:
+        nonlocal best
+        factor = Ridges(xx, strength)
+        weights = factor.solve(right, prior)
+        trial = _Trial(weights, held_out_loss(weights), strength, factor)
+        better = trial.loss < best.loss
+        best = trial if better else best
+        return better
+
+    usual = min(START, len(strengths) - 1)
+    improves(strengths[usual])
+    for side in (strengths[usual + 1 :], strengths[:usual][::-1]):
         if list(takewhile(improves, side)):
             break
-    if chosen is None:
-        return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), best is not base)
-    strength, factor = chosen
-    if clipped:
-        current = best
-        for _ in range(ROUNDS):
-            current = factor.solve(_refined(train, current, window), prior)
-            error = loss(test, current, window)
-            if error > best_loss * (1 - LEAST_GAIN):
-                break
-            best, best_loss = current, error
-    final = _final(train, test, moments, best, prior, strength, window)
-    return Fit(final, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True, (strength,))
+    return best
 
 
-def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: tuple[float, float]) -> Fit:
+def _censored(
+    train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
+) -> _Trial:
+    """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain."""
+    best, current = start, start.weights
+    for _ in range(ROUNDS):
+        current = factor.solve(_refined(train, current, window), prior)
+        error = loss(test, current, window)
+        if error > best.loss * (1 - LEAST_GAIN):
+            break
+        best = replace(best, weights=current, loss=error)
+    return best
+
+
+def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:
     """``start`` with the better of its own biases and those that give ``train`` the mean it should have.
 
     ``base``/``start`` (g, n+1, o) float64; the matrix of ``start`` is settled.
@@ -188,19 +218,19 @@ def _final(
     start: Array,
     prior: Array,
     strength: float,
-    window: tuple[float, float],
+    window: Window,
 ) -> Array:
     """The chosen fit once more, on all rows."""
     if test is train:
         return start
     both = moments.merge(test.gram())
     factor = Ridges(both.xx, strength)
-    if not np.isfinite(window).any():
+    if not is_finite(window):
         return factor.solve(both.xy, prior)
     return factor.solve(_refined(train, start, window) + _refined(test, start, window), prior)
 
 
-def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
+def _refined(rows: Rows, weights: Array, window: Window) -> Array:
     """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
     groups = rows.x.shape[1]
     total = np.zeros_like(weights)
@@ -213,7 +243,7 @@ def _refined(rows: Rows, weights: Array, window: tuple[float, float]) -> Array:
     return total
 
 
-def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
+def _beyond(wanted: Array, got: Array, window: Window) -> Array:
     """``wanted``, but what is ``got`` where both are beyond the same edge of the window, and the edge where only
     ``wanted`` is.
 
@@ -221,8 +251,10 @@ def _beyond(wanted: Array, got: Array, window: tuple[float, float]) -> Array:
     """
     low, high = window
     goal = wanted
-    if np.isfinite(low):
-        goal = goal + (np.minimum(got, low) - wanted) * (wanted <= low)
-    if np.isfinite(high):
-        goal = goal + (np.maximum(got, high) - wanted) * (wanted >= high)
+    if np.isfinite(low).any():
+        edge = np.maximum(low, -FAR)
+        goal = goal + (np.minimum(got, edge) - wanted) * (wanted <= edge)
+    if np.isfinite(high).any():
+        edge = np.minimum(high, FAR)
+        goal = goal + (np.maximum(got, edge) - wanted) * (wanted >= edge)
     return np.asarray(goal)

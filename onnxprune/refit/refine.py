@@ -26,6 +26,7 @@ from onnxprune.linear.gram import Gram, with_constant
 from onnxprune.linear.solve import Ridges
 from onnxprune.linear.threads import blas_threads, product_threads
 from onnxprune.refit.free import FreeLayer
+from onnxprune.refit.window import Window
 
 Array = np.ndarray
 STEPS = 3
@@ -83,12 +84,14 @@ class Goal:
     :class:`onnxprune.refit.fit.Rows`, the last of the hidden layer."""
 
     scale: Array
-    window: tuple[float, float]
+    window: Window
     constant: float
 
     def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
         reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
-        return np.asarray(np.clip(maps.wanted, *self.window) - np.clip(reached, *self.window), dtype=np.float32)
+        low, high = (np.asarray(end) for end in self.window)
+        low, high = (reader.per_channel(end, got.ndim) if end.ndim else end for end in (low, high))
+        return np.asarray(np.clip(maps.wanted, low, high) - np.clip(reached, low, high), dtype=np.float32)
 
 
 def refine(

@@ -7,7 +7,7 @@ model only its bias is fitted, which is small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from onnxprune.linear.form import Layer
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.solve import fold
 from onnxprune.refit.cut_layer import CutLayer
+from onnxprune.refit.job import Job
+from onnxprune.refit.solution import Solution
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
+FOLD_RIDGE = 1e-3
 
 
 def shared(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Layer, ...]]:
@@ -70,6 +73,22 @@ def _size(coupling: Coupling, value: str | None) -> int:
         return 0
     known = coupling.facts.values.get(value, coupling.graph.constants.get(value))
     return 0 if known is None else known.size
+
+
+def fit_together(members: Sequence[Job], grams: Mapping[int, SecondMoments], solution: Solution) -> None:
+    """Give ``members``, which share a matrix, one on their kept inputs; nothing where they differ in what is kept."""
+    parts = [job.part for job in members]
+    known = [grams[job.index] for job in members if job.index in grams]
+    if not parts or len(known) < len(parts) or parts[0].kept_inputs.all():
+        return
+    if len({(part.groups, part.kept_inputs.tobytes(), part.kept_outputs.tobytes()) for part in parts}) > 1:
+        return
+    if parts[0].groups < members[0].layer.groups():
+        # Of a depthwise layer whole groups go, and no other makes up for them.
+        return
+    free = [job.constant > 0 for job in members]
+    for job, weights in zip(members, together(parts, known, free, FOLD_RIDGE), strict=True):
+        solution.keep(job, weights)
 
 
 def together(

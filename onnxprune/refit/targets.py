@@ -15,6 +15,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.view import Node
 from onnxprune.linear.form import Layer
+from onnxprune.refit.window import Window, window_of
 from onnxprune.surgery.cut import constant_of
 from onnxprune.surgery.edit import Use
 
@@ -28,7 +29,8 @@ class Target:
     ``scale``/``shift`` are per output channel of the original; ``until`` is the index of the node that makes
     ``value``; ``home``: where a constant added to the layer's output can be kept other than in a bias of its own,
     and with which sign (the mean of a BatchNormalization, the constant of an Add), or ``None``;
-    ``window``: the range outside of which all readers of ``value`` see the same (0 … ∞ before a Relu).
+    ``window``: the range outside of which all readers of ``value`` see the same (0 … ∞ before a Relu); where it is not
+    the same for every channel, two arrays (channels,) of the original.
     """
 
     value: str
@@ -37,64 +39,37 @@ class Target:
     scale: Array
     shift: Array
     home: tuple[Use, float] | None
-    window: tuple[float, float]
+    window: Window
 
 
 def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
     """The best target for ``layer`` (see the module's text)."""
     graph = coupling.graph
     value, until = layer.output, layer.index
+    axis = len(coupling.facts.shapes[value]) - 1 if layer.kind == "matmul" else 1
     scale, shift = np.ones(channels), np.zeros(channels)
     home: tuple[Use, float] | None = None
     while True:
         readers = graph.consumers.get(value, ())
         if value in graph.outputs or len(readers) != 1:
-            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value, axis))
         node, slot = graph.nodes[readers[0][0]], readers[0][1]
         if node.scope:
-            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value, axis))
         affine = _affine(coupling, layer, node, slot, channels)
         if affine is None and node.op == "Add":
             other = node.inputs[1 - slot]
             ready = other is not None and _ready(coupling, other, layer.index)
             same = other is not None and coupling.facts.shapes.get(other) == coupling.facts.shapes.get(value)
             if ready and same and other != value and node.outputs[0] is not None:
-                window = window_of(coupling, node.outputs[0])
+                window = window_of(coupling, node.outputs[0], axis)
                 return Target(node.outputs[0], node.index, other, scale, shift, home, window)
         if affine is None or node.outputs[0] is None:
-            return Target(value, until, None, scale, shift, home, window_of(coupling, value))
+            return Target(value, until, None, scale, shift, home, window_of(coupling, value, axis))
         if home is None and value == layer.output:
             home = {"BatchNormalization": ((node.index, 3), -1.0), "Add": ((node.index, 1 - slot), 1.0)}.get(node.op)
         scale, shift = affine[0] * scale, affine[0] * shift + affine[1]
         value, until = node.outputs[0], node.index
-
-
-def window_of(coupling: Coupling, value: str) -> tuple[float, float]:
-    """The values that readers of ``value`` tell apart: everything, unless every reader clips alike."""
-    readers = coupling.graph.consumers.get(value, ())
-    found = {_clips(coupling, coupling.graph.nodes[index]) for index, _ in readers}
-    if value in coupling.graph.outputs or len(found) != 1:
-        return -np.inf, np.inf
-    return found.pop()
-
-
-def _clips(coupling: Coupling, node: Node) -> tuple[float, float]:
-    if node.op == "Relu":
-        return 0.0, np.inf
-    if node.op != "Clip":
-        return -np.inf, np.inf
-    bounds = [-np.inf, np.inf]
-    for slot, name in ((1, "min"), (2, "max")):
-        attribute = node.attribute(name)
-        value = node.inputs[slot] if slot < len(node.inputs) else None
-        if attribute is not None:
-            bounds[slot - 1] = float(attribute.f)
-        elif value is not None:
-            known = coupling.facts.values.get(value, coupling.graph.constants.get(value))
-            if known is None or known.size != 1:
-                return -np.inf, np.inf
-            bounds[slot - 1] = float(known.reshape(()))
-    return bounds[0], bounds[1]
 
 
 def _ready(coupling: Coupling, value: str, index: int) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from onnxprune.result import Change, Comparison, Drop, GroupRow, Inspection, Report, Tuned, Tuning
 from onnxprune.shown import in_json
 
 Json = dict[str, object]
-
-STAGES = ("load", "couple", "calibrate", "select", "refit", "verify", "total")
 
 
 def to_text(document: Json) -> str:
@@ -51,7 +50,8 @@ def of_report(report: Report) -> Json:
         "tuning": None if report.tuning is None else of_tuning(report.tuning),
         "notes": list(report.notes),
         "settings": dict(report.settings),
-        "seconds": {stage: report.seconds.get(stage, 0.0) for stage in STAGES} | report.seconds,
+        "rounding": None if report.rounding is None else asdict(report.rounding),
+        "seconds": dict(report.seconds),
         "peak_rss_bytes": report.peak_rss_bytes,
     }
 

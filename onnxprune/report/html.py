@@ -70,6 +70,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
             "command": command,
+            "rounded": None if report.rounding is None else wording.rounded(report.rounding),
         },
     )
 
@@ -152,7 +153,7 @@ def _plots(report: Report) -> _Plots:
         drop = report.drop
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in wording.SHARES
-        limit = report.budget.value if report.budget is not None and report.budget.kind == "max_drop" else None
+        limit = next((budget.value for budget in report.budgets if budget.kind == "max_drop"), None)
         # The original is where every search starts: all of the MACs, no drop.
         path = (SearchStep(1.0, 0.0), *report.search)
         search = (

@@ -53,6 +53,8 @@ def print_report(console: Console, report: Report, view: View) -> None:
     _print_choices(console, report.choices)
     _print_notes(console, report.notes, view)
     _print_verification(console, report.verify)
+    if report.rounding is not None:
+        _print_labelled(console, Text("rounded", style="dim"), Text(wording.rounded(report.rounding)))
     spent = [wording.spent(report.seconds)] if "total" in report.seconds else []
     if report.peak_rss_bytes:
         spent.append(f"{wording.byte_text(report.peak_rss_bytes)} of memory")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from onnxprune.plan import Rounding
 from onnxprune.result import Change, Drop, Inspection, Report, Seen, Stage, Tuning, Verification
 
 TOP1 = "top-1 changed"
@@ -66,6 +67,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rounded(rounding: Rounding) -> str:
+    """Which channel counts were preferred, and how to prefer them elsewhere."""
+    if rounding.block is None:
+        return f"to multiples of {rounding.setting}"
+    counts = f"to counts that run fast where kernels compute {rounding.block} channels at once ({rounding.because})"
+    return f"{counts}; on another CPU, --round {rounding.setting} does so" if rounding.setting else counts
 
 
 def spent(seconds: Mapping[str, float]) -> str:

@@ -43,6 +43,10 @@ class Classify:
         several = len(self.outputs) > 1
         return f"{len(self.outputs)} labels per sample" if several else "one label per sample"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def labels(self, answers: Answers) -> Array:
         """(n, outputs): the class of each sample, by each output.  Text labels stay text."""
         found = []
@@ -73,6 +77,10 @@ class ClassifyComparer:
 
     reader: Classify
     labels: Array
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         changed = (self.reader.labels(found) != self.labels).mean(axis=1)

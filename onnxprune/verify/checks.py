@@ -107,29 +107,35 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """(largest relative error of the un-refitted cut against the masked original, what is tolerated).
 
     Relative to the largest value of the original's output, so that an output which the mask makes vanish is not
-    divided by itself.  Where outputs differ by what was chosen (a TopK among ties), the choices of the masked original
-    are given to the cut model, and what it chooses by is compared, too.  Where the usual tolerance is exceeded,
-    rounding is measured: what a change of the inputs in their last bit, or another order of the same operations, does
-    to the masked original, a few times over, is no fault of the cut.
+    divided by itself.  Both run as users run models.  Where they differ by more than usual, they run again, in sessions
+    that compute what is written: fused kernels may round otherwise in a graph with a mask in it, and 8-bit ones saturate
+    on some processors.  Where outputs differ by what was chosen (a TopK among ties), the cut model is given the choices
+    of the masked original, and what it chooses by is compared, too.  Where they still differ, rounding is measured: what
+    a change of the inputs in their last bit, or another order of the same operations, does to the masked original, a few
+    times over, is no fault of the cut.
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
+    small, silenced, whole = cut(coupling, keep), mask(coupling, keep), coupling.graph.model
     try:
-        small = run(open_session(cut(coupling, keep), engine), feeds)
-        silenced = mask(coupling, keep)
-        masked = run(open_session(silenced, engine), feeds)
-        whole = run(open_session(coupling.graph.model, engine), feeds)
-        worst = _worst(small, masked, whole)
-        tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in small if a.dtype.kind == "f")])
-        if _in_half(coupling):
-            tolerance = max(tolerance, TOLERANCE[2])
+        found, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, whole))
+    except ModelError:
+        return float("inf"), TOLERANCE[4]
+    worst = _worst(found, masked, base)
+    tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in found if a.dtype.kind == "f")])
+    if _in_half(coupling):
+        tolerance = max(tolerance, TOLERANCE[2])
+    if worst <= tolerance:
+        return worst, tolerance
+    try:
+        found, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, whole))
+        worst = min(worst, _worst(found, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
-            by_mask, by_cut = side_by_side(silenced, cut(coupling, keep), nodes, feeds, engine)
+            by_mask, by_cut = side_by_side(silenced, small, nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
             nudged = run(open_session(silenced, engine), _in_the_last_bit(feeds))
-            reordered = run(open_literal_session(silenced, engine), feeds)
-            rounding = max(_worst(found, masked, whole) for found in (nudged, reordered))
+            rounding = max(_worst(other, masked, base) for other in (nudged, again))
             tolerance = max(tolerance, min(MOST_ROUNDING, ROUNDINGS * rounding))
     except ModelError:
         return float("inf"), TOLERANCE[4]

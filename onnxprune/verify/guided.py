@@ -14,7 +14,7 @@ import onnx
 from onnx import helper as oh
 
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_literal_session, run, with_outputs
 from onnxprune.graph.view import Node
 
 Array = np.ndarray
@@ -65,7 +65,7 @@ def side_by_side(
     first: onnx.ModelProto, second: onnx.ModelProto, nodes: Sequence[Node], feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[list[Array], list[Array]]:
     """What ``first`` and ``second`` give and choose by at ``nodes``, which both have, where the choices are those of
-    ``first``: outputs that are no choices, then the inputs of ``nodes`` that are computed.
+    ``first``: outputs that are no choices, then the inputs of ``nodes`` that are computed.  Both run literally.
 
     Raises:
         ModelError: where one of them cannot be run like that.
@@ -75,9 +75,9 @@ def side_by_side(
     read = list(dict.fromkeys(name for node in nodes for name in node.proto.input if name in made))
     outputs = [o.name for o in first.graph.output if o.name not in chosen]
     wanted = list(dict.fromkeys([*outputs, *(name for name in read if name not in chosen)]))
-    found = run(open_session(with_outputs(first, [*wanted, *chosen]), engine), feeds)
+    found = run(open_literal_session(with_outputs(first, [*wanted, *chosen]), engine), feeds)
     outcome = dict(zip(chosen, found[len(wanted) :], strict=True))
-    return found[: len(wanted)], run(open_session(_given(second, outcome, wanted), engine), {**feeds, **outcome})
+    return found[: len(wanted)], run(open_literal_session(_given(second, outcome, wanted), engine), {**feeds, **outcome})
 
 
 def _given(model: onnx.ModelProto, outcome: Mapping[str, Array], wanted: Sequence[str]) -> onnx.ModelProto:

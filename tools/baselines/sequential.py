@@ -10,7 +10,8 @@ import numpy as np
 
 from baselines.compensate import damped, kept_inputs
 from baselines.workbench import Workbench
-from onnxprune.calibration.moments import batch_size, row_picks, rows_for
+from onnxprune.calibration.moments import batch_size, row_picks
+from onnxprune.calibration.row_rule import FIT
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
 from onnxprune.graph.view import view
@@ -67,7 +68,7 @@ def _fitted(bench: Workbench, layer: Layer, keep: Array, original: Runner, prune
     for batch in range(pruned.count):
         x, y = pruned.get(layer.data, batch), original.get(layer.output, batch)
         picks, geometry = row_picks(
-            coupling, layer, x, y.shape, rows_for(groups, features), bench.work.fit.count, bench.options.seed + batch
+            coupling, layer, x, y.shape, FIT.rows(groups, features), bench.work.fit.count, bench.options.seed + batch
         )
         wanted = sample_outputs(layer, y, geometry, picks) - bias.astype(np.float32)
         gram.update(sample_rows(layer, x, geometry, picks, groups), wanted[:, outs])

@@ -160,7 +160,7 @@ def open_workbench(
 ) -> Workbench:
     """Read the model, couple it, split the samples; every channel count is allowed (``--round 1``)."""
     options = Options(
-        budget=Budget("macs", 0.5), samples=samples, preprocess=preprocess, round_to=1, seed=seed, select="qr"
+        budgets=(Budget("macs", 0.5),), samples=samples, preprocess=preprocess, round_to=1, seed=seed, select="qr"
     )
     work = set_up(load(model), str(calibration), options)
     labelled = open_dataset(str(test), work.fit.specs, preprocess, None, seed)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+# Before any recipe imports onnxruntime, which would record events; a user's own choice stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo.onnx"

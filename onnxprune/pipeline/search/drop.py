@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from onnxprune.budget.cost import sizes
 from onnxprune.errors import BudgetError
-from onnxprune.pipeline.allocation import Pricing, lossless, narrowest, past_lossless, within
+from onnxprune.pipeline.allocation import Pricing, lossless, narrowest, past_lossless, widest, within
 from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.progress import Turn
@@ -58,18 +57,25 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
         path += found
         best = next((candidate for candidate in reversed(found) if _allows(trials, candidate)), best)
     steps = [trials.step(candidate) for candidate in path]
-    if best.keep.all():
+    if best.keep.all() or not _allows(trials, best):
         least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
         raise BudgetError(
-            f"no cut stays within a drop of {trials.options.goal.value:g} ({best.drop.metric}); the smallest seen "
+            f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest seen "
             f"is {least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
     return Found(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 
 
+def allowed(trials: Trials) -> float:
+    """The largest drop that the user allows."""
+    found = trials.options.asked("max_drop")
+    assert found is not None
+    return found
+
+
 def _allows(trials: Trials, candidate: Candidate) -> bool:
-    return candidate.drop.value <= trials.options.goal.value
+    return candidate.drop.value <= allowed(trials)
 
 
 def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
@@ -77,7 +83,7 @@ def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
 
     Dead channels go, with what else must go for widths that run fast, as far as the drop allows that.
     """
-    ways = (*past_lossless(pricing), lossless(pricing), sizes(trials.context.coupling).astype(np.int64))
+    ways = (*past_lossless(pricing), lossless(pricing), widest(pricing))
     starts = {counts.tobytes(): counts for counts in ways}
     tried: list[Candidate] = []
     for turn, counts in enumerate(starts.values(), start=1):

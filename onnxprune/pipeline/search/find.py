@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
+from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, trial_macs
+from onnxprune.pipeline.allocation import Pricing, narrowest, pricing_macs, trial_macs, widest
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
 from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
+from onnxprune.target import Budget
 
 #: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
 USUAL = 0.7
@@ -37,19 +40,56 @@ def find(
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
     time = found.pricing.time
-    if options.round_to is not None or time(found.candidate.counts) < time(sizes(context.coupling)):
+    if (
+        options.round_to is not None
+        or options.target is not None
+        or time(found.candidate.counts) < time(sizes(context.coupling))
+    ):
         return found
     return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, NO_FASTER)))
 
 
 def _found(trials: Trials) -> Found:
-    kind, value = trials.options.goal.kind, trials.options.goal.value
-    if kind == "max_drop":
+    options = trials.options
+    drop, latency = options.asked("max_drop"), options.asked("latency")
+    kinds = [budget.kind for budget in options.budgets]
+    if kinds == ["max_drop"]:
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
-    if kind == "latency":
-        return by_latency(trials, trials.best_order(trials.orders[0].time, value))
-    latenesses = allocations(EFFORTS[trials.options.effort], len(trials.orders), trial_macs(trials.context))
-    return trials.only(*trials.best(latenesses, *cost_of(trials.context, kind, value)))
+    costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
+    _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
+    if latency is not None:
+        found = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
+    elif costs:
+        allowed = pricing_macs(trials.context, options)
+        each = trial_macs(trials.context)
+        latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
+        found = trials.only(*trials.best(latenesses, *joint(costs)))
+    else:
+        # Every width is given.
+        found = trials.only(trials.orders[0], widest(trials.orders[0]))
+    if drop is not None and not found.candidate.drop.value <= drop:
+        rest = " ".join(b.describe() for b in options.budgets if b.kind != "max_drop")
+        raise BudgetError(
+            f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
+            f"{found.candidate.drop.value:.4g} ({found.candidate.drop.metric}); allow more, or keep more"
+        )
+    return found
+
+
+def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:
+    """Raise BudgetError where one of several budgets cannot be met even by the narrowest model.
+
+    Every cost grows with every width, so the narrowest model is the least of all at once.
+    """
+    if len(budgets) < 2:
+        return
+    for budget, (cost, target) in zip(budgets, costs, strict=True):
+        least = min(cost(narrowest(pricing)) for pricing in trials.orders)
+        if least > target:
+            full = cost(sizes(trials.context.coupling))
+            raise BudgetError(
+                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of what the original has"
+            )
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from onnxprune.budget.cost import sizes
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.budget.cost import Costing, sizes
+from onnxprune.budget.excess import joint
 from onnxprune.errors import BudgetError
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
@@ -14,28 +19,31 @@ from onnxprune.surgery.sweep import sweep
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
 
 
-def by_latency(trials: Trials, pricing: Pricing) -> Found:
-    """The widest cut whose latency is at most the share asked for.
+def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> Found:
+    """The widest cut whose latency is at most the share ``wanted``, and whose ``others`` (cost, target) hold.
 
     By the user's table, which stands for another machine; else the target by this machine's table is corrected
     until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
     are known to be fast enough and too slow, however wrong the table is.
     """
-    context, cost, wanted = trials.context, pricing.time, trials.options.goal.value
+    context, cost = trials.context, pricing.time
     full = cost(sizes(context.coupling))
     if trials.options.latency_table is not None:
-        return trials.only(pricing, within(pricing, cost, wanted * full))
+        return trials.only(pricing, within(pricing, *joint([(cost, wanted * full), *others])))
     trials.progress.stage("latency", CORRECTIONS)
     feeds = next(context.fit.batches(1))
     least = cost(narrowest(pricing)) / full
     low, high = least, 1.0
     target, best, ratio = max(wanted, least), None, 1.0
     for _ in range(CORRECTIONS):
-        counts = within(pricing, cost, target * full)
+        counts = within(pricing, *joint([(cost, target * full), *others]))
         plain = sweep(cut(context.coupling, keep_of(context.coupling, pricing.rankings, counts)), context.loaded.proto)
         ratio = compare_latency(context.loaded.proto, plain, feeds, context.engine)[0].ratio
         trials.progress.advance()
         if ratio <= wanted:
+            if best is not None and np.array_equal(counts, best):
+                # The other budgets bind: more time would change nothing.
+                break
             low, best = target, counts
         else:
             high = target

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.budget.cost import Cost, Costing, macs, sizes
-from onnxprune.effort import EFFORTS, TRIAL_SAMPLES, UNTRIED
+from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
 from onnxprune.pipeline.candidate import Candidate, attempt, quick
@@ -59,7 +59,7 @@ class Trials:
     @property
     def finer(self) -> bool:
         """Whether an attempt is more than a trial."""
-        return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > TRIAL_SAMPLES
+        return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > trial_samples(self.context.fit.count)
 
     def only(self, pricing: Pricing, counts: Array) -> Found:
         candidate = self.attempt(pricing, counts, self.progress)

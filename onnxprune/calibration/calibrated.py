@@ -1,0 +1,31 @@
+"""What every stage after the calibration computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.row_rule import RowRule
+from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine
+from onnxprune.linear.form import Layer
+from onnxprune.linear.gram import SecondMoments
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A model, its layers with the second moments of their inputs (by layer index), and samples to run it on.
+
+    ``memory``: bytes of activations that are kept, the rest goes to disk; ``rows``: how many rows a refit samples, from
+    ``seed``.
+    """
+
+    coupling: Coupling
+    layers: tuple[Layer, ...]
+    grams: Mapping[int, SecondMoments]
+    dataset: Dataset
+    engine: Engine
+    memory: int
+    rows: RowRule
+    seed: int

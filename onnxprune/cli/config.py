@@ -1,0 +1,52 @@
+"""Options from a TOML file: ``macs = 0.5`` stands for ``--macs 0.5``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from onnxprune.cli.option import Option
+from onnxprune.errors import UsageError
+from onnxprune.words import nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
+    """The command line that the file stands for.
+
+    A key is the long name of an option without its dashes.  ``true`` gives a switch, a list gives a repeatable option
+    several times; other lists are joined by commas.
+
+    Raises:
+        UsageError: where the file cannot be read, is no TOML, or has a key or value that no option takes.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}; check its path") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: not TOML: {error}") from error
+    known = {flag.removeprefix("--"): option for option in options for flag in option.flags if flag.startswith("--")}
+    return tuple(token for key, value in document.items() for token in _tokens(path, key, value, known))
+
+
+def _tokens(path: str, key: str, value: object, known: Mapping[str, Option]) -> Iterator[str]:
+    option = known.get(key)
+    if option is None or key in ("config", "help"):
+        raise UsageError(f"--config {path}: no option '{key}'{nearest(key, tuple(known))}")
+    if not option.takes_value:
+        if not isinstance(value, bool):
+            raise UsageError(f"--config {path}: '{key}' is a switch; give true or false")
+        if value:
+            yield f"--{key}"
+        return
+    several = value if isinstance(value, list) else [value]
+    if not several or not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in several):
+        raise UsageError(f"--config {path}: '{key}' must be a number, a text, or a list of these")
+    for text in several if option.collect is not None else [",".join(map(str, several))]:
+        yield f"--{key}={text}"

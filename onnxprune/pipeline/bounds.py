@@ -1,0 +1,110 @@
+"""How many channels each group may keep, as the user says by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.errors import BudgetError
+from onnxprune.options import Options
+from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.target import Width
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Fewest and most units that each group keeps, int64 (groups,), 1 ≤ low ≤ high ≤ size."""
+
+    low: Array
+    high: Array
+
+    def of(self, group: int, widths: Array) -> Array:
+        """Those of ``widths`` (ascending) that are within the bounds of a group, never none."""
+        low, high = int(self.low[group]), int(self.high[group])
+        inside = widths[(low <= widths) & (widths <= high)]
+        # Widths of a coarse grid may all lie outside; what is given is given.
+        return inside if len(inside) and low < high else np.asarray([high], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A bound of one group, and the option that set it."""
+
+    count: int
+    by: str
+
+
+def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Bounds:
+    """The bounds that ``--keep``, ``--at-least``, ``--at-most``, ``--only`` and ``--exclude`` set.
+
+    ``frozen``: ids of the groups that ``--only`` or ``--exclude`` leave whole.
+
+    Raises:
+        BudgetError: where a glob matches no group, or two options contradict each other.
+    """
+    names = {group.id: names_of(coupling, group) for group in coupling.groups}
+    everything = (
+        *(("--keep", width) for width in options.keep),
+        *(("--at-least", width) for width in options.at_least),
+        *(("--at-most", width) for width in options.at_most),
+    )
+    for flag, width in everything:
+        if not any(matches(found, width.glob) for found in names.values()):
+            raise BudgetError(
+                f"{flag}: '{width.glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of "
+                "groups"
+            )
+    found = [_group(group, names[group.id], frozen, options) for group in coupling.groups]
+    return Bounds(
+        np.asarray([low for low, _ in found], dtype=np.int64), np.asarray([high for _, high in found], dtype=np.int64)
+    )
+
+
+def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options: Options) -> tuple[int, int]:
+    size = len(group)
+    lows, highs = [_Said(1, "")], [_Said(size, "")]
+    kept = _said("--keep", options.keep, names, group, round_half_up)
+    if group.id in frozen:
+        kept = [*kept, _Said(size, "--exclude and --only")]
+    elif options.keep and not options.budgets and not kept:
+        # Widths were given, and no budget: nothing else is asked for.
+        kept = [_Said(size, "no budget")]
+    lows += kept + _said("--at-least", options.at_least, names, group, math.ceil)
+    highs += kept + _said("--at-most", options.at_most, names, group, math.floor)
+    low, high = max(lows, key=lambda said: said.count), min(highs, key=lambda said: said.count)
+    if low.count > high.count:
+        raise BudgetError(
+            f"group '{group.name}' has {size} channels: {low.by} keeps at least {low.count}, {high.by} at most "
+            f"{high.count}; change one of them"
+        )
+    return low.count, high.count
+
+
+def _said(
+    flag: str, widths: Sequence[Width], names: frozenset[str], group: Group, whole: Callable[[float], int]
+) -> list[_Said]:
+    found = []
+    for width in widths:
+        if matches(names, width.glob):
+            count = max(1, whole(width.of(len(group))))
+            if count > len(group):
+                raise BudgetError(
+                    f"{flag} {width.describe()}: group '{group.name}' has {len(group)} channels; give fewer, or a share"
+                )
+            found.append(_Said(count, f"{flag} {width.describe()}"))
+    return found
+
+
+def round_half_up(value: float) -> int:
+    """The nearest whole number; of two, the larger.
+
+    >>> round_half_up(2.5), round_half_up(2.4)
+    (3, 2)
+    """
+    return math.floor(value + 0.5)

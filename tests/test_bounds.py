@@ -1,0 +1,245 @@
+"""Several budgets, widths by name, targets: what is asked for holds in the result, or the refusal says what cannot."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune import guide
+from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.cost import Cost
+from onnxprune.budget.excess import joint
+from onnxprune.cli import main
+from onnxprune.devices import TARGETS
+from onnxprune.errors import BudgetError, OnnxPruneError
+from onnxprune.result import Result
+from onnxprune.target import Budget, Width
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "models" / "demo.onnx"
+CALIB = ROOT / "models" / "calib.npz"
+QUICK = {"samples": 32, "effort": "fast", "select": "magnitude", "refit": "none", "preprocess": "unit"}
+STEM, WIDEN, GATE = "/stem/conv/Conv", "/stage2/stage2.1/widen/conv/Conv", "/stage3/stage3.1/gate/squeeze/Conv"
+
+
+def pruned(**asked: object) -> Result:
+    return onnxprune.prune(DEMO, CALIB, **{**QUICK, **asked})  # type: ignore[arg-type]
+
+
+def widths(result: Result) -> dict[str, int]:
+    return {row.name: row.after for row in result.report.groups if row.locked is None}
+
+
+# -- several budgets
+
+
+@pytest.mark.parametrize("macs", [0.9, 0.3])
+@pytest.mark.parametrize("params", [0.8, 0.5])
+@pytest.mark.parametrize("size", [None, 200_000])
+def test_every_budget_holds_in_the_result(macs: float, params: float, size: float | None) -> None:
+    result = pruned(macs=macs, params=params, size=size, round_to=1)
+    report = result.report
+    assert report.macs.ratio <= macs
+    assert report.params.ratio <= params
+    if size is not None:
+        assert len(result.model.SerializeToString()) <= (size * report.bytes.before if size <= 1 else size)
+    assert {budget.kind for budget in report.budgets} == {"macs", "params"} | ({"size"} if size else set())
+
+
+def test_a_second_budget_that_does_not_bind_changes_nothing() -> None:
+    alone, beside = pruned(macs=0.6, round_to=1), pruned(macs=0.6, params=0.99, round_to=1)
+    assert widths(alone) == widths(beside)
+
+
+def test_the_one_that_cannot_be_met_is_named() -> None:
+    with pytest.raises(BudgetError, match=r"--params 0\.0001 cannot be met: the narrowest model keeps 0\.\d+"):
+        pruned(macs=0.9, params=0.0001)
+
+
+def test_a_drop_beside_a_size_holds_or_is_refused() -> None:
+    result = pruned(macs=0.9, max_drop=0.9, round_to=1)
+    assert result.report.macs.ratio <= 0.9 and result.report.drop is not None
+    assert result.report.drop.value <= 0.9
+    with pytest.raises(BudgetError, match=r"--max-drop 0 cannot be met together with --macs 0\.05.*drop of 0\.\d+"):
+        pruned(macs=0.05, max_drop=0.0, round_to=1)
+
+
+def test_two_budgets_of_a_kind_are_refused() -> None:
+    from onnxprune.options import Options
+
+    with pytest.raises(OnnxPruneError, match="two of the kind 'macs'"):
+        Options(budgets=(Budget("macs", 0.5), Budget("macs", 0.6)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_joint_cost_of_random_costs_is_met_where_each_can_be(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    groups = int(generator.integers(1, 6))
+    sizes = generator.integers(2, 40, groups)
+    curves = [Curve(np.linspace(1, 0, n + 1) ** generator.uniform(0.5, 3), np.arange(1, n + 1)) for n in sizes]
+
+    def cost() -> Cost:
+        terms = int(generator.integers(1, 5))
+        slope = generator.random((terms, 2, groups)) * (generator.random((terms, 2, groups)) < 0.6)
+        return Cost(generator.random(terms) + 0.1, np.full((terms, 2), 0.5), slope, (0,) * terms)
+
+    costs = [(c, float(generator.uniform(0.3, 1.0) * c(sizes.astype(float)))) for c in (cost(), cost(), cost())]
+    least = [c(np.ones(groups)) <= target for c, target in costs]
+    if all(least):
+        kept = allocate(*(lambda pair: (pair[0], curves, pair[1]))(joint(costs)))
+        assert all(c(kept.astype(float)) <= target * (1 + 1e-9) for c, target in costs)
+    else:
+        with pytest.raises(BudgetError):
+            allocate(*(lambda pair: (pair[0], curves, pair[1]))(joint(costs)))
+
+
+# -- widths by name
+
+
+def test_what_is_given_is_given_and_the_rest_takes_the_budget() -> None:
+    result = pruned(macs=0.7, keep={STEM: 9, WIDEN: 0.5}, at_least={"*": 0.25}, at_most={GATE: 0.5}, round_to=1)
+    found = widths(result)
+    assert (found[STEM], found[WIDEN]) == (9, 40)
+    assert found[GATE] <= 6
+    before = {row.name: row.before for row in result.report.groups}
+    assert all(4 * kept >= before[name] for name, kept in found.items())
+    assert result.report.macs.ratio <= 0.7
+
+
+def test_widths_without_a_budget_leave_the_rest_whole() -> None:
+    result = pruned(keep={STEM: 9})
+    assert {name for name, kept in widths(result).items() if kept < _before(result, name)} == {STEM}
+
+
+def _before(result: Result, name: str) -> int:
+    return next(row.before for row in result.report.groups if row.name == name)
+
+
+_SAID = {
+    "keep": {STEM: 8},
+    "at_least": {STEM: 10},
+    "at_most": {STEM: 4},
+    "exclude": (STEM,),
+    "only": (WIDEN,),
+}
+_LOW = {"keep": 8, "at_least": 10, "at_most": 1, "exclude": 16, "only": 16}
+_HIGH = {"keep": 8, "at_least": 16, "at_most": 4, "exclude": 16, "only": 16}
+
+
+@pytest.mark.parametrize("names", [c for n in (1, 2, 3) for c in itertools.combinations(_SAID, n)], ids="+".join)
+def test_every_combination_holds_or_is_refused_with_both_sides(names: tuple[str, ...]) -> None:
+    asked = {name: _SAID[name] for name in names}
+    low, high = max(_LOW[name] for name in names), min(_HIGH[name] for name in names)
+    if low > high:
+        with pytest.raises(
+            BudgetError, match=rf"group '{STEM}' has 16 channels: --.* keeps at least {low}, --.* at most {high}"
+        ):
+            pruned(macs=0.9, round_to=1, **asked)
+        return
+    result = pruned(macs=0.97, round_to=1, **asked)
+    assert low <= widths(result).get(STEM, 16) <= high
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"keep": {"nothing*": 0.5}}, "--keep: 'nothing\\*' matches no channels"),
+        ({"keep": {STEM: 17}}, "has 16 channels; give fewer, or a share"),
+        ({"keep": {STEM: 0}}, "keeps at least one channel"),
+        ({"at_most": {STEM: 1.5}}, "a share is above 0 and at most 1"),
+        ({"only": ("op:LSTM",)}, "'op:LSTM' matches no channels"),
+        ({"target": "tensorrt"}, "no choice 'tensorrt': did you mean 'tensorrt-"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(OnnxPruneError, match=message):
+        pruned(macs=0.9, **asked)
+
+
+def test_operators_by_type() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n,8] x) => (float[n,3] y) {
+        h = Gemm(x, a)  r = Relu(h)  s = MatMul(r, b)  t = Tanh(s)  y = MatMul(t, c) }""")
+    generator = np.random.default_rng(0)
+    for name, shape in (("a", (8, 12)), ("b", (12, 10)), ("c", (10, 3))):
+        array = generator.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    data = generator.standard_normal((40, 8)).astype(np.float32)
+    for glob, cut in (("op:Gemm", [True, False]), ("op:MatMul", [False, True]), ("op:*", [True, True])):
+        result = onnxprune.prune(model, {"x": data}, keep={glob: 5}, effort="fast", refit="none")
+        assert [row.after == 5 for row in result.report.groups if row.locked is None] == cut
+
+
+# -- targets
+
+
+@pytest.mark.parametrize("name", ["tensorrt-fp16", "tensorrt-int8", "hexagon", "ti-npu"])
+def test_a_target_sets_its_multiple_and_round_wins(name: str) -> None:
+    multiple = TARGETS[name].multiple
+    result = pruned(macs=0.9, target=name)
+    kept = [(row.after, row.before) for row in result.report.groups if row.locked is None]
+    assert all(after == before or after % min(multiple, before) == 0 for after, before in kept)
+    if multiple == 32:
+        assert widths(pruned(macs=0.9, target=name, round_to=1)) == widths(pruned(macs=0.9, round_to=1))
+
+
+def test_the_guide_lists_every_target_with_its_source() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\d+) \| (.*?) \| (.*?) \|$", guide.text("targets"), flags=re.M)
+    assert rows == [(name, str(t.multiple), t.reason, t.source) for name, t in TARGETS.items()]
+
+
+# -- the command line and its file
+
+
+def test_a_file_says_what_the_command_line_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("onnxprune.toml").write_text(
+        f'data = "{CALIB}"\npreprocess = "unit"\nsamples = 32\neffort = "fast"\nselect = "magnitude"\nrefit = "none"\n'
+        f'macs = 0.5\nround = 1\nquiet = true\nverbose = false\nkeep = ["{STEM}=9"]\nmean = [0.1]\n'
+    )
+    line = [
+        "--keep",
+        f"{STEM}=9",
+        *["--mean", "0.1", "--preprocess", "unit", "--samples", "32", "--effort", "fast", "-q"],
+    ]
+    line += ["--data", str(CALIB), *["--select", "magnitude", "--refit", "none", "--round", "1"]]
+    assert main([str(DEMO), "-o", "a.onnx", "--config", "onnxprune.toml", "--macs", "0.7"]) == 0
+    assert main([str(DEMO), "-o", "b.onnx", *line, "--macs", "0.7"]) == 0
+    assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mcas = 0.5", "no option 'mcas': did you mean 'macs'?"),
+        ("macs = true", "'macs' must be a number"),
+        ("quiet = 1", "'quiet' is a switch"),
+        ("macs = {a = 1}", "'macs' must be a number"),
+        ("macs = 2.0", "--macs: 2.0: the fraction kept"),
+        ("macs = ", "not TOML"),
+        ('config = "other.toml"', "no option 'config'"),
+    ],
+)
+def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "onnxprune.toml"
+    path.write_text(text)
+    assert main([str(DEMO), "--config", str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert main([str(DEMO), "--config", str(tmp_path / "none.toml")]) == 2
+    assert "check its path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a", "=0.5", "a=", "a=0", "a=2.5", "a=x"])
+def test_a_width_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(DEMO), "--keep", text]) == 2
+    assert "--keep" in capsys.readouterr().err
+
+
+def test_a_width_says_itself() -> None:
+    assert Width("a*", 0.5).describe() == "a*=0.5" and Width("a*", 3).of(8) == 3 and Width("b", 0.5).of(7) == 3.5
