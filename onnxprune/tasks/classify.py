@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,9 +110,14 @@ def classify(answers: Answers) -> Guess:
     scores: list[int] = []
     labels: list[int] = []
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.size != len(values) * (rows := values.shape[1] if values.ndim > 1 else 1):
+        row = answers.row(index)
+        if row is None or math.prod(row) != (row[0] if row else 1):
             return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+        values = np.concatenate(answers.parts(index))
+        if values.dtype == object and not _text(values):
+            # A map from class to probability, as sklearn's exporter writes it; a label beside it says what is read.
+            continue
+        rows = row[0] if row else 1
         if _text(values) or (values.dtype.kind in "iub" and rows == 1):
             labels.append(index)
         elif values.dtype.kind == "f" and rows > 1:
@@ -121,7 +127,7 @@ def classify(answers: Answers) -> Guess:
     if labels:
         # Scores beside a label say the same again.
         return Guess(Classify(tuple(labels)), True, "a label per sample")
-    return _by_scores(answers, tuple(scores))
+    return _by_scores(answers, tuple(scores)) if scores else Guess(None, False, "no scores and no label")
 
 
 def _by_scores(answers: Answers, scores: tuple[int, ...]) -> Guess:
