@@ -39,6 +39,10 @@ class Embed:
     def how(self) -> str:
         return "one embedding per sample"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.output,)
+
     def rows(self, answers: Answers) -> Array:
         """(n, D) of unit length; rows of zeros or without a number stay zero."""
         values = answers.stacked(self.output)
@@ -64,6 +68,10 @@ class EmbedComparer:
 
     reader: Embed
     rows: Array
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         rows = self.reader.rows(found)

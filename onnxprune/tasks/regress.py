@@ -40,6 +40,10 @@ class Regress:
     def how(self) -> str:
         return "numbers, channel by channel"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def channels(self, answers: Answers) -> list[Array]:
         """Per output (samples, channels, positions), float64."""
         found = []
@@ -70,6 +74,10 @@ class RegressComparer:
 
     reader: Regress
     channels: Sequence[Array]
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         sums = [_sums(a, b) for a, b in zip(self.channels, self.reader.channels(found), strict=True)]
