@@ -63,7 +63,7 @@ OPTIONS = (
            words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "fastest on the device that the table was measured on", "how"),
-    Option("target", ("--target",), PRUNE, str, "DEVICE", "multiples of channels for it; 'onnxprune help targets'",
+    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "multiples of channels for it; 'onnxprune help targets'",
            "how", words=tuple(TARGETS)),
     Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),

@@ -10,6 +10,7 @@ is the geometry of four plots; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         stage=wording.stage,
         named=_named,
         breakable=_breakable,
+        options=_options,
     )
     # Names that hide something are the only part of a page that can hold hidden characters.
     return shown(environment.get_template(template).render(values, versions=versions()))
@@ -140,6 +142,12 @@ def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
 def _breakable(name: str) -> Markup:
     """Breaks where its parts end, not in the middle of a word."""
     return Markup("/<wbr>").join(Markup.escape(part) for part in name.split("/"))
+
+
+def _options(note: str) -> Markup:
+    """A browser breaks a line behind the dashes of ``--layout``; this keeps an option whole."""
+    whole = r'<span class="option">\1</span>'
+    return Markup(re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", whole, str(Markup.escape(note))))
 
 
 def _plots(report: Report) -> _Plots:
