@@ -157,14 +157,39 @@ def test_coco_labels_are_read(tmp_path: Path, name: str, pictures: str, opens: s
 def test_coco_labels_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     path = coco(tmp_path)
     coco(tmp_path, "second.json")
-    with pytest.raises(DataError, match=r"several files of annotations: .*; name one of them"):
-        opened(tmp_path)
+    # The pictures serve without labels, and a note says why these are not used.
+    several = opened(tmp_path)
+    assert several.things is None and several.count == 2
+    assert any("several files of annotations" in note and "name one of them" in note for note in several.notes)
     (tmp_path / "1.png").unlink()
     with pytest.raises(DataError, match=r"the pictures that .* names, such as '1\.png'"):
         opened(path)
     path.write_text('{"images": []}')
     with pytest.raises(DataError, match="needs images, annotations with a bbox each, and categories"):
         opened(path)
+
+
+def test_boxes_are_those_of_the_picture_as_it_is_looked_at(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", (64, 96), (30, 30, 70, 60))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    with Image.open(tmp_path / "a.png") as image:
+        # Stored as the camera held it, lying; the tag sets it upright.
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", quality=95, exif=turned)
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.txt").write_text(yolo((30, 30, 70, 60)))
+    data = opened(tmp_path, "letterbox")
+    assert data.things is not None
+    rows, columns = np.nonzero(data.fetch([0])["x"][0][0] > 0.7)
+    white = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert np.abs(data.things(0).boxes[0] - white).max() <= 3
+
+
+def test_folders_that_are_classes_stay_so_beside_text_files(tmp_path: Path) -> None:
+    for kind in (0, 1):
+        picture(tmp_path / str(kind) / "a.png", (96, 64), BOX)
+        (tmp_path / str(kind) / "a.txt").write_text("a dog in the snow")
+    assert list(opened(tmp_path).labels) == [0, 1]  # type: ignore[arg-type]
 
 
 # -- sounds -----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from onnxprune.tasks.detect.precision import precision, truth
 from onnxprune.tasks.detect.reader import Detect, detect
 from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.guess import guess, stated
+from onnxprune.tasks.yardstick import yardstick
 
 Array = np.ndarray
 THINGS = things()
@@ -84,6 +85,27 @@ def test_a_set_of_predictions_on_no_grid_is_recognised(count: int, activation: s
     assert found.reader.layout.box == "xywh"
     assert found.reader.layout.activation == activation
     assert [list(f.above(0.25).classes) for f in found.reader.detections(answers)] == [[3]] * SAMPLES
+
+
+@pytest.mark.parametrize("axis", ["places-first", "places-last"])
+def test_coefficients_of_masks_behind_the_classes_are_no_scores(axis: str) -> None:
+    """As segmenters with boxes answer: 32 coefficients at the end of each row, and 32 prototypes beside."""
+    layout = Layout(box="xywh", axis=axis)
+    fields = write(*SCENE, layout, "combined").batches[0][0]
+    fields = fields if axis == "places-first" else fields.swapaxes(1, 2)
+    generator = np.random.default_rng(0)
+    rows = np.concatenate([fields, generator.normal(size=(*fields.shape[:2], 32)).astype(np.float32)], axis=2)
+    rows = rows if axis == "places-first" else rows.swapaxes(1, 2)
+    masks = generator.normal(size=(SAMPLES, 32, 32, 40)).astype(np.float32)
+    answers = Answers(("rows", "masks"), ((np.ascontiguousarray(rows), masks),), (SAMPLES,), SIZE)
+    found = guess(answers)
+    assert isinstance(found.reader, Detect)
+    assert found.sure
+    assert found.reader.layout == layout
+    assert alike(found.reader.detections(answers), THINGS)
+    note = yardstick(answers, "auto", "", True).note
+    assert note is not None
+    assert "not read: masks" in note
 
 
 # -- ready detections -------------------------------------------------------------------------------------------
@@ -175,7 +197,7 @@ def test_the_order_of_ready_rows_does_not_matter() -> None:
     turned = Answers(("y",), ((answers.batches[0][0][:, ::-1],),), (SAMPLES,), SIZE)
     reader = read(answers, {})
     agreement = reader.against(answers)(turned, 20)
-    assert (agreement.drop, agreement.low, agreement.high) == (pytest.approx(0, abs=1e-9),) * 3
+    assert (agreement.drop, agreement.low) == (0, 0)
     for here, there in zip(reader.detections(answers), reader.detections(turned), strict=True):
         np.testing.assert_array_equal(here.boxes, there.boxes)
 
@@ -188,8 +210,10 @@ def test_a_detector_agrees_with_itself_and_not_with_noise(layout: Layout, way: s
     answers = write(*SCENE, layout, way)
     reader = read(answers, parse_layout(layout.text()))
     same = reader.against(answers)(answers, 20)
-    assert (same.drop, same.low, same.high) == (pytest.approx(0, abs=1e-9),) * 3
-    assert dict(same.figures) == {"AP50": pytest.approx(1), "AP50-95": pytest.approx(1)}
+    assert (same.drop, same.low) == (0, 0)
+    # Twelve boxes that are all found leave room for one in four that is not.
+    assert same.high == pytest.approx(0.2425, abs=1e-3)
+    assert dict(same.figures) == {"AP50": 1, "AP50-95": 1}
     other = write(*scene(things(5), 7), layout, way)
     assert reader.against(answers)(other, 0).drop > 0.5
 

@@ -98,7 +98,8 @@ def test_the_report_is_worded_in_the_tasks_terms(tool: Callable[[str], tuple[int
     assert code == 0, err
     text = " ".join(out.split())
     assert "its detections agree with the original's at AP50 1.000 (AP50-95 1.000) on 8 held-out samples" in text
-    assert "drop: AP50 lost – 0.0%" in text
+    assert "drop: AP50 lost – 0.0% 0% to 9% (8 samples)" in text
+    assert "the drop is told from 40 detections of the original on 8 held-out samples" in " ".join(err.split())
     assert "AP50 by labels 1.000 1.000 same" in text
     assert "data:image/jpeg" not in Path("report.html").read_text(encoding="utf-8")
 
@@ -163,3 +164,28 @@ def test_a_preset_that_the_model_was_not_made_for_is_seen(tool: Callable[[str], 
     code, _, err = tool(f"{dark} --macs 0.7 --task detect")
     assert code == 2
     assert "check --data, --preprocess and --layout" in err
+
+
+def test_text_beside_the_pictures_that_is_no_label_is_told_and_left(
+    tool: Callable[[str], tuple[int, str, str]],
+) -> None:
+    Path("photos/00.txt").write_text("a red square, and a green one")
+    for number in range(1, COUNT):
+        Path(f"photos/{number:02}.txt").write_text("squares")
+    code, out, err = tool(f"{PRUNE} --macs 0.7 --json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["scores"] == {}
+    assert any("no accuracy is measured" in note and "line 1" in note for note in told["notes"])
+    code, _, err = tool(f"{PRUNE} --macs 0.7 --test photos")
+    assert code == 2
+    assert "is no box" in err
+
+
+def test_who_gives_no_preset_is_told_what_detectors_take(tool: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, err = tool(f"{PRUNE.replace('--preprocess unit', '')} --macs 0.7 --json")
+    assert code == 0, err
+    assert any("most take --preprocess unit --letterbox" in note for note in json.loads(out)["notes"])
+    code, out, _ = tool(f"{PRUNE} --letterbox --macs 0.7 --json")
+    assert code == 0
+    assert not any("most take" in note for note in json.loads(out)["notes"])

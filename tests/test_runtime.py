@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, run
-from onnxprune.runtime import latency, segment
 from random_graphs import random_model
 from workbench import correlated
 
@@ -23,11 +22,13 @@ from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine import segment
 from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
 from onnxprune.graph.load import load
+from onnxprune.latency import stopwatch as latency
 from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
 from onnxprune.pipeline.setup import specs_of, split

@@ -3,7 +3,7 @@
     ONNXPRUNE_ASSETS=/path/to/assets python tools/bench_latency.py --peers /path/to/peers/bin/python
 
 Only speed is measured, so models are cut on a few synthetic samples and nothing is refitted.  Speeds are paired
-(see onnxprune/runtime/latency.py).  Models are kept in ``--out``; those that are there already are not cut again.
+(see onnxprune/latency/stopwatch.py).  Models are kept in ``--out``; those that are there already are not cut again.
 Prints a table and one JSON line; exit code 1 where a goal is missed: never below 1.0 times; from 0.7 of the MACs
 down, 0.85 / kept for dense and 0.7 / kept for depthwise models; a latency of 0.6 lands at 0.63 at most.
 """

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from onnxprune.calibration.dataset import (
     Dataset,
@@ -43,7 +43,7 @@ DECODERS = min(4, os.cpu_count() or 1)
 @dataclass(frozen=True)
 class ImageSource:
     """Pictures by position. load(i) decodes one and may raise anything; name(i) is what errors call it.
-    things(i): the boxes it is labelled with, None where the source has none."""
+    things(i): the boxes it is labelled with; size(i): its (width, height); None where the source has no boxes."""
 
     count: int
     load: Callable[[int], Image.Image]
@@ -52,6 +52,7 @@ class ImageSource:
     origin: str
     notes: tuple[str, ...] = ()
     things: Callable[[int], Things] | None = None
+    size: Callable[[int], tuple[int, int]] | None = None
 
 
 def open_images(source: ImageSource, request: Request) -> Dataset:
@@ -78,8 +79,9 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
             image = loaded(source.load(row))
             image = shape.apply(to_mode(ImageOps.exif_transpose(image), MODES[layout.channels]))
         except Exception as error:
-            name = source.name(row)
-            raise DataError(f"cannot read image {name}: {error}; remove or replace it") from error
+            # Pillow's own words name the open file, not the path.
+            reason = "no known format" if isinstance(error, UnidentifiedImageError) else _reason(error)
+            raise DataError(f"cannot read image {source.name(row)}: {reason}; remove or replace it") from error
         return np.asarray(image, dtype=np.uint8).reshape(*shape.crop, layout.channels)
 
     def fetch(rows: Sequence[int]) -> Feeds:
@@ -109,10 +111,9 @@ def _fed_things(source: ImageSource, shape: Geometry) -> Callable[[int], Things]
     """The boxes of a picture in pixels of what is fed; those that are cropped off are left out."""
 
     def things(row: int) -> Things:
-        assert source.things is not None
+        assert source.things is not None and source.size is not None
         found = source.things(row)
-        # Cameras turn pictures by a tag: boxes are those of the turned one.
-        width, height = ImageOps.exif_transpose(loaded(source.load(row))).size
+        width, height = source.size(row)
         boxes = found.boxes * [width, height, width, height] if found.shares else found.boxes
         moved = shape.move(boxes, width, height)
         kept = (moved[:, 2:] - moved[:, :2] > 1).all(axis=1)
@@ -127,9 +128,14 @@ def folder_images(root: Path) -> ImageSource:
     A picture's class is the name of the nearest folder, below `root`, that is a whole number. Raises
     DataError for a folder without pictures. Nothing is decoded.
     """
-    coco = coco_file(root) if root.is_dir() else None
-    if coco is not None:
-        return coco_images(coco)
+    unread: tuple[str, ...] = ()
+    try:
+        coco = coco_file(root) if root.is_dir() else None
+        if coco is not None:
+            return coco_images(coco)
+    except DataError as error:
+        # The pictures serve without labels, too.
+        unread = (f"no labels: {error}",)
     files = [root] if root.is_file() else _walk(root)
     if not files:
         raise DataError(f"no images in {root}; looked for {', '.join(SUFFIXES)}, sub-folders included")
@@ -144,16 +150,9 @@ def folder_images(root: Path) -> ImageSource:
     elif not labelled and any(parents):
         notes = ("no labels: sub-folders are not named by class numbers",)
 
-    labelling = yolo_labels(files)
-    if labelling is not None:
-        return _source(files, f"images in {root}", None, (), labelling)
-    return _source(
-        files,
-        f"images in {root}",
-        np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None,
-        notes,
-        None,
-    )
+    labels = np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None
+    boxes = yolo_labels(files)
+    return _source(files, f"images in {root}", labels, unread or (notes if boxes is None else ()), boxes)
 
 
 def coco_images(path: Path) -> ImageSource:
@@ -174,13 +173,18 @@ def _source(
             loaded(image)
             return image
 
-    def things(row: int) -> Things:
-        assert labelling is not None
-        found = labelling(files[row])
-        return Things(np.zeros((0, 4)), np.zeros(0, np.int64)) if found is None else found
+    def name(row: int) -> str:
+        return str(files[row])
 
-    name = lambda row: str(files[row])  # noqa: E731
-    return ImageSource(len(files), load, name, labels, origin, notes, None if labelling is None else things)
+    def size(row: int) -> tuple[int, int]:
+        with open_ordinary(files[row]) as file, Image.open(file) as image:
+            width, height = image.size
+            # Cameras turn pictures by a tag: boxes are those of the turned one.
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (height, width) if turned else (width, height)
+
+    things = None if labelling is None else lambda row: labelling(files[row])
+    return ImageSource(len(files), load, name, labels, origin, notes, things, size)
 
 
 def has_images(root: Path) -> bool:
@@ -248,3 +252,7 @@ def _of_the_system(folder: str) -> bool:
 
 def _class(folders: Sequence[str]) -> int | None:
     return next((int(name) for name in reversed(folders) if name.isascii() and name.isdecimal()), None)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

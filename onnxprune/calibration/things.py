@@ -25,7 +25,7 @@ class Things:
     shares: bool = False
 
 
-Labelling = Callable[[Path], Things | None]
+Labelling = Callable[[Path], Things]
 
 
 def yolo_file(picture: Path) -> Path | None:

@@ -80,7 +80,9 @@ class Runner:
         return self.store.has(self._prefix + value)
 
     def get(self, value: str, batch: int) -> Array:
-        return self.store.get(self._prefix + value, batch)
+        """An array of a value; of one that never changes, such as an output that is a constant, always the same."""
+        fixed = None if self.has(value) else self.constant(value)
+        return self.store.get(self._prefix + value, batch) if fixed is None else fixed
 
     def put(self, value: str, batch: int, array: Array) -> None:
         """Exchange what was computed for ``value``; nodes that read it later see the new array."""

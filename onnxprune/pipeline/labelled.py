@@ -36,7 +36,7 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
         raise DataError(
             f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
             "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
-            "JSON"
+            f"JSON{''.join(f' ({note})' for note in found.notes if note.startswith('no labels'))}"
         )
     return found
 
@@ -47,15 +47,31 @@ def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[D
     Raises:
         DataError: where the user asked for these labels with ``--test``.
     """
+    labelled, unread = _readable(labelled, evaluator, options)
     if labelled.labels is None:
-        return labelled, ()
+        return labelled, unread
     try:
         metrics.check_labels(evaluator.reference, labelled.labels)
     except DataError as error:
         if options.test is not None:
             raise
         # Folders may be named by numbers, such as years, that are no classes.
-        return replace(labelled, labels=None), (NO_ACCURACY.format(error),)
+        return replace(labelled, labels=None), (*unread, NO_ACCURACY.format(error))
+    return labelled, unread
+
+
+def _readable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[Dataset, tuple[str, ...]]:
+    """The same data, without boxes that cannot be read; text files beside pictures may hold anything."""
+    if labelled.things is None or not isinstance(evaluator.yardstick.reader, Detect):
+        return replace(labelled, things=None), ()
+    try:
+        boxes = sum(len(labelled.things(sample).classes) for sample in range(labelled.count))
+        if not boxes:
+            raise DataError(f"{labelled.origin}: the labels hold no box that is on what the model is fed")
+    except DataError as error:
+        if options.test is not None:
+            raise
+        return replace(labelled, things=None), (NO_ACCURACY.format(error),)
     return labelled, ()
 
 
@@ -67,14 +83,14 @@ def box_scores(
     Cost: two passes over the data.
 
     Raises:
-        DataError: where the labels cannot be read, or hold no box.
+        DataError: where the labels cannot be read.
     """
     if labelled.things is None or not isinstance(reader, Detect):
         return ()
     found = [labelled.things(sample) for sample in range(labelled.count)]
     there = [Found(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
     if not any(len(t) for t in there):
-        raise DataError(f"{labelled.origin}: the labels hold no box that is on what the model is fed; check them")
+        return ()
     wanted = truth(there)
     names = [output.name for output in before.graph.output]
     both = []

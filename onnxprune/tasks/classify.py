@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,10 @@ class Classify:
         several = len(self.outputs) > 1
         return f"{len(self.outputs)} labels per sample" if several else "one label per sample"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def labels(self, answers: Answers) -> Array:
         """(n, outputs): the class of each sample, by each output.  Text labels stay text."""
         found = []
@@ -74,6 +79,10 @@ class ClassifyComparer:
     reader: Classify
     labels: Array
 
+    @property
+    def basis(self) -> str:
+        return ""
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         changed = (self.reader.labels(found) != self.labels).mean(axis=1)
         drop = float(changed.mean())
@@ -101,9 +110,14 @@ def classify(answers: Answers) -> Guess:
     scores: list[int] = []
     labels: list[int] = []
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.size != len(values) * (rows := values.shape[1] if values.ndim > 1 else 1):
+        row = answers.row(index)
+        if row is None or math.prod(row) != (row[0] if row else 1):
             return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+        values = np.concatenate(answers.parts(index))
+        if values.dtype == object and not _text(values):
+            # A map from class to probability, as sklearn's exporter writes it; a label beside it says what is read.
+            continue
+        rows = row[0] if row else 1
         if _text(values) or (values.dtype.kind in "iub" and rows == 1):
             labels.append(index)
         elif values.dtype.kind == "f" and rows > 1:
@@ -113,7 +127,7 @@ def classify(answers: Answers) -> Guess:
     if labels:
         # Scores beside a label say the same again.
         return Guess(Classify(tuple(labels)), True, "a label per sample")
-    return _by_scores(answers, tuple(scores))
+    return _by_scores(answers, tuple(scores)) if scores else Guess(None, False, "no scores and no label")
 
 
 def _by_scores(answers: Answers, scores: tuple[int, ...]) -> Guess:

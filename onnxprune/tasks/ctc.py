@@ -43,6 +43,10 @@ class Ctc:
     def how(self) -> str:
         return f"characters over time, blank {self.blank}"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.output,)
+
     def strings(self, answers: Answers) -> list[tuple[int, ...]]:
         """The best path of each sample, repeats merged and blanks left out."""
         found = []
@@ -67,6 +71,10 @@ class CtcComparer:
 
     reader: Ctc
     strings: Sequence[tuple[int, ...]]
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         pairs = list(zip(self.strings, self.reader.strings(found), strict=True))
@@ -132,5 +140,8 @@ def _scores(parts: Sequence[Array]) -> bool:
     sums = (rows if rows.min() >= 0 else np.exp(np.minimum(rows, 50.0))).sum(axis=1)
     if np.allclose(sums, 1.0, atol=1e-2):
         return True
+    if rows.min() >= 0 and rows.max() <= 1:
+        # Shares that do not sum to one are told one by one, such as notes that sound together.
+        return False
     two = np.sort(rows, axis=1)[:, -2:]
     return bool(np.median(two[:, 1] - two[:, 0]) > rows.std(axis=1).mean())

@@ -28,10 +28,12 @@ SAME = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """``points``: answers to the people on each sample, as detections with keypoints; ``how``: in words."""
+    """``points``: answers to the people on each sample, as detections with keypoints; ``how``: in words;
+    ``reads``: positions of the outputs that are read."""
 
     points: Callable[[Answers], list[Found]]
     how: str
+    reads: tuple[int, ...]
 
     @property
     def kind(self) -> Kind:
@@ -71,6 +73,10 @@ class PoseComparer:
     reader: Pose
     there: Sequence[Found]
 
+    @property
+    def basis(self) -> str:
+        return f"{sum(map(len, self.there))} poses of the original on {len(self.there)} held-out samples"
+
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         similar = [_similar(a, b) for a, b in zip(self.there, self.reader.points(found), strict=True)]
 
@@ -109,7 +115,8 @@ def oks(there: Array, found: Array, box: Array) -> float:
     squared = ((there[:, :2] - found[:, :2]) ** 2).sum(axis=1)
     # COCO's variance is (2σ)², and the area there is that of the segment, about half the box's.
     errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
-    return float(np.exp(-errors[seen]).mean())
+    # A keypoint that is no number is nowhere.
+    return float(np.nan_to_num(np.exp(-errors[seen])).mean())
 
 
 def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
@@ -117,10 +124,14 @@ def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
     found = detect(answers, given)
     if isinstance(found.reader, Detect) and found.reader.layout.keypoints:
         reader = found.reader
-        return Guess(Pose(reader.detections, f"keypoints, --layout {reader.layout.text()}"), found.sure, found.because)
+        return Guess(
+            Pose(reader.detections, f"keypoints, --layout {reader.layout.text()}", reader.reads),
+            found.sure,
+            found.because,
+        )
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.dtype.kind != "f" or not np.isfinite(values).all():
+        values = answers.batches[0][index]
+        if answers.row(index) is None or values.dtype.kind != "f" or not np.isfinite(values).all():
             continue
         heat = _heat(values)
         if heat is not None:
@@ -159,7 +170,7 @@ def _of_heat(index: int, axis: int) -> Reader:
             found += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
         return found
 
-    return Pose(points, "one heat map per keypoint")
+    return Pose(points, "one heat map per keypoint", (index,))
 
 
 def _of_coordinates(index: int) -> Reader:
@@ -170,7 +181,7 @@ def _of_coordinates(index: int) -> Reader:
         scale = np.array([width, height, 1.0]) if np.abs(rows).max() <= 2 else np.ones(3)
         return [_one(row * scale, (height, width)) for row in rows]
 
-    return Pose(points, "three numbers per keypoint")
+    return Pose(points, "three numbers per keypoint", (index,))
 
 
 def _one(points: Array, size: tuple[int, int]) -> Found:

@@ -40,6 +40,10 @@ class Regress:
     def how(self) -> str:
         return "numbers, channel by channel"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def channels(self, answers: Answers) -> list[Array]:
         """Per output (samples, channels, positions), float64."""
         found = []
@@ -70,6 +74,10 @@ class RegressComparer:
 
     reader: Regress
     channels: Sequence[Array]
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         sums = [_sums(a, b) for a, b in zip(self.channels, self.reader.channels(found), strict=True)]
@@ -120,8 +128,8 @@ def regress(answers: Answers) -> Guess:
     """Anything of floating-point numbers, one row or field per sample."""
     usable = []
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is not None and values.dtype.kind == "f" and values.size:
+        row, first = answers.row(index), answers.batches[0][index]
+        if row is not None and first.dtype.kind == "f" and first.size:
             usable.append(index)
     if len(usable) < len(answers.names):
         return Guess(Regress(tuple(usable)) if usable else None, False, "not every output is a number per sample")

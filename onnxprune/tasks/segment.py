@@ -47,6 +47,10 @@ class Segment:
         ways = {"labels": "a label per pixel", "arg-max": "the best class per pixel", "masks": "masks at one half"}
         return ways[self.way]
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.outputs
+
     def maps(self, answers: Answers) -> list[Array]:
         """Of each output and batch a label per pixel (n, …), or masks (n, …) of 0 and 1.  Masks are pooled."""
         found = []
@@ -88,6 +92,10 @@ class SegmentComparer:
     reader: Segment
     maps: Sequence[Array]
     counts: tuple[int, ...]
+
+    @property
+    def basis(self) -> str:
+        return ""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         shared, union = self._sums(self.reader.maps(found))

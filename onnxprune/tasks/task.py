@@ -34,6 +34,11 @@ class Comparer(Protocol):
         """``resamples``: of the bootstrap; 0 for no interval."""
         ...
 
+    @property
+    def basis(self) -> str:
+        """How much the original says that others are held against, in words; empty where that is one answer a sample."""
+        ...
+
 
 class Reader(Protocol):
     """Reads the outputs of one task."""
@@ -54,6 +59,11 @@ class Reader(Protocol):
     @property
     def how(self) -> str:
         """What was recognised, in words."""
+        ...
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Positions of the outputs that are read."""
         ...
 
     def against(self, original: Answers) -> Comparer:

@@ -73,8 +73,8 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool)
     """The yardstick for models whose original answers so.
 
     ``task``: :data:`AUTO`, or one that the user states; ``layout``: what ``--layout`` says of a detector's outputs.
-    ``rows_are_answers``: False where the outputs are as long as what is fed or grow with it, as waveforms do: such
-    outputs are no classes and no masks.
+    ``rows_are_answers``: False where the outputs are as long as what is fed or grow with it, as waveforms do: rows of
+    such outputs are no classes and no embeddings.
 
     Raises:
         DataError: where the stated task cannot be read off the outputs, or the original says nothing in it.
@@ -87,11 +87,12 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool)
         kind = next(kind for kind in KINDS if kind == task)
         reader = stated(kind, original, given).reader
         assert reader is not None
-        return Yardstick(reference, reader, reader.against(original), _told(reader, original, f"task {kind}", ""))
+        held = reader.against(original)
+        return Yardstick(reference, reader, held, _told(reader, held, original, f"task {kind}", ""))
     found = guess(original)
     if found.reader is None:
         return Yardstick(reference)
-    if not rows_are_answers and found.reader.kind in ("classify", "segment", "embed"):
+    if not rows_are_answers and _whole_rows(found.reader, original):
         return Yardstick(reference)
     if not found.sure:
         return Yardstick(reference, note=_unsure(found, reference))
@@ -101,12 +102,27 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool)
         note = f"task {found.reader.kind}: {error}; the drop is the {general(reference)} instead"
         return Yardstick(reference, note=note)
     because = f"task {found.reader.kind}: {found.because}"
-    return Yardstick(reference, found.reader, compare, _told(found.reader, original, because, "; --task states another"))
+    note = _told(found.reader, compare, original, because, "; --task states another")
+    return Yardstick(reference, found.reader, compare, note)
 
 
-def _told(reader: Reader, original: Answers, what: str, end: str) -> str:
-    read = reader.first(original)
-    return f"{what}; on the first held-out sample the model answers: {read}{end}"
+def _whole_rows(reader: Reader, original: Answers) -> bool:
+    """Whether rows of several numbers are read as one answer each."""
+    if reader.kind not in ("classify", "embed"):
+        return False
+    return any(
+        part.ndim > 1 and part[0].size > 1
+        for part in original.batches[0]
+        if part.dtype.kind == "f" and len(part) and len(part) == original.counts[0]
+    )
+
+
+def _told(reader: Reader, compare: Comparer, original: Answers, what: str, end: str) -> str:
+    basis = f"; the drop is told from {compare.basis}" if compare.basis else ""
+    left = [name for at, name in enumerate(original.names) if at not in reader.reads]
+    # Scores beside a label say the same again.
+    unread = f"; not read: {', '.join(left)}" if left and reader.kind != "classify" else ""
+    return f"{what}; on the first held-out sample the model answers: {reader.first(original)}{basis}{unread}{end}"
 
 
 def _unsure(found: Guess, reference: Sequence[Array]) -> str | None:

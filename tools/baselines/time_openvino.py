@@ -3,7 +3,7 @@
     python time_openvino.py '{"pairs": [["a.onnx", "b.onnx"], …], "shape": [1, 3, 224, 224], "threads": 1}'
 
 Prints one JSON line: per pair, how many times faster the second is.  Pairs are rows of runs that alternate, and one
-thread is timed by processor time, as in ``onnxprune/runtime/latency.py``.
+thread is timed by processor time, as in ``onnxprune/latency/stopwatch.py``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from onnxprune.tasks.detect.found import Found
 from onnxprune.tasks.detect.suppress import MOST
-from onnxprune.tasks.interval import bootstrap
+from onnxprune.tasks.interval import bootstrap, wilson
 
 Array = np.ndarray
 #: Areas are not told apart: one range that holds every box.
@@ -23,17 +23,20 @@ ALL = [[0.0, 1e10]]
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is there, sample by sample, as COCO's annotations.  ``samples``: how many, those without a box included."""
+    """What is there, sample by sample, as COCO's annotations.  ``samples``: how many, those without a box included;
+    ``boxes``: how many there are in all."""
 
     coco: Any
     samples: int
     classes: tuple[int, ...]
+    boxes: int
 
 
 @dataclass(frozen=True)
 class Precision:
     """``ap50``: mean over classes of the average precision at an overlap of one half; ``ap``: mean over overlaps
-    0.50, 0.55 … 0.95; ``low``, ``high``: 95 % interval of ``ap50``, None where none was asked for."""
+    0.50, 0.55 … 0.95; ``low``, ``high``: 95 % interval of ``ap50``, None where none was asked for, no narrower than that
+    of a share of as many boxes."""
 
     ap50: float
     ap: float
@@ -48,7 +51,7 @@ def truth(found: Sequence[Found]) -> Truth:
         for box, kind in zip(here.boxes.tolist(), here.classes.tolist(), strict=True):
             notes.append(_annotation(len(notes) + 1, sample, kind, box))
     classes = tuple(sorted({note["category_id"] for note in notes}))
-    return Truth(_coco(notes, len(found), classes), len(found), classes)
+    return Truth(_coco(notes, len(found), classes), len(found), classes, len(notes))
 
 
 def precision(truth: Truth, found: Sequence[Found], resamples: int) -> Precision:
@@ -73,7 +76,9 @@ def precision(truth: Truth, found: Sequence[Found], resamples: int) -> Precision
         if not resamples:
             return Precision(ap50, ap)
         low, high = bootstrap(_resampled(scored, truth), truth.samples, resamples)
-    return Precision(ap50, ap, low, high)
+    # Where each of a few boxes is found, so it is in every resample: as many boxes tell no more than a share of them.
+    least, most = wilson(min(ap50, 1.0), truth.boxes)
+    return Precision(ap50, ap, min(low, least), max(high, most))
 
 
 def _resampled(scored: Any, truth: Truth) -> Any:
@@ -98,7 +103,8 @@ def _at_one_half(matched: Sequence[dict[str, Any] | None]) -> list[dict[str, Any
 def _mean(precisions: Array) -> float:
     # Classes of which nothing is there are -1.
     known = precisions[precisions > -1]
-    return float(known.mean()) if known.size else float("nan")
+    # Sums of as many ones are one but for rounding.
+    return round(float(known.mean()), 12) if known.size else float("nan")
 
 
 def _annotation(identity: int, sample: int, kind: int, box: Sequence[float]) -> dict[str, Any]:

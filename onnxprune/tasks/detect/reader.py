@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.dense import decode
 from onnxprune.tasks.detect.found import Found
 from onnxprune.tasks.detect.layout import Layout
-from onnxprune.tasks.detect.precision import precision, truth
+from onnxprune.tasks.detect.precision import Truth, precision, truth
 from onnxprune.tasks.detect.ready import Ready, decode_ready, recognise_ready
 from onnxprune.tasks.detect.recognise import Recognised, recognise
 from onnxprune.tasks.task import Agreement, Guess, Kind
@@ -54,6 +53,10 @@ class Detect:
     def how(self) -> str:
         return f"detections, --layout {self.layout.text()}"
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.read.reads
+
     def detections(self, answers: Answers) -> list[Found]:
         """What was found on each sample, at most 100 each, the most confident first."""
         found: list[Found] = []
@@ -87,7 +90,12 @@ class DetectComparer:
     """AP50 and AP50-95 of detections, with the original's confident ones for what is there."""
 
     reader: Detect
-    there: Any
+    there: Truth
+
+    @property
+    def basis(self) -> str:
+        boxes, samples = self.there.boxes, self.there.samples
+        return f"{boxes} detection{'' if boxes == 1 else 's'} of the original on {samples} held-out samples"
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         score = precision(self.there, self.reader.detections(found), resamples)

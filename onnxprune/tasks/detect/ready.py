@@ -39,6 +39,11 @@ class Ready:
     classes: int = -1
     counts: int = -1
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Positions of the outputs that are read."""
+        return tuple(i for i in (self.rows, self.boxes, self.scores, self.classes, self.counts) if i >= 0)
+
 
 def recognise_ready(answers: Answers, given: Mapping[str, object]) -> Ready | None:
     """The reading of ready detections that shapes and values allow, or None."""

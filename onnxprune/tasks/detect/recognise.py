@@ -40,6 +40,12 @@ class Recognised:
     levels: tuple[Level, ...]
     doubts: tuple[str, ...] = ()
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Positions of the outputs that are read."""
+        wiring = self.wiring
+        return (*wiring.combined, *wiring.boxes, *wiring.scores, *wiring.objectness)
+
 
 def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | None:
     """The reading of dense outputs that their shapes and values allow, or None.  ``given``: see ``parse_layout``."""
@@ -58,9 +64,7 @@ def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | Non
 
 def _rank(found: Recognised) -> tuple[bool, int, int]:
     """Places on a grid are the best evidence, then few doubts, then that most outputs are read."""
-    wiring = found.wiring
-    read = (*wiring.combined, *wiring.boxes, *wiring.scores, *wiring.objectness)
-    return not found.levels, len(found.doubts), -len(read)
+    return not found.levels, len(found.doubts), -len(found.reads)
 
 
 def _read(
