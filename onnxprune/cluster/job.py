@@ -7,6 +7,7 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,14 @@ def job_of(loaded: LoadedModel, data: object | None, options: Options, context: 
     """
     plain = replace(options, evaluate=None, test=None, threads=options.threads or 1)
     return Job(uuid.uuid4().hex[:12], version, loaded, data, plain, digest_of(context))
+
+
+def own_version() -> str:
+    """The installed version; empty where onnxprune runs from a folder that was never installed."""
+    try:
+        return metadata.version("onnxprune")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def data_for_workers(data: object | None) -> object | None:

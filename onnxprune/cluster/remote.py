@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from distributed import get_worker
 
-import onnxprune
 from onnxprune.budget.sensitivity import Measured, Survey, measured
 from onnxprune.calibration.moments import added, measure_shard
-from onnxprune.cluster.job import Job, context_of
+from onnxprune.cluster.job import Job, context_of, own_version
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Silent
@@ -22,7 +21,7 @@ _CONTEXTS: dict[str, Context] = {}
 def _context(job: Job) -> Context:
     if job.key not in _CONTEXTS:
         _CONTEXTS.clear()
-        _CONTEXTS[job.key] = context_of(job, onnxprune.__version__, get_worker().address)
+        _CONTEXTS[job.key] = context_of(job, own_version(), get_worker().address)
     return _CONTEXTS[job.key]
 
 

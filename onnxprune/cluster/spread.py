@@ -11,11 +11,10 @@ from typing import Any
 
 from distributed import Client, KilledWorker, as_completed
 
-import onnxprune
 from onnxprune.budget.sensitivity import Measured, Survey
 from onnxprune.calibration.moments import Moments, shards
 from onnxprune.cluster import remote
-from onnxprune.cluster.job import data_for_workers, job_of
+from onnxprune.cluster.job import data_for_workers, job_of, own_version
 from onnxprune.errors import OnnxPruneError, OptionError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.linear.gram import SecondMoments
@@ -43,7 +42,7 @@ class Spread:
         self._grams: Any = None
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
-        job = job_of(self._loaded, self._data, self._options, context, onnxprune.__version__)
+        job = job_of(self._loaded, self._data, self._options, context, own_version())
         name = f"onnxprune-{job.key}"
         self._job = self._submit(remote.job_itself, job, key=f"{name}-job")
         parts = shards(context.coupling, context.layers, context.fit)
