@@ -48,7 +48,7 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
 
-    ``metric``: of the task, such as "AP50 lost"; "values changed", "relative L2 error", or the user's own.
+    ``metric``: of the task, such as "AP50 lost"; "values changed", "output error", or the user's own.
     ``low``, ``high``: a 95 % interval of the value, None where there is none.
     ``figures``: what users of the task know it by, such as ("AP50", 0.93).
     """

@@ -159,7 +159,7 @@ def test_a_preset_that_the_model_was_not_made_for_is_seen(tool: Callable[[str], 
     code, out, _ = tool(f"{dark} --macs 0.7 --json")
     assert code == 0
     told = json.loads(out)
-    assert told["drop"]["metric"] == "relative L2 error"
+    assert told["drop"]["metric"] == "output error"
     assert any("detects nothing above a score of 0.25" in note for note in told["notes"])
     code, _, err = tool(f"{dark} --macs 0.7 --task detect")
     assert code == 2
