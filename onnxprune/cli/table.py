@@ -75,7 +75,7 @@ OPTIONS = (
     Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
            "shape of a dynamic input: x=1x3x640x640; repeatable", "how", collect=values.by_name),
     Option("rules", ("--approximate",), ("prune", "inspect", "why"),
-           help="also narrow layer and RMS normalizations, by the mean and variance of the channels that stay",
+           help="also narrow normalizations and gates, by the statistics of the channels that stay",
            group="how", on="approximate"),
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),

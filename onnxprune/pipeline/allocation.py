@@ -12,9 +12,9 @@ from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
+from onnxprune.coupling.loosened import loosened
 from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
@@ -33,6 +33,8 @@ from onnxprune.surgery.checkpoint import tensor_cuts
 Array = np.ndarray
 #: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
 WORTH_IT, NEGLIGIBLE = 3.0, 0.005
+#: A cost below this share of the target is more than was asked for: finer widths that do less damage are taken instead.
+OVERSHOT = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +159,8 @@ def nothing_reason(coupling: Coupling) -> str:
     """What holds the first few sets of channels, for a model of which nothing can be cut."""
     if coupling.held:
         first = dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3])
-        loosen = any(held.reason.remedy == LOOSEN for held in coupling.held)
-        return "; ".join([*first, *(["--approximate narrows normalizations, too"] if loosen else [])])
+        more = loosened(coupling)
+        return "; ".join([*first, *([] if more is None else [str(more)])])
     return "no operator in it has channels with weights"
 
 
@@ -176,29 +178,46 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
     Damage done late counts ``exp(lateness)`` times as much as damage done first: the refit of every later layer still
     corrects what an early cut did, and nothing comes after the last.
 
-    Of the first tier that can meet the target, unless a later one does it at a fraction of the damage; the last,
-    of every width, is tried only where no other can.
+    Of the first tier that can meet the target, unless a later one does it at a fraction of the damage, or the first
+    goes far below the target and a later one does less damage.  The last tier, of every width, is tried only where no
+    other can meet the target, or where the others go far below it.
 
     Raises:
         BudgetError: where none can.
     """
-    best: tuple[float, Array] | None = None
+    best: _Allocated | None = None
     late = np.exp(lateness * np.linspace(0, 1, len(pricing.rankings)))
     for number, measured in enumerate(pricing.tiers):
         tier = [Curve(c.damage * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
-        if best is not None and number == len(pricing.tiers) - 1:
+        last = number == len(pricing.tiers) - 1
+        if best is not None and last and not best.cost < OVERSHOT * target:
             break
         try:
             kept = allocate(cost, tier, target)
         except BudgetError:
-            if number == len(pricing.tiers) - 1:
+            if last and best is None:
                 raise
             continue
         damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
-        if best is None or WORTH_IT * damage < best[0] > NEGLIGIBLE:
-            best = damage, kept
+        found = _Allocated(kept, damage, cost(kept))
+        if best is None or found.replaces(best, target):
+            best = found
     assert best is not None
-    return best[1]
+    return best.kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Allocated:
+    """``kept`` units per group, what they are expected to do, and what they cost."""
+
+    kept: Array
+    damage: float
+    cost: float
+
+    def replaces(self, coarser: _Allocated, target: float) -> bool:
+        """Whether it is worth giving up the widths that run fast."""
+        worth_it = 1.0 if coarser.cost < OVERSHOT * target else WORTH_IT
+        return worth_it * self.damage < coarser.damage > NEGLIGIBLE
 
 
 def narrowest(pricing: Pricing) -> Array:

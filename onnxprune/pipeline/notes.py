@@ -6,11 +6,13 @@ from collections import Counter
 
 import onnx
 
+from onnxprune.budget.cost import macs, node_macs, sizes
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.loosened import loosened
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
+from onnxprune.linear.form import layers
 from onnxprune.options import Options
 from onnxprune.surgery.cut import constant_of
 
@@ -50,15 +52,32 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
             f"{quantized} of {whole} layers have integer weights, which no refit touches (it would have to be rounded "
             "again): their channels are ranked by their weights' size, and the damage of each width is measured"
         )
+    else:
+        notes += _unfitted(coupling)
     return tuple(notes)
+
+
+def _unfitted(coupling: Coupling) -> list[str]:
+    """A note where more than half of the MACs are where no refit can make up for a cut."""
+    fitted = {layer.index for layer in layers(coupling)}
+    spent: Counter[str] = Counter()
+    for index, count in node_macs(coupling, macs(coupling)).items():
+        if index not in fitted:
+            spent[coupling.graph.nodes[index].op] += int(count)
+    total = macs(coupling)(sizes(coupling))
+    if not coupling.groups or spent.total() <= total / 2:
+        return []
+    return [
+        f"{spent.total() / total:.0%} of the MACs are in operators without a weight to refit "
+        f"({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, but what the cut changes there "
+        "is made up for by the layers around them alone"
+    ]
 
 
 def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
     """What other rules would let go."""
-    channels = sum(held.size for held in coupling.held if held.reason.remedy == LOOSEN)
-    if not channels:
-        return ()
-    return (f"--approximate also narrows layer, RMS and group normalizations, which hold {channels:,} channels here",)
+    found = loosened(coupling)
+    return () if found is None else (str(found),)
 
 
 def few_samples(dataset: Dataset, options: Options) -> tuple[str, ...]:

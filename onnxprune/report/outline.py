@@ -75,11 +75,11 @@ def _captured(coupling: Coupling, owners: list[int]) -> dict[int, tuple[str, ...
 def _channels(coupling: Coupling, node: Node, keep: Array) -> tuple[int, int]:
     """(before, after) of the axis that a weight gives its layer's output, or that a merge passes on; 0 if none."""
     best: tuple[bool, int, int] = (False, 0, 0)
+    masks = coupling.masks(keep)
     for key, axis in _output_axes(coupling, node):
         units = coupling.units[key][axis]
-        free = units[units >= 0]
         if len(units) >= LEAST:
-            best = max(best, (len(free) > 0, len(units), len(units) - len(free) + int(keep[free].sum())))
+            best = max(best, (bool((units >= 0).any()), len(units), int(masks(key, axis).sum())))
     return best[1:]
 
 

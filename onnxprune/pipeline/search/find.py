@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from onnxprune.budget.allocate import give_back
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, narrowest, pricing_macs, trial_macs, widest
+from onnxprune.pipeline.allocation import OVERSHOT, Pricing, narrowest, pricing_macs, trial_macs, widest
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -19,11 +22,16 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.target import Budget
 
+CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
+#: Multiples of channels to advise, the first that is expected to save time.
+MULTIPLES = (8, 4, 16)
 #: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
 USUAL = 0.7
-NO_FASTER = (
-    "kernels are not expected to run these channel counts any faster than the original's: --round 8 keeps to counts "
-    "that they do, or allow a larger cut"
+NO_FASTER = "kernels are not expected to run these channel counts any faster than the original's: {}allow a larger cut"
+ROUNDED = "--round {} keeps to counts that they do, or "
+BELOW = (
+    "{kind} fell to {got:.0%}, where {asked:.0%} were asked for: no counts in between are expected to run faster; "
+    "--round 1 comes nearer"
 )
 
 
@@ -39,14 +47,32 @@ def find(
         BudgetError: where the budget cannot be met.
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
-    time = found.pricing.time
-    if (
-        options.round_to is not None
-        or options.target is not None
-        or time(found.candidate.counts) < time(sizes(context.coupling))
-    ):
+    if options.round_to is not None or options.target is not None:
         return found
-    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, NO_FASTER)))
+    notes = [*_no_faster(context, found), *_below(context, found, options)]
+    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, *notes)))
+
+
+def _no_faster(context: Context, found: Found) -> list[str]:
+    """A note where the cut is not expected to save time, with a multiple that would, if there is one."""
+    time, full = found.pricing.time, sizes(context.coupling)
+    if time(found.candidate.counts) < time(full):
+        return []
+    fast = [m for m in MULTIPLES if time(np.minimum(np.maximum(found.candidate.counts // m * m, m), full)) < time(full)]
+    return [NO_FASTER.format(ROUNDED.format(fast[0]) if fast else "")]
+
+
+def _below(context: Context, found: Found, options: Options) -> list[str]:
+    """A note where counts that run fast left far less than was asked for, and finer ones could keep more."""
+    if len(options.budgets) != 1 or options.budgets[0].kind not in CALLED:
+        return []
+    kind = options.budgets[0].kind
+    cost, target = cost_of(context, kind, options.budgets[0].value)
+    got, asked = (part / cost(sizes(context.coupling)) for part in (cost(found.candidate.counts), target))
+    finer = give_back(cost, found.pricing.curves, found.candidate.counts, target)
+    if got >= OVERSHOT * asked or np.array_equal(finer, found.candidate.counts):
+        return []
+    return [BELOW.format(kind=CALLED[kind], got=got, asked=asked)]
 
 
 def _found(trials: Trials) -> Found:
