@@ -24,6 +24,7 @@ ROOMS = (
     "verify",
     "refit tuning",
     "pipeline",
+    "cluster",
     "report",
     "api",
     "cli __main__ __init__",
