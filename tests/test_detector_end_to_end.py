@@ -180,3 +180,12 @@ def test_text_beside_the_pictures_that_is_no_label_is_told_and_left(
     code, _, err = tool(f"{PRUNE} --macs 0.7 --test photos")
     assert code == 2
     assert "is no box" in err
+
+
+def test_who_gives_no_preset_is_told_what_detectors_take(tool: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, err = tool(f"{PRUNE.replace('--preprocess unit', '')} --macs 0.7 --json")
+    assert code == 0, err
+    assert any("most take --preprocess unit --letterbox" in note for note in json.loads(out)["notes"])
+    code, out, _ = tool(f"{PRUNE} --letterbox --macs 0.7 --json")
+    assert code == 0
+    assert not any("most take" in note for note in json.loads(out)["notes"])

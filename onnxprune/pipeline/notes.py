@@ -23,6 +23,10 @@ UNFITTED = (
     "'onnxprune prune' wrote"
 )
 NO_ACCURACY = "no accuracy is measured: {}"
+DETECTOR_PRESET = (
+    "this is a detector, and no --preprocess was given: most take --preprocess unit --letterbox; 'onnxprune help tasks' "
+    "lists what exporters expect"
+)
 NO_SCORES = (
     "--test is not used: its labels are class numbers or boxes, and this model's outputs are not read as such "
     "(--task detect); --eval takes a metric of your own"
