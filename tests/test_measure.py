@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
+from graphs import Sketch
 
 from onnxprune import metrics
 from onnxprune.coupling.groups import Coupling
@@ -14,7 +15,6 @@ from onnxprune.coupling.open import couple
 from onnxprune.measure.fields import fields_of
 from onnxprune.measure.kinds import NUMBERS, ROWS, UNIT, kinds_of
 from onnxprune.measure.loss import OutputLoss, output_loss
-from tests.graphs import Sketch
 
 Array = np.ndarray
 SAMPLES, BOX, CLASSES, SIDE = 12, 4, 6, 8

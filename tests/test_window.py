@@ -7,11 +7,11 @@ import math
 import numpy as np
 import onnx
 import pytest
+from graphs import Sketch
 
 from onnxprune.coupling.open import couple
 from onnxprune.refit.fit import Rows, fit, loss
 from onnxprune.refit.window import EVERYTHING, SURE, Window, is_finite, window_of
-from tests.graphs import Sketch
 
 REACH = math.log(1 / SURE - 1)
 
