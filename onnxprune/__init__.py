@@ -2,7 +2,7 @@
 
 ``prune`` is the main job; ``tune``, ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
 names; ``torch_plan`` carries a plan over to a checkpoint; ``analyse`` gives the coupling itself.  In a notebook their
-results show as pages.  Each docstring has an example that runs.
+results show as pages.  Each docstring has an example that runs, where no extra is needed.
 """
 
 from __future__ import annotations

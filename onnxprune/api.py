@@ -306,7 +306,12 @@ def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.
 
 
 def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
-    """The coupling of a model: its groups, what is held and why."""
+    """The coupling of a model: its groups, what is held and why.
+
+    >>> coupling = analyse("models/demo.onnx")
+    >>> len(coupling.groups), coupling.groups[0].name
+    (11, '/stem/conv/Conv')
+    """
     return couple(load(model).proto, dict(shapes or {}), None, rules)
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
 import pytest
 
 import onnxprune
+from onnxprune.cli.option import Option
+from onnxprune.cli.table import OPTIONS
 from onnxprune.errors import OptionError
+from onnxprune.options import Options
+from onnxprune.target import Kind
 
 
 @pytest.mark.parametrize(
@@ -27,3 +37,47 @@ from onnxprune.errors import OptionError
 def test_wrong_options_are_refused_before_the_model_is_read(given: dict[str, object], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         onnxprune.prune("there is no such file", **given)  # type: ignore[arg-type]
+
+
+PACKAGE = Path(onnxprune.__file__).parent
+#: What fills a field of Options together with others, or under another name.
+JOINED = {"budgets", "preprocess", "round_to", "block"}
+
+
+@cache
+def read_of(*names: str) -> set[str]:
+    """Attributes that the package reads of variables of these names, beside what parses the command line."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name in ("options.py", "arguments.py", "table.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                owner = node.value
+                last = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+                if last in names:
+                    found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Options)])
+def test_every_choice_of_a_run_can_be_made_and_is_read(name: str) -> None:
+    assert name in read_of("options") or (name == "budgets" and "asked" in read_of("options"))
+    assert name in JOINED or name in {option.name for option in OPTIONS}
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.name} of {' '.join(option.commands)}")
+def test_no_option_is_parsed_and_ignored(option: Option) -> None:
+    # Help and files of options are the parser's own business.
+    if option.name in ("help", "config") or option.name in {field.name for field in fields(Options)}:
+        return
+    joined = (PACKAGE / "cli" / "arguments.py").read_text(encoding="utf-8")
+    kinds = get_args(Kind)
+    assert option.name in read_of("arguments") | set(kinds) or f'"{option.name}"' in joined
+
+
+@pytest.mark.parametrize("name", sorted({command for option in OPTIONS for command in option.commands}))
+def test_no_flag_of_a_command_means_two_things(name: str) -> None:
+    own = [option for option in OPTIONS if name in option.commands]
+    flags = [flag for option in own for flag in option.flags]
+    assert len(set(flags)) == len(flags)

@@ -23,7 +23,9 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
 from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
@@ -216,8 +218,12 @@ def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, 
     return Drop(metrics.OWN, metric.of_original(before, engine) - metric.of(after, engine), samples)
 
 
-def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine) -> Change | None:
-    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or class scores.
+def accuracies(
+    before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
+) -> Change | None:
+    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels, or where the outputs are no classes.
+
+    ``reader``: of the task; where it reads one label per sample, that is held against the labels.
 
     Raises:
         DataError: where labels are no classes of the models.
@@ -228,6 +234,15 @@ def accuracies(before: onnx.ModelProto, after: onnx.ModelProto, labelled: Datase
     for model in (before, after):
         session = open_session(model, engine)
         names = [o.name for o in session.get_outputs()]
+        if isinstance(reader, Classify) and not metrics.is_scores(outputs_of(session, labelled.take([0]), names)):
+            if len(reader.outputs) > 1:
+                return None
+            told = reader.labels(answers_of(session, labelled, names))[:, 0]
+            if told.dtype.kind not in "iub":
+                # Names of classes are no numbers of classes.
+                return None
+            found.append(float(np.mean(told == labelled.labels)))
+            continue
         scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
         if scored is None:
             return None

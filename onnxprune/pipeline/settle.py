@@ -11,6 +11,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.notes import ALIKE, NO_SCORES
 from onnxprune.result import Seen
+from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.detect.reader import Detect
 
 
@@ -41,7 +42,8 @@ def evaluation_notes(
         notes.append(ALIKE.format(*which))
     if evaluator.yardstick.note is not None and data is not None:
         notes.append(evaluator.yardstick.note)
-    boxed = labelled.things is not None and isinstance(evaluator.yardstick.reader, Detect)
-    if options.test is not None and not boxed and not metrics.is_scores(evaluator.reference):
+    reader = evaluator.yardstick.reader
+    used = isinstance(reader, Classify) or (labelled.things is not None and isinstance(reader, Detect))
+    if options.test is not None and not used and not metrics.is_scores(evaluator.reference):
         notes.append(NO_SCORES)
     return tuple(notes)

@@ -58,7 +58,7 @@ def account(
     original, pruned = context.loaded.proto, outcome.model
     cost = macs(context.coupling)
     latency, spread = compare_latency(original, pruned, next(context.fit.batches(1)), context.engine)
-    accuracy = accuracies(original, pruned, labelled, context.engine)
+    accuracy = accuracies(original, pruned, labelled, context.engine, outcome.reader)
     scores = box_scores(original, pruned, labelled, context.engine, outcome.reader)
     models = original, pruned
     pictures = shown_samples(context.holdout, outcome.reader, models, context.engine, options.pictures)
@@ -185,7 +185,7 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         latency_ms=latency,
         latency_spread=spread,
         drop=drop,
-        accuracy=accuracies(first.proto, second.proto, labelled, engine),
+        accuracy=accuracies(first.proto, second.proto, labelled, engine, reader),
         scores=scores,
         outputs=tuple((name, metrics.relative_error([x], [y])) for name, x, y in alike if x.dtype.kind == "f"),
     )

@@ -72,6 +72,11 @@ def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: M
     Raises:
         PlanError: where a tensor that the plan cuts is not in ``state_dict``, or has another shape there: the
             message names it.
+
+    >>> from onnxprune.plan import Plan, TensorCut
+    >>> plan = Plan("", (), (TensorCut("weight", (4, 2), {0: (0, 2)}),))
+    >>> torch_plan(plan, {"weight": np.arange(8).reshape(4, 2)})["weight"].tolist()
+    [[0, 1], [4, 5]]
     """
     plan = plan if isinstance(plan, Plan) else Plan.read(plan)
     cuts = plan.tensors if model is None else _from_model(plan, model)

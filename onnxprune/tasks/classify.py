@@ -110,6 +110,9 @@ def classify(answers: Answers) -> Guess:
     labels: list[int] = []
     for index in range(len(answers.names)):
         values = answers.stacked(index)
+        if values is not None and values.dtype == object and not _text(values):
+            # A map from class to probability, as sklearn's exporter writes it; a label beside it says what is read.
+            continue
         if values is None or values.size != len(values) * (rows := values.shape[1] if values.ndim > 1 else 1):
             return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
         if _text(values) or (values.dtype.kind in "iub" and rows == 1):
@@ -121,7 +124,7 @@ def classify(answers: Answers) -> Guess:
     if labels:
         # Scores beside a label say the same again.
         return Guess(Classify(tuple(labels)), True, "a label per sample")
-    return _by_scores(answers, tuple(scores))
+    return _by_scores(answers, tuple(scores)) if scores else Guess(None, False, "no scores and no label")
 
 
 def _by_scores(answers: Answers, scores: tuple[int, ...]) -> Guess:
