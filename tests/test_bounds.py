@@ -149,11 +149,11 @@ def test_every_combination_holds_or_is_refused_with_both_sides(names: tuple[str,
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"keep": {"nothing*": 0.5}}, "--keep: 'nothing\\*' matches no channels"),
+        ({"keep": {"nothing*": 0.5}}, "--keep: 'nothing\\*' matches no prunable channels"),
         ({"keep": {STEM: 17}}, "has 16 channels; give fewer, or a share"),
         ({"keep": {STEM: 0}}, "keeps at least one channel"),
         ({"at_most": {STEM: 1.5}}, "a share is above 0 and at most 1"),
-        ({"only": ("op:LSTM",)}, "'op:LSTM' matches no channels"),
+        ({"only": ("op:LSTM",)}, "'op:LSTM' matches no prunable channels"),
         ({"target": "tensorrt"}, "no choice 'tensorrt': did you mean 'tensorrt-"),
     ],
 )

@@ -265,7 +265,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(
     os.mkfifo("pipe")
     os.symlink("pipe", "link")
     name = "link" if linked else "pipe"
-    assert f"{name} is no ordinary file; choose another name" in refused(engine, capsys, f"{command} {name}")
+    assert f"{name} is not a regular file; choose another name" in refused(engine, capsys, f"{command} {name}")
     assert Path("pipe").is_fifo()
 
 

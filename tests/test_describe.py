@@ -84,7 +84,7 @@ def test_where_only_a_normalization_holds_its_remedy_is_told() -> None:
     x = sketch.op("MatMul", sketch.input("x", [2, 5]), sketch.weight(5, 6), name="in")
     hidden = sketch.op("LayerNormalization", x, sketch.weight(6), name="norm")
     sketch.output(sketch.op("MatMul", hidden, sketch.weight(6, 3), name="out"), [2, 3])
-    assert nothing_reason(couple(sketch.model(), {}, None)).endswith("; --approximate narrows normalizations, too")
+    assert nothing_reason(couple(sketch.model(), {}, None)).endswith("; --approximate also narrows normalizations")
     (told,) = onnxprune.inspect(sketch.model()).notes
     assert told.startswith("--approximate") and told.endswith("which hold 6 channels here")
     assert not onnxprune.inspect(sketch.model(), rules="approximate").notes

@@ -97,7 +97,7 @@ def test_a_pipe_among_pictures_is_named(capsys: pytest.CaptureFixture[str]) -> N
     os.mkdir("photos")
     Image.new("RGB", (8, 8)).save("photos/a.png")
     os.mkfifo("photos/b.png")
-    assert "cannot read image photos/b.png: it is no ordinary file" in refusal(
+    assert "cannot read image photos/b.png: it is not a regular file" in refusal(
         capsys, "net.onnx", "--data", "photos", "-q"
     ).replace("[Errno 22] ", "")
 
@@ -233,7 +233,7 @@ OUTSIDE = {
     "itself": (lambda path: _renamed(path, "m.onnx"), "is the model itself"),
     "its folder": (lambda path: _renamed(path, "."), "cannot be read"),
     "two places": (_twice, "says twice where"),
-    "a pipe": (_pipe, "no ordinary file"),
+    "a pipe": (_pipe, "not a regular file"),
     "before its beginning": (_entry("offset", "-4"), "out of range"),
     "petabytes on": (_entry("offset", str(1 << 50)), "out of range"),
     "of petabytes": (_entry("length", str(1 << 50)), "out of range"),

@@ -24,7 +24,7 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
     there = os.path.exists(path)
     if there and not os.path.isfile(path):
         # A file that takes its place would remove a device for everybody.
-        raise OutputError(f"{flag} {path} is no ordinary file; choose another name")
+        raise OutputError(f"{flag} {path} is not a regular file; choose another name")
     if not os.access(path if there else path.parent, os.W_OK):
         raise OutputError(f"{flag} {path} cannot be written; check its permissions or choose another")
     _check_name(path, flag)

@@ -1,4 +1,4 @@
-"""The candidate that a budget asks for."""
+"""Find the candidate that meets the budget."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.target import Budget
 
-#: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
+#: Share of the MACs at which to compare orders of channels if the budget is a drop.
 USUAL = 0.7
 NO_FASTER = (
-    "kernels are not expected to run these channel counts any faster than the original's: --round 8 keeps to counts "
-    "that they do, or allow a larger cut"
+    "these channel counts will probably not run faster than the original's: try --round 8 for faster counts, or allow "
+    "a larger cut"
 )
 
 
 def find(
     context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
 ) -> Found:
-    """The candidate that the budget asks for, of one of several orders of channels.
+    """The candidate that meets the budget, for the best of several orders of channels.
 
-    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and a quick one per order and allocation that ``effort`` lets it try;
-    for a largest drop see :func:`onnxprune.pipeline.search.drop.by_drop`.
+    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and one trial per order and allocation that ``effort``
+    allows.  For a drop budget see :func:`onnxprune.pipeline.search.drop.by_drop`.
 
     Raises:
-        BudgetError: where the budget cannot be met.
+        BudgetError: the budget cannot be met.
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
     time = found.pricing.time
@@ -65,7 +65,7 @@ def _found(trials: Trials) -> Found:
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
         found = trials.only(*trials.best(latenesses, *joint(costs)))
     else:
-        # Every width is given.
+        # The user gave every width.
         found = trials.only(trials.orders[0], widest(trials.orders[0]))
     if drop is not None and not found.candidate.drop.value <= drop:
         rest = " ".join(b.describe() for b in options.budgets if b.kind != "max_drop")
@@ -77,9 +77,9 @@ def _found(trials: Trials) -> Found:
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:
-    """Raise BudgetError where one of several budgets cannot be met even by the narrowest model.
+    """Raise BudgetError if even the narrowest model cannot meet one of several budgets.
 
-    Every cost grows with every width, so the narrowest model is the least of all at once.
+    Every cost grows with every width, so the narrowest model has the minimum of all costs.
     """
     if len(budgets) < 2:
         return
@@ -88,12 +88,12 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         if least > target:
             full = cost(sizes(trials.context.coupling))
             raise BudgetError(
-                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of what the original has"
+                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of the original"
             )
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
-    """(cost, target) of a budget in MACs, parameters or bytes: a share of the whole model's, or bytes."""
+    """(cost, target) of a budget in MACs, parameters or bytes.  ``value`` is a share of the original, or bytes."""
     if kind == "size":
         cost, full = stored_bytes(context.coupling, context.loaded.file_bytes), float(context.loaded.file_bytes)
     elif kind == "params":
@@ -103,7 +103,7 @@ def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
         full = cost(sizes(context.coupling))
     target = value if kind == "size" and value > 1 else value * full
     if target >= full:
-        # Nothing need go, even where arrays that a cut would split count twice.
+        # The original meets the budget, even if arrays that a cut would split count twice.
         target = max(target, cost(sizes(context.coupling)))
-    # Rounding of sums of products must not refuse what is exactly at the target.
+    # Rounding errors must not reject a cost that is exactly at the target.
     return cost, target * (1 + 1e-12)
