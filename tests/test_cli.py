@@ -209,7 +209,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --shape x", "NAME=DIMS"),
         ("net.onnx --shape x=1x0", "NAME=DIMS"),
         ("net.onnx --providers cudaa", "this onnxruntime has no cudaa"),
-        ("net.onnx --mac 0.5", "no option --mac: did you mean '--macs'?"),
+        ("net.onnx --mac 0.5", "unknown option --mac: did you mean '--macs'?"),
         ("net.onnx --exlude=a", "did you mean '--exclude'?"),
         ("--verison", "did you mean '--version'?"),
         ("--verbos net.onnx", "did you mean '--verbose'?"),
@@ -221,19 +221,19 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("compare net.onnx b.onnx --max-drop 5", "to allow 5 % give 0.05"),
         ("help inspct", "did you mean 'inspect'?"),
         ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
-        ("net.onnx -x", "no option -x; "),
-        ("-x", "no option -x"),
+        ("net.onnx -x", "unknown option -x; "),
+        ("-x", "unknown option -x"),
         ("--macs 0.5", "MODEL missing"),
         ("inspct net.onnx", "did you mean 'inspect'?"),
-        ("inspect net.onnx --data x", "no option --data"),
+        ("inspect net.onnx --data x", "unknown option --data"),
         ("why net.onnx", "NAME missing"),
         ("completion fsh", "did you mean 'fish'?"),
         ("net.onnx -o net.onnx", "is the input model itself"),
-        ("net.onnx -o ./../x/net.onnx", "there is no folder"),
+        ("net.onnx -o ./../x/net.onnx", "does not exist"),
         ("net.onnx -o .", "is a folder"),
         ("net.onnx --plan net.pruned.onnx", "another file of this run"),
         ("net.onnx --plan a --report a", "another file of this run"),
-        ("net.onnx --report no/where.html", "there is no folder"),
+        ("net.onnx --report no/where.html", "does not exist"),
         ("apply net.onnx plan.json -o plan.json", "is the plan itself"),
         ("inspect net.onnx --report a --layers a", "another file of this run"),
         ("net.onnx --plan -", "--plan: '-' does not stand for stdout here; give the name of a file"),
@@ -245,7 +245,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         (f"net.onnx -o {'o' * 300}", "-o " + "o" * 300 + ": File name too long; choose another name"),
         (f"net.onnx --report {'r' * 300}", "File name too long; choose another name"),
         (f"inspect net.onnx --layers {'l' * 300}", "File name too long; choose another name"),
-        (f"net.onnx --plan {'p' * 300}/plan", "there is no folder"),
+        (f"net.onnx --plan {'p' * 300}/plan", "does not exist"),
     ],
 )
 def test_bad_usage_is_one_line_and_two(
@@ -433,7 +433,7 @@ def test_a_full_disk_is_no_riddle(engine: Engine, capsys: pytest.CaptureFixture[
 
     engine.act = fail
     assert main(["net.onnx", "-q"]) == 2
-    assert "error: the disk is full where somewhere is; free some space\n" in capsys.readouterr().err
+    assert "error: the disk is full at somewhere; free some space\n" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written_loses_nothing_else(
