@@ -38,7 +38,7 @@ def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
 def _tokens(path: str, key: str, value: object, known: Mapping[str, Option]) -> Iterator[str]:
     option = known.get(key)
     if option is None or key in ("config", "help"):
-        raise UsageError(f"--config {path}: no option '{key}'{nearest(key, tuple(known))}")
+        raise UsageError(f"--config {path}: unknown option '{key}'{nearest(key, tuple(known))}")
     if not option.takes_value:
         if not isinstance(value, bool):
             raise UsageError(f"--config {path}: '{key}' is a switch; give true or false")
