@@ -65,7 +65,7 @@ OPTIONS = (
            "timings of another device; optimize for that device", "how"),
     Option("target", ("--target",), PRUNE, str, "DEVICE", "channel multiples for this device; 'onnxprune help targets'",
            "how", words=tuple(TARGETS)),
-    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "do not prune these nodes, tensors, groups or op:TYPE; repeatable", "how",
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "skip these nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),
     Option("only", ("--only",), PRUNE, str, "GLOB", "prune only these; repeatable", "how", collect=tuple),
     Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "keep exactly N channels or the share R; repeatable", "how",
@@ -86,7 +86,7 @@ OPTIONS = (
     # -- tuning
     Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose outputs are the targets", "tuning"),
     Option("tune", ("--tune",), PRUNE, values.allowance, "[TIME|Nx]",
-           "then train it: for 10m, or 20x passes; no value: while it gains",
+           "then train 10m or 20x passes; alone: while it gains",
            "tuning", on=values.allowance("auto"), may_follow=r"\d[\d.]*[a-zA-Z]*|auto"),
     Option("tune", ("--for",), ("tune",), values.allowance, "TIME|Nx",
            "10m, 90s, or 20x (passes over the data)", "tuning", unsaid="until it stops gaining, at most 10m"),
