@@ -13,6 +13,8 @@ from onnxprune.result import Drop
 Array = np.ndarray
 CHANGED = "top-1 changed"
 RELATIVE = "relative L2 error"
+#: The root of the output loss, see onnxprune.measure.loss: about the relative error of what the outputs say.
+ERROR = "output error"
 #: Of outputs that are no floating-point numbers: masks, labels, places of boxes.
 VALUES = "values changed"
 #: By the user's own metric.

@@ -49,7 +49,7 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on held-out samples.
 
-    ``metric`` is that of the task, such as "AP50 lost", or "values changed", "relative L2 error", or the user's own.
+    ``metric`` is that of the task, such as "AP50 lost", or "values changed", "output error", or the user's own.
     ``low`` and ``high`` are a 95 % interval of the value, or None.
     ``figures`` are the usual figures of the task, such as ("AP50", 0.93).
     """

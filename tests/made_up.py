@@ -111,7 +111,7 @@ def comparison() -> Comparison:
         bytes=Change(102_169_600, 55_700_100),
         latency_ms=None,
         latency_spread=None,
-        drop=Drop("relative L2 error", 0.0213, 256),
+        drop=Drop("output error", 0.0213, 256),
         accuracy=None,
         outputs=(("boxes", 0.0213), ("scores", 0.0101)),
     )

@@ -218,6 +218,15 @@ def _normalizations() -> list[Case]:
             opset=15,
         ),
         Case("BatchNormalization", "2d", (real(2, 5), positive(5), real(5), real(5), positive(5)), "n c", opset=15),
+        Case(
+            "BatchNormalization",
+            "training",
+            (real(4, 5, 3, 2), positive(5), real(5), real(5), positive(5)),
+            "c",
+            {"training_mode": 1},
+            outputs=3,
+            opset=15,
+        ),
         Case("InstanceNormalization", "3d", (real(2, 5, 6), positive(5), real(5)), "n c"),
         Case(
             "LayerNormalization",

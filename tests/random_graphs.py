@@ -35,12 +35,14 @@ from random_any_pieces import (
 from random_builder import OPSET, Builder, Piece, Value
 from random_image_pieces import (
     batch_norm,
+    batch_norm_of_the_batch,
     channels_last,
     conv,
     depth,
     depthwise,
     gate,
     group_norm,
+    modulated,
     option_a,
     places,
     pool,
@@ -63,6 +65,7 @@ from random_token_pieces import (
     manual_norm,
     matmul,
     mean_tokens,
+    multiplied,
     pooled,
     recur,
     recur_state,
@@ -90,13 +93,13 @@ IMAGE: tuple[Piece, ...] = (
 
 IMAGE += (depth, pool, resize, group_norm, tile, tokens, pooled, flat, viewed, shuffled_by_size)
 
-IMAGE += (resized_to, channels_last, places, option_a, attend_channels)
+IMAGE += (resized_to, channels_last, places, option_a, attend_channels, batch_norm_of_the_batch, modulated)
 
 TOKENS: tuple[Piece, ...] = (matmul, matmul, matmul, attend, recur, recur_state, mean_tokens)
 
 TOKENS += (first_token, computed_weight, manual_norm)
 
-FLAT: tuple[Piece, ...] = (gemm, gemm, matmul, batch_norm, computed_weight)
+FLAT: tuple[Piece, ...] = (gemm, gemm, matmul, batch_norm, computed_weight, multiplied)
 
 
 def random_model(seed: int) -> onnx.ModelProto:

@@ -46,7 +46,17 @@ def batch_norm(b: Builder, x: Value) -> Value | None:
     if len(x.shape) == 3:
         return None
     c = x.width
-    return Value(b.op("BatchNormalization", [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]), x.shape)
+    inputs = [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]
+    return Value(b.op("BatchNormalization", inputs), x.shape)
+
+
+def batch_norm_of_the_batch(b: Builder, x: Value) -> Value | None:
+    """A norm without running statistics, as exporters write it also for inference."""
+    if len(x.shape) != 4:
+        return None
+    c = x.width
+    inputs = [x.name, b.positive(c), b.weight(c), b.weight(c), b.positive(c)]
+    return Value(b.many("BatchNormalization", inputs, 3, training_mode=1)[0], x.shape)
 
 
 def residual(b: Builder, x: Value) -> Value | None:
@@ -200,3 +210,15 @@ def option_a(b: Builder, x: Value) -> Value | None:
     out, size = c + 2 * (c // 2), (-(-h // 2), -(-w // 2))
     z = b.op("Conv", [x.name, b.weight(out, c, 3, 3, fan=9 * c)], pads=[1] * 4, strides=[2, 2])
     return Value(b.op("Add", [y, z]), (n, out, *size))
+
+
+def modulated(b: Builder, x: Value) -> Value | None:
+    """A convolution whose weight is scaled by what the batch looks like."""
+    n, c, h, w = x.shape
+    out, size = b.pick(4, 6, 8), b.pick(1, 3)
+    style = b.op("Sigmoid", [b.op("ReduceMean", [x.name, b.ints(0, 2, 3)], keepdims=1)])
+    kernel = b.op("Mul", [b.weight(out, c, size, size, fan=c * size * size), style])
+    if b.chance(0.3):
+        squares = b.op("ReduceSum", [b.op("Mul", [kernel, kernel]), b.ints(1, 2, 3)], keepdims=1)
+        kernel = b.op("Div", [kernel, b.op("Sqrt", [b.op("Add", [squares, b.put(np.asarray(1.0, np.float32))])])])
+    return Value(b.op("Conv", [x.name, kernel], pads=[size // 2] * 4), (n, out, h, w))

@@ -155,3 +155,19 @@ def recur_state(b: Builder, x: Value) -> Value | None:
     ]
     outs = b.many("LSTM", inputs, 3, hidden_size=hidden)
     return Value(b.op("Squeeze", [outs[1], b.ints(0)]), (n, hidden))
+
+
+def multiplied(b: Builder, x: Value) -> Value | None:
+    """The outer product of a vector with itself or with another one, flattened, and read by a layer."""
+    n, c = x.shape
+    others = [v for v in b.live if len(v.shape) == 2 and v.name != x.name and v.width <= 12]
+    other = others[int(b.rng.integers(len(others)))] if others and b.chance(0.5) else x
+    if c > 12:
+        return None
+    column, row = b.op("Unsqueeze", [x.name, b.ints(2)]), b.op("Unsqueeze", [other.name, b.ints(1)])
+    y = b.op("MatMul" if b.chance(0.5) else "Mul", [column, row])
+    size = c * other.width
+    y = b.op("Flatten", [y], axis=1) if b.chance(0.5) else b.reshape(y, x.name, (size,))
+    if b.chance(0.4):
+        y = b.op("Tanh", [b.op("Mul", [y, b.weight(size)])])
+    return gemm(b, Value(y, (n, size)))

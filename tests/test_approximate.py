@@ -132,3 +132,21 @@ def test_the_command_line_says_that_masked_equivalence_does_not_hold(
     assert "--approximate" in capsys.readouterr().out
     assert main(["why", str(path), "enter", "--approximate"]) == 0
     assert f"{WIDTH} of {WIDTH} positions can leave" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["ReduceMax", "ReduceMean", "ReduceL2", "ReduceProd"])
+@pytest.mark.parametrize("last", ["Conv", "Softmax"])
+def test_the_note_counts_what_the_approximate_rules_free(kind: str, last: str) -> None:
+    """A gate over channels, behind which a softmax may hold them all the same."""
+    s = Sketch()
+    x = s.conv(s.input("x", [1, 3, 8, 8]), 3, 12, name="enter")
+    gate = s.op(kind, x, attrs={"axes": [1], "keepdims": 1})
+    x = s.op("Mul", x, s.op("Sigmoid", gate))
+    if last == "Softmax":
+        x = s.op("Softmax", x, attrs={"axis": 1})
+    s.output(s.conv(x, 12, 2, name="leave"), [1, 2, 8, 8])
+    exact, loose = onnxprune.inspect(s.model()), onnxprune.inspect(s.model(), rules="approximate")
+    freed = sum(g.before for g in loose.groups if not g.locked) - sum(g.before for g in exact.groups if not g.locked)
+    told = f"--approximate frees {freed} more channels here, over which {kind} takes a statistic"
+    assert exact.notes == ((told,) if freed else ()) and not loose.notes
+    assert bool(freed) == (last == "Conv" and kind in ("ReduceMax", "ReduceMean"))

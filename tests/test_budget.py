@@ -13,11 +13,13 @@ import pytest
 from graphs import Sketch, random_keep
 from onnx import numpy_helper
 from random_graphs import random_model
+from scipy.sparse import csr_array
 
 from onnxprune import prune
 from onnxprune.budget.allocate import Curve, allocate, allowed_widths, uniform
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.budget.interpolate import TINY, interpolate
+from onnxprune.budget.lengths import Lengths
 from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
@@ -137,7 +139,7 @@ def test_weights_computed_from_the_data_count_in_the_convolution_that_reads_them
     convolved = 2 * 10 * 12 * 9 * 36
     assert sorted(cost.terms(sizes(coupling)).tolist())[-1] == convolved
     largest = int(np.argmax(cost.factor * cost.lengths(sizes(coupling)).prod(axis=-1)))
-    assert cost.slope[largest].any()
+    assert cost.lengths.vary()[largest]
 
 
 def test_every_stored_array_counts_once() -> None:
@@ -154,6 +156,13 @@ def test_every_stored_array_counts_once() -> None:
 # -- allocation ------------------------------------------------------------------------------------------------------
 
 
+def linear(base: np.ndarray, slope: np.ndarray) -> Lengths:
+    """Lengths of ``base`` (n, m) and a dense ``slope`` (n, m, groups)."""
+    rows, axes, groups = slope.shape
+    coefficients = csr_array(slope.reshape(-1, groups).astype(np.float64))
+    return Lengths(base.ravel().astype(np.float64), coefficients, np.arange(rows * axes), (rows, axes))
+
+
 def invented(seed: int, multiple: int = 1) -> tuple[Cost, list[Curve]]:
     """A cost of coupled widths with a fixed part, and error curves from convex to nearly flat."""
     generator = np.random.default_rng(seed)
@@ -168,7 +177,7 @@ def invented(seed: int, multiple: int = 1) -> tuple[Cost, list[Curve]]:
     for g in range(count):
         slope[g % terms, 0, g] += 1
     base = np.where(slope.any(axis=-1), generator.integers(0, 3, (terms, 2)), 1 + generator.integers(0, 9, (terms, 2)))
-    cost = Cost(generator.integers(1, 100, terms).astype(np.float64), base.astype(np.float64), slope,
+    cost = Cost(generator.integers(1, 100, terms).astype(np.float64), linear(base, slope),
                 tuple(range(terms)), float(generator.integers(0, 50)))  # fmt: skip
     curves = []
     for width in widths:
@@ -213,7 +222,7 @@ def test_an_impossible_target_is_refused_with_what_is_possible(seed: int) -> Non
 
 def test_what_costs_nothing_leaves_first() -> None:
     """Two groups of the same price: the damage that a unit does decides."""
-    cost = Cost(np.ones(2), np.zeros((2, 1)), np.eye(2)[:, None], (0, 1))
+    cost = Cost(np.ones(2), linear(np.zeros((2, 1)), np.eye(2)[:, None]), (0, 1))
     harmless, harmful = (Curve(scale * np.linspace(1, 0, 11), np.arange(1, 11)) for scale in (0.01, 1.0))
     np.testing.assert_array_equal(allocate(cost, [harmless, harmful], 15), [5, 10])
     np.testing.assert_array_equal(allocate(cost, [harmful, harmless], 11), [10, 1])
@@ -222,7 +231,7 @@ def test_what_costs_nothing_leaves_first() -> None:
 
 
 def test_a_steep_start_does_not_hide_a_cheap_stretch() -> None:
-    cost = Cost(np.ones(2), np.zeros((2, 1)), np.eye(2)[:, None], (0, 1))
+    cost = Cost(np.ones(2), linear(np.zeros((2, 1)), np.eye(2)[:, None]), (0, 1))
     step = Curve(np.append(np.full(10, 1.0), 0.0), np.arange(1, 11))
     line = Curve(4 * np.linspace(1, 0, 11), np.arange(1, 11))
     np.testing.assert_array_equal(allocate(cost, [step, line], 12), [2, 10])

@@ -258,14 +258,37 @@ def test_an_output_in_the_middle_locks_its_channels() -> None:
     assert f"'{relu}' is an output of the model" in text and "Relu 'relu'" in text and "to unlock" in text
 
 
-def test_training_mode_batch_normalization_locks() -> None:
+def training_norm(seen: bool) -> onnx.ModelProto:
+    """A norm by the statistics of its batch; the running ones that it makes are outputs of the model where ``seen``."""
     s = Sketch()
-    x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 6, name="a")
+    x = s.conv(s.input("x", [4, 3, 8, 8]), 3, 6, name="a")
     parameters = [s.weight(6) for _ in range(3)] + [s.keep("var", np.ones(6, np.float32))]
     outs = s.split("BatchNormalization", x, *parameters, name="bn", outputs=3, attrs={"training_mode": 1})
-    _behind(s, outs[0], ["n", 6, 8, 8])
+    _behind(s, outs[0], [4, 6, 8, 8])
+    if seen:
+        s.output(outs[1], [6])
+    return s.model()
+
+
+def test_channels_leave_a_norm_in_training_mode() -> None:
+    assert table(prove(training_norm(seen=False))) == {"a": 6}
+
+
+def test_running_statistics_that_leave_the_model_hold_their_channels() -> None:
+    coupling = couple(training_norm(seen=True), {}, None)
+    assert not coupling.groups and "is an output of the model" in reasons(coupling)
+
+
+def test_a_batch_that_a_norm_in_training_mode_averages_over_stays() -> None:
+    """A Reshape puts channels into the batch axis: there they are mixed."""
+    s = Sketch()
+    x = s.conv(s.input("x", [1, 3, 8, 8]), 3, 6, name="a")
+    x = s.op("Reshape", x, s.array([6, 1, 8, 8]))
+    parameters = [s.weight(1) for _ in range(3)] + [s.keep("var", np.ones(1, np.float32))]
+    x = s.split("BatchNormalization", x, *parameters, name="bn", outputs=3, attrs={"training_mode": 1})[0]
+    s.output(s.conv(s.op("Reshape", x, s.array([1, 6, 8, 8])), 6, 4, name="b"), [1, 4, 8, 8])
     coupling = couple(s.model(), {}, None)
-    assert not coupling.groups and "training mode" in reasons(coupling)
+    assert not coupling.groups and "mixes all positions" in reasons(coupling)
 
 
 def test_sizes_that_depend_on_the_data_lock() -> None:

@@ -159,7 +159,7 @@ def test_a_preset_that_the_model_was_not_made_for_is_seen(tool: Callable[[str], 
     code, out, _ = tool(f"{dark} --macs 0.7 --json")
     assert code == 0
     told = json.loads(out)
-    assert told["drop"]["metric"] == "relative L2 error"
+    assert told["drop"]["metric"] == "output error"
     assert any("detects nothing above a score of 0.25" in note for note in told["notes"])
     code, _, err = tool(f"{dark} --macs 0.7 --task detect")
     assert code == 2
@@ -180,3 +180,12 @@ def test_text_beside_the_pictures_that_is_no_label_is_told_and_left(
     code, _, err = tool(f"{PRUNE} --macs 0.7 --test photos")
     assert code == 2
     assert "is not a box" in err
+
+
+def test_who_gives_no_preset_is_told_what_detectors_take(tool: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, err = tool(f"{PRUNE.replace('--preprocess unit', '')} --macs 0.7 --json")
+    assert code == 0, err
+    assert any("most need --preprocess unit --letterbox" in note for note in json.loads(out)["notes"])
+    code, out, _ = tool(f"{PRUNE} --letterbox --macs 0.7 --json")
+    assert code == 0
+    assert not any("most need" in note for note in json.loads(out)["notes"])

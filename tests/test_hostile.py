@@ -130,6 +130,45 @@ def test_sound_tensors_of_every_kind_pass(stored: int, shape: list[int], values:
             check_bounds(model, "it")
 
 
+# -- found by tools/fuzz -----------------------------------------------------------------------------------------------
+
+
+def _after_r1(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: list[int]) -> None:
+    """Put nodes before the pooling; the pooling reads the last one's output."""
+    place = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*kept[:place], *nodes, *kept[place:]])
+    model.graph.node[place + len(nodes)].input[0] = nodes[-1].output[0]
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), k) for k, v in constants.items())
+
+
+def _negative_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -(2**31)
+
+
+def _constant_output(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Add", ["b0", "b1"], ["fixed"]))
+    model.graph.output.append(helper.make_tensor_value_info("fixed", TensorProto.FLOAT, [16]))
+
+
+def _sizes_of_another_rank(model: onnx.ModelProto) -> None:
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    _after_r1(model, helper.make_node("Resize", ["r1", "", "", "three"], ["resized"], "resize"), three=[16, 8, 8])
+
+
+@pytest.mark.parametrize("change", [_negative_batch, _constant_output, _sizes_of_another_rank])
+def test_what_was_found_stays_mended(change: object, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(_changed(change), "net.onnx")
+    code = main(["net.onnx", "--macs", "0.8", "--samples", "4", "--effort", "fast", "--threads", "1", "-q"])
+    err = capsys.readouterr().err
+    assert "unexpected" not in err and "Traceback" not in err
+    if change is _sizes_of_another_rank:
+        assert code == 2 and err.count("onnxprune: error: ") == 1
+    else:
+        assert code == 0
+
+
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 NAMES = ["names_with_escapes", "names_with_nul", "names_with_bidi"]

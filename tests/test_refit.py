@@ -273,3 +273,27 @@ def test_a_table_that_also_gives_the_scores_stays_one() -> None:
     result = onnxprune.prune(s.model(), params=0.7, samples=64)
     assert result.report.params.ratio <= 0.71 and result.report.verify.passed
     assert [t.dims[0] for t in result.model.graph.initializer].count(40) == 1
+
+
+@pytest.mark.parametrize("layouts", [("", "T"), ("T", "T"), ("T", ""), ("", "IT"), ("", "TT", "T"), ("CT", "C")])
+@pytest.mark.parametrize("multiple", [1, 4, 8])
+def test_one_array_in_several_layouts_is_cut_once(layouts: tuple[str, ...], multiple: int) -> None:
+    """Layers that read one square matrix as it is (""), transposed (T), through Identity (I) or from float16 (C)."""
+    s = Sketch()
+    half = any("C" in steps for steps in layouts)
+    table = s.array(np.random.default_rng(0).standard_normal((32, 32)) / 6, np.float16 if half else np.float32)
+    laid: dict[str, str] = {}
+    y = s.op("MatMul", s.input("x", [8, 7]), s.weight(7, 32))
+    for steps in layouts:
+        value = table
+        for k, step in enumerate(steps):
+            if steps[: k + 1] not in laid:
+                kind = {"I": ("Identity", {}), "T": ("Transpose", {"perm": [1, 0]}), "C": ("Cast", {"to": 1})}[step]
+                laid[steps[: k + 1]] = s.op(kind[0], value, attrs=kind[1])
+            value = laid[steps[: k + 1]]
+        y = s.op("Relu", s.op("MatMul", y, value))
+    s.output(s.op("MatMul", y, s.weight(32, 5)), [8, 5])
+    result = onnxprune.prune(s.model(), params=0.7, samples=64, round_to=multiple)
+    assert result.report.params.ratio <= 0.71 and result.report.verify.passed
+    tables = [t.dims for t in result.model.graph.initializer if len(t.dims) == 2 and not {5, 7}.intersection(t.dims)]
+    assert len(tables) == 1 and tables[0][0] * tables[0][1] < 32 * 32

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 import pytest
 from graphs import Sketch
 from workbench import OPTIONS, Bench, bench, correlated
 
+import onnxprune
 from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.rounding import Blocks
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, keep_of, lossless, past_lossless, price
+from onnxprune.pipeline.allocation import OVERSHOT, Pricing, keep_of, lossless, past_lossless, price, within
 from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.search import trials
 from onnxprune.pipeline.search.find import find
@@ -121,3 +124,41 @@ def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
         BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest drop was .*, at 98.1% of"
     ):
         searched(on, pricing, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
+
+
+def gated(width: int) -> onnx.ModelProto:
+    """A gated linear unit between two 1-D convolutions: one group of ``width`` channels."""
+    sketch = Sketch()
+    x = sketch.op("Conv", sketch.input("x", [1, 24, 20]), sketch.weight(2 * width, 24, 3), attrs={"pads": [1, 1]})
+    u, v = sketch.split("Split", x, sketch.array([width, width]), outputs=2, attrs={"axis": 1})
+    y = sketch.op("Mul", u, sketch.op("Sigmoid", v))
+    y = sketch.op("Conv", y, sketch.weight(12, width, 3), attrs={"pads": [1, 1]})
+    sketch.output(y, [1, 12, 20])
+    return sketch.model()
+
+
+@pytest.mark.parametrize("block", [8, 16])
+@pytest.mark.parametrize("width", [6, 12, 20, 24, 48])
+def test_rounding_does_not_go_far_below_what_was_asked(
+    block: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the counts that run fast leave a wide gap, the finest take their place."""
+    monkeypatch.setattr("onnxprune.latency.source.machine_blocks", lambda: Blocks(block, 4))
+    options = replace(OPTIONS, round_to=None)
+    on = bench(gated(width), correlated((16, 24, 20), rank=3)[:, None], options)
+    (found,) = price(on.work, options, {"qr": on.rankings}, on.grams, Silent())
+    cost = macs(on.coupling)
+    whole = cost(sizes(on.coupling))
+    for asked in (0.9, 0.6, 0.4, 0.25):
+        ratio = cost(within(found, cost, asked * whole)) / whole
+        # Exactly, the finest counts meet the target from below by less than one channel.
+        finest = np.floor(asked * width) / width
+        assert OVERSHOT * asked <= ratio <= asked or ratio == pytest.approx(finest)
+
+
+@pytest.mark.parametrize("width", [7, 12, 48])
+def test_a_multiple_that_could_cut_nothing_is_not_advised(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.latency.source.machine_blocks", lambda: Blocks(16, 4))
+    notes = onnxprune.prune(gated(width), macs=0.95, samples=4, effort="fast").report.notes
+    advised = [int(note.split("--round ")[1].split()[0]) for note in notes if "--round" in note]
+    assert all(multiple < width for multiple in advised)

@@ -159,6 +159,18 @@ def test_answers_of_other_samples_are_no_agreement(
     assert compare(other, 20) == compare(other, 20)
 
 
+@pytest.mark.parametrize(("kind", "outputs", "fed"), [case[1:] for case in CASES], ids=NAMES)
+def test_a_model_that_answers_nan_loses(kind: Kind, outputs: tuple[Array, ...], fed: dict[str, object]) -> None:
+    if any(o.dtype.kind != "f" for o in outputs):
+        pytest.skip("whole numbers and text are always something")
+    seen = answers(*outputs, **fed)  # type: ignore[arg-type]
+    reader = guess(seen).reader
+    assert reader is not None
+    lost = reader.against(seen)(answers(*(np.full_like(o, np.nan) for o in outputs), **fed), 20)  # type: ignore[arg-type]
+    assert 0.3 < lost.drop <= 2
+    assert lost.low is not None and np.isfinite(lost.low)
+
+
 @pytest.mark.parametrize(
     ("outputs", "fed"),
     [

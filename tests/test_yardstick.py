@@ -8,9 +8,18 @@ from test_tasks import N, answers, areas, characters, mask, rng, scores, softmax
 
 from onnxprune import metrics
 from onnxprune.errors import DataError, OptionError
-from onnxprune.tasks.yardstick import AUTO, yardstick
+from onnxprune.measure.loss import OutputLoss
+from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.yardstick import AUTO, Yardstick, outputs, yardstick
 
 Array = np.ndarray
+
+
+def judged(original: Answers, task: str, layout: str, rows_are_answers: bool) -> Yardstick:
+    """Of a model without a graph: its loss is the squared relative error."""
+    return yardstick(original, task, layout, rows_are_answers, OutputLoss(outputs(original), ()))
+
+
 SURE = [
     (scores(10), "classify", 0.01),
     (unit(scores(64)), "embed", 0.02),
@@ -23,7 +32,7 @@ SURE = [
 
 @pytest.mark.parametrize(("output", "kind", "allowed"), SURE, ids=[s[1] for s in SURE])
 def test_a_sure_task_is_taken_and_told(output: Array, kind: str, allowed: float) -> None:
-    found = yardstick(answers(output), AUTO, "", True)
+    found = judged(answers(output), AUTO, "", True)
     assert found.reader is not None and found.compare is not None
     assert (found.reader.kind, found.allowed) == (kind, allowed)
     assert found.note is not None
@@ -38,51 +47,51 @@ def test_a_sure_task_is_taken_and_told(output: Array, kind: str, allowed: float)
 @pytest.mark.parametrize(("output", "kind"), [(scores(40), None), (unit(scores(40)), None), (mask(), "segment")])
 def test_rows_that_grow_with_what_is_fed_are_no_answers_but_masks_may(output: Array, kind: str | None) -> None:
     """Waveforms and restored pictures are as long as their input; masks are so, too."""
-    found = yardstick(answers(output), AUTO, "", False)
+    found = judged(answers(output), AUTO, "", False)
     assert (None if found.reader is None else found.reader.kind) == kind
     if kind is None:
-        assert (found.measure, found.allowed, found.note) == (metrics.RELATIVE, 0.05, None)
+        assert (found.measure, found.allowed, found.note) == (metrics.ERROR, 0.05, None)
         drop = found.drop(answers(2 * output))
-        assert (drop.metric, drop.value) == (metrics.RELATIVE, pytest.approx(1))
+        assert (drop.metric, drop.value) == (metrics.ERROR, pytest.approx(1))
 
 
 def test_where_no_task_is_sure_the_general_drop_is_told_with_what_it_may_be() -> None:
-    found = yardstick(answers(scores(512, 1.0)), AUTO, "", True)
-    assert found.compare is None and found.measure == metrics.RELATIVE
+    found = judged(answers(scores(512, 1.0)), AUTO, "", True)
+    assert found.compare is None and found.measure == metrics.ERROR
     assert found.note is not None
     assert "--task classify" in found.note and "is not sure" in found.note and "until --task states one" in found.note
-    assert yardstick(answers(scores(512, 1.0)), "embed", "", True).measure == "cosine distance"
+    assert judged(answers(scores(512, 1.0)), "embed", "", True).measure == "cosine distance"
 
 
 def test_notes_that_sound_together_are_no_text() -> None:
     """Shares that do not sum to one, silent at most times."""
     notes = np.where(rng().uniform(size=(N, 30, 40)) < 0.05, 0.7, 0.12) * rng().uniform(0.9, 1, (N, 30, 40))
     notes[:, :15, 0] = 0.2
-    found = yardstick(answers(notes, size=None), AUTO, "", True)
-    assert found.measure == metrics.RELATIVE
+    found = judged(answers(notes, size=None), AUTO, "", True)
+    assert found.measure == metrics.ERROR
     assert found.note is not None and "--task segment" in found.note
-    assert yardstick(answers(notes, size=None), "segment", "", True).measure == "mean IoU lost"
+    assert judged(answers(notes, size=None), "segment", "", True).measure == "mean IoU lost"
 
 
 def test_an_original_that_says_nothing_is_told_or_where_the_task_is_stated_refused() -> None:
     empty = answers(mask() * 0.01)
-    found = yardstick(empty, AUTO, "", True)
+    found = judged(empty, AUTO, "", True)
     assert found.compare is None
     assert found.note is not None and "masks are empty on all 24 held-out samples" in found.note
     with pytest.raises(DataError, match="masks are empty"):
-        yardstick(empty, "segment", "", True)
+        judged(empty, "segment", "", True)
 
 
 def test_labels_stay_values_where_no_task_reads_them() -> None:
-    found = yardstick(answers(rng().integers(0, 9, (N, 7)), softmax(scores(3))), AUTO, "", True)
-    assert found.compare is None and found.measure == metrics.RELATIVE
-    ordinals = yardstick(answers(rng().integers(0, 9, (N, 7))), AUTO, "", True)
+    found = judged(answers(rng().integers(0, 9, (N, 7)), softmax(scores(3))), AUTO, "", True)
+    assert found.compare is None and found.measure == metrics.ERROR
+    ordinals = judged(answers(rng().integers(0, 9, (N, 7))), AUTO, "", True)
     assert (ordinals.measure, ordinals.allowed) == (metrics.VALUES, 0.01)
     assert ordinals.drop(answers(np.full((N, 7), 20))).value == 1
 
 
 def test_a_layout_states_a_detector() -> None:
     with pytest.raises(DataError, match="cannot be read as --task detect"):
-        yardstick(answers(scores(10)), AUTO, "xywh", True)
+        judged(answers(scores(10)), AUTO, "xywh", True)
     with pytest.raises(OptionError, match="no word 'boxes'"):
-        yardstick(answers(scores(10)), AUTO, "boxes", True)
+        judged(answers(scores(10)), AUTO, "boxes", True)

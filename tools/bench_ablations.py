@@ -48,7 +48,7 @@ def pruned(
     def once(name: str, function: Callable[..., object]) -> Callable[..., object]:
         return lambda *arguments: bench.once((name, select, effort, exclude), lambda: function(*arguments))
 
-    with patch("onnxprune.api.rank", once("rank", rank)), patch("onnxprune.api.price", once("price", price)):
+    with patch("onnxprune.pipeline.run.rank", once("rank", rank)), patch("onnxprune.pipeline.run.price", once("price", price)):
         return onnxprune.prune(
             bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,
             select=select, refit=refit, effort=effort, round_to=1, exclude=exclude, seed=options.seed,
@@ -110,7 +110,7 @@ def own_outputs() -> AbstractContextManager[object]:
         own = {"value": layer.output, "until": layer.index, "other": None}
         return replace(found, **own, scale=ones, shift=zeros, window=everything)
 
-    return patch("onnxprune.refit.sequential.target_of", target)
+    return patch("onnxprune.refit.job.target_of", target)
 
 
 def per_layer() -> AbstractContextManager[object]:
@@ -119,4 +119,4 @@ def per_layer() -> AbstractContextManager[object]:
     def fit(train: object, test: object, base: Array, prior: Array, *rest: object) -> Fit:
         return Fit(prior, 1.0, 1.0, True)
 
-    return patch("onnxprune.refit.sequential.fit", fit)
+    return patch("onnxprune.refit.one_layer.fit", fit)

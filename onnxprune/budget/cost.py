@@ -1,23 +1,24 @@
 """Exact costs of a plan (MACs, parameters, bytes) as products of axis lengths.
 
-All units of a group occur equally often on an axis.  So every axis length is linear in the numbers of kept units, and
-every cost is a sum of products of such lengths.
+Every cost is a sum of products of axis lengths (see :mod:`onnxprune.budget.lengths`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import onnx
 
+from onnxprune.budget.lengths import Lengths, lengths_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
+from onnxprune.graph.layout import layout_of
 from onnxprune.graph.tensors import bodies_of
-from onnxprune.graph.view import data_uses, original_of
+from onnxprune.graph.view import data_uses
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -33,27 +34,19 @@ class Costing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """``fixed`` + Σ_terms factor · Π_axes (base + slope · kept); ``kept`` is the vector of units kept per group.
+    """``fixed`` + Σ_terms factor · Π_axes length; ``lengths`` has one row per term.
 
-    ``base`` is (terms, axes), ``slope`` (terms, axes, groups), ``factor`` (terms,).  Unused axes have base 1.
-    ``nodes`` holds the node of each term.
+    ``factor`` is (terms,).  ``nodes`` holds the node of each term.
     """
 
     factor: Array
-    base: Array
-    slope: Array
+    lengths: Lengths
     nodes: tuple[int, ...]
     fixed: float = 0.0
 
-    def lengths(self, kept: Array) -> Array:
-        """Axis lengths, (..., terms, axes)."""
-        flat = np.asarray(kept, dtype=np.float64) @ self.slope.reshape(self.base.size, self.slope.shape[2]).T
-        return np.asarray(self.base + flat.reshape(*flat.shape[:-1], *self.base.shape))
-
     def terms(self, kept: Array) -> Array:
-        """The cost of each term; ``kept`` is (groups,) or (..., groups)."""
-        lengths = self.lengths(kept)
-        return np.asarray(self.factor * lengths.prod(axis=-1))
+        """The cost of each term; ``kept`` is units per group, (groups,) or (..., groups)."""
+        return np.asarray(self.factor * self.lengths(kept).prod(axis=-1))
 
     def __call__(self, kept: Array) -> float:
         return float(self.terms(kept).sum() + self.fixed)
@@ -100,31 +93,11 @@ def units_kept(coupling: Coupling, keep: Array) -> Array:
 Product = tuple[int, float, list[tuple[Key, int]]]
 
 
-def axis_lengths(coupling: Coupling, places: Sequence[Sequence[tuple[Key, int]]]) -> tuple[Array, Array]:
-    """(base (n, m), slope (n, m, groups)) of n rows of at most m axes.  length = base + slope · kept; 1 if unused."""
-    group_of = np.zeros(coupling.unit_count + 1, dtype=np.int64)
-    for group in coupling.groups:
-        group_of[group.units] = group.id
-    per_group = sizes(coupling)
-    count = len(coupling.groups)
-    width = max((len(axes) for axes in places), default=1)
-    base = np.ones((len(places), width))
-    slope = np.zeros((len(places), width, count))
-    for t, axes in enumerate(places):
-        for a, (key, axis) in enumerate(axes):
-            units = coupling.units[key][axis]
-            free = units[units >= 0]
-            base[t, a] = len(units) - len(free)
-            if count:
-                slope[t, a] = np.bincount(group_of[free], minlength=count) / np.maximum(per_group, 1)
-    return base, slope
-
-
 def build(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost:
     """The cost Σ factor · Π lengths of the axes, plus ``fixed``."""
-    base, slope = axis_lengths(coupling, [axes for _, _, axes in products])
+    lengths = lengths_of(coupling, [axes for _, _, axes in products])
     factor = np.asarray([f for _, f, _ in products], dtype=np.float64)
-    return Cost(factor, base, slope, tuple(n for n, _, _ in products), fixed)
+    return Cost(factor, lengths, tuple(n for n, _, _ in products), fixed)
 
 
 def macs(coupling: Coupling) -> Cost:
@@ -136,10 +109,24 @@ def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
     """MACs as kernels execute them, in blocks of channels (see :class:`Stepped`)."""
     products, fixed = _mac_products(coupling)
     exact = build(coupling, products, fixed)
-    channels = np.zeros(exact.base.shape, dtype=np.bool_)
-    for t, (_, _, axes) in enumerate(products):
-        channels[t, : len(axes)] = [isinstance(key, tuple) for key, _ in axes]
+    channels = np.zeros(exact.lengths.shape, dtype=np.bool_)
+    for t, (index, _, axes) in enumerate(products):
+        channels[t, : len(axes)] = [_holds_channels(coupling, index, key, axis) for key, axis in axes]
     return Stepped(exact, channels, block, align)
+
+
+def _holds_channels(coupling: Coupling, index: int, key: Key, axis: int) -> bool:
+    """Whether a kernel of this node works on blocks of this axis: that of a constant, or of what a layer with computed
+    weights reads, makes or multiplies by."""
+    bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
+    linear = bound.rule.linear
+    if isinstance(key, tuple) or linear is None:
+        return isinstance(key, tuple)
+    terms = (*zip(node.inputs, bound.inputs, strict=True), *zip(node.outputs, bound.outputs, strict=True))
+    dim = next((term[axis] for value, term in terms if value == key and term is not None), ())
+    weighed = {factor for other in bound.inputs[linear.weight] or () for factor in other}
+    shared = [f for f in dim if f in weighed and (bound.in_output(f) or linear.data in bound.inputs_with(f))]
+    return bool(shared)
 
 
 def _mac_products(coupling: Coupling) -> tuple[list[Product], float]:
@@ -204,7 +191,7 @@ def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
     """Bytes of the file: its constants after the cut, plus everything else unchanged."""
     cost = _stored(coupling, per_element=_itemsize)
     rest = file_bytes - sum(_constants(coupling, _itemsize).values())
-    return Cost(cost.factor, cost.base, cost.slope, cost.nodes, cost.fixed + rest)
+    return replace(cost, fixed=cost.fixed + rest)
 
 
 def _itemsize(array: Array) -> float:
@@ -224,10 +211,15 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
         cut.add(key)
-        original = original_of(coupling.graph, coupling.value_of(key))
+        value = coupling.value_of(key)
+        layout = layout_of(coupling.graph, coupling.facts, value)
+        # In the order in which the axes are stored: a Transpose of what is stored is cut with it.
+        order = range(len(lines)) if layout is None else np.argsort(layout.axes).tolist()
+        original = value if layout is None else layout.stored
         known = ways.setdefault(original, [])
-        if not any(all(map(np.array_equal, lines, other)) for other in known):
-            known.append(lines)
+        way = tuple(lines[a] for a in order)
+        if not any(all(map(np.array_equal, way, other)) for other in known):
+            known.append(way)
             stored = coupling.graph.constants.get(original, constant_of(coupling, key))
             products.append((key[0], per_element(stored), [(key, a) for a in range(len(lines))]))
     constants = _constants(coupling, per_element)

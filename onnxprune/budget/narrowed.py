@@ -51,9 +51,9 @@ def _gone(coupling: Coupling, group: Group, kept: Array, layer: Layer) -> Array:
     """Boolean per input channel of ``layer``: it belongs to a unit of ``group`` that is cut."""
     units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - int(group.units[0])
     mine = (units >= 0) & (units < len(group))
-    gone = np.zeros(len(units), dtype=np.bool_)
+    gone = np.zeros(units.shape, dtype=np.bool_)
     gone[mine] = ~kept[units[mine]]
-    return gone
+    return np.asarray(gone if gone.ndim == 1 else gone.any(axis=1))
 
 
 def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from onnxprune.calibration.dataset import (
     Dataset,
@@ -81,8 +81,9 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
             image = loaded(source.load(row))
             image = shape.apply(to_mode(ImageOps.exif_transpose(image), MODES[layout.channels]))
         except Exception as error:
-            name = source.name(row)
-            raise DataError(f"cannot read image {name}: {error}; remove or replace it") from error
+            # Pillow's own words name the open file, not the path.
+            reason = "no known format" if isinstance(error, UnidentifiedImageError) else _reason(error)
+            raise DataError(f"cannot read image {source.name(row)}: {reason}; remove or replace it") from error
         return np.asarray(image, dtype=np.uint8).reshape(*shape.crop, layout.channels)
 
     def fetch(rows: Sequence[int]) -> Feeds:
@@ -253,3 +254,7 @@ def _of_the_system(folder: str) -> bool:
 
 def _class(folders: Sequence[str]) -> int | None:
     return next((int(name) for name in reversed(folders) if name.isascii() and name.isdecimal()), None)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -75,7 +75,7 @@ OPTIONS = (
     Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
            "shape of a dynamic input: x=1x3x640x640; repeatable", "how", collect=values.by_name),
     Option("rules", ("--approximate",), ("prune", "inspect", "why"),
-           help="also narrow layer and RMS normalizations, with the statistics of the remaining channels",
+           help="also narrow normalizations and gates, with the statistics of the remaining channels",
            group="how", on="approximate"),
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),

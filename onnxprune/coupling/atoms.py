@@ -23,7 +23,7 @@ PLACE = f"it holds {PLACES}"
 BORDER = "nothing can: inputs and outputs of the model keep their shapes"
 CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
 LAST = "nothing can: an axis keeps at least one unit"
-LOOSEN = "let its mean and variance be those of the channels that stay (--approximate)"
+LOOSEN = "let it take its statistic over the channels that stay (--approximate)"
 SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
 SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
 #: The same three where every input has one shape only, so that stating it would change nothing.
@@ -46,6 +46,12 @@ class Reason:
     value: str | None = None
     axis: int | None = None
     remedy: str = ""
+
+
+def _rank(reason: Reason) -> int:
+    """Which of several reasons to tell: a border of the model is the cause whatever operators stand before it, and that
+    an axis holds places says nothing of its channels."""
+    return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +95,12 @@ class Ledger:
         self._ties: list[tuple[Atoms, Atoms, int]] = []
         self._locks: list[tuple[Atoms, int]] = []
 
-    def fresh(self, size: int) -> Atoms:
-        atoms = np.arange(self.count, self.count + size, dtype=np.int64)
-        self.count += size
-        return atoms
+    def fresh(self, size: int, factors: int = 0) -> Atoms:
+        """New atoms, (size,), or (size, factors) for an axis that is a product."""
+        count = size * max(factors, 1)
+        atoms = np.arange(self.count, self.count + count, dtype=np.int64)
+        self.count += count
+        return atoms.reshape(size, factors) if factors else atoms
 
     def tie(self, left: Atoms, right: Atoms, node: int) -> None:
         if left is not right and left.size:
@@ -117,11 +125,12 @@ class Ledger:
         return left, right, nodes
 
     def locks(self) -> tuple[Atoms, Atoms]:
-        """All locks as two arrays: atom, reason index."""
+        """All locks as two arrays: atom, reason index; what tells most of why comes first."""
         if not self._locks:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        atoms = np.concatenate([a for a, _ in self._locks])
-        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in self._locks])
+        told = sorted(self._locks, key=lambda lock: _rank(self.reasons[lock[1]]))
+        atoms = np.concatenate([a for a, _ in told])
+        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in told])
         return atoms, reasons
 
 
@@ -245,7 +254,7 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     """``avoided``: number of a choice → the option that it does not take, unless no other leaves anything free."""
     left, right, node = ledger.edges()
     lock_atoms, lock_reasons = ledger.locks()
-    start = _components(ledger.count, left, right)
+    start = components(ledger.count, left, right)
     roots = _Roots(start)
     #: Class -> the first reason that locks it, -1 where none does.
     held = np.full(ledger.count, -1, dtype=np.int64)
@@ -300,17 +309,26 @@ def _passed_over(choice: Choice, option: Option) -> Reason:
 
 def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) -> Reason:
     """Why no option of a choice leaves anything free: the first lock behind any of them."""
-    indices = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
-    locks = [reasons[int(k)] for k in indices if k >= 0]
-    # A border of the model says more than an axis that holds places.
-    behind = next((r for r in locks if r.remedy != NOTHING), locks[0] if locks else None)
+    pools = [[reasons[int(k)] for k in np.unique(locks) if k >= 0] for locks in found]
+    borders = [next((r for r in pool if r.remedy == BORDER), None) for pool in pools]
+    # A border is the cause where it holds every option; else what can be lifted says more than what cannot.
+    told = [r for r in borders if r is not None] if None not in borders else []
+    told = told or sorted(
+        (r for pool in pools for r in pool), key=lambda r: (r.remedy in (BORDER, PLACE), r.remedy in (NOTHING, CHOSEN))
+    )
+    behind = told[0] if told else None
     text = f"{choice.label} splits or joins this axis with one that cannot be cut"
     if behind is None:
         return Reason(text, choice.node)
+    if behind.remedy == BORDER:
+        # The first node that splits or joins is named, not all on the way.
+        way = "" if behind.node is not None else f", which {choice.label} makes of this axis"
+        return Reason(f"{behind.text}{way}", choice.node, remedy=BORDER)
     return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)
 
 
-def _components(count: int, left: Atoms, right: Atoms) -> Atoms:
+def components(count: int, left: Atoms, right: Atoms) -> Atoms:
+    """The component of each of ``count`` atoms that the ties ``left`` - ``right`` join."""
     graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
@@ -322,7 +340,7 @@ def _merge(roots: _Roots, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, A
     left = roots(np.concatenate([a.ravel() for a, _ in ties]))
     right = roots(np.concatenate([b.ravel() for _, b in ties]))
     old, local = np.unique(np.concatenate([left, right]), return_inverse=True)
-    label = _components(len(old), local[: len(left)], local[len(left) :])
+    label = components(len(old), local[: len(left)], local[len(left) :])
     representative = np.full(label.max() + 1, -1, dtype=np.int64)
     representative[label[::-1]] = old[::-1]
     return old, representative[label]

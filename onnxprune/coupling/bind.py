@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,48 +10,67 @@ import numpy as np
 from onnxprune.coupling.atoms import BORDER, DATA, NOTHING, SHAPE, UNFIT, Atoms, Ledger, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
-from onnxprune.coupling.labels import Key, Labels, named
+from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels, named
 from onnxprune.coupling.movers import MoverTies
+from onnxprune.coupling.products import NONE, Knot, Products
 from onnxprune.coupling.provenance import size_sources
 from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule, Structural, bind
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, original_of, shared_uses
+from onnxprune.graph.layout import layout_of, readers_of_stored
+from onnxprune.graph.view import Graph, Node
 
 
 @dataclass(frozen=True, eq=False)
 class Walked:
     """The filled ledger, the label of each position, and the rule or mover found at each node by the table ``rules``."""
 
-    ledger: Ledger
-    labels: Mapping[Key, tuple[Atoms, ...]]
+    found: Labels
     bounds: Mapping[int, Bound]
     movers: frozenset[int]
     locked: Mapping[int, Reason]
     rules: str
+    knots: tuple[Knot, ...]
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.found.ledger
+
+    @property
+    def labels(self) -> Mapping[Key, tuple[Atoms, ...]]:
+        return self.found.of
+
+    @property
+    def products(self) -> Mapping[Axis, FactorGrid]:
+        """The axes that are products of channels: their labels are (positions, factors)."""
+        return self.found.products
 
 
-def walk(graph: Graph, facts: Facts, rules: str) -> Walked:
-    """Bind every node of ``graph`` by the table called ``rules``.
+def walk(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> Walked:
+    """Bind every node of ``graph`` by the table called ``rules``; ``products``: axes that are products of channels.
 
     Cost: linear in nodes, plus one execution per axis of each mover.
     """
-    walker = _Walker(graph, facts, rules)
+    walker = _Walker(graph, facts, rules, products)
     for node in graph.nodes:
         walker.visit(node)
     walker.cross()
     walker.share()
     walker.borders()
-    return Walked(walker.labels.ledger, walker.labels.of, walker.bounds, frozenset(walker.movers), walker.locked, rules)
+    return Walked(
+        walker.labels, walker.bounds, frozenset(walker.movers), walker.locked, rules, tuple(walker.knots)
+    )
 
 
 class _Walker:
-    def __init__(self, graph: Graph, facts: Facts, rules: str) -> None:
+    def __init__(self, graph: Graph, facts: Facts, rules: str, products: Products) -> None:
         self.graph = graph
         self.rules = rules
         self.facts = facts
-        self.labels = Labels(graph, facts)
+        self.labels = Labels(graph, facts, products.axes)
+        self.products = products
+        self.knots: list[Knot] = []
         self.bounds: dict[int, Bound] = {}
         self.movers: set[int] = set()
         self.locked: dict[int, Reason] = {}
@@ -160,7 +179,9 @@ class _Walker:
             if value is not None and self.facts.shapes.get(value) != shape:
                 raise DoesNotFit(f"'{value}' came out as {shape}, not {self.facts.shapes.get(value)}")
         self.movers.add(node.index)
-        MoverTies(self.labels, node).enter(found, call)
+        ties = MoverTies(self.labels, node, self.products)
+        ties.enter(found, call)
+        self.knots += ties.knots
         if node.op == "Expand":
             self._as_large_as(node, 1)
 
@@ -226,30 +247,40 @@ class _Walker:
 
         Weights of one repeated number are shared by exporters that merge equal tensors, not by design.
         """
-        readers: dict[str, list[tuple[int, int]]] = {}
-        for index, bound in self.bounds.items():
-            for slot, value in enumerate(self.graph.nodes[index].inputs):
-                weighs = bound.rule.linear is not None or bool(bound.rule.macs)
-                if value is not None and weighs and self.labels.is_constant(value):
-                    readers.setdefault(original_of(self.graph, value), []).append((index, slot))
-        for value, uses in readers.items():
-            # What is computed from constants alone is one itself, and cut where it is read.
-            everyone = [use for use in shared_uses(self.graph, value) if use[0] not in self.facts.folded]
-            shape = self.facts.shapes[value]
-            if len(everyone) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(value)):
+        for stored in dict.fromkeys(self._weights()):
+            shape = self.facts.shapes[stored]
+            uses = [
+                (use, layout)
+                for use, layout in readers_of_stored(self.graph, self.facts, stored)
+                # What is computed from constants alone is one itself, and cut where it is read.
+                if use[0] not in self.facts.folded
+            ]
+            if len(uses) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(stored)):
                 continue
-            first = self.labels.get(uses[0]) or ()
-            for use in everyone:
-                if use in self.labels.of:
-                    for left, right in zip(first, self.labels.of[use], strict=True):
-                        self.labels.ledger.tie(left, right, use[0])
-                    continue
-                text = f"{named(self.graph.nodes[use[0]])} shares the weight '{value}' and needs it whole"
-                for axis, atoms in enumerate(first):
-                    if atoms.size > 1:
-                        self.labels.ledger.lock(
-                            atoms, Reason(text, use[0], value, axis, "give the nodes weights of their own")
-                        )
+            first: dict[int, Atoms] = {}
+            for use, layout in uses:
+                for axis, atoms in zip(layout.axes, self.labels.of.get(use, ()), strict=False):
+                    self.labels.ledger.tie(first.setdefault(axis, atoms), atoms, use[0])
+            for use, _ in uses:
+                if use not in self.labels.of:
+                    self._needs_whole(use, stored, first)
+
+    def _weights(self) -> Iterator[str]:
+        """Stored constants, in any layout, that layers multiply by."""
+        for index, bound in self.bounds.items():
+            if bound.rule.linear is None and not bound.rule.macs:
+                continue
+            for value in self.graph.nodes[index].inputs:
+                layout = None if value is None else layout_of(self.graph, self.facts, value)
+                if layout is not None:
+                    yield layout.stored
+
+    def _needs_whole(self, use: tuple[int, int], stored: str, labels: Mapping[int, Atoms]) -> None:
+        text = f"{named(self.graph.nodes[use[0]])} shares the weight '{stored}' and needs it whole"
+        for axis, atoms in labels.items():
+            if atoms.size > 1:
+                reason = Reason(text, use[0], stored, axis, "give the nodes weights of their own")
+                self.labels.ledger.lock(atoms, reason)
 
     # -- borders --------------------------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ class FactorTies:
     def enter(self, key: Key, term: tuple[Dim, ...]) -> None:
         shape = [int(np.prod([self.bound.sizes[f] for f in dim], dtype=np.int64)) for dim in term]
         if isinstance(key, tuple) and key not in self.labels.of:
-            ready = tuple(self._vector_for(dim, size) for dim, size in zip(term, shape, strict=True))
+            ready = tuple(
+                self._vector_for(dim, key, axis, size) for axis, (dim, size) in enumerate(zip(term, shape, strict=True))
+            )
             self.labels.of[key] = ready
         labels = self.labels.get(key)
         if labels is None:
@@ -42,17 +44,17 @@ class FactorTies:
             elif len(live) > 1:
                 self.compounds.append((dim, atoms))
 
-    def _vector_for(self, dim: Dim, size: int) -> Atoms:
+    def _vector_for(self, dim: Dim, key: Key, axis: int, size: int) -> Atoms:
         live = self._live(dim)
         if len(live) == 1 and live[0] in self.vectors:
             return self.vectors[live[0]]
-        return self.labels.ledger.fresh(size)
+        return self.labels.fresh(key, axis, size)
 
     def leave(self, value: str, term: tuple[Dim, ...]) -> None:
         labels: list[Atoms] = []
-        for dim in term:
+        for axis, dim in enumerate(term):
             size = int(np.prod([self.bound.sizes[f] for f in dim], dtype=np.int64))
-            atoms = self._vector_for(dim, size)
+            atoms = self._vector_for(dim, value, axis, size)
             live = self._live(dim)
             if len(live) == 1:
                 self.vectors.setdefault(live[0], atoms)
@@ -67,6 +69,8 @@ class FactorTies:
             if why is not None:
                 text, remedy = why
                 self.labels.ledger.lock(atoms, Reason(f"{named(self.node)} {text}", self.node.index, remedy=remedy))
+        if any(atoms.ndim > 1 for _, atoms in self.compounds):
+            raise DoesNotFit("it splits an axis that is a product of channels")
         if self.compounds:
             self._choose()
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from onnxprune.coupling.atoms import FOLD, LAST, SIMPLIFY, Classes, Reason, Taken, solve
 from onnxprune.coupling.bind import Walked, walk
-from onnxprune.coupling.labels import Key, named
+from onnxprune.coupling.labels import Axis, Key, named
 from onnxprune.coupling.operands import edits
+from onnxprune.coupling.products import products_of
 from onnxprune.coupling.site import CannotFollow, Edit, Masks
 from onnxprune.graph.dequantized import axis_behind, readers_behind, stored_behind
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph
 
-Axis = tuple[Key, int]
 #: Cuts that are rehearsed, and how many of them take the same share of every group.
 REHEARSALS, EVEN = 6, 3
 
@@ -53,7 +53,8 @@ class Held:
 class Coupling:
     """The complete answer of the coupling room for one graph at one set of input shapes.
 
-    ``units[key][axis]``: per position the unit id, -1 where it stays.
+    ``units[key][axis]``: per position the unit id, -1 where it stays; (positions, factors) where the axis is a product
+    of channels, a position of which stays where all of its units do.
     """
 
     graph: Graph
@@ -78,7 +79,8 @@ class Coupling:
             if found is None:
                 value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]
                 return np.ones(self.facts.shapes[value or ""][axis], dtype=np.bool_)
-            return np.asarray(extended[found[axis]])
+            stays = extended[found[axis]]
+            return np.asarray(stays if stays.ndim == 1 else stays.all(axis=1))
 
         return mask
 
@@ -98,6 +100,17 @@ def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
     walked = walk(graph, facts, rules)
+    # Before the locks that settling finds, which may be those of this first walk alone.
+    products = products_of(walked.found, walked.bounds, walked.knots)
+    coupling = _settled(graph, facts, walked)
+    if not products.nodes:
+        return coupling
+    finer = _settled(graph, facts, walk(graph, facts, rules, products))
+    return finer if finer.unit_count > coupling.unit_count else coupling
+
+
+def _settled(graph: Graph, facts: Facts, walked: Walked) -> Coupling:
+    """The groups of what was walked, with locks on what some operand cannot follow."""
     remedy = FOLD if facts.are_fixed(graph.inputs) else SIMPLIFY
     while True:
         coupling = _collect(graph, facts, walked, solve(walked.ledger))
@@ -146,7 +159,7 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
     footprint = _footprints(classes, roots)
     first = np.full(len(classes.of), np.iinfo(np.int64).max, dtype=np.int64)
     if roots:
-        flat = np.concatenate(roots)
+        flat = np.concatenate([found.ravel() for found in roots])
         np.minimum.at(first, flat, np.arange(len(flat)))
     alive = np.flatnonzero((classes.lock < 0) & (footprint != 0))
     alive = alive[np.argsort(first[alive], kind="stable")]
@@ -250,7 +263,7 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
                 # Directions of a recurrence, blocks of packed weights: the layer's own make, not channels.
                 private = private or bound.rule.mix.issuperset(dim)
-                roots = classes.of[walked.labels[key][axis]]
+                roots = classes.of[walked.labels[key][axis]].ravel()
                 stuck = roots[classes.lock[roots] >= 0]
                 if not private and len(roots) > 1 and classes.lock[roots[0]] < 0 and (unit_of[roots] < 0).all():
                     tied.setdefault(int(roots[0]), []).append(((key, axis), roots))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxprune.coupling.atoms import NOTHING, Atoms, Ledger, Reason
@@ -11,14 +14,29 @@ from onnxprune.graph.view import Graph, Node
 #: Where labels live: a value id, or (node index, input slot) for one use of a constant - every use of a shared
 #: initializer is cut on its own.
 Key = str | tuple[int, int]
+Axis = tuple[Key, int]
+
+
+@dataclass(frozen=True)
+class FactorGrid:
+    """An axis that is a product: ``sizes`` of its factors, the last one fastest, and the ``columns`` of its labels that
+    tell which of their positions stay, ``None`` for a factor that stays whole."""
+
+    sizes: tuple[int, ...]
+    columns: tuple[int | None, ...]
+
+    @property
+    def width(self) -> int:
+        return sum(column is not None for column in self.columns)
 
 
 class Labels:
     """Everything that one walk over ``graph`` writes to: ``of[key][axis]`` are atoms, the ledger ties and locks."""
 
-    def __init__(self, graph: Graph, facts: Facts) -> None:
+    def __init__(self, graph: Graph, facts: Facts, products: Mapping[Axis, FactorGrid]) -> None:
         self.graph = graph
         self.facts = facts
+        self.products = products
         self.ledger = Ledger()
         self.of: dict[Key, tuple[Atoms, ...]] = {}
 
@@ -43,10 +61,15 @@ class Labels:
             shape = self.facts.shapes.get(value or "")
             if shape is None:
                 return None
-            self.of[key] = tuple(self.ledger.fresh(n) for n in shape)
+            self.of[key] = tuple(self.fresh(key, axis, n) for axis, n in enumerate(shape))
             if isinstance(key, str) and key in self.graph.initializers:
                 self.lock_all(key, f"'{key}' is read as a whole", None, NOTHING)
         return self.of[key]
+
+    def fresh(self, key: Key, axis: int, size: int) -> Atoms:
+        """New atoms for one axis of ``size`` positions."""
+        grid = self.products.get((key, axis))
+        return self.ledger.fresh(size, 0 if grid is None else grid.width)
 
     def lock_all(self, key: Key, text: str, node: int | None, remedy: str) -> None:
         value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]

@@ -17,6 +17,9 @@ Array = np.ndarray
 def moved_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
     """Edits of the operands and attributes of one mover; ``fresh``: its operands as they will be recomputed."""
     node = site.node
+    if any(value is not None and value not in site.facts.shapes for value in (*node.inputs, *node.outputs)):
+        # Of what has no known shape nothing is cut.
+        return []
     if node.op == "Slice":
         return _slice(site, fresh)
     if node.op in SHAPED:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.atoms import NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, Option, Reason
 from onnxprune.coupling.labels import Labels, named
+from onnxprune.coupling.products import Knot, Products
 from onnxprune.coupling.rule import Call, DoesNotFit
 from onnxprune.coupling.trace import Link, Trace
 from onnxprune.graph.view import Node
@@ -12,9 +13,11 @@ from onnxprune.graph.view import Node
 class MoverTies:
     """Enter what tracing found of one node into the labels."""
 
-    def __init__(self, labels: Labels, node: Node) -> None:
+    def __init__(self, labels: Labels, node: Node, products: Products) -> None:
         self.labels = labels
         self.node = node
+        self.products = products
+        self.knots: list[Knot] = []
 
     def enter(self, found: Trace, call: Call) -> None:
         node = self.node
@@ -42,7 +45,7 @@ class MoverTies:
         for link in links:
             into.setdefault(link.out_axis, set()).add((link.slot, link.axis))
             outof.setdefault((link.slot, link.axis), set()).add(link.out_axis)
-        labels = [self.labels.ledger.fresh(n) for n in shape]
+        labels = [self.labels.fresh(value, axis, n) for axis, n in enumerate(shape)]
         self.labels.of[value] = tuple(labels)
         tangled: list[Link] = []
         for link in links:
@@ -52,9 +55,39 @@ class MoverTies:
                 continue
             source = self._labels_of(link.slot)[link.axis][link.source]
             target = labels[link.out_axis][link.target]
+            if source.shape != target.shape:
+                raise DoesNotFit("it moves parts of an axis that is a product of channels")
             self.labels.ledger.tie(source, target, self.node.index)
-        for knot in _knots(tangled):
-            self._choose_link(labels, knot)
+        for links in _knots(tangled):
+            knot = Knot(self.node.index, value, tuple(links))
+            self.knots.append(knot)
+            if self.node.index in self.products.nodes:
+                self._multiply(labels, knot)
+            elif any(labels[k.out_axis].ndim + self._labels_of(k.slot)[k.axis].ndim > 2 for k in links):
+                raise DoesNotFit("it splits or joins an axis that is a product of channels in another way")
+            else:
+                self._choose_link(labels, links)
+
+    def _multiply(self, labels: list[Atoms], knot: Knot) -> None:
+        """Each factor of a product that is joined or split is cut on its own; one without a column stays."""
+        found = knot.flat(self.labels)
+        if found is None:
+            raise DoesNotFit("it splits or joins several axes at once")
+        (key, axis), factors = found
+        joins = key == knot.value
+        grid = self.products.axes[key, axis]
+        for link in knot.links:
+            source, target = self._labels_of(link.slot)[link.axis], labels[link.out_axis]
+            at = factors.index((self.labels.key(self.node, link.slot) or "", link.axis) if joins else (knot.value, link.out_axis))
+            column = grid.columns[at]
+            factor = source if joins else target
+            if column is None:
+                text = f"{named(self.node)} joins or splits it with axes that are cut"
+                self._lock(factor, Reason(text, self.node.index, remedy=CHOSEN))
+            elif joins:
+                self.labels.ledger.tie(source[link.source], target[link.target, column], self.node.index)
+            else:
+                self.labels.ledger.tie(source[link.source, column], target[link.target], self.node.index)
 
     def _labels_of(self, slot: int) -> tuple[Atoms, ...]:
         key = self.labels.key(self.node, slot)

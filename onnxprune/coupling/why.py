@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.atoms import FINAL, PLACE, PLACES, Reason
-from onnxprune.coupling.groups import Axis, Coupling, Group
-from onnxprune.coupling.labels import Key, named
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.labels import Axis, Key, named
 from onnxprune.coupling.path import path_to_lock
 from onnxprune.errors import PlanError
 
@@ -179,13 +179,16 @@ def _reasons(coupling: Coupling, root: int) -> list[Reason]:
 def _tell_axis(coupling: Coupling, key: Key, axis: int, told: _Told) -> Iterator[str]:
     atoms = coupling.walked.labels[key][axis]
     units = coupling.units[key][axis]
+    if units.ndim > 1:
+        # A position of a product stays where all of its units do: it is told as of the first that may leave.
+        units = np.where(units[:, 0] >= 0, units[:, 0], units.max(axis=1))
     here = [(group, int(np.isin(units, group.units).sum())) for group in coupling.groups]
     here = [(group, count) for group, count in here if count]
-    roots = coupling.classes.of[atoms]
+    roots = coupling.classes.of[atoms].ravel()
     locks = coupling.classes.lock[roots]
     if here:
         can = sum(count for _, count in here)
-        yield f"axis {axis}: {can} of {atoms.size} positions can leave"
+        yield f"axis {axis}: {can} of {len(atoms)} positions can leave"
         for number, (group, count) in enumerate(here[:FEW]):
             which = f"{count} of them in " if len(here) > 1 else ""
             if group.id in told.groups:

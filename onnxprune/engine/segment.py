@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, kept_in_half, original_of
+from onnxprune.graph.layout import layout_of
+from onnxprune.graph.view import Graph, Node, kept_in_half
 
 Array = np.ndarray
 Use = tuple[int, int]
@@ -43,6 +44,7 @@ class Runner:
         self.given: frozenset[int] = frozenset()
         self._prefix = prefix
         self._types = facts.dtypes
+        self._facts = facts
         self._cursor = 0
         self._nodes = [n for n in graph.nodes if not n.scope and n.index not in facts.folded and not _is_constant(n)]
         self._sparse = {tensor.values.name: tensor for tensor in graph.model.graph.sparse_initializer}
@@ -80,19 +82,21 @@ class Runner:
         return self.store.has(self._prefix + value)
 
     def get(self, value: str, batch: int) -> Array:
-        return self.store.get(self._prefix + value, batch)
+        """An array of a value; of one that never changes, such as an output that is a constant, always the same."""
+        fixed = None if self.has(value) else self.constant(value)
+        return self.store.get(self._prefix + value, batch) if fixed is None else fixed
 
     def put(self, value: str, batch: int, array: Array) -> None:
         """Exchange what was computed for ``value``; nodes that read it later see the new array."""
         self.store.put(self._prefix + value, batch, array)
 
     def constant(self, value: str) -> Array | None:
-        # Folded values were computed on the original; a copy is what its source is in this graph.
-        source = original_of(self.graph, value)
-        if source != value and source in self.graph.constants:
-            stored = self.graph.constants[source]
-            wide = kept_in_half(self.graph, source)
-            return stored.astype(oh.tensor_dtype_to_np_dtype(self._types[value])) if wide else stored
+        # Folded values were computed on the original; what lays out a stored array has the one of this graph.
+        layout = layout_of(self.graph, self._facts, value)
+        if layout is not None and layout.stored != value and layout.stored in self.graph.constants:
+            array = self.graph.constants[layout.stored].transpose(layout.axes)
+            wide = kept_in_half(self.graph, layout.stored)
+            return np.ascontiguousarray(array, oh.tensor_dtype_to_np_dtype(self._types[value]) if wide else None)
         if value in self._constants:
             return self._constants[value]
         return self.graph.constants.get(value, None)
@@ -184,7 +188,8 @@ class Runner:
         if not any(True for _ in node.bodies()):
             return []
         found: dict[str, None] = {}
-        for inner in self.graph.nodes[node.index + 1 :]:
+        for index in range(node.index + 1, len(self.graph.nodes)):
+            inner = self.graph.nodes[index]
             if not inner.scope:
                 break
             found.update({v: None for v in inner.inputs if v is not None and v not in self._inner})

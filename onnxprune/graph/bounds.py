@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.tensors import all_tensors, bodies_of, stored_bytes
+from onnxprune.graph.tensors import all_tensors, bodies_of, is_repeated, stored_bytes
 from onnxprune.memory import room
 
 #: Axes that every numpy holds.
@@ -57,9 +57,9 @@ def _not_text(message: Message) -> bytes | None:
         texts, parts = [], []
         for field, value in message.ListFields():
             if field.message_type is not None:
-                parts.extend(value if field.is_repeated else [value])
+                parts.extend(value if is_repeated(field) else [value])
             elif field.type == field.TYPE_STRING:
-                texts.extend(value if field.is_repeated else [value])
+                texts.extend(value if is_repeated(field) else [value])
     found = next((text for text in texts if not isinstance(text, str)), None)
     return found if found is not None else next(filter(None, map(_not_text, parts)), None)
 

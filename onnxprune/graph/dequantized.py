@@ -53,25 +53,7 @@ def _become_weights(graph: Graph, node: Node) -> bool:
 def _is_step(graph: Graph, node: Node, slot: int) -> bool:
     if node.domain or node.op in PLAIN:
         return not node.domain
-    return slot in SCALING.get(node.op, ()) and _is_constant(graph, node.inputs[1 - slot])
-
-
-def _is_constant(graph: Graph, value: str | None) -> bool:
-    """Whether a scale or zero point is stored, or is computed from such as are."""
-    if value is None:
-        return False
-    # Not by recursion: what is no constant may stand behind the whole graph.
-    waiting, seen = [value], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in graph.constants or name in seen:
-            continue
-        seen.add(name)
-        before = graph.nodes[graph.producer[name]].inputs if name in graph.producer else ()
-        if not before:
-            return False
-        waiting += [i for i in before if i is not None]
-    return True
+    return slot in SCALING.get(node.op, ()) and node.inputs[1 - slot] in graph.computed_constants
 
 
 def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:

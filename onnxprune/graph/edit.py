@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import onnx
+from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.graph.tensors import DATA_FIELDS, all_tensors, copy_but, map_tensors
@@ -181,7 +182,11 @@ class Editor:
                 scopes[name].append(scope)
         for name, tensor in self._made.items():
             if scopes[name]:
-                self._innermost(scopes[name]).proto.initializer.append(tensor)
+                home = self._innermost(scopes[name])
+                home.proto.initializer.append(tensor)
+                if self._model.ir_version < 4 and not home.scope:
+                    # Before version 4 every constant of the main graph is listed as an input, too.
+                    home.proto.input.append(oh.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         bodies = {body.scope: body.proto for body in self._copy.bodies}
         # From the last on, so that positions stay true.
         for _, before, node in sorted(

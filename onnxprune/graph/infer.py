@@ -15,10 +15,11 @@ NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
 
 
 def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
-    """Dims of a tensor type, ``None`` per dynamic dim; ``None`` for non-tensors and unknown rank."""
+    """Dims of a tensor type, ``None`` per dynamic dim, also where -1 says so; ``None`` for non-tensors and unknown rank."""
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
-    return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.tensor_type.shape.dim)
+    dims = kind.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in dims)
 
 
 def newest_schema(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:

@@ -14,6 +14,7 @@ from onnxprune.graph.bounds import check_bounds
 from onnxprune.graph.external import EXTERNAL, load_external
 from onnxprune.graph.file import parse, read
 from onnxprune.graph.inferred import without_wrong_shapes
+from onnxprune.graph.opset import runnable
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.tensors import all_tensors, model_bytes, outlined
 from onnxprune.surgeon import Model, from_graph
@@ -77,8 +78,10 @@ def load(source: Model) -> LoadedModel:
     if path is None:
         check_bounds(proto, where)
     _check_versions(proto, where)
-    complaints = _complaints(proto, path, external, where)
+    proto, converted = runnable(proto, where, lambda model: _runtime_objection(bytes(model.SerializeToString())))
+    complaints = _complaints(proto, None if converted else path, external, where)
     proto, repairs = repaired(proto, file_bytes)
+    repairs = (*converted, *repairs)
     proto, wrong, objection = without_wrong_shapes(proto)
     if wrong:
         repairs += (f"{wrong} shape{'s' if wrong > 1 else ''} that the file states wrongly left out",)

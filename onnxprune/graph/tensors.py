@@ -55,7 +55,7 @@ def copy_but(source: _P, skip: Container[str]) -> _P:
     for descriptor, value in source.ListFields():
         if descriptor.name in skip:
             continue
-        if _is_repeated(descriptor):
+        if is_repeated(descriptor):
             getattr(found, descriptor.name).extend(value)
         elif descriptor.message_type is None:
             setattr(found, descriptor.name, value)
@@ -162,16 +162,16 @@ def _map_message(source: Message, target: Message, change: Callable[[onnx.Tensor
     for field, value in source.ListFields():
         kind = field.message_type
         if kind is None:
-            if _is_repeated(field):
+            if is_repeated(field):
                 getattr(target, field.name).extend(value)
             else:
                 setattr(target, field.name, value)
         elif kind.name not in _HOLD_TENSORS:
-            if _is_repeated(field):
+            if is_repeated(field):
                 getattr(target, field.name).extend(value)
             else:
                 getattr(target, field.name).CopyFrom(value)
-        elif _is_repeated(field):
+        elif is_repeated(field):
             for item in value:
                 _map_one(item, getattr(target, field.name).add(), change)
         else:
@@ -219,6 +219,7 @@ def _varint(number: int) -> bytes:
     return bytes([*found, number])
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether a field holds several values."""
     # Versions before 6.31 only have the label, of which versions from 6.31 on warn.
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)

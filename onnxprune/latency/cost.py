@@ -10,12 +10,13 @@ end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost, Product, axis_lengths, build, macs
+from onnxprune.budget.cost import Cost, Product, build, macs
+from onnxprune.budget.lengths import Lengths, lengths_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.graph.view import Node
@@ -58,12 +59,11 @@ FUSED: Mapping[str, float] = MappingProxyType(
 class Latency:
     """Seconds, as a function of the units kept per group.
 
-    Layer l has the lengths (i, o) = ``base[l]`` + ``slope[l]`` · kept.  Its time is the bilinear value of ``seconds[l]``
-    at the coordinates ``where[l, side, length]``, times ``factor[l, side, length]`` for both sides.
+    Layer l has ``lengths`` (i, o).  Its time is the bilinear value of ``seconds[l]`` at the coordinates
+    ``where[l, side, length]``, times ``factor[l, side, length]`` for both sides.
     """
 
-    base: Array
-    slope: Array
+    lengths: Lengths
     where: Array
     factor: Array
     seconds: Array
@@ -71,8 +71,8 @@ class Latency:
     multiplied: Cost
 
     def many(self, kept: Array) -> Array:
-        lengths = np.rint(self.base + np.einsum("lsg,...g->...ls", self.slope, kept)).astype(np.int64)
-        layer, side = np.arange(len(self.base))[:, None], np.arange(2)
+        lengths = np.rint(self.lengths(kept)).astype(np.int64)
+        layer, side = np.arange(len(self.where))[:, None], np.arange(2)
         at, factor = self.where[layer, side, lengths], self.factor[layer, side, lengths].prod(axis=-1)
         low = at.astype(np.int64)
         part = at - low
@@ -99,7 +99,7 @@ def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency
             f"the latency table ({table.origin}) lacks {len(missing)} layers of this model, such as '{missing[0]}'; "
             "measure them: onnxprune inspect MODEL --layers FILE, then tools/measure_latency_table.py on the device"
         )
-    base, slope = axis_lengths(coupling, [[t.inputs, t.outputs] for t in timed])
+    lengths = lengths_of(coupling, [[t.inputs, t.outputs] for t in timed])
     grids = [table.layers[t.signature.key] for t in timed]
     most = int(max((max(t.signature.inputs, t.signature.outputs) for t in timed), default=1)) + 1
     rows = max((len(g.inputs) for g in grids), default=1) + 1
@@ -119,8 +119,8 @@ def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency
     counted = {t.node for t in timed}
     rest = macs(coupling)
     other = np.asarray([table.per_mac * (node not in counted) for node in rest.nodes])
-    multiplied = Cost(rest.factor * other, rest.base, rest.slope, rest.nodes)
-    return Latency(base, slope, where, factor, seconds, traffic(coupling, counted, table.per_byte), multiplied)
+    multiplied = replace(rest, factor=rest.factor * other, fixed=0.0)
+    return Latency(lengths, where, factor, seconds, traffic(coupling, counted, table.per_byte), multiplied)
 
 
 def _fill(target: Array, grid: Grid) -> None:

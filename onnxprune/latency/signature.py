@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import onnx
 
-from onnxprune.coupling.groups import Axis, Coupling
-from onnxprune.linear.form import Layer
-from onnxprune.surgery.cut import constant_of
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Axis, Key
+from onnxprune.linear.form import Layer, computed_layers
 
 
 @dataclass(frozen=True)
@@ -57,43 +57,46 @@ class Timed:
 
 
 def timed_layers(coupling: Coupling, layers: Sequence[Layer]) -> tuple[Timed, ...]:
-    """The signature of every layer, at the input shapes of the analysis."""
+    """The signature of all ``layers``, and of layers with a computed weight, at the input shapes of the analysis."""
     timed = []
-    for layer in layers:
-        use = (layer.index, layer.weight_slot)
-        weight = constant_of(coupling, use)
-        shape = coupling.facts.shapes[layer.data]
+    for layer in (*layers, *computed_layers(coupling)):
+        value = layer.node.inputs[layer.weight_slot] or ""
+        use: Key = (layer.index, layer.weight_slot) if (layer.index, layer.weight_slot) in coupling.units else value
+        weight, shape = coupling.facts.shapes[value], coupling.facts.shapes[layer.data]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(coupling.facts.dtypes[value]).name
         if layer.kind == "matmul":
             axes = (0, 1) if layer.flip else (1, 0)
-            rows, widths = math.prod(shape[:-1]), (weight.shape[axes[0]], weight.shape[axes[1]])
-            signature = Signature("MatMul", (rows,), (), (), (), (), 1, *widths, weight.dtype.name)
+            rows, widths = math.prod(shape[:-1]), (weight[axes[0]], weight[axes[1]])
+            signature = Signature("MatMul", (rows,), (), (), (), (), 1, *widths, dtype)
         else:
             axes = (1, 0) if layer.kind == "conv" else (0, 1)
-            signature = _convolution(layer, weight, tuple(shape[2:]), axes)
+            signature = _convolution(layer, weight, dtype, tuple(shape[2:]), axes)
             if layer.groups() > 1:
                 axes = (axes[0], 0)
         timed.append(Timed(signature, layer.index, (use, axes[0]), (use, axes[1])))
-    return tuple(timed)
+    return tuple(sorted(timed, key=lambda one: one.node))
 
 
-def _convolution(layer: Layer, weight: np.ndarray, space: tuple[int, ...], axes: tuple[int, int]) -> Signature:
+def _convolution(
+    layer: Layer, weight: tuple[int, ...], dtype: str, space: tuple[int, ...], axes: tuple[int, int]
+) -> Signature:
     node, rank, groups = layer.node, len(space), layer.groups()
     automatic = node.string("auto_pad", "NOTSET")
-    inputs, outputs = weight.shape[axes[0]], weight.shape[axes[1]]
+    inputs, outputs = weight[axes[0]], weight[axes[1]]
     if groups > 1 and layer.kind == "transpose":
         # ConvTranspose stores the weight the other way round: all inputs, and the outputs of one group.
         inputs, outputs = inputs // groups, inputs
     return Signature(
         node.op,
         space,
-        tuple(weight.shape[2:]),
+        weight[2:],
         node.integers("strides") or (1,) * rank,
         node.integers("dilations") or (1,) * rank,
         (node.integers("pads") or (0,) * (2 * rank)) if automatic == "NOTSET" else automatic,
         groups,
         inputs,
         outputs,
-        weight.dtype.name,
+        dtype,
     )
 
 

@@ -69,6 +69,24 @@ def layers(coupling: Coupling) -> tuple[Layer, ...]:
     return tuple(linears)
 
 
+def computed_layers(coupling: Coupling) -> tuple[Layer, ...]:
+    """Linear nodes of the main graph whose weight is computed at run time, in graph order.
+
+    Their channels are cut and they take time as others do, but there is no weight to refit.
+    """
+    found: list[Layer] = []
+    for index, bound in sorted(coupling.walked.bounds.items()):
+        linear, node = bound.rule.linear, coupling.graph.nodes[index]
+        if linear is None or node.scope or node.op not in _KINDS or node.integer("transA", 0):
+            continue
+        data, weight, output = node.inputs[linear.data], node.inputs[linear.weight], node.outputs[0]
+        if data is None or output is None or weight not in coupling.units or 0 in coupling.facts.shapes[data]:
+            continue
+        flip = node.op == "MatMul" or (node.op == "Gemm" and not node.integer("transB", 0))
+        found.append(Layer(node, data, output, linear.weight, linear.bias, _KINDS[node.op], flip))
+    return tuple(found)
+
+
 _KINDS = {"Conv": "conv", "ConvTranspose": "transpose", "Gemm": "matmul", "MatMul": "matmul"}
 
 

@@ -164,4 +164,4 @@ def _made_classes(coupling: Coupling) -> Array:
 
 def _classes(coupling: Coupling, key: Key) -> list[Array]:
     """Per axis of a value the class of each position."""
-    return [coupling.classes.of[atoms] for atoms in coupling.walked.labels.get(key, ())]
+    return [coupling.classes.of[atoms].ravel() for atoms in coupling.walked.labels.get(key, ())]

@@ -12,9 +12,9 @@ from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves
 from onnxprune.calibration.moments import measure
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
+from onnxprune.coupling.loosened import loosened
 from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
@@ -34,6 +34,8 @@ Array = np.ndarray
 #: A finer tier of widths replaces the fast one if it divides the output loss by WORTH_IT and the loss is above
 #: NEGLIGIBLE.
 WORTH_IT, NEGLIGIBLE = 3.0, 0.005
+#: A cost below this share of the target overshoots it.  Then finer widths with less output loss replace the fast ones.
+OVERSHOT = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +161,8 @@ def nothing_reason(coupling: Coupling) -> str:
     """Why nothing in a model can be cut: the locks of the first few sets of channels."""
     if coupling.held:
         first = dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3])
-        loosen = any(held.reason.remedy == LOOSEN for held in coupling.held)
-        return "; ".join([*first, *(["--approximate also narrows normalizations"] if loosen else [])])
+        more = loosened(coupling)
+        return "; ".join([*first, *([] if more is None else [str(more)])])
     return "no operator has weights with channels"
 
 
@@ -178,29 +180,46 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
     Output loss in the last group counts ``exp(lateness)`` times as much as in the first.  The refit of later layers
     corrects an early cut, but nothing corrects the last one.
 
-    The first tier that meets the target wins, unless a later one divides the loss by ``WORTH_IT``.  The last tier allows
-    every width; it is only tried if no other tier meets the target.
+    The first tier that meets the target wins, with two exceptions: a later tier has only a fraction of its output loss,
+    or the first tier goes far below the target and a later one loses less.  The last tier allows every width.  It is
+    tried only if no other tier meets the target, or if the others go far below it.
 
     Raises:
         BudgetError: no tier meets the target.
     """
-    best: tuple[float, Array] | None = None
+    best: _Allocated | None = None
     late = np.exp(lateness * np.linspace(0, 1, len(pricing.rankings)))
     for number, measured in enumerate(pricing.tiers):
         tier = [Curve(c.damage * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
-        if best is not None and number == len(pricing.tiers) - 1:
+        last = number == len(pricing.tiers) - 1
+        if best is not None and last and not best.cost < OVERSHOT * target:
             break
         try:
             kept = allocate(cost, tier, target)
         except BudgetError:
-            if number == len(pricing.tiers) - 1:
+            if last and best is None:
                 raise
             continue
         damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
-        if best is None or WORTH_IT * damage < best[0] > NEGLIGIBLE:
-            best = damage, kept
+        found = _Allocated(kept, damage, cost(kept))
+        if best is None or found.replaces(best, target):
+            best = found
     assert best is not None
-    return best[1]
+    return best.kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Allocated:
+    """``kept`` units per group, what they are expected to do, and what they cost."""
+
+    kept: Array
+    damage: float
+    cost: float
+
+    def replaces(self, coarser: _Allocated, target: float) -> bool:
+        """Whether it is worth giving up the widths that run fast."""
+        worth_it = 1.0 if coarser.cost < OVERSHOT * target else WORTH_IT
+        return worth_it * self.damage < coarser.damage > NEGLIGIBLE
 
 
 def narrowest(pricing: Pricing) -> Array:

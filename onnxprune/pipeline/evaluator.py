@@ -17,7 +17,7 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import DataError, OnnxPruneError
-from onnxprune.measure.loss import OutputLoss, output_loss
+from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
@@ -39,7 +39,7 @@ class Evaluator:
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
     :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``yardstick``: what the
-    drop is measured in otherwise; ``loss``: how far other outputs are from ``reference``.
+    drop is measured in otherwise.
     """
 
     holdout: Dataset
@@ -50,7 +50,6 @@ class Evaluator:
     metric: OwnMetric | None
     score: float
     yardstick: Yardstick
-    loss: OutputLoss
 
     @property
     def usual(self) -> Budget:
@@ -96,7 +95,7 @@ class Evaluator:
         Infinite where it is no number: what a cut turned into NaN is worse than anything else.
         """
         session = open_session(model, self.engine)
-        found = self.loss.of(outputs_of(session, self.holdout, self.outputs))
+        found = self.yardstick.loss.of(outputs_of(session, self.holdout, self.outputs))
         return math.inf if math.isnan(found) else found
 
 
@@ -124,13 +123,12 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
                 f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
                 "give --data that it was made for, without such samples"
             )
-    kind = kind_of(context.coupling, reference)
+    kind, loss = kind_of(context.coupling, reference), output_loss(context.coupling, names, reference)
     if metric is None:
-        measured = yardstick(answers, options.task, options.layout, may_hold_classes(context.coupling))
+        measured = yardstick(answers, options.task, options.layout, may_hold_classes(context.coupling), loss)
     else:
-        measured = Yardstick(reference)
-    loss = output_loss(context.coupling, names, measured.reference)
-    return Evaluator(context.holdout, context.engine, names, measured.reference, kind, metric, score, measured, loss)
+        measured = Yardstick(reference, loss)
+    return Evaluator(context.holdout, context.engine, names, measured.reference, kind, metric, score, measured)
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:

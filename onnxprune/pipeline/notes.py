@@ -6,12 +6,15 @@ from collections import Counter
 
 import onnx
 
+from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.loosened import loosened
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
+from onnxprune.linear.form import layers
 from onnxprune.options import Options
+from onnxprune.report.describe import node_macs
 from onnxprune.surgery.cut import constant_of
 
 ALIKE = (
@@ -23,6 +26,10 @@ UNFITTED = (
     "'onnxprune prune' instead"
 )
 NO_ACCURACY = "no accuracy is measured: {}"
+DETECTOR_PRESET = (
+    "this is a detector, and no --preprocess was given: most need --preprocess unit --letterbox; 'onnxprune help tasks' "
+    "lists what exporters expect"
+)
 NO_SCORES = (
     "--test has no effect: its labels are class numbers or boxes, but this model's outputs are not read as such; "
     "give --task detect for a detector, or your own metric with --eval"
@@ -47,15 +54,32 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
             "to be rounded again; their channels are ranked by weight magnitude, and the output loss of each width is "
             "measured"
         )
+    else:
+        notes += _unfitted(coupling)
     return tuple(notes)
+
+
+def _unfitted(coupling: Coupling) -> list[str]:
+    """A note if more than half of the MACs are in nodes without a weight to refit."""
+    fitted = {layer.index for layer in layers(coupling)}
+    spent: Counter[str] = Counter()
+    for index, count in node_macs(coupling, macs(coupling)).items():
+        if index not in fitted:
+            spent[coupling.graph.nodes[index].op] += int(count)
+    total = macs(coupling)(sizes(coupling))
+    if not coupling.groups or spent.total() <= total / 2:
+        return []
+    return [
+        f"{spent.total() / total:.0%} of the MACs are in operators without a weight to refit "
+        f"({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, but only the layers "
+        "around them can compensate the cut"
+    ]
 
 
 def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
     """What ``--approximate`` would unlock."""
-    channels = sum(held.size for held in coupling.held if held.reason.remedy == LOOSEN)
-    if not channels:
-        return ()
-    return (f"--approximate also narrows layer, RMS and group normalizations, which lock {channels:,} channels here",)
+    more = loosened(coupling)
+    return () if more is None else (str(more),)
 
 
 def few_samples(dataset: Dataset, options: Options) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.latency.table import read_table
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.notes import ALIKE, NO_SCORES
+from onnxprune.pipeline.notes import ALIKE, DETECTOR_PRESET, NO_SCORES
 from onnxprune.result import Seen
 from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.detect.reader import Detect
+from onnxprune.tasks.pose import Pose
 
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
@@ -32,9 +33,7 @@ def seen(evaluator: Evaluator, data: object | None) -> Seen:
     return "made up" if data is None else "alike" if evaluator.alike else "held out"
 
 
-def evaluation_notes(
-    evaluator: Evaluator, labelled: Dataset, data: object | None, options: Options
-) -> tuple[str, ...]:
+def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | None, options: Options) -> tuple[str, ...]:
     """What the original's answers on the held-out samples, and the labels, give reason to say."""
     notes = list(evaluator.odd) if data is not None else []
     if evaluator.alike and options.asked("max_drop") is not None:
@@ -42,6 +41,9 @@ def evaluation_notes(
         notes.append(ALIKE.format(*which))
     if evaluator.yardstick.note is not None and data is not None:
         notes.append(evaluator.yardstick.note)
+    pictures = evaluator.holdout.picture is not None
+    if options.preprocess is None and pictures and isinstance(evaluator.yardstick.reader, Detect | Pose):
+        notes.append(DETECTOR_PRESET)
     reader = evaluator.yardstick.reader
     used = isinstance(reader, Classify) or (labelled.things is not None and isinstance(reader, Detect))
     if options.test is not None and not used and not metrics.is_scores(evaluator.reference):

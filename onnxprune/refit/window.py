@@ -70,6 +70,10 @@ def _behind(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Arra
     """The ends for ``value`` as the readers of what ``node`` moves it to see it."""
     classes = coupling.classes.of[coupling.walked.labels[value][axis]]
     low, high = np.full(len(classes), math.inf), np.full(len(classes), -math.inf)
+    if classes.ndim > 1:
+        # The axis is a product of channels: what is seen of one depends on the other.
+        low[:], high[:] = EVERYTHING
+        return low, high
     found = np.zeros(len(classes), dtype=np.bool_)
     for out in node.outputs:
         for place, atoms in enumerate(coupling.walked.labels.get(out or "", ())):
@@ -80,7 +84,7 @@ def _behind(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Arra
             ends = _seen(coupling, out, place)
             found |= held
             for k in np.flatnonzero(held):
-                mine = there == classes[k]
+                mine = there == classes[k] if there.ndim == 1 else (there == classes[k]).any(axis=1)
                 low[k], high[k] = min(low[k], ends[0][mine].min()), max(high[k], ends[1][mine].max())
     # Mixed with others, or out of sight.
     low[~found], high[~found] = EVERYTHING

@@ -18,6 +18,7 @@ from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
+from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
 from onnxprune.pipeline.labelled import box_scores, labelled_data
@@ -162,7 +163,8 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     if options.evaluate is not None:
         drop = own_drop(options.evaluate, first.proto, second.proto, dataset.count, engine)
     else:
-        measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]))
+        loss = output_loss(couplings[0], shared, left)
+        measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]), loss)
         reader = measured.reader
         if reader is not None or len(alike) == len(shared):
             # Outputs of different sizes cannot be compared: then there is no drop.

@@ -6,7 +6,8 @@ import numpy as np
 
 from onnxprune.budget.cost import Cost, macs, parameters, sizes
 from onnxprune.coupling.atoms import Taken
-from onnxprune.coupling.groups import Axis, Coupling
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.labels import Axis
 from onnxprune.coupling.locks import lock_text
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.view import Graph
@@ -27,9 +28,9 @@ def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
     return per_node
 
 
-def _share(graph: Graph, axes: tuple[Axis, ...], per_node: dict[int, float], total: float) -> float:
-    nodes = {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_behind(graph, key)}
-    return sum(per_node.get(n, 0.0) for n in nodes) / max(total, 1.0)
+def _readers(graph: Graph, axes: tuple[Axis, ...]) -> set[int]:
+    """The nodes that read the constants among ``axes``."""
+    return {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_behind(graph, key)}
 
 
 def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:
@@ -39,19 +40,20 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
     """
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
-    total = cost(sizes(coupling))
+    total = max(cost(sizes(coupling)), 1.0)
+
+    def share(nodes: set[int]) -> float:
+        return sum(per_node.get(node, 0.0) for node in nodes) / total
+
     rows = []
-    for group in coupling.groups:
-        reason = LEFT_OUT if group.id in frozen else None
-        after = int(keep[group.units].sum())
-        rows.append(
-            GroupRow(
-                group.id, group.name, len(group), after, _share(coupling.graph, group.axes, per_node, total), reason
-            )
-        )
+    for group, terms in zip(coupling.groups, cost.lengths.touched(), strict=True):
+        # What multiplies by computed weights, or two streams, holds the group without any constant of its own.
+        nodes = _readers(coupling.graph, group.axes) | {cost.nodes[int(t)] for t in terms}
+        after, reason = int(keep[group.units].sum()), LEFT_OUT if group.id in frozen else None
+        rows.append(GroupRow(group.id, group.name, len(group), after, share(nodes), reason))
     for number, held in enumerate(coupling.held, start=len(rows)):
-        share = _share(coupling.graph, held.axes, per_node, total)
-        rows.append(GroupRow(number, held.name, held.size, held.size, share, lock_text(coupling, held)))
+        held_share = share(_readers(coupling.graph, held.axes))
+        rows.append(GroupRow(number, held.name, held.size, held.size, held_share, lock_text(coupling, held)))
     return tuple(rows)
 
 
@@ -59,7 +61,7 @@ def prunable_share(coupling: Coupling) -> float:
     """Share (0 … 1) of MACs in nodes that have at least one prunable axis."""
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
-    live = {node for term, node in enumerate(cost.nodes) if cost.slope[term].any()}
+    live = {node for node, varies in zip(cost.nodes, cost.lengths.vary(), strict=True) if varies}
     return sum(v for n, v in per_node.items() if n in live) / max(cost(sizes(coupling)), 1.0)
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from onnxprune.report import plots, rows, wording
 from onnxprune.report.lanes import Lanes, lanes
+from onnxprune.report.learning import Learning, learning_curve
 from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
 from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
@@ -41,6 +42,7 @@ class _Plots:
     search: tuple[plots.Curve, plots.Curve] | None
     panels: tuple[plots.Panel, ...]
     graph: Lanes | None
+    learning: tuple[Learning, Learning] | None = None
 
 
 def render(report: Report, plan: str | None, command: str | None = None) -> str:
@@ -121,6 +123,9 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         duration=wording.duration,
         byte_text=wording.byte_text,
         drop_value=wording.drop_value,
+        gain=wording.gain,
+        effort_of=wording.effort_of,
+        stage=wording.stage,
         named=_named,
         breakable=_breakable,
     )
@@ -156,7 +161,10 @@ def _plots(report: Report) -> _Plots:
             plots.search_curve(path, chosen, limit, in_percent, plots.WIDE),
         )
     panels = plots.sensitivity_panels(report.curves, report.groups)
-    return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None)
+    learning = None
+    if report.tuning is not None:
+        learning = learning_curve(report.tuning, plots.NARROW), learning_curve(report.tuning, plots.WIDE)
+    return _Plots(channels, search, panels, lanes(report.layers) if report.layers else None, learning)
 
 
 def _compact(plan: str) -> str:

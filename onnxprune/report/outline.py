@@ -75,11 +75,11 @@ def _captured(coupling: Coupling, owners: list[int]) -> dict[int, tuple[str, ...
 def _channels(coupling: Coupling, node: Node, keep: Array) -> tuple[int, int]:
     """Channels (before, after) of a layer's or a merge's output axis; 0 if it has none."""
     best: tuple[bool, int, int] = (False, 0, 0)
+    masks = coupling.masks(keep)
     for key, axis in _output_axes(coupling, node):
         units = coupling.units[key][axis]
-        free = units[units >= 0]
         if len(units) >= LEAST:
-            best = max(best, (len(free) > 0, len(units), len(units) - len(free) + int(keep[free].sum())))
+            best = max(best, (bool((units >= 0).any()), len(units), int(masks(key, axis).sum())))
     return best[1:]
 
 

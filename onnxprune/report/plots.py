@@ -135,7 +135,7 @@ def search_curve(
     drops = [y for _, y in points] + ([chosen.drop] if chosen else [])
     # If all drops are 0, the axis still needs a range.
     highest = max([*drops, limit or 0.0, 0.01])
-    y_values = _round_ticks(highest)
+    y_values = round_ticks(highest)
     low = math.floor(min(kept, default=0.0) * 10 - 1e-9) / 10
     x_values = [low + (1 - low) * i / 4 for i in range(5)]
     left, right, top, bottom, height = 52.0, width - 12, 10.0, 210.0, 250.0
@@ -158,7 +158,7 @@ def search_curve(
         right,
         top,
         bottom,
-        line=_polyline(dots),
+        line=polyline(dots),
         dots=dots,
         chosen=place(chosen.macs_ratio, chosen.drop) if chosen else None,
         limit=Tick(place(1.0, limit).y, "allowed") if limit is not None else None,
@@ -215,7 +215,7 @@ def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
         right,
         top,
         bottom,
-        line=_polyline(dots),
+        line=polyline(dots),
         dots=(),
         chosen=chosen,
         limit=None,
@@ -239,11 +239,12 @@ def _between(points: Sequence[CurvePoint], kept: int, lowest: float) -> float:
     return float(10 ** (low + share * (high - low)))
 
 
-def _polyline(dots: Sequence[Dot]) -> str:
+def polyline(dots: Sequence[Dot]) -> str:
+    """The points of an SVG line."""
     return " ".join(f"{dot.x:g},{dot.y:g}" for dot in dots)
 
 
-def _round_ticks(highest: float) -> list[float]:
+def round_ticks(highest: float) -> list[float]:
     """0 and a few round numbers; the last is at least ``highest``."""
     raw = max(highest, 1e-12) / 4
     base = 10.0 ** math.floor(math.log10(raw))

@@ -142,8 +142,8 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         for name, value in words.items():
             told = told.replace("{" + name + "}", value)
         return f"{told} on {held_out}"
-    if drop.metric == "relative L2 error":
-        return f"its outputs move by {percent(drop.value)} (relative L2) on {held_out}"
+    if drop.metric == "output error":
+        return f"its outputs move by {percent(drop.value)} on {held_out}"
     if math.isinf(drop.value):
         return f"{drop.metric} falls to minus infinity on {held_out}"
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"

@@ -97,10 +97,15 @@ def evidence(
         units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - first
         normal = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
         groups, outs, _, taps = normal.shape
-        reading = Reading(normal.reshape(groups, outs, -1), gram, _features(units, size, taps))
-        part = _fold(channel_gram(reading, taps), units, size)
+        product = units.ndim > 1
+        features = np.empty((size, 0), np.int64) if product else _features(units, size, taps)
+        reading = Reading(normal.reshape(groups, outs, -1), gram, features)
+        contributions = channel_gram(reading, taps)
+        part = _fold_product(contributions, units, size) if product else _fold(contributions, units, size)
         total = part if total is None else total + part
-        readings.append(reading)
+        if not product:
+            # Units of a product share inputs: they cannot be eliminated one by one.
+            readings.append(reading)
     magnitude = _magnitude(coupling, group)
     if total is not None:
         return Evidence(total, magnitude, tuple(readings))
@@ -155,6 +160,16 @@ def _fold(matrix: Array, units: Array, size: int) -> Array:
     return np.asarray(rows @ matrix[np.ix_(own, own)] @ rows.T)
 
 
+def _fold_product(matrix: Array, units: Array, size: int) -> Array:
+    """As :func:`_fold` for an axis that is a product: ``units`` (positions, factors).  Approximate: a position counts
+    for each unit that takes it away."""
+    rows = np.zeros((size, len(units)))
+    for column in units.T:
+        own = np.flatnonzero((column >= 0) & (column < size))
+        rows[column[own], own] = 1.0
+    return np.asarray(rows @ matrix @ rows.T)
+
+
 def _magnitude(coupling: Coupling, group: Group) -> Array:
     first, size = int(group.units[0]), len(group)
     total = np.zeros(size)
@@ -167,5 +182,6 @@ def _magnitude(coupling: Coupling, group: Group) -> Array:
         squares = np.square(array).sum(axis=tuple(a for a in range(array.ndim) if a != axis))
         units = coupling.units[key][axis] - first
         own = (units >= 0) & (units < size)
-        np.add.at(total, units[own], squares[own])
+        spread = squares if units.ndim == 1 else np.repeat(squares[:, None], units.shape[1], axis=1)
+        np.add.at(total, units[own], spread[own])
     return np.sqrt(total)

@@ -17,6 +17,7 @@ from onnxprune.coupling.labels import Key
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.graph.edit import Editor
 from onnxprune.surgery.edit import Use, add_input, give_constants, insert_scale, insert_select
+from onnxprune.surgery.stored import at_the_source
 
 Array = np.ndarray
 
@@ -76,11 +77,12 @@ def cut(coupling: Coupling, keep: Array, weights: Mapping[Use, Array] | None = N
         elif isinstance(edit, InputEdit):
             constants[edit.node, edit.slot] = edit.value
     known = {u: a for u, a in constants.items() if _has_input(coupling, u)}
-    give_constants(editor, known)
+    at_source, sizes = at_the_source(coupling, known)
+    give_constants(editor, at_source)
     for use, array in constants.items():
         if use not in known:
             add_input(editor, coupling.graph.nodes[use[0]], use[1], array)
-    for value, axes in _new_sizes(coupling, keep).items():
+    for value, axes in {**_new_sizes(coupling, keep), **sizes}.items():
         editor.restate(value, axes)
     return editor.finish()
 

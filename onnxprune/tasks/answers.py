@@ -40,14 +40,16 @@ class Answers:
         """Output ``index``, batch by batch."""
         return [batch[index] for batch in self.batches]
 
-    def stacked(self, index: int) -> Array | None:
-        """Output ``index`` with samples on axis 0; None where it has no such axis, or its shape changes."""
+    def row(self, index: int) -> tuple[int, ...] | None:
+        """The shape of one sample of output ``index``; None where it has no axis of samples, or its shape changes."""
         parts = self.parts(index)
         if any(p.ndim == 0 or len(p) != count for p, count in zip(parts, self.counts, strict=True)):
             return None
-        if any(p.shape[1:] != parts[0].shape[1:] for p in parts):
-            return None
-        return np.concatenate(parts)
+        return parts[0].shape[1:] if all(p.shape[1:] == parts[0].shape[1:] for p in parts) else None
+
+    def stacked(self, index: int) -> Array | None:
+        """Output ``index`` with samples on axis 0, a copy; None where :meth:`row` is None."""
+        return None if self.row(index) is None else np.concatenate(self.parts(index))
 
 
 def answers_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int = BATCH) -> Answers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,12 +110,14 @@ def classify(answers: Answers) -> Guess:
     scores: list[int] = []
     labels: list[int] = []
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is not None and values.dtype == object and not _text(values):
+        row = answers.row(index)
+        if row is None or math.prod(row) != (row[0] if row else 1):
+            return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+        values = np.concatenate(answers.parts(index))
+        if values.dtype == object and not _text(values):
             # A map from class to probability, as sklearn's exporter writes it; a label beside it says what is read.
             continue
-        if values is None or values.size != len(values) * (rows := values.shape[1] if values.ndim > 1 else 1):
-            return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+        rows = row[0] if row else 1
         if _text(values) or (values.dtype.kind in "iub" and rows == 1):
             labels.append(index)
         elif values.dtype.kind == "f" and rows > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,9 +99,10 @@ def nearest(rows: Array) -> Array:
 def embed(answers: Answers) -> Guess:
     """Rows of unit length, some of their numbers below zero."""
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.ndim < 2 or values.dtype.kind != "f" or values[0].size != max(values.shape[1:]):
+        row = answers.row(index)
+        if not row or answers.batches[0][index].dtype.kind != "f" or math.prod(row) != max(row):
             continue
+        values = np.concatenate(answers.parts(index))
         rows = values.reshape(len(values), -1).astype(np.float64)
         norms = np.linalg.norm(rows, axis=1)
         if rows.shape[1] >= LEAST and np.abs(norms - 1).max() <= NEAR and (rows < 0).mean() > 0.05:

@@ -86,9 +86,10 @@ def _segment_or_pose(answers: Answers) -> Guess:
 def _probability(answers: Answers) -> Guess:
     """One number per sample, 0 … 1, beside others that are no rows of samples, such as a state."""
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.dtype.kind != "f" or values.size != len(values):
+        row = answers.row(index)
+        if row is None or math.prod(row) != 1 or answers.batches[0][index].dtype.kind != "f":
             continue
+        values = np.concatenate(answers.parts(index))
         if values.min() >= 0 and values.max() <= 1 and np.isfinite(values).all():
             both = bool((values >= 0.5).any() and (values < 0.5).any())
             decided = float(np.mean((values < 0.1) | (values > 0.9))) >= DECIDED

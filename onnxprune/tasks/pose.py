@@ -115,7 +115,8 @@ def oks(there: Array, found: Array, box: Array) -> float:
     squared = ((there[:, :2] - found[:, :2]) ** 2).sum(axis=1)
     # COCO's variance is (2σ)², and the area there is that of the segment, about half the box's.
     errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
-    return float(np.exp(-errors[seen]).mean())
+    # A keypoint that is no number is nowhere.
+    return float(np.nan_to_num(np.exp(-errors[seen])).mean())
 
 
 def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
@@ -129,8 +130,8 @@ def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
             found.because,
         )
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is None or values.dtype.kind != "f" or not np.isfinite(values).all():
+        values = answers.batches[0][index]
+        if answers.row(index) is None or values.dtype.kind != "f" or not np.isfinite(values).all():
             continue
         heat = _heat(values)
         if heat is not None:

@@ -128,8 +128,8 @@ def regress(answers: Answers) -> Guess:
     """Anything of floating-point numbers, one row or field per sample."""
     usable = []
     for index in range(len(answers.names)):
-        values = answers.stacked(index)
-        if values is not None and values.dtype.kind == "f" and values.size:
+        row, first = answers.row(index), answers.batches[0][index]
+        if row is not None and first.dtype.kind == "f" and first.size:
             usable.append(index)
     if len(usable) < len(answers.names):
         return Guess(Regress(tuple(usable)) if usable else None, False, "not every output is a number per sample")

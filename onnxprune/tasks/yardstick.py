@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from onnxprune import metrics
 from onnxprune.calibration.outputs import stack
 from onnxprune.errors import DataError
+from onnxprune.measure.loss import OutputLoss
 from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
@@ -25,11 +27,13 @@ AUTO = "auto"
 class Yardstick:
     """Holds the original's answers, and tells how far others are from them.
 
-    ``reference``: the original's outputs, samples on axis 0; ``reader``, ``compare``: of the task, None where none is
+    ``reference``: the original's outputs, samples on axis 0; ``loss``: how far others are from them where no task is
+    known; ``reader``, ``compare``: of the task, None where none is
     sure; ``note``: what the user should know of the task, None where there is nothing.
     """
 
     reference: tuple[Array, ...]
+    loss: OutputLoss
     reader: Reader | None = None
     compare: Comparer | None = None
     note: str | None = None
@@ -44,7 +48,7 @@ class Yardstick:
         """The drop that is allowed where the user sets no budget."""
         if self.reader is not None:
             return self.reader.allowed
-        return 0.05 if self.measure == metrics.RELATIVE else 0.01
+        return 0.05 if self.measure == metrics.ERROR else 0.01
 
     def drop(self, found: Answers, resamples: int = 0) -> Drop:
         """How far answers on the same samples are from the original's.  ``resamples``: of the bootstrap, 0 for no
@@ -54,7 +58,10 @@ class Yardstick:
             DataError: where the two cannot be compared.
         """
         if self.compare is None:
-            return metrics.drop(self.measure, self.reference, outputs(found), found.samples)
+            answers = outputs(found)
+            if self.measure == metrics.VALUES:
+                return metrics.drop(metrics.VALUES, self.reference, answers, found.samples)
+            return Drop(metrics.ERROR, math.sqrt(max(self.loss.of(answers), 0.0)), found.samples)
         told = self.compare(found, resamples)
         return Drop(told.measure, told.drop, told.samples, told.low, told.high, told.figures)
 
@@ -66,10 +73,10 @@ def outputs(answers: Answers) -> tuple[Array, ...]:
 
 def general(reference: Sequence[Array]) -> str:
     """The measure that needs no task."""
-    return metrics.VALUES if metrics.is_discrete(reference) else metrics.RELATIVE
+    return metrics.VALUES if metrics.is_discrete(reference) else metrics.ERROR
 
 
-def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool) -> Yardstick:
+def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool, loss: OutputLoss) -> Yardstick:
     """The yardstick for models whose original answers so.
 
     ``task``: :data:`AUTO`, or one that the user states; ``layout``: what ``--layout`` says of a detector's outputs.
@@ -88,22 +95,22 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool)
         reader = stated(kind, original, given).reader
         assert reader is not None
         held = reader.against(original)
-        return Yardstick(reference, reader, held, _told(reader, held, original, f"task {kind}", ""))
+        return Yardstick(reference, loss, reader, held, _told(reader, held, original, f"task {kind}", ""))
     found = guess(original)
     if found.reader is None:
-        return Yardstick(reference)
+        return Yardstick(reference, loss)
     if not rows_are_answers and _whole_rows(found.reader, original):
-        return Yardstick(reference)
+        return Yardstick(reference, loss)
     if not found.sure:
-        return Yardstick(reference, note=_unsure(found, reference))
+        return Yardstick(reference, loss, note=_unsure(found, reference))
     try:
         compare = found.reader.against(original)
     except DataError as error:
         note = f"task {found.reader.kind}: {error}; the drop is the {general(reference)} instead"
-        return Yardstick(reference, note=note)
+        return Yardstick(reference, loss, note=note)
     because = f"task {found.reader.kind}: {found.because}"
     note = _told(found.reader, compare, original, because, "; --task states another")
-    return Yardstick(reference, found.reader, compare, note)
+    return Yardstick(reference, loss, found.reader, compare, note)
 
 
 def _whole_rows(reader: Reader, original: Answers) -> bool:

@@ -16,6 +16,9 @@ Array = np.ndarray
 MOST = 12
 #: A channel of the small model that follows one of the original's less than this is another channel.
 FOLLOWS = 0.5
+#: A channel that moves less than this share of the usual one counts in the scale of that share; none moves less than
+#: this share of its own size.
+HARDLY, DEAD = 1e-2, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +97,16 @@ def _unit(rows: Array) -> Array:
     return np.asarray(np.divide(rows, size, out=np.zeros_like(rows), where=size > 0))
 
 
+def scales(rows: Array, dead: float) -> Array:
+    """Standard deviation of each row; of one that hardly moves, the share ``dead`` of the usual one, or of its size."""
+    spread, size = rows.std(1), np.sqrt((rows * rows).mean(1))
+    moving = spread[spread > 0]
+    least = np.maximum(dead * float(np.median(moving)) if len(moving) else 0.0, DEAD * size)
+    return np.asarray(np.maximum(np.maximum(spread, least), 1e-6), dtype=np.float32)
+
+
 def _scale(rows: Array) -> Array:
-    """Standard deviations; a channel that hardly moves counts in the scale of the others."""
-    spread = rows.std(1)
-    return np.asarray(np.maximum(spread, max(1e-2 * float(np.median(spread)), 1e-6)), dtype=np.float32)
+    return scales(rows, HARDLY)
 
 
 def channel_axis(values: Array) -> int:

@@ -17,7 +17,7 @@ from onnxprune.tuning.augment import Augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.pair import Pair, samples_in
-from onnxprune.tuning.recipe import Optimizer
+from onnxprune.tuning.recipe import Optimizer, rate
 from onnxprune.tuning.samples import Samples, endless
 from onnxprune.tuning.workers import Workers
 
@@ -70,9 +70,11 @@ def initial(setting: Setting) -> State:
     return State(weights, held_errors(setting, weights))
 
 
-def cycle(setting: Setting, start: State, clock: Clock, turn: int, curve: list[CurveOfTuning], since: float) -> State:
+def cycle(
+    setting: Setting, start: State, clock: Clock, full: float, turn: int, curve: list[CurveOfTuning], since: float
+) -> State:
     """One cosine from ``start``; the averaged weights at its end, or earlier ones where those are better by more than
-    chance.  ``curve`` is added to; its times count from ``since``."""
+    chance.  ``full``: the highest rate.  ``curve`` is added to; its times count from ``since``."""
     pair, workers = setting.pair, setting.workers
     parameters = pair.function.parameters
     optimizer = Optimizer(list(parameters), list(parameters.values()))
@@ -84,7 +86,6 @@ def cycle(setting: Setting, start: State, clock: Clock, turn: int, curve: list[C
     clock.start()
     while True:
         share = workers.agreed(1.0 if setting.stopped() else clock.share(step))
-        expected = clock.steps or max(step / max(share, 1e-3), 1.0) if share < 1 else step
         if share >= 1 or share >= (looks + 1) / LOOKS:
             looks = int(share * LOOKS)
             if step:
@@ -93,8 +94,8 @@ def cycle(setting: Setting, start: State, clock: Clock, turn: int, curve: list[C
                 _draw(setting, curve, state, losses, step, since)
         if share >= 1:
             return best
-        losses.append(_step(setting, next(rows), generator))
-        optimizer.step(share, float(expected))
+        losses.append(one_step(setting, next(rows), generator))
+        optimizer.move(rate(share, full))
         step += 1
         now = int(clock.share(step) * BAR)
         setting.progress.advance(max(now - shown, 0))
@@ -117,7 +118,7 @@ def _draw(
     losses.clear()
 
 
-def _step(setting: Setting, rows: list[int], generator: np.random.Generator) -> float:
+def one_step(setting: Setting, rows: list[int], generator: np.random.Generator) -> float:
     """Gradients of the mean error of a batch, over all processes; the mean itself."""
     parameters = list(setting.pair.function.parameters.values())
     total = torch.zeros(())

@@ -20,7 +20,7 @@ from onnxprune.tuning.original import Answers, by_runtime, original_answers
 from onnxprune.tuning.parameters import integer_weights, trainable
 from onnxprune.tuning.probe import probe
 from onnxprune.tuning.program import Block, program_of
-from onnxprune.tuning.reach import Reach, reach
+from onnxprune.tuning.reach import Reach, reach, squashed
 from onnxprune.tuning.samples import Samples
 from onnxprune.tuning.target import Term, hidden_error, output_error, output_terms
 
@@ -92,7 +92,7 @@ def pair(
     mine = _answers(by_runtime(student, [*found.targets, *names], engine), looked)
     targets = tuple(n for n in found.targets if mine[n].shape == theirs[n].shape)
     hidden = by_name([n for n in (*names, *found.targets) if n not in targets], mine, theirs)
-    terms = output_terms(targets, theirs)
+    terms = output_terms(targets, theirs, [name for name in targets if squashed(whole, name)])
     if not terms and not hidden:
         raise ModelError("nothing can be tuned: no output of the two models can be compared")
     wanted = list(dict.fromkeys([*(t.name for t in terms), *(h.name for h in hidden)]))

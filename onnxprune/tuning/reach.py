@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph
 from onnxprune.tuning.levels import levels_of
+from onnxprune.tuning.parameters import MOVES
 from onnxprune.tuning.probe import Seen
 from onnxprune.tuning.program import Block, Step
 
@@ -123,6 +124,27 @@ def _learning(steps: Iterable[Step], weights: Collection[str]) -> frozenset[str]
     return frozenset(found)
 
 
+#: What makes values between 0 and 1, and what they may pass on their way to an output.
+SQUASHES = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Clip"})
+
+
+def squashed(graph: Graph, name: str) -> bool:
+    """Whether a value holds what a sigmoid or the like makes, moved about but not computed on."""
+    waiting, seen = [name], set[str]()
+    while waiting:
+        value = waiting.pop()
+        if value in seen or value not in graph.producer:
+            continue
+        seen.add(value)
+        node = graph.nodes[graph.producer[value]]
+        if node.op in SQUASHES:
+            return True
+        if node.op in MOVES or node.op in ("Identity", "If"):
+            waiting += [i for i in node.inputs if i is not None]
+            waiting += [out for body in graph.bodies if body.owner == node.index for out in body.outputs]
+    return False
+
+
 def _targets(
     graph: Graph,
     block: Block,
@@ -144,8 +166,7 @@ def _targets(
         if value in seen:
             continue
         seen.add(value)
-        apart = value in levels.chosen or value in levels.unsized
-        if value in made and value in learns and not apart and value in original.producer:
+        if value in made and value in learns and value not in levels.apart and value in original.producer:
             found.setdefault(value)
         elif value in makers:
             waiting += list(makers[value].reads())

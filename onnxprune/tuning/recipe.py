@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-#: Share of the root mean square that a full step moves each weight by, on average.
-RATE = 0.02
-#: A rate this high harms first and helps later: a run of fewer steps than this takes a lower one.
-FULL_STEPS = 800
+#: Vectors (scales, biases) move whole channels at once, and so by a share of that.
+VECTORS = 0.2
 #: Share of the run in which the rate rises.
 WARM_UP = 0.05
 #: Averages reach back over this share of the steps so far.
@@ -28,9 +26,8 @@ SMALLEST = 1e-3
 BETAS, EPSILON = (0.9, 0.99), 1e-12
 
 
-def rate(share: float, steps: float) -> float:
-    """The rate when ``share`` of a run of about ``steps`` steps is done: linear warm-up, then a cosine to zero."""
-    full = RATE * min(1.0, math.sqrt(steps / FULL_STEPS))
+def rate(share: float, full: float) -> float:
+    """The rate when ``share`` of a run is done: linear warm-up to ``full``, then a cosine to zero."""
     if share < WARM_UP:
         return full * (share / WARM_UP)
     return full * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
@@ -54,13 +51,13 @@ class Optimizer:
             self._first = [torch.zeros_like(w) for w in self.weights]
             self._second = [torch.zeros_like(w) for w in self.weights]
 
-    def step(self, share: float, steps: float) -> None:
-        """Uses up the gradients.  A step whose gradients are not finite is left out."""
+    def move(self, rate: float) -> None:
+        """Uses up the gradients: moves each weight by about ``rate`` of its tensor's size.  A step whose gradients are not finite is left out."""
         with torch.no_grad():
             gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
             length = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
             if math.isfinite(length):
-                self._move(gradients, length, rate(share, steps))
+                self._move(gradients, length, rate)
             for weight in self.weights:
                 weight.grad = None
 
@@ -80,7 +77,8 @@ class Optimizer:
         sizes = [
             n / math.sqrt(w.numel()) for n, w in zip(torch._foreach_norm(list(self.weights)), self.weights, strict=True)
         ]
-        torch._foreach_mul_(moves, [-rate * max(float(s), SMALLEST) for s in sizes])
+        shares = [VECTORS if w.dim() < 2 else 1.0 for w in self.weights]
+        torch._foreach_mul_(moves, [-rate * k * max(float(s), SMALLEST) for s, k in zip(sizes, shares, strict=True)])
         torch._foreach_add_(list(self.weights), moves)
         # The first average is the first weights; later ones forget what is long ago.
         forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)

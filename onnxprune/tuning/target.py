@@ -11,7 +11,7 @@ Every output channel counts in its own scale, and every kind of value as much as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 
 from onnxprune import metrics
-from onnxprune.tuning.hidden import Hidden, channel_axis
+from onnxprune.tuning.hidden import DEAD, Hidden, channel_axis, scales
 
 Array = np.ndarray
 #: (tuned, original, samples) -> one number per sample.
 Part = Callable[[Tensor, Tensor, int], Tensor]
 TINY = 1e-6
-#: A channel that moves less than this share of the usual one counts in that scale: what never moves has none.
-DEAD = 1e-3
 #: What a position where the original sees nothing still weighs against one where it is sure.
 BACKGROUND = 0.02
 
@@ -40,12 +38,15 @@ class Term:
     of: Part
 
 
-def output_terms(names: Sequence[str], seen: Mapping[str, Array]) -> tuple[Term, ...]:
-    """``seen``: the original's outputs on some samples, on axis 0; what they are is read off their values."""
-    return tuple(term for name in names for term in _terms(name, seen[name], len(names) == 1))
+def output_terms(names: Sequence[str], seen: Mapping[str, Array], bounded: Collection[str]) -> tuple[Term, ...]:
+    """``seen``: the original's outputs on some samples, on axis 0; what they are is read off their values.
+
+    ``bounded``: outputs that hold what a sigmoid or the like makes; others may lie between 0 and 1 by chance.
+    """
+    return tuple(term for name in names for term in _terms(name, seen[name], len(names) == 1, name in bounded))
 
 
-def _terms(name: str, values: Array, only: bool) -> list[Term]:
+def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[Term]:
     if values.ndim == 0 or not values.size:
         return []
     wide = values.astype(np.float64)
@@ -57,14 +58,13 @@ def _terms(name: str, values: Array, only: bool) -> list[Term]:
         return [Term(name, "logits", _logits(spread))]
     axis = channel_axis(values)
     rows = np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None]
-    inside = (rows.min(1) >= 0) & (rows.max(1) <= 1)
+    inside = (rows.min(1) >= 0) & (rows.max(1) <= 1) & bounded
     answers, others = np.flatnonzero(inside), np.flatnonzero(~inside)
     terms = []
     if len(answers):
         terms.append(Term(name, "answers", _answers(axis, answers, rows[answers])))
     if len(others):
-        spread = rows[others].std(1)
-        scale = np.maximum(spread, max(DEAD * float(np.median(spread)), TINY))
+        scale = scales(rows[others], DEAD)
         where = answers if len(answers) and values.ndim > 2 else None
         terms.append(Term(name, "values", _values(axis, others, scale, where, rows)))
     return terms

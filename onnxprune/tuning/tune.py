@@ -21,6 +21,7 @@ from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
+from onnxprune.tuning.pace import pace
 from onnxprune.tuning.pair import Pair, pair
 from onnxprune.tuning.samples import Samples
 from onnxprune.tuning.workers import join
@@ -104,15 +105,19 @@ def tune(
 def _run(setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float) -> State:
     if allowed.passes is not None:
         steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
+        full = pace(setting, start, steps, 0.0)
         setting.progress.stage("tune", BAR)
-        return cycle(setting, start, Clock(steps, 0.0), 0, curve, since)
+        return cycle(setting, start, Clock(steps, 0.0), full, 0, curve, since)
+    full = pace(setting, start, None, LONGEST if allowed.seconds is None else allowed.seconds)
     if allowed.seconds is not None:
         setting.progress.stage("tune", BAR)
-        return cycle(setting, start, Clock(None, allowed.seconds), 0, curve, since)
+        return cycle(
+            setting, start, Clock(None, max(allowed.seconds - (time.monotonic() - since), 1.0)), full, 0, curve, since
+        )
     best = start
     for turn, share in enumerate(TURNS):
         setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
-        after = cycle(setting, best, Clock(None, share * LONGEST), turn, curve, since)
+        after = cycle(setting, best, Clock(None, share * LONGEST), full, turn, curve, since)
         if setting.stopped() or not better(after.errors, best.errors):
             return after if better(after.errors, best.errors) else best
         best = after

@@ -6,12 +6,16 @@ from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 
 def batch_normalization(call: Call) -> Rule | Locked:
-    unused = call.node.outputs[1:]
-    if call.node.integer("training_mode", 0) or any(value is not None for value in unused):
-        return Locked("is a BatchNormalization in training mode (its statistics depend on the batch)")
+    """In training mode the statistics are those of the batch, per channel: batch and places mix, channels do not.
+
+    Before opset 14 the outputs for statistics ask for training mode.
+    """
     if call.rank(1) != 1:
         return Locked("normalizes every place of a feature map on its own (spatial=0)")
-    return Rule(f"n c x.., c, c, c, c -> n c x..{', _' * len(unused)}")
+    statistics = call.node.outputs[1:]
+    training = call.node.integer("training_mode", 0) or any(value is not None for value in statistics)
+    mixed = ["n", *(f"x{k}" for k in range(call.rank() - 2))] if training else []
+    return Rule(f"n c x.., c, c, c, c -> n c x..{', c' * len(statistics)}", mix=frozenset(mixed))
 
 
 def instance_normalization(call: Call) -> Rule:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from onnxprune.budget.allocate import give_back
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, narrowest, pricing_macs, trial_macs, widest
+from onnxprune.pipeline.allocation import OVERSHOT, Pricing, narrowest, pricing_macs, trial_macs, widest
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -19,11 +22,16 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.target import Budget
 
+CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
+#: Multiples of channels to suggest; the first that should save time is suggested.
+MULTIPLES = (8, 4, 16)
 #: Share of the MACs at which to compare orders of channels if the budget is a drop.
 USUAL = 0.7
-NO_FASTER = (
-    "these channel counts will probably not run faster than the original's: try --round 8 for faster counts, or allow "
-    "a larger cut"
+NO_FASTER = "these channel counts will probably not run faster than the original's: {}allow a larger cut"
+ROUNDED = "try --round {} for faster counts, or "
+BELOW = (
+    "{kind} fell to {got:.0%}, below the requested {asked:.0%}: no channel counts in between should run faster; "
+    "--round 1 comes closer"
 )
 
 
@@ -39,14 +47,32 @@ def find(
         BudgetError: the budget cannot be met.
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
-    time = found.pricing.time
-    if (
-        options.round_to is not None
-        or options.target is not None
-        or time(found.candidate.counts) < time(sizes(context.coupling))
-    ):
+    if options.round_to is not None or options.target is not None:
         return found
-    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, NO_FASTER)))
+    notes = [*_no_faster(context, found), *_below(context, found, options)]
+    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, *notes)))
+
+
+def _no_faster(context: Context, found: Found) -> list[str]:
+    """A note if the cut should not save time; it suggests a multiple that would, if there is one."""
+    time, full = found.pricing.time, sizes(context.coupling)
+    if time(found.candidate.counts) < time(full):
+        return []
+    fast = [m for m in MULTIPLES if time(np.minimum(np.maximum(found.candidate.counts // m * m, m), full)) < time(full)]
+    return [NO_FASTER.format(ROUNDED.format(fast[0]) if fast else "")]
+
+
+def _below(context: Context, found: Found, options: Options) -> list[str]:
+    """A note if the fast widths went far below the budget, and finer widths could keep more."""
+    if len(options.budgets) != 1 or options.budgets[0].kind not in CALLED:
+        return []
+    kind = options.budgets[0].kind
+    cost, target = cost_of(context, kind, options.budgets[0].value)
+    got, asked = (part / cost(sizes(context.coupling)) for part in (cost(found.candidate.counts), target))
+    finer = give_back(cost, found.pricing.curves, found.candidate.counts, target)
+    if got >= OVERSHOT * asked or np.array_equal(finer, found.candidate.counts):
+        return []
+    return [BELOW.format(kind=CALLED[kind], got=got, asked=asked)]
 
 
 def _found(trials: Trials) -> Found:

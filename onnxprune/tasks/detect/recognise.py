@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
 
 from onnxprune.tasks.answers import Answers
+from onnxprune.tasks.detect.box_kinds import follows, with_boxes
 from onnxprune.tasks.detect.dense import split
 from onnxprune.tasks.detect.grid import Level
 from onnxprune.tasks.detect.layout import Layout
@@ -17,18 +17,12 @@ from onnxprune.tasks.detect.wiring import Wiring, levels, wirings
 Array = np.ndarray
 #: Samples that are looked at.
 SEEN = 8
-#: Share of boxes that must hold what a format promises: a few of thousands may be degenerate.
-NEARLY_ALL = 0.995
-#: Correlation of box centres with the centres of the cells that they belong to, from which they are centres.
-FOLLOWS = 0.8
 #: A set of predictions holds this many at least, of which at most SOME say that something is there.
 LEAST, SOME = 50, 0.2
 #: Share of logits below zero.
 MOSTLY = 0.9
 #: A score from which a place says that something is there; places that do so are few, at most this share.
 THERE, FEW = 0.3, 0.03
-#: Numbers up to here are shares of the picture's sides: boxes reach over its edges, but hardly by a whole side.
-NORMALISED = 2.5
 
 
 @dataclass(frozen=True)
@@ -81,10 +75,10 @@ def _read(
         boxes, scores, _ = split(arrays, wiring, layout, samples)
         if boxes.shape[2] != 4 * bins or scores.shape[2] < 1 or boxes.shape[1] < 4:
             continue
-        placed = _boxes(boxes[:SEEN], layout, grids, size, given)
+        placed = with_boxes(boxes[:SEEN], layout, grids, size, given)
         if placed is None:
             continue
-        on_grid = grids if placed.box in ("distances", "grid") or (grids and _follows(boxes[:SEEN], grids)) else ()
+        on_grid = grids if placed.box in ("distances", "grid") or (grids and follows(boxes[:SEEN], grids)) else ()
         if wiring.combined and "keypoints" not in given:
             placed = Layout(**{**vars(placed), "keypoints": _keypoints(scores[:SEEN])})
         _, scores, _ = split(arrays, wiring, placed, samples)
@@ -114,90 +108,6 @@ def _bins(arrays: Sequence[Array], wiring: Wiring, samples: int, given: Mapping[
         return (1, 16)
     fields = split(arrays, wiring, Layout(), samples)[0].shape[2]
     return (fields // 4,)
-
-
-# -- boxes ------------------------------------------------------------------------------------------------------
-
-
-def _boxes(
-    raw: Array, layout: Layout, grids: tuple[Level, ...], size: tuple[int, int], given: Mapping[str, object]
-) -> Layout | None:
-    """The layout with its kind of box and its unit; None where the values are no boxes."""
-    if not np.isfinite(raw).all():
-        return None
-    if layout.bins > 1:
-        logits = raw.reshape(*raw.shape[:2], 4, layout.bins).astype(np.float64)
-        # Distributions over distances have a peak that moves; class scores read as such are flat.
-        peaked = float(np.median(softmax(logits, axis=3).max(axis=3)))
-        if not grids or peaked < 1.5 / layout.bins:
-            return None
-        return layout.stated({"box": "distances", "unit": "strides", **_only(given, "box", "unit")})
-    box = str(given["box"]) if "box" in given else _box(raw, grids, size)
-    if box is None:
-        return None
-    unit = str(given["unit"]) if "unit" in given else _unit(raw, box, grids)
-    return layout.stated({"box": box, "unit": unit})
-
-
-def _box(raw: Array, grids: tuple[Level, ...], size: tuple[int, int]) -> str | None:
-    flat = raw.reshape(-1, 4).astype(np.float64)
-    reach = np.array([size[1], size[0]]) if _span(flat) > NORMALISED else np.ones(2)
-    spread = (flat[:, :2].std(axis=0) > 0.05 * reach).all()
-    if spread and np.mean((flat[:, 2:] > flat[:, :2]).all(axis=1)) >= NEARLY_ALL and _inside(flat, reach, 1.0):
-        return "xyxy"
-    sizes = np.mean((flat[:, 2:] >= 0).all(axis=1)) >= NEARLY_ALL
-    if grids:
-        follows = _follows(raw, grids)
-        if sizes and follows:
-            return "xywh"
-        # Distances that all stay below one stride, or one pixel, would be of things smaller than two cells.
-        if not follows and np.mean(flat >= 0) >= 0.98 and _span(flat) > 1.05:
-            return "distances"
-        logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL
-        near = np.mean((flat[:, :2] > -2) & (flat[:, :2] < 3)) >= 0.98
-        if logs and near and not follows and (flat[:, 2:] < 0).any():
-            return "grid"
-    # As many places as some grid has may be so by chance.
-    return "xywh" if sizes and spread and _inside(flat[:, :2], reach, 0.1) else None
-
-
-def _span(flat: Array) -> float:
-    return float(np.quantile(np.abs(flat), 0.999))
-
-
-def _inside(points: Array, reach: Array, margin: float) -> bool:
-    """Whether nearly all points lie in the picture, or over its edge by ``margin`` of its sides at most."""
-    limits = np.tile(reach, points.shape[1] // 2)
-    return bool(np.mean((points >= -margin * limits) & (points <= (1 + margin) * limits)) >= NEARLY_ALL)
-
-
-def _follows(raw: Array, grids: tuple[Level, ...]) -> bool:
-    """Whether the first two fields grow with the places' x and y."""
-    centres = np.concatenate([level.centres() for level in grids])
-    told = []
-    for axis in (0, 1):
-        values, place = raw[..., axis].astype(np.float64), centres[:, axis]
-        place = place - place.mean()
-        spread = np.linalg.norm(values - values.mean(axis=1, keepdims=True), axis=1) * np.linalg.norm(place)
-        told.append(float(np.mean((values @ place) / np.maximum(spread, 1e-12))))
-    return min(told) >= FOLLOWS
-
-
-def _unit(raw: Array, box: str, grids: tuple[Level, ...]) -> str:
-    if box == "grid":
-        return "strides"
-    if box == "priors":
-        return "normalised"
-    if box != "distances":
-        return "normalised" if _span(raw.reshape(-1, 4)) <= NORMALISED else "pixels"
-    if len(grids) < 2:
-        # Objects are a few cells wide.
-        return "strides" if _span(raw.reshape(-1, 4)) <= 32 else "pixels"
-    # Levels of greater stride find larger things: in strides their distances are alike, in pixels they grow.
-    ends = np.cumsum([level.places for level in grids])
-    means = [float(part.mean()) for part in np.split(raw, ends[:-1], axis=1)]
-    growth = grids[-1].stride / grids[0].stride
-    return "pixels" if means[-1] > means[0] * growth**0.5 else "strides"
 
 
 # -- scores -----------------------------------------------------------------------------------------------------
@@ -292,7 +202,3 @@ def _keypoints(scores: Array) -> int:
     bounded = not over[first + 2 :: 3].any()
     # Logits of classes are out of bounds everywhere.
     return count if first >= 1 and left == 0 and count and bounded else 0
-
-
-def _only(given: Mapping[str, object], *names: str) -> dict[str, object]:
-    return {name: given[name] for name in names if name in given}

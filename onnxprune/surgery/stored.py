@@ -1,0 +1,44 @@
+"""One array for all who read a stored constant, also behind Transposes, where a cut leaves them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.layout import layout_of, layouts_of, readers_of_stored
+from onnxprune.graph.view import shared_uses
+
+Array = np.ndarray
+Use = tuple[int, int]
+
+
+def at_the_source(
+    coupling: Coupling, constants: Mapping[Use, Array]
+) -> tuple[dict[Use, Array], dict[str, dict[int, int]]]:
+    """(``constants`` with what is read behind a Transpose put where the array is stored, new sizes of the values that
+    change with it: value -> {axis: size}).
+
+    Only arrays that have readers in several layouts, all of which ask for the same, are put there: a weight that is
+    read behind one Transpose alone is given to its reader, and the Transpose goes.
+    """
+    graph, facts = coupling.graph, coupling.facts
+    found = dict(constants)
+    sizes: dict[str, dict[int, int]] = {}
+    exposed = {output for body in graph.bodies for output in body.outputs}
+    layouts = {use: layout_of(graph, facts, coupling.value_of(use)) for use in constants}
+    for stored in dict.fromkeys(layout.stored for layout in layouts.values() if layout is not None):
+        readers = list(readers_of_stored(graph, facts, stored))
+        known = layouts_of(graph, facts, stored)
+        if len({layout.axes for _, layout in readers}) < 2 or any(layout.value in exposed for layout in known):
+            continue
+        arrays = [layout.back(constants[use]) for use, layout in readers if use in constants]
+        if len(arrays) < len(readers) or not all(np.array_equal(arrays[0], other) for other in arrays):
+            continue
+        for use, _ in readers:
+            del found[use]
+        found.update(dict.fromkeys(shared_uses(graph, stored), np.ascontiguousarray(arrays[0])))
+        for layout in known:
+            sizes[layout.value] = {a: arrays[0].shape[axis] for a, axis in enumerate(layout.axes)}
+    return found, sizes

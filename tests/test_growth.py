@@ -1,0 +1,42 @@
+"""The cost of an analysis grows with the number of nodes, not with its square, in any order of the file."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxprune import inspect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from bench_growth import SHAPES, build
+
+#: Twice the nodes may take this many times the calls: what is quadratic takes 4 times.
+TWICE = 2.3
+
+
+def calls(model: onnx.ModelProto) -> int:
+    """Function calls of one analysis: as telling as time, and the same on every machine."""
+    with cProfile.Profile() as profile:
+        inspect(model)
+    return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_twice_the_nodes_take_twice_the_calls(shape: str, backwards: bool) -> None:
+    small, large = (build(shape, count, backwards) for count in (150, 300))
+    assert calls(large) <= TWICE * calls(small) * len(large.graph.node) / (2 * len(small.graph.node))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_order_of_the_file_changes_nothing(shape: str) -> None:
+    forward, reverse = (inspect(build(shape, 60, backwards)) for backwards in (False, True))
+    assert [(g.name, g.before, g.locked) for g in forward.groups] == [
+        (g.name, g.before, g.locked) for g in reverse.groups
+    ]
