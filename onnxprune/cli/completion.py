@@ -15,7 +15,7 @@ HEAD = """\
 onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
 """
 EXAMPLES = """\
-  eval "$(onnxprune completion bash)"      in ~/.bashrc; same for zsh in ~/.zshrc
+  eval "$(onnxprune completion bash)"      in ~/.bashrc; zsh: ~/.zshrc
   onnxprune completion fish > ~/.config/fish/completions/onnxprune.fish
 """
 
