@@ -105,6 +105,14 @@ def macs(coupling: Coupling) -> Cost:
     return build(coupling, *_mac_products(coupling))
 
 
+def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
+    """MACs of each node of the whole model."""
+    found: dict[int, float] = {}
+    for node, value in zip(cost.nodes, cost.terms(sizes(coupling)), strict=True):
+        found[node] = found.get(node, 0.0) + float(value)
+    return found
+
+
 def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
     """MACs as kernels execute them, in blocks of channels (see :class:`Stepped`)."""
     products, fixed = _mac_products(coupling)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx
 
-from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.cost import macs, node_macs, sizes
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.loosened import loosened
@@ -14,7 +14,6 @@ from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
 from onnxprune.linear.form import layers
 from onnxprune.options import Options
-from onnxprune.report.describe import node_macs
 from onnxprune.surgery.cut import constant_of
 
 ALIKE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.budget.cost import Cost, macs, parameters, sizes
+from onnxprune.budget.cost import macs, node_macs, parameters, sizes
 from onnxprune.coupling.atoms import Taken
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Axis
@@ -18,14 +18,6 @@ Array = np.ndarray
 LEFT_OUT = "left out by --exclude or --only"
 #: The outlook shows what remains when every group keeps these shares of its channels.
 KEPT = (0.75, 0.5, 0.25)
-
-
-def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
-    """MACs of each node of the whole model."""
-    per_node: dict[int, float] = {}
-    for node, value in zip(cost.nodes, cost.terms(sizes(coupling)), strict=True):
-        per_node[node] = per_node.get(node, 0.0) + float(value)
-    return per_node
 
 
 def _readers(graph: Graph, axes: tuple[Axis, ...]) -> set[int]:
