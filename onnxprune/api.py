@@ -14,6 +14,7 @@ from onnxprune.allowance import allowance
 from onnxprune.budget.cost import count_parameters, macs, sizes
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.cluster.open import computing
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
@@ -93,6 +94,8 @@ def prune(
     task: str = AUTO,
     layout: str = "",
     pictures: int = 4,
+    workers: int = 0,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Prune ``model`` and verify the result; nothing is written.
@@ -144,6 +147,8 @@ def prune(
         task=task,
         layout=layout,
         pictures=pictures,
+        workers=workers,
+        cluster=cluster,
     )
     return _prune(model, None, data, options, progress or Silent(), Stopwatch())
 
@@ -172,17 +177,18 @@ def _prune(
         need_torch()
     loaded = load(model)
     stopwatch.mark("load")
-    context = set_up(loaded, data, options)
-    # Wrong data, or a metric that fails, must show before anything that takes long.
-    evaluator = evaluator_for(context, options)
-    options = settled(options, evaluator, data)
-    labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
-    context = replace(context, notes=notes)
-    for note in notes:
-        progress.note(note)
-    stopwatch.mark("couple")
-    outcome = run(context, evaluator, options, progress, stopwatch)
+    with computing(loaded, data, options) as compute:
+        context = set_up(loaded, data, options)
+        # Wrong data, or a metric that fails, must show before anything that takes long.
+        evaluator = evaluator_for(context, options)
+        options = settled(options, evaluator, data)
+        labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
+        notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
+        context = replace(context, notes=notes)
+        for note in notes:
+            progress.note(note)
+        stopwatch.mark("couple")
+        outcome = run(context, evaluator, options, progress, stopwatch, compute)
     if options.tune is not None:
         if target is not None:
             # Whoever ends the run from here on loses nothing but the tuning.

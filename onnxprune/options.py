@@ -61,6 +61,8 @@ class Options:
     "none", or some of "mirror", "shift" and "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
     ``task``: one of :data:`TASKS`.  ``layout``: how a detector's outputs are written, see
     :mod:`onnxprune.tasks.detect.layout`.  ``pictures``: how many held-out samples the report shows.
+    ``workers``: processes of this machine, or ``cluster``: the address of a dask scheduler, that share the calibration
+    and the pricing of groups.
 
     Raises:
         OptionError: for a value that an option cannot have.
@@ -95,6 +97,8 @@ class Options:
     task: str = AUTO
     layout: str = ""
     pictures: int = 4
+    workers: int = 0
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         # The command line has checked these; a caller in Python would learn of them from a KeyError, or never.
@@ -114,9 +118,12 @@ class Options:
             ("memory", self.memory, 1),
             ("seed", self.seed, 0),
             ("pictures", self.pictures, 0),
+            ("workers", self.workers, 0),
         ):
             if value is not None and value < least:
                 raise OptionError(f"{name} must be at least {least}, got {value}")
+        if self.workers and self.cluster is not None:
+            raise OptionError("workers start processes here, cluster names those of a scheduler: give one of them")
         _few_threads(self.threads)
         _several("exclude", self.exclude)
         _several("only", self.only)

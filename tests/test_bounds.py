@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from scipy.sparse import csr_array
 
 import onnxprune
 from onnxprune import guide
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Cost
 from onnxprune.budget.excess import joint
+from onnxprune.budget.lengths import Lengths
 from onnxprune.cli import main
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OnnxPruneError
@@ -87,7 +89,13 @@ def test_the_joint_cost_of_random_costs_is_met_where_each_can_be(seed: int) -> N
     def cost() -> Cost:
         terms = int(generator.integers(1, 5))
         slope = generator.random((terms, 2, groups)) * (generator.random((terms, 2, groups)) < 0.6)
-        return Cost(generator.random(terms) + 0.1, np.full((terms, 2), 0.5), slope, (0,) * terms)
+        return Cost(
+            generator.random(terms) + 0.1,
+            Lengths(
+                np.full(2 * terms, 0.5), csr_array(slope.reshape(2 * terms, groups)), np.arange(2 * terms), (terms, 2)
+            ),
+            (0,) * terms,
+        )
 
     costs = [(c, float(generator.uniform(0.3, 1.0) * c(sizes.astype(float)))) for c in (cost(), cost(), cost())]
     least = [c(np.ones(groups)) <= target for c, target in costs]

@@ -17,6 +17,7 @@ from detector_layouts import (
 )
 
 from onnxprune.errors import DataError, OptionError
+from onnxprune.measure.loss import OutputLoss
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.found import Found
 from onnxprune.tasks.detect.grid import levels_of
@@ -25,7 +26,7 @@ from onnxprune.tasks.detect.precision import precision, truth
 from onnxprune.tasks.detect.reader import Detect, detect
 from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.guess import guess, stated
-from onnxprune.tasks.yardstick import yardstick
+from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
 THINGS = things()
@@ -103,7 +104,7 @@ def test_coefficients_of_masks_behind_the_classes_are_no_scores(axis: str) -> No
     assert found.sure
     assert found.reader.layout == layout
     assert alike(found.reader.detections(answers), THINGS)
-    note = yardstick(answers, "auto", "", True).note
+    note = yardstick(answers, "auto", "", True, OutputLoss(outputs(answers), ())).note
     assert note is not None
     assert "not read: masks" in note
 

@@ -24,6 +24,7 @@ ROOMS = (
     "verify",
     "refit tuning",
     "pipeline",
+    "cluster",
     "report",
     "api",
     "cli __main__ __init__",
@@ -110,6 +111,7 @@ MAKERS = {
     "graph.domain": {"copied"},
     "graph.sequences": {"copied"},
     "graph.inferred": {"copied", "infer_shapes"},
+    "graph.opset": {"copied", "infer_shapes"},
     # What coupling writes out first, because channels cannot leave it as it is.
     "graph.shuffle": {"copied"},
     "coupling.unshared": {"copied"},

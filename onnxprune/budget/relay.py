@@ -37,10 +37,17 @@ class Relay(Runner):
         outputs: Sequence[str],
     ) -> None:
         super().__init__(graph, facts, store, "relay:", list(batches), engine)
-        self._bounds = _every_root(sorted(set(stops)), len(graph.nodes))
+        self._stops = sorted(set(stops))
+        self._bounds = _every_root(self._stops, len(graph.nodes))
         self._sessions: dict[int, _Piece] = {}
         self._outputs = tuple(outputs)
         self.held = set(outputs)
+
+    def advance(self, index: int) -> None:
+        """Move on to the stop ``index``, stop by stop: in the same pieces, whichever stops anyone asks for."""
+        for stop in self._stops:
+            if self._cursor < stop <= index:
+                super().advance(stop)
 
     def outcome(self, replaced: Mapping[Use, Array]) -> list[Array]:
         """Each output over all batches, with the constants ``replaced`` in the nodes from the last stop on."""

@@ -8,6 +8,7 @@ For each group the original runs on some of the holdout with only that group nar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe
 from onnxprune.calibration.calibrated import Calibrated
-from onnxprune.coupling.groups import Group
+from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.effort import measurements
 from onnxprune.engine.store import Store
 from onnxprune.progress import Progress
@@ -31,47 +32,65 @@ def first_reader(given: Calibrated, group: Group) -> int:
     return min((reader.index for reader in readers_of(given.coupling, group, given.layers)), default=-1)
 
 
-def curves(
-    given: Calibrated,
-    rankings: Mapping[str, Sequence[Ranking]],
-    frozen: frozenset[int],
-    allowance: float,
-    progress: Progress,
-) -> dict[str, list[Curve]]:
-    """Per selector's name one :class:`Curve` per group, of every width; groups in ``frozen`` may only stay whole.
+#: Per selector's name (units kept, output loss) at each share of one group.
+Measured = Mapping[str, Sequence[tuple[int, float]]]
 
-    ``rankings``: per selector one order of units per group.  Cost: per group, selector and share, what comes behind
-    the group's first reader, over the samples that ``allowance``, in multiply-accumulates,
-    allows.
-    """
+
+@dataclass(frozen=True)
+class Survey:
+    """What is measured: ``asked`` groups, as (first reader, group id) in graph order, each at ``shares`` of its units, on
+    so many ``samples``."""
+
+    asked: tuple[tuple[int, int], ...]
+    shares: tuple[float, ...]
+    samples: int
+
+
+def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float) -> Survey:
+    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels."""
     coupling = given.coupling
-    found = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
-    asked = in_graph_order(given, frozen)
-    if not asked:
-        progress.stage("sensitivity", 0)
-        return found
+    asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
     # On average a group stands in the middle: half of the network comes behind it.
-    each = macs(coupling)(sizes(coupling)) * len(asked) / 2
-    shares, samples = measurements(allowance / len(rankings), each)
-    progress.stage("sensitivity", len(asked) * len(shares) * len(rankings))
+    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    return Survey(asked, shares, min(given.dataset.count, samples))
+
+
+def measured(
+    given: Calibrated, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, part: range, progress: Progress
+) -> list[Measured]:
+    """The output losses of the groups ``part`` of ``survey.asked``; ``progress`` advances once per measurement.
+
+    ``rankings``: per selector one order of units per group.  What is measured of a group does not depend on which
+    others are in ``part``.  Cost: one pass over the samples, and per group, selector and share, what comes behind the
+    group's first reader.
+    """
+    found: list[Measured] = []
     with Store(given.memory) as store:
-        few = given.dataset.take(list(range(min(given.dataset.count, samples))))
-        stops = [stop for stop, _ in asked if stop >= 0]
-        probe = Probe(coupling, few, given.engine, store, stops)
-        for stop, group in asked:
-            for name, orders in rankings.items():
-                ranking = orders[group.id]
-                measured = _measured(given, probe, group, ranking, stop, shares, progress)
-                curve = interpolate(ranking.error, measured)
-                found[name][group.id] = Curve(curve, np.arange(1, len(group) + 1))
+        few = given.dataset.take(list(range(survey.samples)))
+        stops = [stop for stop, _ in survey.asked if stop >= 0]
+        probe = Probe(given.coupling, few, given.engine, store, stops)
+        for stop, number in survey.asked[part.start : part.stop]:
+            group = given.coupling.groups[number]
+            found.append(
+                {
+                    name: _measured(given, probe, group, orders[number], stop, survey.shares, progress)
+                    for name, orders in rankings.items()
+                }
+            )
     return found
 
 
-def in_graph_order(given: Calibrated, frozen: frozenset[int]) -> list[tuple[int, Group]]:
-    """Groups that may be cut, each with its first reader, in the order of these."""
-    first = {group.id: first_reader(given, group) for group in given.coupling.groups}
-    asked = [group for group in given.coupling.groups if group.id not in frozen]
-    return [(first[group.id], group) for group in sorted(asked, key=lambda g: (first[g.id], g.id))]
+def curves(
+    coupling: Coupling, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, found: Sequence[Measured]
+) -> dict[str, list[Curve]]:
+    """Per selector's name one :class:`Curve` per group, of every width, from what was ``found`` of ``survey.asked``;
+    other groups may only stay whole."""
+    made = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
+    for (_, number), losses in zip(survey.asked, found, strict=True):
+        widths = np.arange(1, len(coupling.groups[number]) + 1)
+        for name, points in losses.items():
+            made[name][number] = Curve(interpolate(rankings[name][number].error, points), widths)
+    return made
 
 
 def _uncut(group: Group) -> Curve:

@@ -7,8 +7,9 @@ them; :class:`onnxprune.calibration.row_rule.RowRule` says how many.  Memory: th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from onnxprune.surgery.cut import constant_of
 Array = np.ndarray
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
+#: Maximum number of parts of the samples, and minimum number of samples per part.
+MOST_SHARDS, LEAST_IN_SHARD = 8, 32
 #: Maximum bytes of taps in memory.
 TAP_BYTES = 256 << 20
 
@@ -77,27 +80,61 @@ def row_picks(
 
 
 def measure(
-    coupling: Coupling, layers: list[Layer], dataset: Dataset, engine: Engine, seed: int, progress: Progress
+    coupling: Coupling, layers: Sequence[Layer], dataset: Dataset, engine: Engine, seed: int, progress: Progress
 ) -> Moments:
-    """Second moments of the inputs of ``layers``.
+    """Second moments of the inputs of ``layers``: those of all :func:`shards`, added up in their order.
 
     Cost: one pass of the original over ``dataset``, plus rows·unknowns² multiply-adds per layer.
     """
-    inputs: dict[int, InputMoments] = {}
-    wanted: list[Layer] = []
-    for layer in layers:
-        weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
-        features = weight.shape[2] * weight.shape[3]
-        if features <= MOST_UNKNOWNS:
-            inputs[layer.index] = InputMoments(weight.shape[0], features)
-            wanted.append(layer)
-    values = sorted({layer.data for layer in wanted} - set(coupling.graph.inputs))
-    size = batch_size(coupling, values, dataset)
-    progress.stage("calibrate", -(-dataset.count // size))
+    parts = shards(coupling, layers, dataset)
+    progress.stage("calibrate", sum(map(len, parts)))
+    return Moments(added(measure_shard(coupling, layers, dataset, engine, seed, part, progress) for part in parts))
+
+
+def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
+    """The batches, by number, in parts that depend on the model and the data alone, so that their sum is the same
+    wherever each of them is computed."""
+    batches = len(_batches(coupling, layers, dataset))
+    count = max(1, min(MOST_SHARDS, batches, dataset.count // LEAST_IN_SHARD))
+    bounds = [batches * k // count for k in range(count + 1)]
+    return [range(start, end) for start, end in pairwise(bounds)]
+
+
+def added(parts: Iterable[Mapping[int, SecondMoments]]) -> dict[int, SecondMoments]:
+    """The moments of all shards together; two of these are held at a time."""
+    found: dict[int, SecondMoments] = {}
+    totals: dict[int, InputMoments] = {}
+    for part in parts:
+        if not found:
+            found = dict(part)
+            continue
+        for index, one in part.items():
+            if index not in totals:
+                totals[index] = InputMoments(*one.size)
+                totals[index].absorb(found[index])
+            totals[index].absorb(one)
+    return {index: totals[index].found() if index in totals else one for index, one in found.items()}
+
+
+def measure_shard(
+    coupling: Coupling,
+    layers: Sequence[Layer],
+    dataset: Dataset,
+    engine: Engine,
+    seed: int,
+    shard: range,
+    progress: Progress,
+) -> dict[int, SecondMoments]:
+    """Second moments per layer index, over the batches ``shard``; ``progress`` advances by one per batch."""
+    wanted = _measurable(coupling, layers)
+    inputs = {layer.index: InputMoments(*_unknowns(coupling, layer)) for layer in wanted}
+    values = _taps(coupling, wanted)
     if not wanted:
-        return Moments({})
+        return {}
     session = open_session(with_outputs(coupling.graph.model, values or list(coupling.graph.outputs)), engine)
-    for number, feeds in enumerate(dataset.batches(size)):
+    batches = _batches(coupling, layers, dataset)
+    for number in shard:
+        feeds = dataset.fetch(batches[number])
         taps = dict(zip(values, run(session, feeds, values), strict=True)) if values else {}
         for layer in wanted:
             x = taps[layer.data] if layer.data in taps else feeds[layer.data]
@@ -109,7 +146,27 @@ def measure(
             with product_threads(into.features + 1):
                 into.update(rows)
         progress.advance()
-    return Moments({index: one.found() for index, one in inputs.items()})
+    return {index: one.found() for index, one in inputs.items()}
+
+
+def _unknowns(coupling: Coupling, layer: Layer) -> tuple[int, int]:
+    """(convolution groups, unknowns of each)."""
+    weight = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+    return weight.shape[0], weight.shape[2] * weight.shape[3]
+
+
+def _measurable(coupling: Coupling, layers: Sequence[Layer]) -> list[Layer]:
+    return [layer for layer in layers if _unknowns(coupling, layer)[1] <= MOST_UNKNOWNS]
+
+
+def _taps(coupling: Coupling, layers: Sequence[Layer]) -> list[str]:
+    return sorted({layer.data for layer in layers} - set(coupling.graph.inputs))
+
+
+def _batches(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
+    """Positions of the samples of each batch."""
+    values = _taps(coupling, _measurable(coupling, layers))
+    return list(dataset.rows(batch_size(coupling, values, dataset)))
 
 
 def _out_space(coupling: Coupling, layer: Layer, x: Array) -> tuple[int, ...]:

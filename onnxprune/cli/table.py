@@ -81,7 +81,9 @@ OPTIONS = (
            words=tuple(values.PROVIDERS)),
     Option("threads", ("--threads",), ENGINE, values.whole(0), "N", group="how", unsaid="all"),
     Option("memory", ("--memory",), ENGINE, values.byte_count, "BYTES", group="how", unsaid="all"),
+    Option("workers", ("--workers",), PRUNE, values.whole(1), "N", group="how", unsaid="none"),
     Option("seed", ("--seed",), DATA, values.whole(0), "N", group="how", unsaid="0"),
+    Option("cluster", ("--cluster",), PRUNE, str, "tcp://HOST:PORT", "share the work; 'onnxprune help cluster'", "how"),
     Option("config", ("--config",), PRUNE, str, "FILE.toml", "options from a file; the command line wins", "how"),
     # -- tuning
     Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose outputs are the targets", "tuning"),

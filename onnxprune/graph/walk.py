@@ -192,7 +192,8 @@ class Walk:
                 continue
             self._partial[value] = dims
             least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
-            if any(d is not None and d < least for d in dims):
+            # Inference computes negative sizes where a window is larger than what it slides over.
+            if any(dim.HasField("dim_value") and dim.dim_value < least for dim in kind.shape.dim):
                 self.contradictions.add(node.index)
             if all(d is not None for d in dims):
                 self.shapes[value] = tuple(d for d in dims if d is not None)

@@ -33,6 +33,11 @@ class SecondMoments(Protocol):
     @property
     def rows(self) -> int: ...
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(groups, features of each)."""
+        ...
+
     def of(self, group: int) -> Array: ...
 
 
@@ -73,6 +78,10 @@ class Gram:
         self.xx[:, -1, -1] += rows
         self.rows += rows
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return len(self.xx), self.xx.shape[1] - 1
+
     def of(self, group: int) -> Array:
         return np.asarray(self.xx[group])
 
@@ -90,6 +99,10 @@ class FewRows:
     def rows(self) -> int:
         return len(self.x)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.x.shape[1], self.x.shape[2]
+
     def of(self, group: int) -> Array:
         """Cost: r·(n+1)² multiply-adds."""
         gram = Gram.empty(1, self.x.shape[2], 0)
@@ -104,6 +117,10 @@ class LightGram:
     products: Array
     sums: Array
     rows: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.sums.shape[0], self.sums.shape[1]
 
     def of(self, group: int) -> Array:
         """Cost: (n+1)² numbers."""
@@ -140,15 +157,38 @@ class InputMoments:
         """``x``: (rows, g, i, t) float32."""
         rows = x.reshape(len(x), self.groups, self.features)
         self._count += len(rows)
-        if self._products is None or self._sums is None:
+        if self._products is None:
             self._rows.append(rows)
-            if self._count <= FEW * self.features:
-                return
-            # Column-major, as BLAS writes it.
-            self._products = np.zeros((self.groups, self.features, self.features), np.float32).transpose(0, 2, 1)
-            self._sums = np.zeros((self.groups, self.features))
-            rows = np.concatenate(self._rows)
+            if self._count > FEW * self.features:
+                self._begin()
+            return
+        self._add(rows)
+
+    def absorb(self, part: SecondMoments) -> None:
+        """Add the moments of another part of the samples.  The same parts in the same order give the same bits."""
+        if isinstance(part, FewRows):
+            self.update(part.x[:, :, :, None])
+            return
+        assert isinstance(part, LightGram)
+        self._begin()
+        assert self._products is not None and self._sums is not None
+        self._products += part.products
+        self._sums += part.sums
+        self._count += part.rows
+
+    def _begin(self) -> None:
+        """Switch from rows to moments, and add the rows so far."""
+        if self._products is not None:
+            return
+        # Column-major, as BLAS writes it.
+        self._products = np.zeros((self.groups, self.features, self.features), np.float32).transpose(0, 2, 1)
+        self._sums = np.zeros((self.groups, self.features))
+        if self._rows:
+            self._add(np.concatenate(self._rows))
             self._rows.clear()
+
+    def _add(self, rows: Array) -> None:
+        assert self._products is not None and self._sums is not None
         if self.groups == 1:
             ssyrk(1.0, rows[:, 0].T, beta=1.0, c=self._products[0], overwrite_c=1)
         else:

@@ -10,8 +10,7 @@ import numpy as np
 from onnxprune.budget.allocate import Curve, allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import curves
-from onnxprune.calibration.moments import measure
+from onnxprune.budget.sensitivity import curves, survey_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
 from onnxprune.coupling.loosened import loosened
@@ -23,6 +22,7 @@ from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.bounds import Bounds
+from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.plan import Cut, Plan, Rounding, fingerprint
 from onnxprune.progress import Progress
@@ -60,7 +60,7 @@ class Pricing:
 
 
 def rank(
-    context: Context, options: Options, progress: Progress
+    context: Context, options: Options, progress: Progress, compute: Compute = HERE
 ) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, SecondMoments]]:
     """Calibrate, and rank the units of every group with each selector to try.
 
@@ -76,7 +76,7 @@ def rank(
     check_multiple(
         multiple(options), [len(group) for group in context.coupling.groups if group.id not in context.frozen]
     )
-    moments = measure(context.coupling, list(context.layers), context.fit, context.engine, options.seed, progress)
+    moments = compute.moments(context, options, progress)
     effort = EFFORTS[options.effort]
     tried = selectors(effort, pricing_macs(context, options), trial_macs(context))
     names = (options.select,) if options.select != AUTO else tried
@@ -118,13 +118,17 @@ def price(
     rankings: Mapping[str, Sequence[Ranking]],
     grams: Mapping[int, SecondMoments],
     progress: Progress,
+    compute: Compute = HERE,
 ) -> tuple[Pricing, ...]:
     """Price the widths of every group: measure the output loss on the holdout, for each selector's order.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.curves` and :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
     """
     given = calibrated(context, grams, context.holdout, options)
-    curves_of = curves(given, rankings, context.frozen, pricing_macs(context, options), progress)
+    survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
+    progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
+    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
+    curves_of = curves(context.coupling, rankings, survey, losses)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
     if options.asked("latency") is not None:

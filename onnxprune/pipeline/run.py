@@ -12,6 +12,7 @@ from onnxprune.engine.release import release_memory
 from onnxprune.errors import VerificationError
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import price, rank
+from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context
@@ -53,17 +54,24 @@ class Outcome:
     rounding: Rounding | None = None
 
 
-def run(context: Context, evaluator: Evaluator, options: Options, progress: Progress, stopwatch: Stopwatch) -> Outcome:
+def run(
+    context: Context,
+    evaluator: Evaluator,
+    options: Options,
+    progress: Progress,
+    stopwatch: Stopwatch,
+    compute: Compute = HERE,
+) -> Outcome:
     """Find the cut that the budget of ``options`` asks for, refit and verify it.
 
     Raises:
         BudgetError: where no cut meets the budget.
         VerificationError: where the result is not sound.
     """
-    rankings, grams = rank(context, options, progress)
+    rankings, grams = rank(context, options, progress, compute)
     stopwatch.mark("calibrate")
     release_memory()
-    orders = price(context, options, rankings, grams, progress)
+    orders = price(context, options, rankings, grams, progress, compute)
     stopwatch.mark("select")
     release_memory()
     found = find(context, orders, evaluator, options, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -17,6 +18,9 @@ RATES = (0.02, 0.01, 0.005, 0.0025, 0.00125, 0.0006)
 LEAST, MOST, LOOKED_AT = 4, 12, 64
 #: By how much of the start's error a trial may raise it: what a cosine takes back later.
 HARM = 0.1
+#: A model that no fast step heals is near its best.  There a rate harms first and helps later, the more of both the
+#: faster: a run of so many steps takes this rate, others one that grows with the root of their number.
+CAREFUL, USUAL = 0.0025, 1000
 #: Share of the whole that trials may take.
 TRIALS = 0.15
 
@@ -43,13 +47,18 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> f
         after = _error(setting)
         if setting.workers.agreed(float(after <= (1 + HARM) * before)):
             optimizer.restart(start.weights)
-            return rate
+            left = steps or seconds * burst * (place + 1) / max(time.monotonic() - begun, 1e-3)
+            return rate if place < 2 else min(rate, setting.workers.agreed(careful(left)))
         late = steps is None and time.monotonic() - begun > TRIALS * seconds
         if setting.workers.agreed(float(late)):
             optimizer.restart(start.weights)
             return RATES[min(place + 2, len(RATES) - 1)]
     optimizer.restart(start.weights)
     return RATES[-1]
+
+
+def careful(steps: float) -> float:
+    return CAREFUL * math.sqrt(steps / USUAL)
 
 
 def _error(setting: Setting) -> float:

@@ -7,12 +7,17 @@ A channel whose readers hold zeros for it counts for nothing, whatever its maker
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import numpy_helper
+
+# Importing onnxruntime would record events; a user's own choice stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 #: Relative to the largest output; kernels of other sizes add in another order.
 TOLERANCE = 2e-3

@@ -11,13 +11,26 @@ from torch import Tensor
 from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, positive_axis, standard
 
 
-def _batch_norm(call: Call) -> Tensor:
+def _batch_norm(call: Call) -> Tensor | tuple[Tensor, ...]:
     if call.integer("training_mode", 0):
-        raise Unsupported("training mode")
+        return _batch_norm_of_batch(call)
     if call.integer("spatial", 1) != 1:
         raise Unsupported("statistics per position")
     scale, bias, mean, variance = (call.need(slot) for slot in (1, 2, 3, 4))
     return F.batch_norm(call.x, mean, variance, scale, bias, False, 0.0, call.number("epsilon", 1e-5))
+
+
+def _batch_norm_of_batch(call: Call) -> tuple[Tensor, ...]:
+    """By the statistics of the batch itself; also the running ones, with the population variance as ONNX says."""
+    x, momentum = call.x, call.number("momentum", 0.9)
+    scale, bias, running_mean, running_variance = (call.need(slot) for slot in (1, 2, 3, 4))
+    axes = (0, *range(2, x.dim()))
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    mean, variance = x.mean(axes), x.var(axes, correction=0)
+    apart = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + call.number("epsilon", 1e-5))
+    out = apart * scale.view(shape) + bias.view(shape)
+    old = (running_mean, running_variance)
+    return out, *(a * momentum + b * (1 - momentum) for a, b in zip(old, (mean, variance), strict=True))
 
 
 def _instance_norm(call: Call) -> Tensor:

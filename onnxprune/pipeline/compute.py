@@ -1,0 +1,53 @@
+"""Where the two sums of a run that take long are computed: here, or spread over other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from onnxprune.budget.sensitivity import Measured, Survey, measured
+from onnxprune.calibration.moments import Moments, measure
+from onnxprune.linear.gram import SecondMoments
+from onnxprune.options import Options
+from onnxprune.pipeline.setup import Context, calibrated
+from onnxprune.progress import Progress
+from onnxprune.selection.base import Ranking
+
+
+class Compute(Protocol):
+    """``moments``: see :func:`onnxprune.calibration.moments.measure`, on the samples to fit on.  ``measured``: see
+    :func:`onnxprune.budget.sensitivity.measured`, of all groups of ``survey``, on the held-out samples."""
+
+    def moments(self, context: Context, options: Options, progress: Progress) -> Moments: ...
+
+    def measured(
+        self,
+        context: Context,
+        options: Options,
+        grams: Mapping[int, SecondMoments],
+        rankings: Mapping[str, Sequence[Ranking]],
+        survey: Survey,
+        progress: Progress,
+    ) -> Sequence[Measured]: ...
+
+
+class Here:
+    """In this process."""
+
+    def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
+        return measure(context.coupling, context.layers, context.fit, context.engine, options.seed, progress)
+
+    def measured(
+        self,
+        context: Context,
+        options: Options,
+        grams: Mapping[int, SecondMoments],
+        rankings: Mapping[str, Sequence[Ranking]],
+        survey: Survey,
+        progress: Progress,
+    ) -> Sequence[Measured]:
+        given = calibrated(context, grams, context.holdout, options)
+        return measured(given, rankings, survey, range(len(survey.asked)), progress)
+
+
+HERE = Here()
