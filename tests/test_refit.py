@@ -19,6 +19,7 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.engine.session import open_session
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer
+from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate as attempt
 from onnxprune.pipeline.allocation import price
 from onnxprune.pipeline.evaluator import SessionRunner, evaluator_for
@@ -297,3 +298,23 @@ def test_one_array_in_several_layouts_is_cut_once(layouts: tuple[str, ...], mult
     assert result.report.params.ratio <= 0.71 and result.report.verify.passed
     tables = [t.dims for t in result.model.graph.initializer if len(t.dims) == 2 and not {5, 7}.intersection(t.dims)]
     assert len(tables) == 1 and tables[0][0] * tables[0][1] < 32 * 32
+
+
+def test_the_chosen_fit_is_made_once_more_on_all_rows() -> None:
+    """Its weights solve the normal equations of both halves, not of the one that the strength was chosen on."""
+    draw = np.random.default_rng(3)
+
+    def rows(count: int) -> Rows:
+        x = draw.standard_normal((count, 1, 6)).astype(np.float32)
+        wanted = (x[:, 0] @ np.ones((6, 3), np.float32) + draw.standard_normal((count, 3))).astype(np.float32)
+        return Rows(x, wanted, np.zeros((count, 3), np.float32), np.ones(3, np.float32))
+
+    train, test = rows(40), rows(40)
+    prior = np.zeros((1, 7, 3))
+    found = fit(train, test, prior, prior, (-np.inf, np.inf))
+    assert found.strengths
+    both = train.gram().merge(test.gram())
+    wanted = Ridges(both.xx, found.strengths[0]).solve(both.xy, prior)
+    alone = Ridges(train.gram().xx, found.strengths[0]).solve(train.gram().xy, prior)
+    np.testing.assert_allclose(found.weights, wanted, rtol=1e-6)
+    assert np.abs(found.weights - alone).max() > 1e-3

@@ -103,6 +103,10 @@ def backend_cases():
 
 #: Values that a cut may change: random draws, and a loss that is a mean over what is left.
 RANDOM = frozenset({"Bernoulli", "Dropout"})
+#: Operators whose outputs are no tensors, which no random weights can be summed with.
+SEQUENCES = frozenset({"SplitToSequence"})
+#: Cases without a float output to sum, or that do not run where what is around them is float32.
+LEFT_OUT = {"SoftmaxCrossEntropyLoss": 2, "Einsum": 1}
 
 
 @pytest.mark.parametrize("op", sorted(backend_cases()))
@@ -111,10 +115,7 @@ def test_onnx_own_cases_obey_their_rule(op: str) -> None:
     for name, model, inputs in backend_cases()[op]:
         node = model.graph.node[0]
         feeds = {i: x for i, x in zip(node.input, inputs, strict=True) if x is not None}
-        try:
-            results = execute(shaped(model, feeds), feeds)
-        except Exception:
-            continue
+        results = execute(shaped(model, feeds), feeds)
         if not all(isinstance(y, np.ndarray) for y in results):
             continue
         call = call_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=False)))
@@ -130,20 +131,22 @@ def test_onnx_own_cases_obey_their_rule(op: str) -> None:
 @pytest.mark.parametrize("op", sorted(backend_cases()))
 def test_onnx_own_cases_survive_random_cuts(op: str) -> None:
     wrong: list[str] = []
+    left_out: list[str] = []
     for name, model, inputs in backend_cases()[op][:40]:
         chained = [k for k, x in enumerate(inputs) if x is not None and x.dtype in (np.float32, np.float64)]
         if not chained or op in RANDOM:
             continue
-        try:
-            surrounded = surround(model, inputs, chained)
-        except Exception:
+        if op in SEQUENCES:
             continue
+        surrounded = surround(model, inputs, chained)
         if surrounded is None or not runs(surrounded):
+            left_out.append(name)
             continue
         _, worst = check_pipeline(surrounded, 1e-4, 1)
         if worst > 1e-4:
             wrong.append(f"{name}: {worst:.1e}")
     assert not wrong, "\n".join(wrong)
+    assert len(left_out) <= LEFT_OUT.get(op, 0), f"cases that nothing checks: {left_out}"
 
 
 def test_no_operator_of_the_installed_onnx_is_without_an_entry() -> None:

@@ -41,18 +41,21 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> f
         optimizer.restart(start.weights)
         generator = np.random.default_rng((setting.seed, 1 << 16))
         rows = endless(setting.fit.count, setting.batch, generator)
+        late = 0.0
         for _ in range(burst):
             one_step(setting, next(rows), generator)
             optimizer.move(rate)
+            late = setting.workers.agreed(float(steps is None and time.monotonic() - begun > TRIALS * seconds))
+            if late:
+                break
+        if late:
+            optimizer.restart(start.weights)
+            return RATES[min(place + 2, len(RATES) - 1)]
         after = _error(setting)
         if setting.workers.agreed(float(after <= (1 + HARM) * before)):
             optimizer.restart(start.weights)
             left = steps or seconds * burst * (place + 1) / max(time.monotonic() - begun, 1e-3)
             return rate if place < 2 else min(rate, setting.workers.agreed(careful(left)))
-        late = steps is None and time.monotonic() - begun > TRIALS * seconds
-        if setting.workers.agreed(float(late)):
-            optimizer.restart(start.weights)
-            return RATES[min(place + 2, len(RATES) - 1)]
     optimizer.restart(start.weights)
     return RATES[-1]
 
