@@ -163,5 +163,5 @@ def _several(name: str, given: object) -> None:
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise OptionError(f"{name}: unknown value {value!r}{hint}; choose from {', '.join(known)}")

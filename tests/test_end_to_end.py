@@ -519,4 +519,4 @@ def test_a_slip_of_the_finger_is_answered_with_what_was_meant(
         done = tool(f"{name} net.onnx net.onnx {slip} 1")
         assert (done.code, done.out) == (2, "")
         assert done.err.count("\n") == 1
-        assert f"unknown option {slip}: did you mean '{option}'?" in done.err
+        assert f"unknown option {slip} (did you mean '{option}'?)" in done.err

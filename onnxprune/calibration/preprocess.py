@@ -53,7 +53,7 @@ class Preprocess:
         """
         if name not in PRESETS:
             near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
-            hint = f": did you mean '{near[0]}'?" if near else ""
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
             raise DataError(f"unknown preset '{name}'{hint}; choose from {', '.join(PRESETS)}")
         preset = PRESETS[name]
         order = preset.order if bgr is None else ("BGR" if bgr else "RGB")
@@ -129,7 +129,8 @@ def default_preprocess(spec: InputSpec, layout: Layout | None) -> tuple[Preproce
     preset = PRESETS[name]
     return preset, (
         f"no --preprocess given: bytes are fed to '{spec.name}' as '{name}', {preset.formula()}; "
-        f"if the model was trained differently, choose from {', '.join(PRESETS)}"
+        f"if the model was trained differently, choose from {', '.join(PRESETS)}; for detectors 'onnxprune help tasks' "
+        "lists what exporters expect"
     )
 
 

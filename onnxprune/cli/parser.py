@@ -54,11 +54,17 @@ class Parser:
             raise HelpAsked(self.text)
         given: dict[str, list[object]] = {}
         words: list[str] = []
+        bare = ""
         for flag, text in self._split(tokens[:dashes]):
             if flag is None:
+                if bare and len(words) >= len(self._words):
+                    # The word was meant for the option, but does not look like its value.
+                    _value(self._flags[bare], text)
                 words.append(text or "")
+                bare = ""
             else:
                 option = self._flags[flag]
+                bare = flag if text is None and option.may_follow else ""
                 given.setdefault(option.name, []).append(_value(option, text))
         if "help" in given:
             raise HelpAsked(self.text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxprune.allowance import Allowance
 from onnxprune.allowance import allowance as parse_allowance
+from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OptionError, UsageError
 from onnxprune.options import AUGMENTS
 from onnxprune.target import Width
@@ -47,7 +48,7 @@ def size(text: str) -> float:
         return fraction(text)
     value = _bytes(text)
     if value <= 0:
-        raise UsageError(f"{text}: must be above 0 (up to 1: fraction kept, above: bytes)")
+        raise UsageError(f"{text}: give a fraction above 0 and up to 1, or a number of bytes")
     return value
 
 
@@ -71,7 +72,7 @@ def byte_count(text: str) -> int:
     """A number of bytes, ``4000000000``, ``4GB`` or ``4GiB``."""
     value = _bytes(text)
     if value < 1:
-        raise UsageError(f"{text}: must be at least one byte, such as 4GB")
+        raise UsageError(f"{text}: give at least one byte, such as 4GB")
     return int(value)
 
 
@@ -99,7 +100,7 @@ def whole(least: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
-            raise UsageError(f"{text}: must be a whole number, at least {least}")
+            raise UsageError(f"'{text}' is not a whole number of {least} or more")
         return int(text)
 
     return parse
@@ -111,8 +112,15 @@ def rounding(text: str) -> tuple[int | None, int | None]:
         return None, None
     number = text.removeprefix("auto:")
     if not number.isdecimal() or int(number) < 1:
-        raise UsageError(f"{text}: must be 'auto', 'auto:N' or N, with a whole number N of at least 1")
+        raise UsageError(f"'{text}' is not a multiple of channels; give auto, a number such as 8, or auto:8")
     return (None, int(number)) if text.startswith("auto:") else (int(number), None)
+
+
+def target(text: str) -> str:
+    """The name of a device."""
+    if text not in TARGETS:
+        raise UsageError(f"no target '{text}'{nearest(text, tuple(TARGETS))}; there are {', '.join(TARGETS)}")
+    return text
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -124,7 +132,7 @@ def crop(text: str) -> tuple[int, int]:
     """``224`` or ``HxW``."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{text}: must be a number of pixels, or HEIGHTxWIDTH")
+        raise UsageError(f"'{text}' is not a size in pixels, such as 224 or 480x640")
     return int(parts[0]), int(parts[-1])
 
 
@@ -132,7 +140,7 @@ def width(text: str) -> Width:
     """``GLOB=0.75``, ``GLOB=75%`` (a share) or ``GLOB=48`` (channels)."""
     glob, equals, amount = text.rpartition("=")
     if not equals or not glob or not amount:
-        raise UsageError(f"{text}: must be GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75'")
+        raise UsageError(f"'{text}' is not GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75' or 'head.conv1=48'")
     try:
         return Width(glob, int(amount) if amount.isdecimal() else fraction(amount))
     except BudgetError as error:
@@ -144,7 +152,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, equals, dims = text.rpartition("=")
     parts = re.split("[x,]", dims.lower()) if dims else []
     if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{text}: must be NAME=DIMS, such as input=1x3x224x224")
+        raise UsageError(f"'{text}' is not NAME=DIMS, such as input=1x3x224x224")
     return name, tuple(int(part) for part in parts)
 
 
@@ -179,7 +187,7 @@ def providers(text: str) -> tuple[str, ...]:
 def _bytes(text: str) -> float:
     parts = re.fullmatch(r"([0-9.eE+-]+?)\s*([kmg]i?)?b?", text.strip(), flags=re.IGNORECASE)
     if parts is None:
-        raise UsageError(f"{text}: must be a number of bytes, such as 2000000, 2MB or 2MiB")
+        raise UsageError(f"'{text}' is not a number of bytes, such as 2000000, 2MB or 2MiB")
     return _number(parts[1]) * _UNITS[(parts[2] or "").lower()]
 
 

@@ -10,6 +10,7 @@ four plots would remain for a library; Jinja2 does the rest.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         stage=wording.stage,
         named=_named,
         breakable=_breakable,
+        options=_options,
     )
     # Names may contain hidden characters; nothing else on a page can.
     return shown(environment.get_template(template).render(values, versions=versions()))
@@ -140,6 +142,12 @@ def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
 def _breakable(name: str) -> Markup:
     """``name`` with line breaks allowed between its parts, not inside a word."""
     return Markup("/<wbr>").join(Markup.escape(part) for part in name.split("/"))
+
+
+def _options(note: str) -> Markup:
+    """A browser breaks a line behind the dashes of ``--layout``; this keeps an option whole."""
+    whole = r'<span class="option">\1</span>'
+    return Markup(re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", whole, str(Markup.escape(note))))
 
 
 def _plots(report: Report) -> _Plots:

@@ -100,7 +100,7 @@ def parse_layout(text: str) -> dict[str, object]:
             field, stated = WORDS[word]
         else:
             near = difflib.get_close_matches(word, (*WORDS, *(f"{name}=" for name in VALUED)), n=1)
-            hint = f": did you mean '{near[0]}'?" if near else ""
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
             raise OptionError(
                 f"--layout has no word '{word}'{hint}; there are {', '.join(WORDS)}, {'=, '.join(VALUED)}="
             )

@@ -72,7 +72,7 @@ class Detect:
         if not any(len(found) for found in there):
             raise DataError(
                 f"the original detects nothing above a score of {CONFIDENT:g} on {original.samples} held-out samples: "
-                "check --data, --preprocess and --layout"
+                "check --data, --preprocess and --layout ('onnxprune help tasks' lists what exporters expect)"
             )
         return DetectComparer(self, truth(there))
 
