@@ -241,7 +241,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --output=", "an empty name"),
         ("net.onnx --tune soon", "--tune: "),
         ("net.onnx --target ncn", "--target: no target 'ncn' (did you mean 'ncnn'?)"),
-        ("net.onnx --round up", "--round: 'up' is no multiple of channels; give auto"),
+        ("net.onnx --round up", "--round: 'up' is not a multiple of channels; give auto"),
         ("net.onnx --crop wide", "--crop: 'wide' is not a size in pixels"),
         ("net.onnx --size 500%", "500%: the fraction kept must be above 0 and at most 1\n"),
         ("net.onnx --max-drop 150%", "150%: the allowed drop is at most 100 %"),

@@ -63,7 +63,7 @@ OPTIONS = (
            words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
            "timings of another device; optimize for that device", "how"),
-    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "channel multiples for this device; 'onnxprune help targets'",
+    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "its channel multiples; 'onnxprune help targets'",
            "how", words=tuple(TARGETS)),
     Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "skip these nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),
