@@ -1,4 +1,4 @@
-"""How much computing a run may spend on a better result."""
+"""How much computation a run may spend on a better result."""
 
 from __future__ import annotations
 
@@ -6,35 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-#: Shares of a group's units at which its damage is measured: all of them where that is cheap, else the second set.
-#: One share does not tell how fast damage grows: a net of 22 layers then lost three times as much at half its MACs.
+#: The shares of a group's units at which to measure its output loss: FINE if that is cheap, else COARSE.  One share is
+#: not enough, because it does not show how fast the loss grows: a net of 22 layers then lost three times as much at
+#: half its MACs.
 FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
-#: Samples that the damage is measured on, at least, for the finer shares, and at most.  At the second set of shares 16
-#: are as good as 128; 8 cost up to 8 % more damage, 4 up to 30 %, for which they are left to models where 8 would take
-#: several times the allowance: of 12 G multiply-accumulates and 100 groups by default, or 60 G and 20.
+#: Samples to measure the output loss on: the minimum, the minimum for FINE, and the maximum.  With COARSE, 16 samples are
+#: as good as 128.  8 samples increase the final loss by up to 8 %, 4 by up to 30 %.  So only models use 4 for which 8
+#: would take several times the allowance: by default, 12 G multiply-accumulates and 100 groups, or 60 G and 20 groups.
 LEAST_PROBES, FINE_PROBES, MOST_PROBES = 8, 32, 128
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
-#: Latenesses (:func:`onnxprune.pipeline.allocation.within`) to try, the likeliest first, and the one to take untried.
+#: Latenesses (see :func:`onnxprune.pipeline.allocation.within`) to try, the most promising first, and the one to use
+#: without a trial.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
-#: Orders of channels worth trying against each other; the one to trust where that is too much, or asks for too much.
+#: Selectors to try against each other; the one to use if trials are too expensive; the one to use if even that one is.
 RIVALS, TRUSTED, QUICKEST = ("qr", "obs"), ("obs",), ("qr",)
-#: Calibration samples that are used of any data, and of that of models so small that they cost little, or so large that
-#: they cost too much.
+#: Number of calibration samples: the usual one, the maximum for cheap models, and the minimum for expensive models.
 SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
-#: Samples of a trial, which only orders candidates: a quarter of what there is, within these bounds.
+#: Bounds for the samples of a trial, which only ranks candidates.  It uses a quarter of all samples within these bounds.
 LEAST_TRIAL, MOST_TRIAL = 64, 256
-#: Shares of the allowance that one pass over the samples may take: over more than usual, and over the usual ones.
+#: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
-#: What trying orders and allocations may take, as a share of what pricing may: the usual ones are seldom far from the
+#: What trials of orders and allocations may cost, as a share of what pricing may.  The defaults are seldom far from the
 #: best.
 TRIES = 0.7
 
 
 @dataclass(frozen=True)
 class Effort:
-    """``allowance``: multiply-accumulates that a run is worth, whatever the model; ``passes``: passes of the original
-    over the samples that pricing may take, or ``least`` multiply-accumulates where those are more; ``rounds``: of
-    refining hidden layers against their readers.  Nothing depends on how fast the machine is."""
+    """The computation that a run may spend, in multiply-accumulates.  It never depends on the speed of the machine.
+
+    ``allowance`` is the limit for any model.  Pricing may take ``passes`` passes of the original over the samples, or
+    ``least`` multiply-accumulates if that is more.  ``rounds`` counts the refinements of hidden layers against their
+    readers.
+    """
 
     allowance: float
     passes: float
@@ -42,8 +46,10 @@ class Effort:
     rounds: int
 
     def pricing(self, one_pass: float) -> float:
-        """Multiply-accumulates for measuring what each group's cut does to the output, by all orders of channels
-        together; ``one_pass``: those of the original over all samples.
+        """Multiply-accumulates that pricing may take for all selectors together.
+
+        Pricing measures how the cut of each group changes the output.  ``one_pass`` is the cost of the original on all
+        samples.
 
         >>> EFFORTS["default"].pricing(1e12), EFFORTS["default"].pricing(1e11), EFFORTS["fast"].pricing(1e11)
         (2500000000000.0, 800000000000.0, 200000000000.0)
@@ -61,7 +67,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
 
 
 def trial_samples(count: int) -> int:
-    """Of ``count`` calibration samples, how many a trial uses.
+    """The number of samples that a trial uses, out of ``count`` calibration samples.
 
     >>> [trial_samples(count) for count in (40, 205, 1600)]
     [40, 64, 256]
@@ -70,7 +76,7 @@ def trial_samples(count: int) -> int:
 
 
 def samples(effort: Effort, macs: float) -> int:
-    """Calibration samples worth using of a model of ``macs`` each.
+    """The number of calibration samples for a model that costs ``macs`` per sample.
 
     >>> [samples(EFFORTS["default"], macs) for macs in (4e7, 1e8, 4e8, 4e9, 2e10, 1e11)]
     [2048, 1250, 312, 256, 100, 64]
@@ -84,7 +90,7 @@ def samples(effort: Effort, macs: float) -> int:
 
 
 def measurements(allowance: float, macs: float) -> tuple[tuple[float, ...], int]:
-    """(shares, samples) for a measurement that costs ``macs`` per share and sample, of ``allowance`` in all.
+    """(shares, samples) for measurements that cost ``macs`` per share and sample, and at most ``allowance`` in total.
 
     >>> measurements(2.5e12, 2e9)
     ((0.875, 0.75, 0.5, 0.25), 128)
@@ -102,7 +108,7 @@ def measurements(allowance: float, macs: float) -> tuple[tuple[float, ...], int]
 
 
 def selectors(effort: Effort, pricing: float, macs: float) -> tuple[str, ...]:
-    """Selectors whose orders are tried, each at ``macs``; one, untried, where that is too much beside ``pricing``.
+    """The selectors to try, at ``macs`` each; a single one if trials are too expensive compared to ``pricing``.
 
     >>> default, fast = EFFORTS["default"], EFFORTS["fast"]
     >>> selectors(default, 2.5e12, 5e11), selectors(default, 2.5e12, 3e12), selectors(fast, 1e12, 1e9)
@@ -114,8 +120,9 @@ def selectors(effort: Effort, pricing: float, macs: float) -> tuple[str, ...]:
 
 
 def allocations(effort: Effort, orders: int, pricing: float, macs: float) -> tuple[float, ...]:
-    """Latenesses to try, the first with each of ``orders`` orders, the others with the best one, at ``macs`` each; one
-    where that is too much beside ``pricing``.
+    """The latenesses to try, at ``macs`` each; a single one if trials are too expensive compared to ``pricing``.
+
+    The first is tried with each of ``orders`` orders, the others only with the best order.
 
     >>> allocations(EFFORTS["default"], 2, 2.5e12, 1e11), allocations(EFFORTS["default"], 2, 2.5e12, 5e11)
     ((0.75, 0.0, 1.5), (1.0,))

@@ -20,7 +20,7 @@ def read_json(path: str | Path) -> Any:
     """The document in a file.
 
     Raises:
-        OSError: where it cannot be read, or is no ordinary file.
+        OSError: the file is unreadable or not a regular file.
         ValueError: where it holds no JSON, in one line.
     """
     return parse_json(read_ordinary(path, MOST).decode("utf-8"))

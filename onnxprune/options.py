@@ -164,4 +164,4 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise OptionError(f"{name}: no choice {value!r}{hint}; there are {', '.join(known)}")
+        raise OptionError(f"{name}: unknown value {value!r}{hint}; choose from {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Files from outside: whether two paths lead to one, and reading what is an ordinary file and nothing else."""
+"""Files of the user: detect when two paths are the same file, and read ordinary files only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PIECE = 1 << 16
 
 
 class NotOrdinary(OSError):
-    """A pipe, device or socket where a file was expected: reading it may never end, or set something off."""
+    """A pipe, device or socket instead of a file.  Reading it could block forever or have side effects."""
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(errno.EINVAL, "it is no ordinary file, but a pipe, device or socket", str(path))
+        super().__init__(errno.EINVAL, "it is not a regular file but a pipe, device or socket", str(path))
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Links included; of files that are not there, by where they would be."""
+    """Whether two paths are the same file, also through links.  Missing files compare by their resolved paths."""
     try:
         return os.path.samefile(one, other)
     except OSError:
@@ -27,22 +27,23 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def open_ordinary(path: str | Path, follow: bool = True) -> BinaryIO:
-    """Open an ordinary file for reading, and wait for nobody; ``follow``: also where the last part is a link.
+    """Open an ordinary file for reading without blocking.  ``follow``: accept a link as the last part of the path.
 
-    What is opened is checked, not only what was there before: a file may be swapped in between.
+    The check also covers the opened file: someone may swap it between the check and the opening.
 
     Raises:
-        OSError: where there is none, or it cannot be read; :class:`NotOrdinary` for pipes, devices and sockets.
+        OSError: the file is missing or unreadable.
+        NotOrdinary: it is a pipe, device or socket.
     """
     try:
         mode = os.stat(path, follow_symlinks=follow).st_mode
     except ValueError as error:
-        # A NUL, which no path can hold.
+        # The path contains a NUL character.
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        # Opening a device may already do something, such as rewind a tape.
+        # Even opening a device may have an effect, such as rewinding a tape.
         raise NotOrdinary(path)
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     handle = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
@@ -59,13 +60,13 @@ def read_ordinary(path: str | Path, most: int) -> bytes:
     """All bytes of an ordinary file.
 
     Raises:
-        OSError: see :func:`open_ordinary`; also where it has more than ``most`` bytes.
+        OSError: see :func:`open_ordinary`; also if the file has more than ``most`` bytes.
     """
     with open_ordinary(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # A buffer of as many bytes is made at once.
+        # ``read`` allocates this many bytes at once.
         data = file.read(min(size, most) + 1)
-        # Some files of the system state no size, and go on for ever.
+        # Some system files report no size and never end.
         while len(data) <= most and (more := file.read(_PIECE)):
             data += more
     if len(data) > most:
@@ -74,16 +75,16 @@ def read_ordinary(path: str | Path, most: int) -> bytes:
 
 
 def create(part: Path, target: Path) -> BinaryIO:
-    """Create the new file ``part``, which will take the place of ``target``, readable for whom that is now.
+    """Create ``part``, a new file that will replace ``target``, with the permissions of ``target``.
 
     Raises:
-        OSError: where it cannot be created, or is there.
+        OSError: the file exists or cannot be created.
     """
     try:
         mode = stat.S_IMODE(os.stat(target).st_mode) & 0o777
     except OSError:
         return open(part, "xb")
-    # Never readable for more than the finished file, not even before it has its mode.
+    # The file must never be readable by more users than the finished file, not even before fchmod.
     file = open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o600))  # noqa: SIM115
     try:
         if hasattr(os, "fchmod"):

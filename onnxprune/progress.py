@@ -1,4 +1,4 @@
-"""How long-running rooms tell a caller where they are; the default tells nobody."""
+"""How long-running functions report their progress.  By default they report nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """``stage`` opens the next stage (with its number of steps, where known), ``advance`` counts a step.
+    """``stage`` starts the next stage, with its number of steps if known.  ``advance`` counts a step.
 
-    ``show`` says how the running stage is doing, until it says something else.
-
-    A search goes through one stage several times: ``turn`` is the how manieth of at most ``turns`` this one is.
+    ``note`` tells the user something that stays.  ``show`` replaces the status text of the running stage.
+    A search repeats a stage: ``turn`` counts from 1 to at most ``turns``.
     """
 
     def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None: ...
@@ -24,7 +23,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Reports nothing."""
 
     def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
         return None
@@ -41,7 +40,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a search: stages within it say which, and are called ``name`` where that is given."""
+    """One turn of a search: adds ``turn`` and ``turns`` to its stages, and renames them to ``name`` if given."""
 
     progress: Progress
     turn: int

@@ -1,4 +1,4 @@
-"""What a pruning run found out: one value that every report is made from."""
+"""The results of a run, as values.  Every report shows such a value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from onnxprune.target import Budget
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-#: Samples of the user's, made-up ones, or such that the original answers alike: the last two tell little.
+#: What the drop was measured on: held-out samples of the user, made-up samples, or samples that the original answers
+#: alike.  The last two make the drop nearly meaningless.
 Seen = Literal["held out", "made up", "alike"]
 
 
 @singledispatch
 def page(value: object) -> str:
-    """How a notebook shows ``value``: HTML.  :mod:`onnxprune.report.notebook` has the pages."""
+    """``value`` as HTML for a notebook.  :mod:`onnxprune.report.notebook` registers the pages."""
     raise NotImplementedError(type(value).__name__)
 
 
@@ -46,11 +47,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Drop:
-    """How far the pruned model's outputs are from the original's, on samples that nothing was fitted to.
+    """How far the pruned model's outputs are from the original's, on held-out samples.
 
-    ``metric``: of the task, such as "AP50 lost"; "values changed", "output error", or the user's own.
-    ``low``, ``high``: a 95 % interval of the value, None where there is none.
-    ``figures``: what users of the task know it by, such as ("AP50", 0.93).
+    ``metric`` is that of the task, such as "AP50 lost", or "values changed", "output error", or the user's own.
+    ``low`` and ``high`` are a 95 % interval of the value, or None.
+    ``figures`` are the usual figures of the task, such as ("AP50", 0.93).
     """
 
     metric: str
@@ -63,7 +64,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Shown:
-    """A held-out sample with what both models say of it.  ``image``: a JPEG, the original's on the left."""
+    """A held-out sample with the results of both models.  ``image`` is a JPEG with the original on the left."""
 
     caption: str
     image: bytes
@@ -71,7 +72,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group of channels: ``locked`` is the reason where it cannot be cut; ``macs_share`` of the model."""
+    """One group of channels, with its share of the MACs.  ``locked`` is the reason if it cannot be cut, else None."""
 
     id: int
     name: str
@@ -85,9 +86,9 @@ class GroupRow:
 class LayerRow:
     """One layer of the drawing, or a node where branches meet (``macs_before`` 0).
 
-    ``inputs``: positions of the rows that feed it.  ``before``, ``after``: output channels, 0 where it has none
-    of its own.  ``macs_before``, ``macs_after``: shares of the original model's MACs.  ``locked``: why its output
-    channels stay, None where they may leave.
+    ``inputs`` are the positions of the rows that feed it.  ``before`` and ``after`` are its output channels, 0 if it has
+    none of its own.  ``macs_before`` and ``macs_after`` are shares of the original model's MACs.  ``locked`` is the
+    reason why its output channels stay, or None if they are prunable.
     """
 
     name: str
@@ -102,9 +103,10 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Verification:
-    """``masked_max_rel_err``: cut without refit against the masked original, largest relative error.
+    """The checks of a pruned model.
 
-    ``estimates``: nodes that take a statistic over fewer channels than before, for which that error need not be small.
+    ``masked_max_rel_err`` is the largest relative error between the cut model (without refit) and the masked original.
+    ``estimates`` are nodes that now take a statistic over fewer channels; they may make this error large.
     """
 
     checker: bool
@@ -121,7 +123,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One width of one group, as the allocator saw it: units kept, and the damage estimated for that cut."""
+    """One width of one group, as the allocator sees it: the units kept and the estimated output loss."""
 
     kept: int
     damage: float
@@ -129,7 +131,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class GroupCurve:
-    """``name``: the group; ``points``: from whole to nearly gone."""
+    """The curve of the group ``name``; ``points`` go from the whole group to the narrowest width."""
 
     name: str
     points: tuple[CurvePoint, ...]
@@ -137,7 +139,7 @@ class GroupCurve:
 
 @dataclass(frozen=True)
 class SearchStep:
-    """One candidate of the search: kept share of MACs and its drop on the holdout."""
+    """One candidate of the search: its share of the MACs and its drop on the holdout."""
 
     macs_ratio: float
     drop: float
@@ -145,7 +147,7 @@ class SearchStep:
 
 @dataclass(frozen=True)
 class Refitted:
-    """A layer that was refitted: relative error of its output on held-out rows before and after."""
+    """A refitted layer: the relative error of its output on held-out rows, before and after."""
 
     node: str
     before: float
@@ -155,10 +157,11 @@ class Refitted:
 
 @dataclass(frozen=True)
 class CurveOfTuning:
-    """A look at the held-out samples during tuning.
+    """One evaluation on the held-out samples during tuning.
 
-    ``seconds`` since it began, ``samples`` seen by then, copies included; ``loss``: mean over the steps since the last
-    look, not a number at the first; ``held``: mean error of the outputs on the held-out samples.
+    ``seconds`` counts from the start.  ``samples`` counts the samples trained on so far, with repetitions.  ``loss`` is
+    the mean over the steps since the last evaluation, NaN at the first.  ``held`` is the mean error of the outputs on
+    the held-out samples.
     """
 
     seconds: float
@@ -169,8 +172,10 @@ class CurveOfTuning:
 
 @dataclass(frozen=True)
 class Stage:
-    """A model on the way to the result: "original", "cut", "refitted", "tuned"; its drop on the held-out samples, and
-    its accuracy on labelled ones, 0 … 1, ``None`` without labels."""
+    """A model on the way to the result: "original", "cut", "refitted" or "tuned".
+
+    ``drop`` is on the held-out samples.  ``accuracy`` is on labelled samples, 0 … 1, or None without labels.
+    """
 
     name: str
     drop: Drop
@@ -179,10 +184,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tuning did: mean held-out error of the outputs ``before`` and ``after`` (the unit is a channel's variance,
-    or a divergence), on ``held`` samples that were only looked at; ``gained``: whether by more than chance.
+    """What tuning did.
 
-    ``samples`` were trained on; ``weights``: how many tensors; ``stages``: how good the model was on the way.
+    ``before`` and ``after`` are the mean errors of the outputs on ``held`` held-out samples, in units of a channel's
+    variance, or as a divergence.  ``gained`` says whether the gain is significant.  ``samples`` counts the samples
+    trained on, ``weights`` the trained tensors.  ``stages`` shows the quality of the model on the way.
     """
 
     before: float
@@ -200,7 +206,7 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What :func:`onnxprune.tune` returns; ``path``: where the model was written."""
+    """The result of :func:`onnxprune.tune`; ``path`` is the written file, if any."""
 
     model: onnx.ModelProto
     tuning: Tuning
@@ -211,11 +217,10 @@ class Tuned:
 class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
-    ``latency_ms``: medians of alternating runs, ``after`` by the paired ratio; ``latency_spread``: ± in ms, about
-    90 %, of the original's median and of the ratio's (times the original's median).  ``seen``: what the
-    drop was measured on; ``budgets``: what was asked for; ``rounding``: None where nobody
-    knows.  ``scores``: by labels other than classes, by name.
-    ``pictures``: held-out samples of detectors and segmenters.
+    ``latency_ms`` holds medians of alternating runs; ``after`` comes from the paired ratio.  ``latency_spread`` is ± in
+    ms, about 90 %, of the original's median and of the ratio (times the original's median).  ``seen`` says what the
+    drop was measured on.  ``budgets`` are those that the user gave.  ``rounding`` is None if unknown.  ``scores`` come
+    from labels other than classes, by name.  ``pictures`` show held-out samples of detectors and segmenters.
     """
 
     model: str
@@ -251,7 +256,7 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What :func:`onnxprune.prune` returns; a notebook shows it as the report."""
+    """The result of :func:`onnxprune.prune`; a notebook shows its report."""
 
     model: onnx.ModelProto
     plan: Plan
@@ -259,12 +264,12 @@ class Result:
     path: Path | None = None
 
     def graph(self) -> gs.Graph:
-        """The model as an onnx-graphsurgeon graph, to edit on; ``model`` stays as it is.
+        """The model as an onnx-graphsurgeon graph for further edits; ``model`` does not change.
 
         Cost: one copy of the model.
 
         Raises:
-            ModelError: where onnx-graphsurgeon cannot import the model.
+            ModelError: onnx-graphsurgeon cannot import the model.
         """
         return to_graph(self.model)
 
@@ -277,7 +282,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Shares of the MACs and of the parameters that are left where every group keeps ``kept`` of its channels."""
+    """Shares of the MACs and parameters that remain if every group keeps the share ``kept`` of its channels."""
 
     kept: float
     macs: float
@@ -286,7 +291,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` shows: the groups of a model, what is locked and where the MACs are.
+    """What ``inspect`` shows: groups, locks and MACs of a model.
 
     ``operators``: (type, share of the MACs), the largest first.
     """
@@ -311,7 +316,7 @@ class Inspection:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One type of operator: milliseconds of all its nodes, in the first and in the second model."""
+    """Milliseconds of all nodes of one operator type, in the first and the second model."""
 
     operator: str
     milliseconds: Change
@@ -321,7 +326,7 @@ class OperatorTime:
 class Comparison:
     """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error).
 
-    ``operators`` is empty where no profile was asked for.  ``seen``: the samples that outputs were compared on.
+    ``operators`` is empty without a profile.  ``seen`` says what the drop was measured on.
     """
 
     a: str

@@ -127,7 +127,7 @@ def test_the_command_line_says_that_masked_equivalence_does_not_hold(
     onnx.save(_stream(_layer_norm), path)
     shared = ["--macs", "0.5", "--samples", "4", "--round", "1", "--threads", "1"]
     assert main([str(path), *shared, "--approximate", "-o", str(tmp_path / "small.onnx")]) == 0
-    assert "does not hold" in capsys.readouterr().out
+    assert "cannot be exact" in " ".join(capsys.readouterr().out.split())
     assert main(["why", str(path), "enter"]) == 0
     assert "--approximate" in capsys.readouterr().out
     assert main(["why", str(path), "enter", "--approximate"]) == 0

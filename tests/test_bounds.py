@@ -157,12 +157,12 @@ def test_every_combination_holds_or_is_refused_with_both_sides(names: tuple[str,
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"keep": {"nothing*": 0.5}}, "--keep: 'nothing\\*' matches no channels"),
+        ({"keep": {"nothing*": 0.5}}, "--keep: 'nothing\\*' matches no prunable channels"),
         ({"keep": {STEM: 17}}, "has 16 channels; give fewer, or a share"),
         ({"keep": {STEM: 0}}, "keeps at least one channel"),
         ({"at_most": {STEM: 1.5}}, "a share is above 0 and at most 1"),
-        ({"only": ("op:LSTM",)}, "'op:LSTM' matches no channels"),
-        ({"target": "tensorrt"}, "no choice 'tensorrt' .did you mean 'tensorrt-"),
+        ({"only": ("op:LSTM",)}, "'op:LSTM' matches no prunable channels"),
+        ({"target": "tensorrt"}, "unknown value 'tensorrt' .did you mean 'tensorrt-"),
     ],
 )
 def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> None:
@@ -225,13 +225,13 @@ def test_a_file_says_what_the_command_line_would(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mcas = 0.5", "no option 'mcas' (did you mean 'macs'?)"),
+        ("mcas = 0.5", "unknown option 'mcas' (did you mean 'macs'?)"),
         ("macs = true", "'macs' must be a number"),
         ("quiet = 1", "'quiet' is a switch"),
         ("macs = {a = 1}", "'macs' must be a number"),
         ("macs = 2.0", "--macs: 2.0: the fraction kept"),
         ("macs = ", "not TOML"),
-        ('config = "other.toml"', "no option 'config'"),
+        ('config = "other.toml"', "unknown option 'config'"),
     ],
 )
 def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

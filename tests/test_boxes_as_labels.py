@@ -76,9 +76,9 @@ def test_a_picture_of_the_models_size_is_fed_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_fit_and_a_resize_contradict_each_other() -> None:
-    with pytest.raises(DataError, match="scaled to the model's size alone"):
+    with pytest.raises(DataError, match="scales directly to the model's size"):
         Preprocess.named("unit", resize=80, fit="letterbox")
-    with pytest.raises(DataError, match="there are crop, letterbox, stretch"):
+    with pytest.raises(DataError, match="choose from crop, letterbox, stretch"):
         Preprocess.named("unit", fit="squeeze")
 
 
@@ -113,7 +113,7 @@ def test_a_line_that_is_no_box_is_refused_by_its_number(tmp_path: Path, line: st
     (tmp_path / "a.txt").write_text(f"{yolo(BOX)}{line}\n")
     data = opened(tmp_path)
     assert data.things is not None
-    with pytest.raises(DataError, match=r"a\.txt, line 2: .* is no box"):
+    with pytest.raises(DataError, match=r"a\.txt, line 2: .* is not a box"):
         data.things(0)
 
 
@@ -160,12 +160,12 @@ def test_coco_labels_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     # The pictures serve without labels, and a note says why these are not used.
     several = opened(tmp_path)
     assert several.things is None and several.count == 2
-    assert any("several files of annotations" in note and "name one of them" in note for note in several.notes)
+    assert any("several annotation files" in note and "name one of them" in note for note in several.notes)
     (tmp_path / "1.png").unlink()
-    with pytest.raises(DataError, match=r"the pictures that .* names, such as '1\.png'"):
+    with pytest.raises(DataError, match=r"the images of .*, such as '1\.png'"):
         opened(path)
     path.write_text('{"images": []}')
-    with pytest.raises(DataError, match="needs images, annotations with a bbox each, and categories"):
+    with pytest.raises(DataError, match="needs images, annotations with a bbox, and categories"):
         opened(path)
 
 
@@ -233,12 +233,12 @@ def test_sounds_that_cannot_be_fed_are_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path), specs, None, None, 0)
 
     sound(tmp_path / "a.wav", np.zeros(700, np.float32))
-    with pytest.raises(DataError, match="sounds feed one input, the model has 2"):
+    with pytest.raises(DataError, match="sounds feed a single input, but the model has 2"):
         opens((None, 400), (None, 3))
-    with pytest.raises(DataError, match="needs floats over one axis of time"):
+    with pytest.raises(DataError, match="needs floats over one time axis"):
         opens((None, 3, 64, 64))
     sound(tmp_path / "b.wav", np.zeros(700, np.float32), 8000)
-    with pytest.raises(DataError, match=r"several rates \(a\.wav 16000 Hz, b\.wav 8000 Hz\)"):
+    with pytest.raises(DataError, match=r"different rates \(a\.wav 16000 Hz, b\.wav 8000 Hz\)"):
         opens((None, 400))
     (tmp_path / "b.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"cannot read sound .*b\.wav"):

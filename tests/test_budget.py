@@ -276,7 +276,7 @@ def test_a_multiple_that_narrows_no_group_is_refused() -> None:
     check_multiple(None, [16, 48])
     check_multiple(47, [16, 48])
     check_multiple(64, [])
-    with pytest.raises(BudgetError, match=r"--round 48 leaves nothing to cut: the widest group that may be cut has 48"):
+    with pytest.raises(BudgetError, match=r"--round 48 leaves nothing to cut: the widest prunable group has 48"):
         check_multiple(48, [16, 48])
 
 

@@ -196,20 +196,20 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --max-drop -0.1", "0 or more"),
         ("net.onnx --samples 1.5", "--samples: '1.5' is not a whole number of 1 or more"),
         ("net.onnx --samples 0", "of 1 or more"),
-        ("net.onnx --round 0", "'0' is no multiple of channels; give auto"),
+        ("net.onnx --round 0", "'0' is not a multiple of channels; give auto"),
         ("net.onnx --threads -2", "of 0 or more"),
         ("net.onnx --threads 999999", "threads: 999999 are too many for the"),
         ("net.onnx --memory 0", "at least one byte"),
         ("net.onnx --preprocess imagnet", "did you mean 'imagenet'"),
         ("net.onnx --preprocess unit --std 0", "std must be above 0"),
-        ("net.onnx --mean 1", "give --preprocess too"),
+        ("net.onnx --mean 1", "also give --preprocess"),
         ("net.onnx --crop big --preprocess unit", "'big' is not a size in pixels, such as 224 or 480x640"),
         ("net.onnx --select qrr", "did you mean 'qr'"),
         ("net.onnx --refit lstsqr", "did you mean 'lstsq'"),
         ("net.onnx --shape x", "NAME=DIMS"),
         ("net.onnx --shape x=1x0", "NAME=DIMS"),
         ("net.onnx --providers cudaa", "this onnxruntime has no cudaa"),
-        ("net.onnx --mac 0.5", "no option --mac (did you mean '--macs'?)"),
+        ("net.onnx --mac 0.5", "unknown option --mac (did you mean '--macs'?)"),
         ("net.onnx --exlude=a", "did you mean '--exclude'?"),
         ("--verison", "did you mean '--version'?"),
         ("--verbos net.onnx", "did you mean '--verbose'?"),
@@ -221,19 +221,19 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("compare net.onnx b.onnx --max-drop 5", "to allow 5 % give 0.05"),
         ("help inspct", "did you mean 'inspect'?"),
         ("net.onnx other.onnx", "unexpected argument 'other.onnx'"),
-        ("net.onnx -x", "no option -x; "),
-        ("-x", "no option -x"),
+        ("net.onnx -x", "unknown option -x; "),
+        ("-x", "unknown option -x"),
         ("--macs 0.5", "MODEL missing"),
         ("inspct net.onnx", "did you mean 'inspect'?"),
-        ("inspect net.onnx --data x", "no option --data"),
+        ("inspect net.onnx --data x", "unknown option --data"),
         ("why net.onnx", "NAME missing"),
         ("completion fsh", "did you mean 'fish'?"),
         ("net.onnx -o net.onnx", "is the input model itself"),
-        ("net.onnx -o ./../x/net.onnx", "there is no folder"),
+        ("net.onnx -o ./../x/net.onnx", "does not exist"),
         ("net.onnx -o .", "is a folder"),
         ("net.onnx --plan net.pruned.onnx", "another file of this run"),
         ("net.onnx --plan a --report a", "another file of this run"),
-        ("net.onnx --report no/where.html", "there is no folder"),
+        ("net.onnx --report no/where.html", "does not exist"),
         ("apply net.onnx plan.json -o plan.json", "is the plan itself"),
         ("inspect net.onnx --report a --layers a", "another file of this run"),
         ("net.onnx --plan -", "--plan: '-' does not stand for stdout here; give the name of a file"),
@@ -241,7 +241,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --output=", "an empty name"),
         ("net.onnx --tune soon", "--tune: "),
         ("net.onnx --target ncn", "--target: no target 'ncn' (did you mean 'ncnn'?)"),
-        ("net.onnx --round up", "--round: 'up' is no multiple of channels; give auto"),
+        ("net.onnx --round up", "--round: 'up' is not a multiple of channels; give auto"),
         ("net.onnx --crop wide", "--crop: 'wide' is not a size in pixels"),
         ("net.onnx --size 500%", "500%: the fraction kept must be above 0 and at most 1\n"),
         ("net.onnx --max-drop 150%", "150%: the allowed drop is at most 100 %"),
@@ -249,7 +249,7 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         (f"net.onnx -o {'o' * 300}", "-o " + "o" * 300 + ": File name too long; choose another name"),
         (f"net.onnx --report {'r' * 300}", "File name too long; choose another name"),
         (f"inspect net.onnx --layers {'l' * 300}", "File name too long; choose another name"),
-        (f"net.onnx --plan {'p' * 300}/plan", "there is no folder"),
+        (f"net.onnx --plan {'p' * 300}/plan", "does not exist"),
     ],
 )
 def test_bad_usage_is_one_line_and_two(
@@ -269,7 +269,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(
     os.mkfifo("pipe")
     os.symlink("pipe", "link")
     name = "link" if linked else "pipe"
-    assert f"{name} is no ordinary file; choose another name" in refused(engine, capsys, f"{command} {name}")
+    assert f"{name} is not a regular file; choose another name" in refused(engine, capsys, f"{command} {name}")
     assert Path("pipe").is_fifo()
 
 
@@ -437,7 +437,7 @@ def test_a_full_disk_is_no_riddle(engine: Engine, capsys: pytest.CaptureFixture[
 
     engine.act = fail
     assert main(["net.onnx", "-q"]) == 2
-    assert "error: the disk is full where somewhere is; free some space\n" in capsys.readouterr().err
+    assert "error: the disk is full at somewhere; free some space\n" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written_loses_nothing_else(

@@ -541,7 +541,7 @@ REFUSALS = {
     "uneven counts": (
         {"a": np.ones((3, 2)), "b": np.ones((4, 2))},
         (spec(None, 2, name="a"), spec(None, 2, name="b")),
-        "differ in their numbers of samples: 'a' 3, 'b' 4",
+        "have different numbers of samples: 'a' 3, 'b' 4",
     ),
     "no common batch axis": (
         {"a": np.ones((2, 2)), "b": np.ones((2, 2))},
@@ -571,21 +571,21 @@ REFUSALS = {
     ),
     "no bool": (np.full((2, 2), 2), (spec(None, 2, dtype=bool),), r"bool \(0\.\.1\)"),
     "objects": (np.array([{}, {}]), (spec(None),), "cannot be fed"),
-    "ragged": ({"input": [[1, 2], [3]]}, (spec(None, 2),), "no array"),
+    "ragged": ({"input": [[1, 2], [3]]}, (spec(None, 2),), "is not an array"),
     "not a dict": ([1, 2], (spec(None),), r"expected a dict \{'input': array\}, got int"),
-    "item without input": ([{"input": np.ones(2)}, {}], (spec(None, 2),), "sample 1: no 'input'"),
+    "item without input": ([{"input": np.ones(2)}, {}], (spec(None, 2),), "sample 1: 'input' is missing"),
     "item of another shape": (
         [np.ones(2), np.ones(3)],
         (spec(None, 2),),
         "sample 1: input 'input' takes 2, got 3",
     ),
-    "number": (3, (X,), "the given int is no data"),
+    "number": (3, (X,), "the given int is not data"),
     "function raises": (lambda: 1 / 0, (X,), "raised ZeroDivisionError: division by zero"),
     "many lines": (complain, (X,), "raised ValueError: one two"),
     "function wants arguments": (lambda x: x, (X,), "called without arguments"),
     "function returns nothing": (lambda: None, (X,), "returned NoneType"),
     "generator raises": (lambda: (1 / k for k in (0,)), (X,), "ZeroDivisionError.* while giving its samples"),
-    "table without images": (table({"text": ["a"]}), (X,), "no column 'image'.*it has text"),
+    "table without images": (table({"text": ["a"]}), (X,), "needs a column 'image'.*it has text"),
     "strings made up": (None, (spec(None, 2, dtype=object),), "give --data"),
     "no inputs": (GOOD, (), "no inputs"),
 }
@@ -669,9 +669,9 @@ FILE_REFUSALS = {
     "b.npz": (truncated_npz, "cannot read .*b.npz"),
     "c.npz": (damaged_npz, "cannot read .*c.npz"),
     "d.npz": (pickled_npz, "cannot read .*d.npz"),
-    "a.npy": (lambda p: write_text(p, "junk"), "a.npy is no .npy file"),
-    "a.csv": (lambda p: write_text(p, "1,2"), "cannot tell what data .*a.csv holds; give a folder of images"),
-    "a.py": (lambda p: write_text(p, ""), "which function.*a.py:FUNCTION"),
+    "a.npy": (lambda p: write_text(p, "junk"), "a.npy is not an .npy file"),
+    "a.csv": (lambda p: write_text(p, "1,2"), "unknown kind of data: .*a.csv; give a folder of images"),
+    "a.py": (lambda p: write_text(p, ""), "function is missing.*a.py:FUNCTION"),
     "b.py": (
         lambda p: write_text(p, "def feeds(): pass") + ":feds",
         "has no function 'feds'; did you mean 'feeds'",
@@ -698,7 +698,7 @@ def test_file_refusals(name, tmp_path):
 @pytest.mark.parametrize(
     ("specs", "options", "match"),
     [
-        ((X, spec(None, 2, name="scale")), {}, "images feed one input, the model has 2: 'input', 'scale'"),
+        ((X, spec(None, 2, name="scale")), {}, "images feed a single input, but the model has 2: 'input', 'scale'"),
         ((spec(None, 7, 32, 32),), {}, "needs 1, 3 or 4 channels"),
         ((spec(None, 128),), {}, "images cannot feed input 'input' of shape"),
         ((X,), {"crop": 24}, "crop 24×24 does not fit input 'input'"),
@@ -740,7 +740,7 @@ def test_dictionary_of_tables_is_refused():
 
 def test_labels_misspelt_are_told():
     dataset = load({"input": GOOD, "label": np.arange(2), "extra": GOOD}, X)
-    assert "ignored, as the model has no such input: label, extra (is 'label' meant as 'labels'?)" in dataset.notes
+    assert "ignored, because the model has no such input: label, extra (is 'label' meant as 'labels'?)" in dataset.notes
     assert dataset.labels is None
 
 
@@ -754,7 +754,7 @@ def test_arrays_that_are_no_pixels_ignore_the_preset_and_say_so(dtype):
     given = (GOOD > 127).astype(dtype)
     dataset = load(given, X, preprocess=PRESETS["caffe"])
     np.testing.assert_array_equal(dataset.fetch([0, 1])["input"], given.astype(np.float32))
-    told = f"--preprocess does not apply to 'input': {np.dtype(dtype).name} is fed as it is"
+    told = f"--preprocess does not apply to 'input': {np.dtype(dtype).name} data is fed unchanged"
     assert told in dataset.notes
 
 

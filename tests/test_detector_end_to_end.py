@@ -142,7 +142,7 @@ def test_a_stated_layout_is_believed(tool: Callable[[str], tuple[int, str, str]]
         ("--task classify", "cannot be read as --task classify"),
         ("--task embed --layout xywh", "does not go with task 'embed'"),
         ("--layout rows", "not be read as --task detect"),
-        ("--letterbox --resize 80", "scaled to the model's size alone"),
+        ("--letterbox --resize 80", "scales directly to the model's size"),
     ],
 )
 def test_what_contradicts_the_outputs_is_refused(
@@ -179,13 +179,13 @@ def test_text_beside_the_pictures_that_is_no_label_is_told_and_left(
     assert any("no accuracy is measured" in note and "line 1" in note for note in told["notes"])
     code, _, err = tool(f"{PRUNE} --macs 0.7 --test photos")
     assert code == 2
-    assert "is no box" in err
+    assert "is not a box" in err
 
 
 def test_who_gives_no_preset_is_told_what_detectors_take(tool: Callable[[str], tuple[int, str, str]]) -> None:
     code, out, err = tool(f"{PRUNE.replace('--preprocess unit', '')} --macs 0.7 --json")
     assert code == 0, err
-    assert any("most take --preprocess unit --letterbox" in note for note in json.loads(out)["notes"])
+    assert any("most need --preprocess unit --letterbox" in note for note in json.loads(out)["notes"])
     code, out, _ = tool(f"{PRUNE} --letterbox --macs 0.7 --json")
     assert code == 0
-    assert not any("most take" in note for note in json.loads(out)["notes"])
+    assert not any("most need" in note for note in json.loads(out)["notes"])

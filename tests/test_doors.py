@@ -97,7 +97,7 @@ def test_a_pipe_among_pictures_is_named(capsys: pytest.CaptureFixture[str]) -> N
     os.mkdir("photos")
     Image.new("RGB", (8, 8)).save("photos/a.png")
     os.mkfifo("photos/b.png")
-    assert "cannot read image photos/b.png: it is no ordinary file" in refusal(
+    assert "cannot read image photos/b.png: it is not a regular file" in refusal(
         capsys, "net.onnx", "--data", "photos", "-q"
     )
 
@@ -107,7 +107,7 @@ def test_what_the_system_shows_is_no_data(capsys: pytest.CaptureFixture[str]) ->
     os.mkdir("photos")
     os.symlink("/proc/self", "photos/link")
     for source in ("/proc/self", "/dev/fd", "/sys"):
-        assert "shows the system itself" in refusal(capsys, "net.onnx", "--data", source, "-q")
+        assert "is a system folder" in refusal(capsys, "net.onnx", "--data", source, "-q")
     assert "no images in photos" in refusal(capsys, "net.onnx", "--data", "photos", "-q")
 
 
@@ -233,7 +233,7 @@ OUTSIDE = {
     "itself": (lambda path: _renamed(path, "m.onnx"), "is the model itself"),
     "its folder": (lambda path: _renamed(path, "."), "cannot be read"),
     "two places": (_twice, "says twice where"),
-    "a pipe": (_pipe, "no ordinary file"),
+    "a pipe": (_pipe, "not a regular file"),
     "before its beginning": (_entry("offset", "-4"), "out of range"),
     "petabytes on": (_entry("offset", str(1 << 50)), "out of range"),
     "of petabytes": (_entry("length", str(1 << 50)), "out of range"),
@@ -321,7 +321,7 @@ def test_headers_of_arrays_that_lie(case: str, packing: str, capsys: pytest.Capt
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("1", (12_000, 12_000)).save("huge.png")
-    assert "12000×12000 are more than 67,108,864 pixels; scale it down" in refusal(
+    assert "12000×12000 is more than 67,108,864 pixels; scale it down" in refusal(
         capsys, "net.onnx", "--data", "huge.png", "-q"
     )
 

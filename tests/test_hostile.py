@@ -230,7 +230,7 @@ def test_memory_bounds_the_whole_run() -> None:
     np.savez_compressed("zeros.npz", input=np.zeros((400_000, 3, 8, 8), np.float32))
     code, peak, err = measured("net.onnx", "--data", "zeros.npz", "--memory", "500MB", "-q")
     assert (code, err.count("\n")) == (2, 1)
-    assert "unpacks to 307,200,128 bytes" in err and "write it with numpy.savez" in err
+    assert "unpacks to 307,200,128 bytes" in err and "write it uncompressed with numpy.savez" in err
     assert peak < 300
     code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "10MB", "-q")
     assert code == 2 and "--memory 10,000,000: the program itself takes" in err

@@ -37,7 +37,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install datasets"):
         open_dataset("hf:mnist", PICTURE, None, 8, 0)
-    with pytest.raises(DataError, match="which data set"):
+    with pytest.raises(DataError, match="name of the data set is missing"):
         open_dataset("hf:", PICTURE, None, 8, 0)
 
 
@@ -80,8 +80,8 @@ def test_a_column_of_numbers(saved: str) -> None:
     [
         (":tset", PICTURE, "no split 'tset'; it has train, test"),
         ("::foto", PICTURE, "no column 'foto'; it has photo, label, vector"),
-        ("::vector", VECTOR * 2, "one column feeds one input"),
-        ("", PICTURE, "no column 'image'"),
+        ("::vector", VECTOR * 2, "a column feeds a single input"),
+        ("", PICTURE, "needs a column 'image'"),
     ],
 )
 def test_refusals(saved: str, end: str, specs: tuple[InputSpec, ...], said: str) -> None:

@@ -180,7 +180,7 @@ def test_unreadable_tables_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     for path in (broken, tmp_path / "none.json", tmp_path):
-        with pytest.raises(BudgetError, match=r"cannot read the latency table|is no latency table"):
+        with pytest.raises(BudgetError, match=r"cannot read the latency table|is not a latency table"):
             read_table(path)
 
 

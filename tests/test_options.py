@@ -21,10 +21,10 @@ from onnxprune.target import Kind
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"select": "qrr"}, "did you mean 'qr'.*; there are auto, qr, obs, magnitude, random"),
+        ({"select": "qrr"}, "did you mean 'qr'.*; choose from auto, qr, obs, magnitude, random"),
         ({"effort": "fst"}, "did you mean 'fast'"),
-        ({"refit": "x"}, "there are lstsq, none"),
-        ({"rules": "x"}, "there are exact, approximate"),
+        ({"refit": "x"}, "choose from lstsq, none"),
+        ({"rules": "x"}, "choose from exact, approximate"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"round_to": 0}, "round_to must be at least 1"),
         ({"memory": -5}, "memory must be at least 1"),

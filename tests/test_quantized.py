@@ -216,7 +216,7 @@ def test_a_dequantized_vector_that_several_layers_share_ties_none_of_them() -> N
     g.output(g.conv(g.op("Concat", x, x, attrs={"axis": 1}), 16, 5), [1, 5, 8, 8])
     coupling = prove(g.model())
     assert table(coupling) == {"a": 4, "b": 4}
-    assert any("dequantized for each" in note for note in reading_notes(load(g.model()), coupling))
+    assert any("is dequantized for each" in note for note in reading_notes(load(g.model()), coupling))
 
 
 def test_a_dequantized_weight_that_layers_share_by_design_stays_shared() -> None:
@@ -280,7 +280,7 @@ def test_integers_that_casts_dequantize_stay_integers(kind: type, form: str) -> 
     kinds = [[n.op_type for n in m.graph.node if n.op_type != "Cast"] for m in (small, model)]
     assert kinds[0] == kinds[1]
     assert not result.report.refits
-    assert any("4 of 4 layers have integer weights, which no refit touches" in n for n in result.report.notes)
+    assert any("4 of 4 layers have integer weights: they are not refitted" in n for n in result.report.notes)
 
 
 @pytest.mark.parametrize("form", ["mul turned", "cast sub mul"])

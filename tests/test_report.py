@@ -306,7 +306,7 @@ def test_verdict_is_honest() -> None:
     same = replace(report, macs=Change(5, 5), params=Change(5, 5))
     assert "nothing was cut" in wording.verdict(same)
     noisy = replace(report, latency_ms=Change(10.0, 9.8), latency_spread=(0.1, 0.3))
-    assert "within the measuring error" in wording.verdict(noisy)
+    assert "within the measurement error" in wording.verdict(noisy)
     # Runs that drift together say nothing against a ratio that every pair agrees on.
     drifting = replace(report, latency_ms=Change(34.1, 27.8), latency_spread=(6.0, 0.5))
     assert "1.23× faster" in wording.verdict(drifting)

@@ -64,7 +64,7 @@ def test_what_can_be_read_only_once_is_not_read_again() -> None:
 def test_a_sample_that_serves_twice_is_told(count: int) -> None:
     work = opened(samples_like(count), Options())
     assert (work.fit.count, work.holdout.count) == (1, 1)
-    assert any("one sample only" in note for note in work.notes) == (count == 1)
+    assert any("only one sample" in note for note in work.notes) == (count == 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -78,4 +78,4 @@ def test_few_samples_are_enough_to_run(count: int) -> None:
 @pytest.mark.parametrize(("asked", "told"), [(None, False), (5, False), (9, True)])
 def test_fewer_samples_than_asked_for_are_told(asked: int | None, told: bool) -> None:
     notes = opened(samples_like(5), Options(samples=asked)).notes
-    assert ("all 5 samples are used, fewer than --samples 9" in notes) == told
+    assert ("the data has only 5 samples, fewer than --samples 9" in notes) == told

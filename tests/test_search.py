@@ -121,7 +121,7 @@ def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
     on: Bench, pricing: Pricing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest seen is .*, at 98.1% of"
+        BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest drop was .*, at 98.1% of"
     ):
         searched(on, pricing, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
 

@@ -48,7 +48,7 @@ def test_masks_of_both_models_are_drawn_beside_each_other(tmp_path: Path) -> Non
     shown = shown_samples(pictures(tmp_path), reader, (segmenter(), segmenter(2.0)), ENGINE, 3)
     # Of the first sample the original says nothing.
     assert len(shown) == 3
-    assert shown[0].caption == "original and pruned: 50.0% of the places are the same"
+    assert shown[0].caption == "original and pruned agree on 50.0% of the pixels"
     with Image.open(io.BytesIO(shown[0].image)) as image:
         assert image.format == "JPEG"
         assert image.width == 2 * SIDE + 4
@@ -73,7 +73,7 @@ def test_arrays_are_shown_as_pictures(layout: str) -> None:
     sketch.output(sketch.op("Sigmoid", one), ["n", 32, 48])
     model = sketch.model()
     shown = shown_samples(data, Segment((0,), "masks"), (model, model), ENGINE, 2)
-    assert [s.caption for s in shown] == ["original and pruned: 100.0% of the places are the same"] * 2
+    assert [s.caption for s in shown] == ["original and pruned agree on 100.0% of the pixels"] * 2
 
 
 def test_nothing_is_shown_of_other_tasks_or_where_none_is_asked_for(tmp_path: Path) -> None:

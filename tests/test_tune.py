@@ -321,7 +321,7 @@ def test_prune_with_a_bare_switch_or_a_length(files, capsys) -> None:
     [
         (("--for", "10"), "give a time such as"),
         (("--augment", "mirrors"), "did you mean 'mirror'"),
-        (("--device", "gpu"), "no choice 'gpu'"),
+        (("--device", "gpu"), "unknown value 'gpu'"),
         (("--device", "cuda"), "torch sees no GPU"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How many units each group keeps: greedy descent on exact cost, paid in estimated damage."""
+"""How many units each group keeps: greedy descent on the exact cost at the least estimated output loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """``damage[k]``: estimated damage with k of the group's units kept, k = 0 … size; falls to 0 at the end.
+    """``damage[k]``: estimated output loss with k of the group's units kept, k = 0 … size; it falls to 0.
 
-    ``widths``: the numbers of kept units that may be chosen, ascending, the last one being the whole group.
+    ``widths``: the allowed numbers of kept units, ascending.  The last is the whole group.
     """
 
     damage: Array
@@ -25,20 +25,20 @@ class Curve:
 
 
 def allowed_widths(size: int, multiple: int) -> Array:
-    """The multiples up to ``size``, and the whole group."""
+    """All multiples of ``multiple`` up to ``size``, and ``size`` itself."""
     every = np.arange(1, size + 1)
     return np.union1d(every[every % max(multiple, 1) == 0], [size])
 
 
 def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
-    """Units kept per group so that ``cost`` is at most ``target`` and as near to it as the widths allow.
+    """Units to keep per group, so that ``cost`` is at most ``target`` and as close to it as the widths allow.
 
-    From the whole model down, each step takes the narrowing with the least added damage per saved cost (near and far
-    narrowings of a group are compared, so that a steep start does not hide a cheap stretch behind it); then widths
-    are given back where the target leaves room, most damage saved first.
+    The descent starts at the whole model.  Each step takes the narrowing that adds the least output loss per saved
+    cost.  A step may skip widths: otherwise a steep first step would hide a cheap stretch behind it.  At the end,
+    :func:`give_back` widens groups again as far as the target allows.
 
     Raises:
-        BudgetError: where even the narrowest model costs more than ``target``.
+        BudgetError: even the narrowest model costs more than ``target``.
     """
     kept = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)
     least = cost(np.asarray([c.widths[0] for c in curves], dtype=np.float64))
@@ -57,7 +57,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
         trial = np.repeat(kept[None], len(widths), axis=0)
         trial[np.arange(len(widths)), groups] = widths
         saved = now - cost.many(trial)
-        # A step that overshoots is worth only what was still needed.
+        # A step that overshoots counts only for what was still missing.
         useful = np.minimum(saved, (now - target) * 1.02)
         here = [c.damage[int(k)] for c, k in zip(curves, kept, strict=True)]
         there = np.concatenate([c.damage[o] for c, o in zip(curves, options, strict=True)])
@@ -65,7 +65,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
             price = np.where(
                 saved > 0, np.maximum(there - np.repeat(here, [len(o) for o in options]), 0) / useful, np.inf
             )
-        # Of equal prices the smallest step of the first group.
+        # Ties go to the first group and its smallest step.
         k = int(np.lexsort((-widths, groups, price))[0])
         if not np.isfinite(price[k]):
             break
@@ -75,7 +75,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
 
 
 def _narrower(widths: Array, kept: float) -> Array:
-    """Widths below ``kept``: all of the near ones, ever fewer of the far ones."""
+    """Widths below ``kept``: all nearby ones, fewer and fewer of those further away."""
     below = widths[widths < kept][::-1]
     return (
         below[np.unique((1.25 ** np.arange(64)).astype(np.int64)).clip(max=len(below) - 1)] if len(below) > 8 else below
@@ -83,7 +83,7 @@ def _narrower(widths: Array, kept: float) -> Array:
 
 
 def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float) -> Array:
-    """Widen groups while the target still holds, most damage saved per cost first."""
+    """Widen groups while the target holds; first the one that saves the most output loss per cost."""
     kept = kept.copy()
     while True:
         now = cost(kept)
@@ -106,7 +106,7 @@ def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float
 
 
 def uniform(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
-    """The same share of every group (a baseline): the largest share whose cost is at most ``target``."""
+    """Baseline: keep the same share of every group, the largest whose cost is at most ``target``."""
     low, high = 0.0, 1.0
     sizes = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)
 

@@ -1,6 +1,6 @@
-"""Exact costs of a plan: MACs, parameters, bytes, as products of axis lengths.
+"""Exact costs of a plan (MACs, parameters, bytes) as products of axis lengths.
 
-Every cost is a sum of products of axis lengths, see :mod:`onnxprune.budget.lengths`.
+Every cost is a sum of products of axis lengths (see :mod:`onnxprune.budget.lengths`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = np.ndarray
 
 
 class Costing(Protocol):
-    """What the allocator asks of a cost: its value for units kept per group, (groups,) or (..., groups)."""
+    """A cost, as a function of the units kept per group: (groups,), or (..., groups) for ``many``."""
 
     def __call__(self, kept: Array) -> float: ...
 
@@ -34,9 +34,9 @@ class Costing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """Σ_terms factor · Π_axes length; ``lengths`` has a row per term.
+    """``fixed`` + Σ_terms factor · Π_axes length; ``lengths`` has one row per term.
 
-    ``factor`` (terms,); ``nodes`` tells which node each term belongs to.
+    ``factor`` is (terms,).  ``nodes`` holds the node of each term.
     """
 
     factor: Array
@@ -45,7 +45,7 @@ class Cost:
     fixed: float = 0.0
 
     def terms(self, kept: Array) -> Array:
-        """Per term; ``kept`` units per group, (groups,) or (..., groups)."""
+        """The cost of each term; ``kept`` is units per group, (groups,) or (..., groups)."""
         return np.asarray(self.factor * self.lengths(kept).prod(axis=-1))
 
     def __call__(self, kept: Array) -> float:
@@ -55,13 +55,13 @@ class Cost:
         return np.asarray(self.terms(kept).sum(axis=-1) + self.fixed)
 
 
-#: What a dense layer costs more in the layout for unaligned channels (measured, see budget/rounding.py).
+#: How much slower a dense layer is in the layout for unaligned channels (measured, see budget/rounding.py).
 UNALIGNED = 1.4
 
 
 @dataclass(frozen=True, eq=False)
 class Stepped:
-    """``exact`` with the ``channels`` axes (terms, axes) rounded up to ``block``; unaligned ones cost more."""
+    """``exact`` with the ``channels`` axes (terms, axes) rounded up to ``block``.  Unaligned axes cost more."""
 
     exact: Cost
     channels: Array
@@ -85,11 +85,11 @@ def sizes(coupling: Coupling) -> Array:
 
 
 def units_kept(coupling: Coupling, keep: Array) -> Array:
-    """Units per group that ``keep`` (one boolean per unit) leaves, int64 (groups,)."""
+    """Units per group that ``keep`` (one boolean per unit) keeps, int64 (groups,)."""
     return np.asarray([np.count_nonzero(keep[g.units]) for g in coupling.groups], dtype=np.int64)
 
 
-#: Node index, constant factor, live axes.
+#: Node index, constant factor, and the axes that a cut can shorten.
 Product = tuple[int, float, list[tuple[Key, int]]]
 
 
@@ -101,7 +101,7 @@ def build(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost
 
 
 def macs(coupling: Coupling) -> Cost:
-    """Multiply-accumulates of every node whose rule declares them, at the analysed input shapes."""
+    """Multiply-accumulates of all nodes whose rule declares them, at the input shapes of the analysis."""
     return build(coupling, *_mac_products(coupling))
 
 
@@ -114,7 +114,7 @@ def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
 
 
 def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
-    """MACs as kernels execute them, whose channels come in blocks: see :class:`Stepped`."""
+    """MACs as kernels execute them, in blocks of channels (see :class:`Stepped`)."""
     products, fixed = _mac_products(coupling)
     exact = build(coupling, products, fixed)
     channels = np.zeros(exact.lengths.shape, dtype=np.bool_)
@@ -157,7 +157,7 @@ def _length(coupling: Coupling, key: Key, axis: int) -> int:
 
 
 def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key, int]] | None:
-    """Axes whose dims together are exactly the factors ``wanted`` (compounds and weights first)."""
+    """Axes whose dims together are exactly the factors ``wanted``; prefers axes of weights, then compound dims."""
     bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
     places: list[tuple[Key, int, tuple[str, ...]]] = []
     for slot, term in enumerate(bound.inputs):
@@ -175,7 +175,7 @@ def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key,
 
 
 def _exactly(left: list[str], places: Sequence[tuple[Key, int, list[str]]]) -> list[tuple[Key, int]] | None:
-    """The first choice of ``places`` (key, axis, factors) that together have the factors ``left``, each once."""
+    """The first subset of ``places`` (key, axis, factors) that covers the factors ``left``, each once."""
     if not left:
         return []
     for number, (key, axis, need) in enumerate(places):
@@ -184,19 +184,19 @@ def _exactly(left: list[str], places: Sequence[tuple[Key, int, list[str]]]) -> l
         rest = list(left)
         for f in need:
             rest.remove(f)
-        found = _exactly(rest, [p for k, p in enumerate(places) if k != number])
-        if found is not None:
-            return [(key, axis), *found]
+        others = _exactly(rest, [p for k, p in enumerate(places) if k != number])
+        if others is not None:
+            return [(key, axis), *others]
     return None
 
 
 def parameters(coupling: Coupling) -> Cost:
-    """Elements of all initializers and Constant nodes: see :func:`_stored`."""
+    """Number of elements in all initializers and Constant nodes (see :func:`_stored`)."""
     return _stored(coupling, per_element=lambda array: 1.0)
 
 
 def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
-    """Size of the file: what its constants take after a cut, plus everything else as it is."""
+    """Bytes of the file: its constants after the cut, plus everything else unchanged."""
     cost = _stored(coupling, per_element=_itemsize)
     rest = file_bytes - sum(_constants(coupling, _itemsize).values())
     return replace(cost, fixed=cost.fixed + rest)
@@ -207,10 +207,10 @@ def _itemsize(array: Array) -> float:
 
 
 def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
-    """Each stored array once for every way in which its uses are cut, and what is not cut as it is.
+    """The size of all stored arrays.  An array counts once per distinct way to cut its uses; uncut arrays are fixed.
 
-    Exact once every use is cut.  Before, an array that a cut would split counts for each part, and the shapes and
-    axes of nodes that compute one constant from another count for nothing.
+    This is exact once every use is cut.  Before that, an array that a cut would split counts once per part.  If a node
+    computes one constant from another, its shapes and axes do not count.
     """
     products: list[Product] = []
     ways: dict[str, list[tuple[Array, ...]]] = {}
@@ -237,7 +237,7 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
 
 
 def _constants(coupling: Coupling, per_element: Callable[[Array], float]) -> dict[str, float]:
-    """What every initializer and Constant node takes."""
+    """The size of every initializer and Constant node, by name."""
     known = coupling.graph.constants
     found: dict[str, float] = {}
     for name, tensor in coupling.graph.initializers.items():
@@ -250,7 +250,7 @@ def _constants(coupling: Coupling, per_element: Callable[[Array], float]) -> dic
 
 
 def _replaced(coupling: Coupling, value: str, cut: set[Key]) -> bool:
-    """Whether every use of a constant, or of what is computed from it, gets an array of its own by a cut."""
+    """Whether the cut gives every use of a constant its own array; looks through nodes that fold into constants."""
     uses = data_uses(coupling.graph, value)
     if not uses or value in coupling.graph.outputs:
         return False
@@ -263,7 +263,7 @@ def _replaced(coupling: Coupling, value: str, cut: set[Key]) -> bool:
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
-    """Elements of all initializers and Constant nodes, bodies included."""
+    """Number of elements in all initializers and Constant nodes, subgraphs included."""
     return sum(math.prod(t.dims) for t in _tensors(model.graph))
 
 

@@ -1,4 +1,4 @@
-"""Several budgets as one cost: by how much they are exceeded."""
+"""Several budgets as one cost: how far they are exceeded in total."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Excess:
-    """Σ max(costᵢ / targetᵢ − 1, 0): zero exactly where every cost is within its target.
+    """Σ max(costᵢ / targetᵢ − 1, 0), which is zero exactly if every cost is within its target.
 
-    A sum, not a maximum: a step that relieves one of two exceeded budgets must count as progress.
+    It is a sum, not a maximum: a step that helps only one of two exceeded budgets must count as progress.
     """
 
     costs: tuple[Costing, ...]
@@ -31,7 +31,7 @@ class Excess:
 
 
 def joint(costs: Sequence[tuple[Costing, float]]) -> tuple[Costing, float]:
-    """(cost, target) that holds where every (cost, target) of ``costs`` does."""
+    """One (cost, target) that holds exactly if every (cost, target) of ``costs`` holds."""
     if len(costs) == 1:
         return costs[0]
     return Excess(tuple(cost for cost, _ in costs), tuple(target for _, target in costs)), 0.0

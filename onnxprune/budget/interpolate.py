@@ -1,4 +1,4 @@
-"""Damage at every width of a group, from measurements at a few."""
+"""Output loss at every width of a group, from measurements at a few widths."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 Array = np.ndarray
-#: Smallest error and damage that are told apart.
+#: Errors and losses below this count as equal.
 TINY = 1e-9
-#: Bounds of the slope by which the curve goes on outside the measured widths: toward more channels, and toward fewer.
+#: Bounds of the slope outside the measured widths: toward more channels, and toward fewer.
 OUTWARD, INWARD = (0.7, 1.5), (1.0, 3.0)
 
 
 def interpolate(error: Array, measured: Sequence[tuple[int, float]]) -> Array:
-    """Damage at every width, (widths,) like ``error``, from (width, damage) pairs.
+    """Output loss at every width, (widths,) like ``error``, from measured (width, loss) pairs.
 
-    Between two measured widths the damage follows ``error`` (per width) on a log-log scale; outside them the nearest
-    slope goes on, within its bounds.  The result is monotone: keeping more never costs more.
+    Between two measured widths the loss follows ``error`` on a log-log scale.  Outside them the nearest slope
+    continues, within its bounds.  The result is monotone: keeping more units never increases the loss.
     """
     points = sorted({k: max(d, TINY) for k, d in measured}.items(), reverse=True)
     x = np.log(np.maximum([error[k] for k, _ in points], TINY))

@@ -1,4 +1,4 @@
-"""What the rest of a graph makes of other weights, without running again what comes before them."""
+"""Outputs for changed weights, without rerunning the part of the graph before them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]
 
 
 class Relay(Runner):
-    """A runner that stops at ``stops``, ascending node indices, and from there asks for outcomes.
+    """A runner that pauses at ``stops`` (ascending node indices) and computes outcomes from there.
 
-    Behind a stop the nodes are divided at about √(number of stops) fixed places.  The parts whose constants do not
-    change share sessions, made once.  So an outcome costs the rest of the graph in a few runs, and a small session.
+    About √(number of stops) fixed places divide the nodes behind a stop into pieces.  Pieces whose constants do not
+    change share their sessions.  So an outcome costs a few runs over the rest of the graph and one small session.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class Relay(Runner):
                 super().advance(stop)
 
     def outcome(self, replaced: Mapping[Use, Array]) -> list[Array]:
-        """Each output over all batches, if the nodes from the last stop on had the constants ``replaced``."""
+        """Each output over all batches, with the constants ``replaced`` in the nodes from the last stop on."""
         bounds = [self._cursor, *(bound for bound in self._bounds if bound > self._cursor)]
         pieces = [
             self._piece(nodes, replaced)
             for start, end in pairwise(bounds)
             if (nodes := [n for n in self._nodes if start <= n.index < end])
         ]
-        found: list[list[Array]] = [[] for _ in self._outputs]
+        columns: list[list[Array]] = [[] for _ in self._outputs]
         for batch in range(self.count):
             known: dict[str, Array] = {}
             for session, inputs, wanted in pieces:
                 if wanted:
                     feeds = {v: known[v] if v in known else self.get(v, batch) for v in inputs}
                     known.update(zip(wanted, run(session, feeds, wanted), strict=True))
-            for column, value in zip(found, self._outputs, strict=True):
+            for column, value in zip(columns, self._outputs, strict=True):
                 column.append(np.atleast_1d(known[value] if value in known else self.get(value, batch)))
-        return [stack(column) for column in found]
+        return [stack(column) for column in columns]
 
     def _piece(self, nodes: list[Node], replaced: Mapping[Use, Array]) -> _Piece:
         mine = {use: array for use, array in replaced.items() if any(n.index == use[0] for n in nodes)}
@@ -82,9 +82,9 @@ class Relay(Runner):
 
 
 def _every_root(stops: Sequence[int], end: int) -> list[int]:
-    """Every √n-th of n ``stops``, from 0 to ``end``.
+    """Every √n-th of n ``stops``, with 0 and ``end``.
 
-    Many short pieces cost a run each, and what onnxruntime fuses; few long ones cost long sessions.
+    Each short piece costs one run and keeps onnxruntime from fusing across it.  Each long piece needs a long session.
 
     >>> _every_root([3, 5, 8, 13], 20)
     [0, 8, 20]

@@ -1,9 +1,9 @@
-"""Widths that kernels run fast: from a table by instruction set, or as the user says.
+"""Widths that kernels run fast, from a table by instruction set or from the user.
 
 Convolution and matrix kernels work on blocks of channels.  onnxruntime's CPU kernels pad both sides of a float32
-convolution to the block (MLAS, NCHWc layout), so a width between two multiples takes exactly as long as the upper
-one; a width that is no multiple of the alignment falls back to a slower layout (measured with onnxruntime 1.32 on
-AVX-512: 1.3 to 1.5 times for dense convolutions, 6 times for depthwise ones).
+convolution to the block (MLAS, NCHWc layout).  So a width between two multiples takes as long as the upper one.  A
+width that is not a multiple of the alignment falls back to a slower layout.  Measured with onnxruntime 1.32 on AVX-512:
+1.3 to 1.5 times slower for dense convolutions, 6 times slower for depthwise ones.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from onnxprune.budget.cost import Costing
 from onnxprune.errors import BudgetError
 
 Array = np.ndarray
-#: Finer widths are offered to a group until it has this many to choose from.
+#: A group gets finer and finer multiples until it has this many widths to choose from.
 LEAST_WIDTHS = 8
-#: Relative saving below which a narrowing counts as none.
+#: A narrowing that saves less than this share counts as saving nothing.
 NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """``block``: channels that a kernel computes at once; ``align``: multiple that its fast layout asks for;
-    ``because``: who says so."""
+    """``block``: channels that a kernel computes at once; ``align``: the multiple that its fast layout needs;
+    ``because``: where these numbers come from."""
 
     block: int
     align: int
     because: str = field(default="", compare=False)
 
 
-#: (machine, CPU flag, blocks): the first row that fits; the last fits everything.
+#: (machine, CPU flag, blocks).  The first match counts; the last row matches everything.
 TABLE: tuple[tuple[tuple[str, ...], str, Blocks], ...] = (
     (("x86_64", "amd64"), "avx512f", Blocks(16, 4)),
     (("x86_64", "amd64"), "", Blocks(8, 4)),
@@ -55,11 +55,11 @@ def blocks_of(machine: str, flags: frozenset[str]) -> Blocks:
             features = f" with {flag}" if flag else "".join(f" without {name}" for name in missing)
             return replace(blocks, because=f"{machine}{features}")
         missing.append(flag)
-    raise AssertionError("the last row fits everything")
+    raise AssertionError("the last row matches everything")
 
 
 def blocks_like(block: int) -> Blocks:
-    """The blocks of another machine's kernels: ``--round auto:BLOCK``."""
+    """The blocks of another machine's kernels, as ``--round auto:BLOCK`` gives them."""
     align = next(n for n in (4, 2, 1) if block % n == 0)
     return Blocks(block, align, f"--round auto:{block}")
 
@@ -76,7 +76,7 @@ def machine_blocks() -> Blocks:
 
 
 def multiple_for(size: int, blocks: Blocks) -> int:
-    """The largest power-of-two part of a block, not below its alignment, that leaves enough widths to choose from."""
+    """Halve the block until ``size`` has enough multiples to choose from, but never go below the alignment."""
     multiple = blocks.block
     while multiple > blocks.align and size // multiple < LEAST_WIDTHS:
         multiple //= 2
@@ -84,9 +84,9 @@ def multiple_for(size: int, blocks: Blocks) -> int:
 
 
 def faster_widths(cost: Costing, whole: Array, group: int) -> Array:
-    """Widths of one group at which the model is faster than at any larger width, and the whole group.
+    """The widths of one group at which the model is faster than at every larger width, and the whole group.
 
-    ``cost``: time, or what stands for it; ``whole``: units per group of the uncut model.
+    ``cost`` is time or a stand-in for it.  ``whole`` holds the units per group of the uncut model.
     """
     size = int(whole[group])
     every = np.arange(1, size + 1)
@@ -99,20 +99,20 @@ def faster_widths(cost: Costing, whole: Array, group: int) -> Array:
 
 
 def check_multiple(multiple: int | None, widths: Sequence[int]) -> None:
-    """Raise BudgetError where no multiple is narrower than any of ``widths``, those of the groups that may be cut."""
+    """Raise BudgetError if ``multiple`` leaves nothing to cut: no group of ``widths`` is wider than it."""
     widest = max(widths, default=0)
     if multiple is not None and 0 < widest <= multiple:
         raise BudgetError(
-            f"--round {multiple} leaves nothing to cut: the widest group that may be cut has {widest} channels; give "
+            f"--round {multiple} leaves nothing to cut: the widest prunable group has {widest} channels; give "
             f"a multiple below {widest}, or auto"
         )
 
 
 def tiers(cost: Costing, whole: Array, round_to: int | None, blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
-    """Per tier, the widths of every group; the first tier is to be preferred, later ones are finer.
+    """The allowed widths of every group, per tier.  The first tier is preferred; later tiers are finer.
 
-    With ``round_to`` there is one tier, of its multiples.  Without: widths at which ``cost`` says that the model
-    gets faster; then also finer multiples that keep the fast layout; then every width.
+    With ``round_to`` there is one tier, its multiples.  Without it there are three: the widths that make the model
+    faster by ``cost``; also finer multiples that keep the fast layout; every width.
     """
     counts = whole.astype(np.int64)
     if round_to is not None:

@@ -1,6 +1,6 @@
-"""What the model is fed and what is learned from feeding it: data sources first, statistics after.
+"""Calibration: the data sources, and the statistics of the original on their samples.
 
-`open_dataset` turns anything a user may point at into a `Dataset` of model-ready feeds.
+`open_dataset` turns any data source of the user into a `Dataset` of model-ready feeds.
 """
 
 from onnxprune.calibration.dataset import Dataset, InputSpec

@@ -40,10 +40,10 @@ _MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Column:
-    """All samples of one input. kind: how one sample is taken from the array.
+    """All samples of one input. `kind` says how to take one sample from the array.
 
-    "stacked": array[i] is a sample without its batch axis. "whole": array[i] is everything the input takes.
-    "shared": the array has no sample axis (rank 0) and goes with every sample.
+    "stacked": array[i] is a sample without its batch axis. "whole": array[i] is a complete feed of the input.
+    "shared": the array has no sample axis (rank 0); every sample uses it.
     """
 
     spec: InputSpec
@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Matched:
-    """Which array serves which input; the labels' key, if any; and the keys that serve nothing."""
+    """Input name -> key of its array; the key of the labels, if any; the unused keys."""
 
     keys: dict[str, str]
     labels: str | None
@@ -62,11 +62,11 @@ class Matched:
 
 
 def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> Dataset:
-    """Arrays by input name, and optionally `labels`. Raises DataError where they do not fit the model.
+    """Open arrays by input name, and optionally `labels`. Raises DataError if they do not fit the model.
 
-    An array of the input's rank holds samples stacked on axis 0; one with one axis more holds a complete feed
-    per sample, and then every fetch takes one sample. Arrays are not copied: only fetched samples are read,
-    so memory maps stay on disk.
+    An array of the input's rank holds samples stacked on axis 0. An array with one axis more holds one complete
+    feed per sample; then every fetch takes one sample. Arrays are not copied: a fetch reads only its samples, so
+    memory maps stay on disk.
     """
     specs = request.specs
     matched = match_names(tuple(arrays), specs, origin)
@@ -76,7 +76,7 @@ def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> 
     if matched.ignored:
         misspelt = [name for name in matched.ignored if matched.labels is None and _like_labels(name)]
         hint = f" (is '{misspelt[0]}' meant as '{LABELS}'?)" if misspelt else ""
-        notes += (f"ignored, as the model has no such input: {', '.join(matched.ignored)}{hint}",)
+        notes += (f"ignored, because the model has no such input: {', '.join(matched.ignored)}{hint}",)
     limit = _batch_limit(parts, origin)
     total = _sample_count(parts, origin)
     chosen = choose(total, request.samples, request.seed)
@@ -98,7 +98,7 @@ def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> 
 
 
 def match_names(names: tuple[str, ...], specs: tuple[InputSpec, ...], origin: str) -> Matched:
-    """Pair arrays with inputs by name; a lone array serves a lone input. DataError if one is missing."""
+    """Pair arrays with inputs by name; a single array serves a single input. Raises DataError if one is missing."""
     inputs = [spec.name for spec in specs]
     labels = LABELS if LABELS in names and LABELS not in inputs else None
     data = [name for name in names if name != labels]
@@ -120,7 +120,7 @@ def match_names(names: tuple[str, ...], specs: tuple[InputSpec, ...], origin: st
 
 
 def check_labels(value: object, count: int, origin: str) -> NDArray[np.int64]:
-    """Class indices as int64 (count,). Raises DataError for another type or number of them."""
+    """Class indices as int64 (count,). Raises DataError for a wrong type or number."""
     labels = as_array(value, f"{origin}, '{LABELS}'")
     if not is_integer(labels.dtype) or labels.size != max(labels.shape, default=1):
         raise DataError(
@@ -133,33 +133,33 @@ def check_labels(value: object, count: int, origin: str) -> NDArray[np.int64]:
 
 
 def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], spec: InputSpec, where: str) -> None:
-    """Refuse a shape that the input cannot take, and say what may have gone wrong."""
+    """Raise DataError if the input cannot take a shape; the message suggests a fix."""
     if fits(shape, expected):
         return
     message = f"{where}: input '{spec.name}' takes {shape_text(expected)}, got {shape_text(shape)}"
     if len(shape) == len(expected) == 4:
-        for axes, found in (((0, 3, 1, 2), "last"), ((0, 2, 3, 1), "first")):
+        for axes, channels in (((0, 3, 1, 2), "last"), ((0, 2, 3, 1), "first")):
             if fits(tuple(shape[axis] for axis in axes), expected):
-                raise DataError(f"{message}; the data has channels {found}: use array.transpose{axes}")
+                raise DataError(f"{message}; the data has channels {channels}: use array.transpose{axes}")
     if len(shape) == len(expected) - 1 and fits(shape, expected[1:]):
-        raise DataError(f"{message}; the axis of samples is missing: use array[None]")
+        raise DataError(f"{message}; the sample axis is missing: use array[None]")
     raise DataError(f"{message}; reshape the data or export the model for it")
 
 
 def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an .npz: memory-mapped where stored uncompressed, read where compressed.
+    """All arrays of an .npz. Uncompressed arrays are memory-mapped, compressed ones are read.
 
-    Raises DataError for a damaged file, one with pickled objects, or one that unpacks to more than there is room for.
+    Raises DataError if the file is damaged, has pickled objects, or is too large to unpack in memory.
     """
     try:
         with open_ordinary(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             unpacked = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
-            # The samples are taken from it in pieces of their own.
+            # Fetched samples need memory too.
             if unpacked > room() // 2:
                 raise DataError(
-                    f"{path} unpacks to {unpacked:,} bytes, more than half of the {room():,} that there is room for; "
-                    "write it with numpy.savez, uncompressed: it is then read where it lies"
+                    f"{path} unpacks to {unpacked:,} bytes, more than half of the {room():,} bytes of memory; "
+                    "write it uncompressed with numpy.savez: then it stays on disk"
                 )
             return {
                 info.filename.removesuffix(".npy"): _mapped(path, info)
@@ -181,14 +181,14 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     if magic != _MAGIC:
-        raise DataError(f"{path} is no .npy file; write it with numpy.save, or rename it to what it is")
+        raise DataError(f"{path} is not an .npy file; write it with numpy.save, or correct its suffix")
     try:
         array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
         what = "it holds Python objects" if "object" in str(error) else _reason(error)
         raise DataError(f"cannot read {path}: {what}; write plain numbers with numpy.save") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"cannot read {path}: it is no .npy file; rename it to what it is")
+        raise DataError(f"cannot read {path}: it is not an .npy file; correct its suffix")
     return array
 
 
@@ -214,7 +214,7 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.gen
         shape, fortran, dtype = _npy_header(file, info)
         needed = math.prod(shape) * dtype.itemsize
         if needed > info.file_size:
-            raise ValueError(f"'{info.filename}' ends before its {needed:,} bytes of numbers do")
+            raise ValueError(f"'{info.filename}' ends before its {needed:,} bytes of data do")
         data = file.read(needed)
     if len(data) != needed:
         raise ValueError(f"'{info.filename}' ends early")
@@ -256,8 +256,8 @@ def _batch_limit(parts: Sequence[Column], origin: str) -> int | None:
     if limit is None or (whole and limit[0] not in (None, 1)):
         shapes = ", ".join(f"'{part.spec.name}' {shape_text(part.spec.shape)}" for part in parts)
         raise DataError(
-            f"{origin}: axis 0 is no batch axis common to the inputs {shapes}; give complete feeds: "
-            "arrays with one axis more, samples first, for every input"
+            f"{origin}: axis 0 is not a common batch axis of the inputs {shapes}; give complete feeds: "
+            "for every input an array with one more axis, samples first"
         )
     return 1 if whole else limit[0]
 
@@ -266,7 +266,7 @@ def _sample_count(parts: Sequence[Column], origin: str) -> int:
     counts = {part.spec.name: len(part.array) for part in parts if part.kind != "shared"}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
-        raise DataError(f"{origin}: the inputs differ in their numbers of samples: {listed}; give as many of each")
+        raise DataError(f"{origin}: the inputs have different numbers of samples: {listed}; give the same number for each")
     return next(iter(counts.values()), 1)
 
 

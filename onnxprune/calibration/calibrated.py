@@ -1,4 +1,4 @@
-"""What every stage after the calibration computes with."""
+"""The input of every stage after calibration."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from onnxprune.linear.gram import SecondMoments
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model, its layers with the second moments of their inputs (by layer index), and samples to run it on.
+    """A model, its layers, the second moments of their inputs (by layer index), and samples.
 
-    ``memory``: bytes of activations that are kept, the rest goes to disk; ``rows``: how many rows a refit samples, from
-    ``seed``.
+    ``memory`` is the number of bytes of activations to keep in memory; the rest goes to disk.  ``rows`` says how many
+    rows a refit samples; ``seed`` determines which.
     """
 
     coupling: Coupling

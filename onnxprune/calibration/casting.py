@@ -1,4 +1,4 @@
-"""The last step before the model: any array to the input's dtype, or a refusal."""
+"""The last step before the model: cast an array to the input's dtype, or reject it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from onnxprune.errors import DataError
 def array_encoder(
     spec: InputSpec, dtype: np.dtype[np.generic], preprocess: Preprocess | None
 ) -> tuple[Encoder | None, tuple[str, ...]]:
-    """How arrays of this dtype reach this input (None: as they are), and what to say about it.
+    """The encoder from arrays of this dtype to this input (None: no conversion), and notes for the user.
 
-    Only uint8 arrays are pixels; a preset never touches any other array.
+    Only uint8 arrays are pixels; a preset never changes other arrays.
     """
     if dtype != np.uint8:
         if preprocess is not None and (is_float(dtype) or is_float(spec.dtype)):
-            return None, (f"--preprocess does not apply to '{spec.name}': {dtype.name} is fed as it is",)
+            return None, (f"--preprocess does not apply to '{spec.name}': {dtype.name} data is fed unchanged",)
         return None, ()
     layout = image_layout(spec)
     if not is_float(spec.dtype) and (preprocess is None or layout is None):
@@ -30,12 +30,12 @@ def array_encoder(
 
 
 def as_array(value: object, where: str) -> NDArray[np.generic]:
-    """A numpy array of numbers, bools or strings; maps stay maps. Raises DataError for anything else."""
+    """A numpy array of numbers, bools or strings; memory maps stay so. Raises DataError for anything else."""
     try:
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except Exception as error:
-        raise DataError(f"{where}: a {type(value).__name__} is no array ({error}); give arrays") from error
-    # Those of ml_dtypes say that they are void, too.
+        raise DataError(f"{where}: a {type(value).__name__} is not an array ({error}); give arrays") from error
+    # dtypes of ml_dtypes have kind V too, but another type.
     void = issubclass(array.dtype.type, np.void)
     if array.dtype.hasobject or array.dtype.kind in "mMc" or void:
         raise DataError(f"{where}: arrays of {array.dtype} cannot be fed; give numbers, all samples of one shape")
@@ -43,7 +43,7 @@ def as_array(value: object, where: str) -> NDArray[np.generic]:
 
 
 def to_input(array: NDArray[np.generic], spec: InputSpec, encoder: Encoder | None, where: str) -> NDArray[np.generic]:
-    """The array in the input's dtype, contiguous. Raises DataError for NaN and misfits."""
+    """The array in the input's dtype, contiguous. Raises DataError for NaN or a wrong type or range."""
     if encoder is not None and array.dtype == np.uint8:
         return encoder(np.asarray(array, dtype=np.uint8))
     texts = (array.dtype.kind in "US") != (spec.dtype.kind in "USOT")
@@ -68,7 +68,7 @@ def to_input(array: NDArray[np.generic], spec: InputSpec, encoder: Encoder | Non
 
 
 def _check_finite(array: NDArray[np.generic], spec: InputSpec, where: str, fault: str) -> None:
-    # numpy has no isfinite of its own for bfloat16 and float8.
+    # numpy has no isfinite for bfloat16 and float8.
     plain = array if array.dtype.kind == "f" else array.astype(np.float32)
     if not np.isfinite(plain).all():
         raise DataError(f"{where}: the data for input '{spec.name}' {fault}")

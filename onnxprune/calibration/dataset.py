@@ -1,4 +1,4 @@
-"""The value every data source becomes: a count, and a way to fetch model-ready feeds."""
+"""The common form of all data sources: a count, and a function that fetches model-ready feeds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Fetch = Callable[[Sequence[int]], Feeds]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of the model: its name, numpy dtype and shape, None for a dimension that is free.
+    """One input of the model: its name, numpy dtype and shape, with None for a free dimension.
 
-    ``usual``: the number that an integer input is likely to hold (a sampling rate that the model asks for), if any.
+    ``usual``: a typical value of an integer input, such as the sampling rate that the model expects, or None.
     """
 
     name: str
@@ -35,20 +35,18 @@ class InputSpec:
 class Dataset:
     """Samples for a model, fetched on demand.
 
-    labels: int64 (count,), or None where the source has none. origin: one line saying where the samples
-    come from. notes: what the user should know about them.
+    labels: int64 (count,), or None. origin: one line about the source of the samples. notes: what the user should
+    know about them.
 
-    fetch(indices) gives {input: array in the input's dtype}, samples stacked on axis 0 in the order asked
-    for. It raises DataError where a sample cannot be read or fed. Cost: the samples asked for, nothing else
-    is held.
+    fetch(indices) returns {input: array in the input's dtype}, with samples stacked on axis 0 in the given order. It
+    raises DataError if a sample cannot be read or fed. It reads only these samples and keeps nothing.
 
-    batch_limit: how many samples one fetch may ask for. None: any number. 1: the batch axis is fixed at 1,
-    or every sample is a whole feed of its own. N: the batch axis is fixed at N; a fetch of fewer samples is
-    filled up by repeating them from the first on, so the first len(indices) rows of an output are theirs and
-    the others are to be dropped.
+    batch_limit: the maximum samples of one fetch. None: any number. 1: the batch axis is fixed at 1, or every sample
+    is a complete feed. N: the batch axis is fixed at N. A fetch of fewer samples then repeats them from the first on.
+    Only the first len(indices) rows of an output are valid; drop the others.
 
-    things(i): the boxes that sample i is labelled with, in pixels of what is fed; None where the source has none.
-    picture(i): what is fed before it becomes numbers, height × width × channels; None where the source is no picture.
+    things(i): the labelled boxes of sample i, in pixels of the fed image; None if the source has none.
+    picture(i): the image before normalization, height × width × channels; None if the source has no images.
     """
 
     specs: tuple[InputSpec, ...]
@@ -62,7 +60,7 @@ class Dataset:
     picture: Callable[[int], NDArray[np.uint8]] | None = None
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Dataset:
-        """The samples at these positions, in this order, as a view: nothing is read."""
+        """A view on the samples at these positions, in this order. It reads nothing."""
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= self.count):
             got = f"{chosen.min()}..{chosen.max()}"
@@ -73,14 +71,14 @@ class Dataset:
         return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things, picture=picture)
 
     def batches(self, size: int) -> Iterator[Feeds]:
-        """Feeds of up to `size` samples, in order; of batch_limit samples where that is smaller or fixed."""
+        """Feeds of up to `size` samples, in order; `batch_limit` takes precedence over `size`."""
         for rows in self.rows(size):
             yield self.fetch(rows)
 
     def rows(self, size: int) -> Iterator[range]:
-        """The positions that each of `batches(size)` holds, so that outputs can be matched with labels."""
+        """The positions of the samples in each of `batches(size)`, to match outputs with labels."""
         if size < 1:
-            raise DataError(f"a batch holds at least one sample, got {size}")
+            raise DataError(f"a batch needs at least one sample, got {size}")
         step = size if self.batch_limit is None else self.batch_limit
         for start in range(0, self.count, step):
             yield range(start, min(start + step, self.count))
@@ -101,11 +99,11 @@ def subset_of(one: Callable[[int], One], chosen: NDArray[np.int64]) -> Callable[
 
 
 def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:
-    """Which of `count` samples to use, ascending: a seeded subset of at most `samples`, or all."""
+    """The samples to use out of `count`, ascending: a seeded subset of `samples`, or all."""
     if samples is not None and samples < 1:
         raise DataError(f"the number of samples must be at least 1, got {samples}")
     if count == 0:
-        raise DataError("the data holds no samples; give at least one")
+        raise DataError("the data has no samples; give at least one")
     if samples is None or samples >= count:
         return np.arange(count, dtype=np.int64)
     picked = np.random.default_rng(seed).choice(count, size=samples, replace=False)
@@ -118,7 +116,7 @@ def counted(chosen: int, count: int, what: str) -> str:
 
 
 def uniform_batch(specs: Sequence[InputSpec]) -> tuple[int | None] | None:
-    """(limit,) when axis 0 can be one batch axis shared by all of these inputs, None when it cannot."""
+    """(limit,) if axis 0 can be a common batch axis of these inputs, else None."""
     sizes = {spec.shape[0] if spec.shape else 0 for spec in specs}
     if 0 in sizes:
         return None
@@ -128,22 +126,22 @@ def uniform_batch(specs: Sequence[InputSpec]) -> tuple[int | None] | None:
 
 
 def check_rows(rows: Sequence[int], limit: int | None) -> None:
-    """Refuse a fetch of nothing, or of more samples than one feed takes."""
+    """Raise DataError for a fetch of no samples, or of more samples than one feed takes."""
     if not len(rows):
         raise DataError("a fetch needs at least one sample")
     if limit is not None and len(rows) > limit:
-        raise DataError(f"one feed of this model takes {limit} sample(s), {len(rows)} were asked for")
+        raise DataError(f"one feed of this model takes {limit} sample(s), got {len(rows)}")
 
 
 def fill(batch: NDArray[Scalar], limit: int | None) -> NDArray[Scalar]:
-    """Repeat the samples of a short batch until a fixed batch axis is full."""
+    """Repeat the samples of a short batch until the fixed batch axis is full."""
     if limit is None or len(batch) == limit:
         return batch
     return np.take(batch, np.arange(limit) % len(batch), axis=0)
 
 
 def is_float(dtype: np.dtype[np.generic]) -> bool:
-    """True for numpy's floats and for bfloat16 and float8, which numpy itself does not call floats."""
+    """True for floats, including bfloat16 and float8, which numpy does not classify as floats."""
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
@@ -153,7 +151,7 @@ def is_integer(dtype: np.dtype[np.generic]) -> bool:
 
 
 def integer_range(dtype: np.dtype[np.generic]) -> tuple[int, int]:
-    """Smallest and largest value of an integer dtype; numpy itself does not know those of int4 and int2."""
+    """Smallest and largest value of an integer dtype, including int4 and int2, which numpy does not know."""
     if dtype.kind in "iu":
         info = np.iinfo(dtype.name)
         return int(info.min), int(info.max)
@@ -167,5 +165,5 @@ def shape_text(shape: Sequence[int | None]) -> str:
 
 
 def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    """Whether an array of this shape can be fed where `expected` is declared."""
+    """Whether an input of shape `expected` takes an array of this shape."""
     return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))

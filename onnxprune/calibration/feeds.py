@@ -1,4 +1,4 @@
-"""Sample by sample: iterables of {input name: array}, and tables with columns."""
+"""Data given sample by sample: iterables of {input name: array}, and tables with columns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LABEL_COLUMNS = (LABELS, "label", "fine_label")
 
 @dataclass(frozen=True)
 class Items:
-    """Samples by position; get(i) may run the user's code."""
+    """Samples by position. get(i) may run the user's code."""
 
     count: int
     get: Callable[[int], object]
@@ -46,29 +46,28 @@ class Items:
 
 
 def collect(source: Any, samples: int | None, origin: str) -> Items:
-    """Positions in anything iterable: lazy if it has a length and indices, else its first items.
+    """Items of any iterable: lazy if it has a length and indices, else its first items.
 
-    Items of a generator are held in memory. Raises DataError if iterating raises.
+    Items of a generator stay in memory. Raises DataError if the iteration raises.
     """
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return Items(len(source), source.__getitem__, origin)
     try:
-        # One item more than asked for tells whether any was left out.
+        # One extra item shows whether there are more.
         items = list(itertools.islice(iter(source), None if samples is None else samples + 1))
     except (Exception, SystemExit) as error:
         raise DataError(f"{origin} raised {describe(error)} while giving its samples") from error
     if samples is None or len(items) <= samples:
         return Items(len(items), items.__getitem__, origin)
-    return Items(samples, items.__getitem__, origin, (f"the first {samples} samples of {origin} are used",))
+    return Items(samples, items.__getitem__, origin, (f"only the first {samples} samples of {origin} are used",))
 
 
 def open_feeds(items: Items, request: Request) -> Dataset:
-    """One {input name: array} per sample, or for a model of one input just the array.
+    """Open one {input name: array} per sample, or just one array for a model with one input.
 
-    Arrays of the input's rank make a complete feed, and then every fetch takes one sample. Arrays with one
-    axis less, for all inputs, are samples without their batch axis, and are stacked. `labels` or `label` in
-    the first sample: its class, as in all the others. Raises DataError where the first sample does not fit;
-    the others are checked when fetched.
+    An array of the input's rank is a complete feed; then every fetch takes one sample. If all arrays have one axis
+    less, they lack the batch axis and are stacked. If the first sample has `labels` or `label`, this is the class
+    of each sample. Raises DataError if the first sample does not fit; other samples are checked when fetched.
     """
     origin, specs = items.origin, request.specs
     chosen = choose(items.count, request.samples, request.seed)
@@ -80,20 +79,20 @@ def open_feeds(items: Items, request: Request) -> Dataset:
     arrays = {spec.name: as_array(first[matched.keys[spec.name]], where) for spec in specs}
     limit = uniform_batch(specs)
     bare = limit is not None and all(arrays[spec.name].ndim == len(spec.shape) - 1 for spec in specs)
-    # Free dimensions may differ from sample to sample, and such samples do not stack.
+    # With free dimensions, samples may differ in shape and cannot be stacked.
     same = all(None not in spec.shape[1:] for spec in specs)
     batch_limit = (limit[0] if same or limit[0] is not None else 1) if bare and limit is not None else 1
     encoders = {spec.name: array_encoder(spec, arrays[spec.name].dtype, request.preprocess) for spec in specs}
     notes = tuple(note for _, encoder_notes in encoders.values() for note in encoder_notes)
     if matched.ignored:
-        notes += (f"ignored, as the model has no such input: {', '.join(matched.ignored)}",)
+        notes += (f"ignored, because the model has no such input: {', '.join(matched.ignored)}",)
 
     def one(row: int, spec: InputSpec) -> NDArray[np.generic]:
         where = f"{origin}, sample {row}"
         sample = _sample(items, row, specs)
         key = matched.keys[spec.name]
         if key not in sample:
-            raise DataError(f"{where}: no '{key}', unlike in the first sample; give every input each time")
+            raise DataError(f"{where}: '{key}' is missing, unlike in the first sample; give every input in every sample")
         array = as_array(sample[key], where)
         check_shape(array.shape, spec.shape[1:] if bare else spec.shape, spec, where)
         encoder = encoders[spec.name][0]
@@ -121,7 +120,7 @@ def open_feeds(items: Items, request: Request) -> Dataset:
 
 
 def table_images(table: Any, columns: Sequence[str], origin: str) -> ImageSource | None:
-    """A table with columns as pictures, if it has a column of them; rows are decoded when fetched."""
+    """The images of a table, if it has an image column. Rows are decoded when fetched."""
     column = next((name for name in IMAGE_COLUMNS if name in columns), None)
     if column is None:
         return None
@@ -163,5 +162,5 @@ def _sample(items: Items, row: int, specs: tuple[InputSpec, ...]) -> Mapping[str
 
 
 def is_iterable(source: object) -> bool:
-    """Whether samples can be taken from it one by one."""
+    """Whether `source` yields samples one by one."""
     return isinstance(source, Iterable) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))

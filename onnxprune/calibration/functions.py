@@ -1,4 +1,4 @@
-"""`FILE.py:FUNCTION` and `package.module:FUNCTION`: the user's own code as a data source."""
+"""`FILE.py:FUNCTION` and `package.module:FUNCTION`: the user's code as a data source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 @dataclass(frozen=True)
 class FunctionRef:
-    """A function by where it lives: `module` is a path ending in .py, or a dotted name."""
+    """A reference to a function: `module` is a path that ends in .py, or a dotted name."""
 
     module: str
     function: str
@@ -43,9 +43,9 @@ def parse_ref(text: str) -> FunctionRef | None:
 
 @contextmanager
 def importing(ref: FunctionRef) -> Iterator[Callable[..., object]]:
-    """The function, with its folder (or, for a module, the working folder) importable meanwhile.
+    """Context with the function. Its folder (for a module, the working folder) is importable inside.
 
-    Runs the user's module. Raises DataError if it is missing, fails, or has no such function.
+    It runs the user's module. Raises DataError if the module is missing, fails, or lacks the function.
     """
     folder = str(Path(ref.module).resolve().parent) if ref.is_file else os.getcwd()
     sys.path.insert(0, folder)
@@ -61,7 +61,7 @@ def importing(ref: FunctionRef) -> Iterator[Callable[..., object]]:
 
 
 def call(function: Callable[..., object], name: str) -> object:
-    """What the function returns, called without arguments. Raises DataError if it raises."""
+    """Call the function without arguments. Raises DataError if it raises."""
     try:
         return function()
     except (Exception, SystemExit) as error:
@@ -69,16 +69,16 @@ def call(function: Callable[..., object], name: str) -> object:
 
 
 def describe(error: BaseException) -> str:
-    """`ValueError: message (file.py, line 12)`, the line being the innermost one."""
+    """`ValueError: message (file.py, line 12)`, with the innermost line."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    # Errors are one line, whatever the user's code put into its own.
+    # Our errors are one line, even if the user's message has several.
     message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if trace is None:
         return message
     file = trace.tb_frame.f_code.co_filename
-    # What Python's own import machinery raises has no line that a user could look at.
+    # Python's import machinery has no file that the user could look at.
     return message if file.startswith("<") else f"{message} ({Path(file).name}, line {trace.tb_lineno})"
 
 
@@ -91,9 +91,9 @@ def _load(ref: FunctionRef) -> ModuleType:
         name = f"onnxprune_user_{Path(ref.module).stem}"
         spec = importlib.util.spec_from_file_location(name, ref.module)
         if spec is None or spec.loader is None:
-            raise ImportError("it is no Python source file")
+            raise ImportError("it is not a Python source file")
         module = importlib.util.module_from_spec(spec)
-        # Dataclasses and pickles look their module up by name.
+        # Dataclasses and pickle look up the module by name.
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module

@@ -1,4 +1,4 @@
-"""From a picture's size to the model's: cropped, letterboxed or stretched; and where its boxes then lie."""
+"""Fit an image to the model's size (crop, letterbox or stretch), and move its boxes along."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.errors import DataError
 
 DEFAULT_SIDE = 224
-# The usual evaluation of classifiers: the crop is 87.5 % of the resized side (224 of 256).
+# As in the usual evaluation of classifiers: the crop is 87.5 % of the resized side (224 of 256).
 CROP_RATIO = Fraction(7, 8)
-# Models of small pictures (32, 64) are trained on whole ones, so nothing is cropped off.
+# Models for small images (32, 64) are trained on whole images, so nothing is cropped off.
 WHOLE_SIDE = 64
-# What surrounds a letterboxed picture, as YOLO's training code has it.
+# The border of a letterboxed image, as in YOLO's training code.
 GREY = 114
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Scale a picture to cover `box` (height, width) with its shape kept, then crop the centre to `crop`.
+    """How to fit an image to the size `crop` (height, width).
 
-    fit: "crop"; or "letterbox", to scale it into `crop` with its shape kept and surround it by grey; or "stretch", to
-    scale both sides to `crop`.
+    fit "crop": scale it to cover `box` (height, width), keep its aspect ratio, and crop the centre. "letterbox": scale
+    it to fit into `crop`, keep its aspect ratio, and add a grey border. "stretch": scale both sides to `crop`.
     """
 
     box: tuple[int, int]
@@ -36,7 +36,7 @@ class Geometry:
     fit: str = "crop"
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a picture of this size after scaling, before it is cropped or surrounded."""
+        """(width, height) of an image of this size after scaling, without crop or border."""
         if self.fit == "stretch":
             return self.crop[1], self.crop[0]
         if self.fit == "letterbox":
@@ -49,11 +49,11 @@ class Geometry:
         return self.box[1], height * self.box[1] // width
 
     def offset(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Where the model's picture begins, (left, top), in the scaled one of (width, height); below zero for grey."""
+        """(left, top) of the model's image within the scaled image of (width, height); negative for a border."""
         return round((size[0] - self.crop[1]) / 2), round((size[1] - self.crop[0]) / 2)
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Bilinear with antialiasing. A picture that has the crop's size already is left as it is."""
+        """Fit an image, bilinear with antialiasing. An image of the right size stays unchanged."""
         height, width = self.crop
         if image.size == (width, height):
             return image
@@ -69,8 +69,10 @@ class Geometry:
         return framed
 
     def move(self, boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-        """Boxes (N, 4) left, top, right, bottom of a picture of this size, in pixels of what is fed; those that are
-        cropped off come out without area."""
+        """Move boxes (N, 4) left, top, right, bottom of an image of this size to pixels of the fed image.
+
+        Boxes outside the crop end up with zero area.
+        """
         size = self.scaled(width, height)
         left, top = self.offset(size)
         factor = np.array([size[0] / width, size[1] / height] * 2)
@@ -79,11 +81,11 @@ class Geometry:
 
 
 def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[Geometry, tuple[str, ...]]:
-    """Crop and resize for this input, and what to say about them.
+    """The geometry for this input, and notes for the user.
 
-    The crop is the model's height and width; where those are free, `preprocess.crop`, or else 224. The box to
-    scale to is the crop / 0.875 rounded up, the crop itself up to 64 pixels, or `preprocess.resize` for its
-    shorter side. Raises DataError where crop or resize contradict the model.
+    The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else 224. The box is the
+    crop / 0.875, rounded up. For crops up to 64 pixels it is the crop itself. `preprocess.resize` sets the shorter
+    side of the box. Raises DataError if crop or resize contradict the model.
     """
     asked = (0, 0) if preprocess.crop is None else preprocess.crop
     crop = (_side(layout.height, asked[0], layout.width), _side(layout.width, asked[1], layout.height))
@@ -95,7 +97,7 @@ def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[G
     notes: tuple[str, ...] = ()
     if None in (layout.height, layout.width) and preprocess.crop is None:
         notes = (
-            f"'{spec.name}' leaves height or width free: images are fed at {shape_text(crop)}; "
+            f"'{spec.name}' has free height or width: images are fed at {shape_text(crop)}; "
             "--crop sets another size",
         )
     if preprocess.fit != "crop":

@@ -1,4 +1,4 @@
-"""``hf:NAME[:SPLIT[:COLUMN]]``: a data set of the Hugging Face hub, or one saved on disk, where ``datasets`` is there."""
+"""``hf:NAME[:SPLIT[:COLUMN]]``: a data set of the Hugging Face hub or on disk.  It needs the package ``datasets``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxprune.calibration.functions import describe
 from onnxprune.errors import DataError
 
 PREFIX = "hf:"
-#: Of a data set on the hub, samples are drawn from the first so many times their number: it is not loaded whole.
+#: From the hub, samples are drawn from the first POOL * samples rows, so that the data set is not loaded completely.
 POOL = 4
 
 
 @dataclass(frozen=True)
 class HubRef:
-    """``split`` None: the one there is, else ``train``.  ``column`` None: the one that serves the input."""
+    """``split`` None: the only split, or ``train``.  ``column`` None: the column that matches the input."""
 
     name: str
     split: str | None
@@ -35,16 +35,16 @@ def parse_hub(text: str) -> HubRef | None:
     name, _, rest = text[len(PREFIX) :].partition(":")
     split, _, column = rest.partition(":")
     if not name:
-        raise DataError(f"{text}: which data set? give hf:NAME, hf:NAME:SPLIT or hf:NAME:SPLIT:COLUMN")
+        raise DataError(f"{text}: the name of the data set is missing; give hf:NAME, hf:NAME:SPLIT or hf:NAME:SPLIT:COLUMN")
     return HubRef(name, split or None, column or None)
 
 
 def load_hub(ref: HubRef, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Any:
-    """The table, its chosen column named as the pipeline expects it.
+    """The table, with the chosen column renamed as the pipeline expects it.
 
-    ``samples`` None loads the whole split (for labelled test sets).  Otherwise a data set on the hub is streamed: a
-    seeded choice among its first ``POOL * samples`` rows.  Raises DataError where ``datasets`` is not installed, or
-    finds no such data, split or column.
+    ``samples`` None loads the whole split (for labelled test sets).  Otherwise a hub data set is streamed, with a seeded
+    choice among its first ``POOL * samples`` rows.  Raises DataError if ``datasets`` is not installed, or if the data
+    set, split or column does not exist.
     """
     try:
         datasets: Any = importlib.import_module("datasets")
@@ -70,26 +70,26 @@ def _loaded(datasets: Any, ref: HubRef, samples: int | None, seed: int) -> Any:
     return datasets.Dataset.from_list(list(rows), features=stream.features)
 
 
-def _split(found: Any, ref: HubRef) -> Any:
-    """One split of a dict of splits."""
-    if not hasattr(found, "keys"):
-        return found
-    names = list(found.keys())
+def _split(data: Any, ref: HubRef) -> Any:
+    """The chosen split, if ``data`` is a dict of splits."""
+    if not hasattr(data, "keys"):
+        return data
+    names = list(data.keys())
     wanted = ref.split or (names[0] if len(names) == 1 else "train")
     if wanted not in names:
         raise DataError(f"{PREFIX}{ref.name} has no split '{wanted}'; it has {', '.join(names)}")
-    return found[wanted]
+    return data[wanted]
 
 
 def _renamed(table: Any, ref: HubRef, specs: tuple[InputSpec, ...]) -> Any:
-    """The chosen column under the name of the input, or of a picture; one that is in its way leaves."""
+    """Rename the chosen column to the input, or to \"image\"; drop another column of that name."""
     if ref.column is None:
         return table
     if ref.column not in table.column_names:
         columns = ", ".join(table.column_names)
         raise DataError(f"{PREFIX}{ref.name} has no column '{ref.column}'; it has {columns}")
     if len(specs) != 1:
-        raise DataError(f"{PREFIX}{ref.name}: one column feeds one input, the model has {len(specs)}; name no column")
+        raise DataError(f"{PREFIX}{ref.name}: a column feeds a single input, but the model has {len(specs)}; leave out the column")
     pictures = type(table.features[ref.column]).__name__ == "Image"
     name = IMAGE_COLUMNS[0] if pictures else specs[0].name
     if name == ref.column:

@@ -1,4 +1,4 @@
-"""Pictures as calibration data: found in a folder, decoded when fetched, fitted to the model."""
+"""Images as calibration data: found in a folder, decoded when fetched, fitted to the model."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ from onnxprune.paths import open_ordinary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-#: Pixels of a picture at most: a decoder takes up to 8 bytes for each, and several pictures are decoded at once.
+#: Maximum pixels of an image: a decoder takes up to 8 bytes per pixel, and several images are decoded at once.
 MOST_PIXELS = 1 << 26
-#: From so many pixels on a JPEG is decoded at a part of its size, never below this side.
+#: A JPEG with more pixels than LARGE is decoded at reduced size, but never below LARGEST_SIDE.
 LARGE, LARGEST_SIDE = 1 << 25, 2048
 DECODERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Pictures by position. load(i) decodes one and may raise anything; name(i) is what errors call it.
-    things(i): the boxes it is labelled with; size(i): its (width, height); None where the source has no boxes."""
+    """Images by position. load(i) decodes one and may raise anything; name(i) is its name in errors.
+
+    things(i) are its labelled boxes and size(i) its (width, height). Both are None if the source has no boxes.
+    """
 
     count: int
     load: Callable[[int], Image.Image]
@@ -56,11 +58,11 @@ class ImageSource:
 
 
 def open_images(source: ImageSource, request: Request) -> Dataset:
-    """Pictures for a model with one picture-shaped input. Raises DataError for other models."""
+    """Open images for a model with one image input. Raises DataError for other models."""
     specs, preprocess = request.specs, request.preprocess
     if len(specs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in specs)
-        raise DataError(f"images feed one input, the model has {len(specs)}: {names}; give an .npz with all")
+        raise DataError(f"images feed a single input, but the model has {len(specs)}: {names}; give an .npz with all inputs")
     spec = specs[0]
     layout = image_layout(spec)
     if layout is None:
@@ -108,25 +110,25 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
 
 
 def _fed_things(source: ImageSource, shape: Geometry) -> Callable[[int], Things]:
-    """The boxes of a picture in pixels of what is fed; those that are cropped off are left out."""
+    """The boxes of each image in pixels of the fed image, without boxes outside the crop."""
 
     def things(row: int) -> Things:
         assert source.things is not None and source.size is not None
-        found = source.things(row)
+        labelled = source.things(row)
         width, height = source.size(row)
-        boxes = found.boxes * [width, height, width, height] if found.shares else found.boxes
+        boxes = labelled.boxes * [width, height, width, height] if labelled.shares else labelled.boxes
         moved = shape.move(boxes, width, height)
         kept = (moved[:, 2:] - moved[:, :2] > 1).all(axis=1)
-        return Things(moved[kept], found.classes[kept])
+        return Things(moved[kept], labelled.classes[kept])
 
     return things
 
 
 def folder_images(root: Path) -> ImageSource:
-    """All pictures below a folder, sorted by path; or one picture file.
+    """All images below a folder, sorted by path; or one image file.
 
-    A picture's class is the name of the nearest folder, below `root`, that is a whole number. Raises
-    DataError for a folder without pictures. Nothing is decoded.
+    The class of an image is the name of its nearest parent folder below `root` that is a whole number. Raises
+    DataError for a folder without images. Nothing is decoded.
     """
     unread: tuple[str, ...] = ()
     try:
@@ -134,11 +136,11 @@ def folder_images(root: Path) -> ImageSource:
         if coco is not None:
             return coco_images(coco)
     except DataError as error:
-        # The pictures serve without labels, too.
+        # The images are useful even without labels.
         unread = (f"no labels: {error}",)
     files = [root] if root.is_file() else _walk(root)
     if not files:
-        raise DataError(f"no images in {root}; looked for {', '.join(SUFFIXES)}, sub-folders included")
+        raise DataError(f"no images in {root} or its sub-folders; looked for {', '.join(SUFFIXES)}")
     parents = [path.relative_to(root).parts[:-1] if path != root else () for path in files]
     classes = [_class(parts) for parts in parents]
     labelled = [c for c in classes if c is not None]
@@ -146,9 +148,9 @@ def folder_images(root: Path) -> ImageSource:
     if labelled and len(labelled) < len(files):
         missing = files[classes.index(None)]
         left_out = len(files) - len(labelled)
-        notes = (f"no labels: {left_out} images lie in no folder named by a number, such as {missing}",)
+        notes = (f"no labels: {left_out} images are not in a folder with a class number as its name, such as {missing}",)
     elif not labelled and any(parents):
-        notes = ("no labels: sub-folders are not named by class numbers",)
+        notes = ("no labels: the names of sub-folders are not class numbers",)
 
     labels = np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None
     boxes = yolo_labels(files)
@@ -156,7 +158,7 @@ def folder_images(root: Path) -> ImageSource:
 
 
 def coco_images(path: Path) -> ImageSource:
-    """The pictures that a file of COCO's annotations names, with their boxes; see :func:`read_coco`."""
+    """The images of a COCO annotation file, with their boxes (see :func:`read_coco`)."""
     files, labelling = read_coco(path)
     return _source(files, f"images of {path}", None, (), labelling)
 
@@ -179,7 +181,7 @@ def _source(
     def size(row: int) -> tuple[int, int]:
         with open_ordinary(files[row]) as file, Image.open(file) as image:
             width, height = image.size
-            # Cameras turn pictures by a tag: boxes are those of the turned one.
+            # A camera rotates an image by a tag.  Boxes refer to the rotated image.
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (height, width) if turned else (width, height)
 
@@ -192,27 +194,27 @@ def has_images(root: Path) -> bool:
 
 
 def loaded(image: Image.Image) -> Image.Image:
-    """Decode a picture that was opened; large JPEGs at a half, a quarter or an eighth of their size.
+    """Decode an opened image. Large JPEGs are decoded at a half, a quarter or an eighth of their size.
 
-    Raises ValueError for one of more pixels than are decoded.
+    Raises ValueError if it has more than MOST_PIXELS pixels.
     """
     if image.width * image.height > LARGE and image.format == "JPEG":
-        # The decoder's own averaging: it takes a fraction of the time and memory, and no model sees the difference.
+        # The decoder averages pixels, in a fraction of the time and memory.  Models do not notice the difference.
         image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} are more than {MOST_PIXELS:,} pixels; scale it down")
+        raise ValueError(f"{image.width}×{image.height} is more than {MOST_PIXELS:,} pixels; scale it down")
     image.load()
     return image
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Any picture as 8-bit L, RGB or RGBA. Raises ValueError for floating-point pictures."""
+    """Convert an image to 8-bit L, RGB or RGBA. Raises ValueError for floating-point images."""
     if image.mode == mode:
         return image
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
+        raise ValueError("floating-point pixels have no standard range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # Pillow clips 16-bit pictures to 255 instead of scaling them.
+        # Pillow clips 16-bit images to 255 instead of scaling them.
         values = np.asarray(image, dtype=np.int64)
         deep = image.mode.startswith("I;16") or (values.size > 0 and int(values.max()) > 255)
         image = Image.fromarray(np.clip(values // 257 if deep else values, 0, 255).astype(np.uint8))
@@ -222,24 +224,24 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _walk(root: Path) -> list[Path]:
-    found = []
+    files = []
     top = os.path.realpath(root)
     if _of_the_system(top):
-        raise DataError(f"{root} shows the system itself, not files; give a folder of images")
-    # A link to where one came from leads to everything that lies beside it.
+        raise DataError(f"{root} is a system folder, not one of files; give a folder of images")
+    # A link to a parent folder would lead to everything beside the root.
     seen = {top, *map(str, Path(top).parents)}
     for folder, folders, names in os.walk(root, followlinks=True):
-        # Of a folder and a link to it beside it, the folder gives the class.
+        # Sort real folders before links: the class comes from the name of the real folder.
         paths = sorted((os.path.islink(path), path) for path in (os.path.join(folder, f) for f in folders))
         ours = (path for _, path in paths if not os.path.basename(path).startswith("."))
         folders[:] = [os.path.basename(path) for path in ours if _first(path, seen)]
-        # Hidden files are thumbnails and resource forks with the suffix of a picture.
-        found += [Path(folder, n) for n in names if not n.startswith(".") and n.lower().endswith(SUFFIXES)]
-    return sorted(found, key=lambda path: PurePath(path).as_posix())
+        # Hidden files with an image suffix are thumbnails and resource forks.
+        files += [Path(folder, n) for n in names if not n.startswith(".") and n.lower().endswith(SUFFIXES)]
+    return sorted(files, key=lambda path: PurePath(path).as_posix())
 
 
 def _first(folder: str, seen: set[str]) -> bool:
-    """Whether a folder is not among those ``seen``, which it then is: links may lead back, or to one place twice."""
+    """Whether a folder is new; adds it to ``seen``.  Links may lead back, or to the same place twice."""
     real = os.path.realpath(folder)
     fresh = real not in seen and not _of_the_system(real)
     seen.add(real)

@@ -1,4 +1,4 @@
-"""Reading an input's shape as a picture: where its channels, height and width are."""
+"""Interpret an input's shape as an image: find the axes of channels, height and width."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from onnxprune.calibration.dataset import InputSpec
 
-# Thinner than this is a signal or a table, not a picture.
+# A smaller side means a signal or a table, not an image.
 SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """channel_axis: -3 (channels first), -1 (channels last) or None (no such axis, one channel).
+    """The layout of an image input.
 
-    height, width: None where the model leaves them free. batched: False when the input holds exactly one
-    picture and has no batch axis.
+    channel_axis: -3 (channels first), -1 (channels last) or None (no channel axis, one channel). height, width: None
+    if free. batched: False if the input is a single image without a batch axis.
     """
 
     channel_axis: int | None
@@ -28,7 +28,7 @@ class Layout:
     batched: bool
 
     def arrange(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(n, height, width, channels) as the model has it; without the batch axis where it has none."""
+        """Convert (n, height, width, channels) to the model's layout, with or without a batch axis."""
         if self.channel_axis is None:
             return pixels[..., 0]
         arranged = np.moveaxis(pixels, -1, -3) if self.channel_axis == -3 else pixels
@@ -36,10 +36,10 @@ class Layout:
 
 
 def image_layout(spec: InputSpec) -> Layout | None:
-    """How pictures are laid out in this input, or None if its shape cannot hold pictures.
+    """The image layout of this input, or None if its shape is not that of an image.
 
-    N×C×H×W and N×H×W×C with 1, 3 or 4 channels; C×H×W and H×W×C with 3 or 4; N×H×W for grey pictures. With
-    every dimension of a rank-4 input free, three channels first are assumed.
+    Supported are N×C×H×W and N×H×W×C with 1, 3 or 4 channels, C×H×W and H×W×C with 3 or 4, and N×H×W for grey
+    images. If all dimensions of a rank-4 input are free, we assume three channels, channels first.
     """
     shape = spec.shape
     layout: Layout | None = None

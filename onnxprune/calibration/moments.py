@@ -1,7 +1,7 @@
 """The calibration pass: second moments of every layer's input on the original model.
 
-One run of the original per batch, with the layers' inputs as outputs; rows are sampled, at positions chosen by a
-seeded generator, as many as :class:`onnxprune.calibration.row_rule.RowRule` says.  Memory: the moments, and one batch of taps.
+The original runs once per batch, with the inputs of layers as its outputs (taps).  A seeded generator samples rows from
+them; :class:`onnxprune.calibration.row_rule.RowRule` says how many.  Memory: the moments, and the taps of one batch.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from onnxprune.surgery.cut import constant_of
 Array = np.ndarray
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
 MOST_UNKNOWNS = 6144
-#: Parts that the samples are divided into, and the samples of one at least.
+#: Maximum number of parts of the samples, and minimum number of samples per part.
 MOST_SHARDS, LEAST_IN_SHARD = 8, 32
-#: Bytes of taps held at a time.
+#: Maximum bytes of taps in memory.
 TAP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Per layer index: the second moments of its input rows."""
+    """Layer index -> second moments of its input rows."""
 
     grams: Mapping[int, SecondMoments]
 
 
 def batch_size(coupling: Coupling, values: list[str], dataset: Dataset, budget: int = TAP_BYTES) -> int:
-    """Samples per run such that ``values`` of one batch stay below ``budget`` bytes."""
+    """Samples per run, so that the ``values`` of one batch take at most ``budget`` bytes."""
     per_sample = sum(4 * math.prod(coupling.facts.shapes[v]) for v in values)
     size = max(1, min(64, budget // max(per_sample, 1)))
     return min(size, dataset.batch_limit) if dataset.batch_limit else size
@@ -66,7 +66,7 @@ def picks_for(rows_wanted: int, samples: int, in_batch: int, positions: int, gen
 def row_picks(
     coupling: Coupling, layer: Layer, x: Array, y_shape: tuple[int, ...], rows_wanted: int, samples: int, seed: int
 ) -> tuple[Array, Geometry | None]:
-    """(positions to sample, geometry) of one batch, for so many rows over all ``samples``."""
+    """(positions to sample, geometry) for one batch, to get ``rows_wanted`` rows from all ``samples``."""
     generator = np.random.default_rng((seed, layer.index, x.shape[0]))
     if layer.kind == "matmul":
         rows = math.prod(x.shape[:-1])
@@ -170,7 +170,7 @@ def _batches(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> l
 
 
 def _out_space(coupling: Coupling, layer: Layer, x: Array) -> tuple[int, ...]:
-    """Output shape without the batch axis, for an input that may differ in size from the analysed one."""
+    """The layer's output shape without the batch axis."""
     if layer.kind == "matmul":
         return ()
     return tuple(coupling.facts.shapes[layer.output][1:])

@@ -1,4 +1,4 @@
-"""One door for every data source: tells what it is and opens it."""
+"""The entry point for all data sources: recognize a source and open it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ def open_dataset(
     samples: int | None,
     seed: int,
 ) -> Dataset:
-    """Samples for the model with these inputs, from anything a user may give.
+    """Open any data source of the user for a model with these inputs.
 
     source: None (synthetic), a path or `module:function` as on the command line, a dict of arrays, one array,
-    an iterable of {input name: array}, a table with an image column, or a function returning any of these.
-    preprocess: None picks a usual one, and says so in the notes. samples: how many to use, a seeded choice in
-    ascending order; None for all (128 if synthetic). Raises DataError, here for the first sample, for others
-    when they are fetched. Cost: the first sample is read, and of an iterable without length all that is used.
+    an iterable of {input name: array}, a table with an image column, or a function that returns any of these.
+    preprocess: None picks a default and adds a note about it. samples: the maximum number, a seeded choice in
+    ascending order; None uses all (128 if synthetic). Raises DataError if the source or its first sample is
+    unusable; other samples are checked when fetched. Cost: it reads the first sample, and of an iterable without
+    length all samples.
     """
     if not specs:
-        raise DataError("the model has no inputs that could be fed")
+        raise DataError("the model has no inputs to feed")
     if samples is not None and samples < 1:
         raise DataError(f"the number of samples must be at least 1, got {samples}")
     request = Request(specs, preprocess, samples, seed)
@@ -54,7 +55,7 @@ def open_dataset(
 
 
 def fed_notes(dataset: Dataset) -> tuple[str, ...]:
-    """Range and mean of the first sample as fed, per channel, so that a wrong preset is noticed."""
+    """Notes with the range and mean of the first fed sample per channel, to reveal a wrong preset."""
     feeds = dataset.fetch([0])
     numbers = [spec for spec in dataset.specs if feeds[spec.name].dtype.kind not in "USOT"]
     return tuple(_fed(spec, feeds[spec.name]) for spec in numbers)
@@ -84,7 +85,7 @@ def _open(source: object, request: Request) -> Dataset:
 
 def _open_text(text: str, request: Request) -> Dataset:
     if not text:
-        # A path of no text would be the working folder.
+        # An empty path would mean the working folder.
         raise DataError(f"the name of the data is empty; give {KINDS}")
     hub = parse_hub(text)
     if hub is not None:
@@ -99,7 +100,7 @@ def _open_text(text: str, request: Request) -> Dataset:
         raise DataError(f"no such data: {text}; give {KINDS}")
     if path.is_dir() or suffix == SUFFIX:
         sounds = sound_files(path)
-        # A folder of both is one of pictures with notes to them.
+        # A folder of both is a folder of images, with sounds as extras.
         if sounds and not has_images(path):
             return open_sounds(sounds, request, text)
     if path.is_dir() or suffix in SUFFIXES:
@@ -111,8 +112,8 @@ def _open_text(text: str, request: Request) -> Dataset:
     if suffix == ".npy":
         return _open_array(read_npy(path), text, request)
     if suffix == ".py":
-        raise DataError(f"{text}: which function? give {text}:FUNCTION")
-    raise DataError(f"cannot tell what data {text} holds; give {KINDS}")
+        raise DataError(f"{text}: the function is missing; give {text}:FUNCTION")
+    raise DataError(f"unknown kind of data: {text}; give {KINDS}")
 
 
 def _open_call(
@@ -126,8 +127,8 @@ def _open_call(
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if parse_ref(text) is not None and not Path(text).expanduser().exists():
-            # Functions that name functions may never come to an end.
-            raise DataError(f"{name}() returned '{text}', a function; return arrays, or where they lie")
+            # Functions that return functions could go on forever.
+            raise DataError(f"{name}() returned '{text}', a function; return arrays or a path")
         return _open_text(text, request)
     return _open_value(value, f"{name}()", request)
 
@@ -139,20 +140,20 @@ def _open_value(
 ) -> Dataset:
     columns = getattr(value, "column_names", None)
     if columns is not None and isinstance(value, Mapping):
-        raise DataError(f"{origin} holds several tables: {', '.join(map(str, value))}; give one of them")
+        raise DataError(f"{origin} has several tables: {', '.join(map(str, value))}; give one of them")
     if isinstance(value, Mapping):
         arrays = {str(key): cast(object, item) for key, item in value.items()}
         return open_arrays(arrays, request, origin)
     if columns is not None and not {spec.name for spec in request.specs} <= set(columns):
         images = table_images(value, columns, origin)
         if images is None:
-            raise DataError(f"{origin}: no column 'image' nor one per input; it has {', '.join(columns)}")
+            raise DataError(f"{origin}: needs a column 'image' or one column per input; it has {', '.join(columns)}")
         return open_images(images, request)
     if columns is None and hasattr(value, "__array__") and hasattr(value, "shape"):
         return _open_array(value, origin, request)
     if is_iterable(value):
         return open_feeds(collect(value, request.samples, origin), request)
-    raise DataError(f"{origin} is no data; give {KINDS}, arrays, or an iterable of dicts of arrays")
+    raise DataError(f"{origin} is not data; give {KINDS}, arrays, or an iterable of dicts of arrays")
 
 
 def _open_array(
@@ -163,6 +164,6 @@ def _open_array(
     if len(request.specs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in request.specs)
         raise DataError(
-            f"{origin} is one array, the model has {len(request.specs)} inputs: {names}; name them in an .npz"
+            f"{origin} is one array, but the model has {len(request.specs)} inputs: {names}; give an .npz with all inputs"
         )
     return open_arrays({request.specs[0].name: array}, request, origin)

@@ -1,4 +1,4 @@
-"""Outputs of a model over a whole dataset."""
+"""Outputs of a model on a whole dataset."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BATCH = 32
 def outputs_of(
     session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int = BATCH
 ) -> list[Array]:
-    """Each output, stacked on the sample axis (flattened behind it where batches differ in shape).
+    """Each output, stacked on the sample axis, or completely flattened if batches differ in shape.
 
-    ``batch``: samples per run, where the model does not fix them.
+    ``batch``: samples per run, unless the model fixes the number.
     """
     parts: list[list[Array]] = [[] for _ in names]
     rows = dataset.rows(batch)

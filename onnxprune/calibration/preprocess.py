@@ -1,4 +1,4 @@
-"""From bytes 0..255 to what the model was trained on: the presets, and the table that applies one."""
+"""From bytes 0..255 to the numbers that the model was trained on: presets, and the tables that apply them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from onnxprune.calibration.dataset import InputSpec, integer_range, is_float, is
 from onnxprune.calibration.layout import Layout
 from onnxprune.errors import DataError
 
-# How a picture gets the model's size: its centre, whole with grey around it, or both sides scaled alone.
+# How an image gets the model's size: crop its centre, add a grey border, or scale each side independently.
 FITS = ("crop", "letterbox", "stretch")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A normalization, `(x * scale - mean) / std` per channel of x in 0..255, and the picture geometry.
+    """A normalization, `(x * scale - mean) / std` per channel for x in 0..255, and the image geometry.
 
-    mean and std hold one value, or one per channel in the order the channels are fed; they are in the
-    preset's own units: 0..255 for `raw` and `caffe` (scale 1), 0..1 for the others (scale 1/255).
-    order: "RGB" or "BGR". resize: length of the shorter side before cropping. crop: (height, width).
-    None for either means: derived from the model (see `geometry`). fit: one of FITS.
+    mean and std hold one value, or one per channel in the order of the fed channels. Their units are those of the
+    preset: 0..255 for `raw` and `caffe` (scale 1), 0..1 for the others (scale 1/255). order: "RGB" or "BGR".
+    resize: length of the shorter side before cropping. crop: (height, width). None for either: derived from the
+    model (see `geometry`). fit: one of FITS.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Preprocess:
         bgr: bool | None = None,
         fit: str = "crop",
     ) -> Preprocess:
-        """A preset, with parts of it replaced. Raises DataError for an unknown name or senseless numbers.
+        """A preset with some parts replaced. Raises DataError for an unknown name or invalid numbers.
 
-        Asking for the other channel order reverses the preset's own mean and std with it, so that each
-        colour keeps its own; a mean or std given here is taken in the order fed.
+        The other channel order also reverses the preset's mean and std, so that each colour keeps its values. A
+        mean or std given here is in the order of the fed channels.
         """
         if name not in PRESETS:
             near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise DataError(f"no preset '{name}'{hint}; there are {', '.join(PRESETS)}")
+            raise DataError(f"unknown preset '{name}'{hint}; choose from {', '.join(PRESETS)}")
         preset = PRESETS[name]
         order = preset.order if bgr is None else ("BGR" if bgr else "RGB")
         turn = slice(None) if order == preset.order else slice(None, None, -1)
@@ -68,14 +68,14 @@ class Preprocess:
         if size is not None and min(size) < 1:
             raise DataError(f"crop must be at least 1 pixel, got {size[0]}×{size[1]}")
         if fit not in FITS:
-            raise DataError(f"no fit '{fit}'; there are {', '.join(FITS)}")
+            raise DataError(f"unknown fit '{fit}'; choose from {', '.join(FITS)}")
         if fit != "crop" and resize is not None:
-            raise DataError(f"resize scales before a crop; with {fit} the picture is scaled to the model's size alone")
+            raise DataError(f"resize applies before a crop, but {fit} scales directly to the model's size; leave out resize or {fit}")
         return Preprocess(name, order, preset.scale, chosen_mean, chosen_std, resize, size, fit)
 
     @property
     def plain(self) -> bool:
-        """True when values stay what they are (the order of channels may still change)."""
+        """True if the values do not change (the order of channels may)."""
         return self.scale == 1 and set(self.mean) == {0.0} and set(self.std) == {1.0}
 
     def formula(self) -> str:
@@ -88,7 +88,7 @@ class Preprocess:
         return f"{scaled}, {self.order}"
 
 
-# ImageNet's channel means and deviations, as nearly every published classifier uses them.
+# ImageNet's channel means and deviations, which nearly all published classifiers use.
 PRESETS = {
     "imagenet": Preprocess("imagenet", "RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "unit": Preprocess("unit", "RGB", 1 / 255, (0.0,), (1.0,)),
@@ -100,9 +100,9 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """A preset for one input: 256 table entries per channel, in the input's dtype.
+    """A preset for one input, as a table with 256 entries per channel in the input's dtype.
 
-    A table is exact (rounded once, from float64) and needs no float copy of the pixels.
+    The table is exact (rounded once, from float64) and needs no float copy of the pixels.
     """
 
     table: NDArray[np.generic]
@@ -110,7 +110,7 @@ class Encoder:
     channel_axis: int | None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """uint8 pixels to the input's dtype, same shape."""
+        """Convert uint8 pixels to the input's dtype; the shape stays the same."""
         if self.channel_axis is None:
             return np.take(self.table[0], pixels)
         source = np.moveaxis(pixels, self.channel_axis, 0)
@@ -122,23 +122,23 @@ class Encoder:
 
 
 def default_preprocess(spec: InputSpec, layout: Layout | None) -> tuple[Preprocess, str | None]:
-    """What to do with bytes when the user said nothing, and the note that tells so, if needed."""
+    """The default preset for bytes, and a note about it if needed."""
     if not is_float(spec.dtype):
         return PRESETS["raw"], None
     name = "imagenet" if layout is not None and layout.channels == 3 else "unit"
     preset = PRESETS[name]
     return preset, (
         f"no --preprocess given: bytes are fed to '{spec.name}' as '{name}', {preset.formula()}; "
-        f"if the model was trained otherwise, choose among {', '.join(PRESETS)}; for detectors 'onnxprune help tasks' "
+        f"if the model was trained differently, choose from {', '.join(PRESETS)}; for detectors 'onnxprune help tasks' "
         "lists what exporters expect"
     )
 
 
 def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: Layout | None) -> Encoder:
-    """The table that applies `preprocess` to this input. Raises DataError where the two do not fit."""
+    """The table that applies `preprocess` to this input. Raises DataError if they do not fit together."""
     if not is_float(spec.dtype):
         if not is_integer(spec.dtype) or integer_range(spec.dtype)[1] < 255:
-            raise DataError(f"input '{spec.name}' takes {spec.dtype.name}, which cannot hold bytes; give arrays of it")
+            raise DataError(f"input '{spec.name}' takes {spec.dtype.name}, which cannot hold bytes; give {spec.dtype.name} arrays")
         if not preprocess.plain:
             raise DataError(
                 f"input '{spec.name}' takes {spec.dtype.name}, but preset '{preprocess.name}' makes "

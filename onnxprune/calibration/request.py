@@ -1,4 +1,4 @@
-"""What is asked of a data source, whatever the source."""
+"""A request to any data source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxprune.calibration.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Request:
-    """Feeds for these inputs. preprocess: None for a usual one. samples: None for all of them."""
+    """A request for feeds of these inputs. preprocess: None for the default. samples: None for all."""
 
     specs: tuple[InputSpec, ...]
     preprocess: Preprocess | None

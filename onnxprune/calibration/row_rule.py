@@ -1,19 +1,19 @@
-"""How many rows of a layer are worth having."""
+"""How many rows to sample from a layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Rows of any layer, and numbers in them, and the least rows of layers with the most unknowns.
+#: Maximum rows of a layer, maximum numbers in them, and the limit of the minimum for layers with many unknowns.
 MOST_ROWS, MOST_NUMBERS, MOST_LEAST_ROWS = 65_536, 64_000_000, 40_000
 
 
 @dataclass(frozen=True)
 class RowRule:
-    """How many rows a layer is worth.  With r rows per unknown, least squares does 1/r worse than the best weights.
+    """How many rows to sample from a layer.  With r rows per unknown, least squares is 1/r worse than the optimum.
 
-    ``usual`` rows per unknown, and ``fewest`` rows of the smallest layers, since positions of one picture resemble each
-    other; fewer, down to ``least`` per unknown, where the second moments of a layer would take more than ``macs``.
+    A layer gets ``usual`` rows per unknown, but at least ``fewest``, because positions of one image resemble each other.
+    If its second moments would cost more than ``macs``, it gets fewer, down to ``least`` rows per unknown.
     """
 
     usual: int
@@ -22,7 +22,7 @@ class RowRule:
     macs: float
 
     def rows(self, groups: int, unknowns: int) -> int:
-        """Rows for a layer of so many convolution groups, each of so many unknowns.
+        """Rows for a layer with ``groups`` convolution groups of ``unknowns`` unknowns each.
 
         >>> [MOMENTS.rows(1, n) for n in (144, 1152, 2304, 4608)], MOMENTS.rows(960, 9)
         ([16384, 36864, 9419, 18432], 7407)
@@ -35,8 +35,9 @@ class RowRule:
         return max(min(wanted, int(self.macs / numbers / unknowns)), min(MOST_LEAST_ROWS, self.least * unknowns))
 
 
-#: The original's moments rank channels and give the prior; trials only compare candidates.
+#: For the moments of the original, which rank channels and give the prior, and for trials, which only compare
+#: candidates.
 MOMENTS = RowRule(32, 16_384, 4, 5e10)
-#: The fit that stays sees what earlier cuts left, and gains from more: ResNet-20, cut to half its MACs with 512 images,
-#: keeps 84.4 % with these rows and 83.6 % with those of the moments.
+#: For the final fit, which sees the effect of earlier cuts and profits from more rows.  ResNet-20, cut to half its MACs
+#: with 512 images, has 84.4 % accuracy with these rows and 83.6 % with those of MOMENTS.
 FIT = RowRule(128, 65_536, 8, 1e11)

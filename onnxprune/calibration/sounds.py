@@ -1,4 +1,4 @@
-"""Sounds as calibration data: .wav files, cut into pieces as long as the model's input."""
+"""Sounds as calibration data: .wav files, cut into pieces of the length of the model's input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
 
 SUFFIX = ".wav"
-# Files that are kept in memory: pieces of one follow each other.
+# Number of files to keep in memory: consecutive pieces come from the same file.
 KEPT = 16
 
 
@@ -39,18 +39,18 @@ def sound_files(root: Path) -> list[Path]:
 
 
 def open_sounds(files: Sequence[Path], request: Request, origin: str) -> Dataset:
-    """Pieces of sounds, -1 … 1, channels averaged, for a model with one input of samples over time.
+    """Pieces of sounds in -1 … 1, channels averaged, for a model with one input of samples over time.
 
-    The input's shape has one dimension that is not 1 behind the batch: N×T, N×1×T or N×T×1. Where T is fixed, each
-    file gives as many whole pieces as it holds, and a shorter one is filled up with silence; where T is free, each
-    file is one sample. Rates are fed as they are: nothing is resampled, and the rate is told in a note.
-    Raises DataError for other models, files that cannot be read, and files of several rates.
+    Behind the batch, the input has one dimension that is not 1: N×T, N×1×T or N×T×1. If T is fixed, each file gives
+    as many complete pieces as possible; silence fills up a shorter file. If T is free, each file is one sample.
+    Nothing is resampled; a note shows the rate. Raises DataError for other models, unreadable files, and files with
+    different rates.
     """
     if len(request.specs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in request.specs)
         raise DataError(
-            f"sounds feed one input, the model has {len(request.specs)}: {names}; give a function that yields dicts of "
-            "all, FILE.py:FUNCTION"
+            f"sounds feed a single input, but the model has {len(request.specs)}: {names}; give a function that yields "
+            "dicts of all inputs, FILE.py:FUNCTION"
         )
     spec = request.specs[0]
     axis = _time_axis(spec)
@@ -59,7 +59,7 @@ def open_sounds(files: Sequence[Path], request: Request, origin: str) -> Dataset
     rates = {path: read(path)[0] for path in files}
     if len(set(rates.values())) > 1:
         told = ", ".join(f"{path.name} {rate} Hz" for path, rate in list(rates.items())[:3])
-        raise DataError(f"{origin}: the sounds have several rates ({told}); resample them to the model's")
+        raise DataError(f"{origin}: the sounds have different rates ({told}); resample them to the model's rate")
     pieces = [
         (path, start)
         for path in files
@@ -88,19 +88,19 @@ def open_sounds(files: Sequence[Path], request: Request, origin: str) -> Dataset
         count=len(chosen),
         labels=None,
         origin=counted(len(chosen), len(pieces), f"pieces of {len(files)} sounds in {origin}"),
-        notes=(f"sounds are fed to '{spec.name}' at {rate} Hz, as they are stored, between -1 and 1",),
+        notes=(f"sounds are fed to '{spec.name}' at {rate} Hz (not resampled), scaled to -1 … 1",),
         fetch=subset(fetch, chosen),
         batch_limit=limit,
     )
 
 
 def _time_axis(spec: InputSpec) -> int:
-    """The axis of samples over time: the one behind the batch that is not 1, or the only axis."""
+    """The time axis: the one behind the batch that is not 1, or the only axis."""
     long = [axis for axis, size in enumerate(spec.shape) if size != 1 and (axis or len(spec.shape) == 1)]
     if not is_float(spec.dtype) or len(long) != 1:
         raise DataError(
             f"sounds cannot feed input '{spec.name}' of {spec.dtype.name} {shape_text(spec.shape)}: it needs floats over "
-            "one axis of time, N×T; give .npz or .npy arrays of what the model's own preprocessing makes"
+            "one time axis, N×T; give .npz or .npy arrays after the model's own preprocessing"
         )
     return long[0]
 
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[int, NDArray[np.float32]]:
     """(rate, samples between -1 and 1)."""
     try:
         with warnings.catch_warnings():
-            # Chunks of tags that scipy does not know are no fault.
+            # Tag chunks that scipy does not know do no harm.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             rate, values = wavfile.read(path)
     except Exception as error:

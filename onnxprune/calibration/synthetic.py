@@ -1,4 +1,4 @@
-"""Inputs made up when the user gives none: enough to run the model, too little to measure it."""
+"""Synthetic inputs for runs without data: good enough to run the model, too poor to measure it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from onnxprune.calibration.preprocess import PRESETS, Encoder, Preprocess, make_
 from onnxprune.calibration.request import Request
 from onnxprune.errors import DataError
 
-#: More of them take longer and tell nothing more about real data.
+#: More samples take longer but reveal nothing more about real data.
 DEFAULT_SAMPLES = 128
 FREE_SIZE = 64
-# Mean and deviation of the bytes of everyday photographs, roughly.
+# Rough mean and deviation of the bytes of everyday photographs.
 BYTE_MEAN, BYTE_STD = 120.0, 60.0
 NOTICE = (
     "no calibration data: synthetic inputs are used. The pruned model will run, but accuracy and drop "
-    "measured on them mean nothing and error curves are approximate; give --data with about 256 real samples"
+    "measured on them are meaningless and error curves are approximate; give --data with about 256 real samples"
 )
 
 
 def open_synthetic(request: Request) -> Dataset:
-    """Seeded samples; sample i is the same whatever batch it is fetched in.
+    """Seeded samples. Sample i does not depend on the batch.
 
-    Floats are standard normal, in pictures with the smooth spectrum of photographs; with a preset, pictures
-    are made as bytes and the preset is applied. Integers are 0 or 1, scalars 1, bools either. Free dimensions
-    become 64, heights and widths 224 or the crop. Raises DataError for inputs that cannot be made up.
+    Floats are standard normal; images have the smooth spectrum of photographs. With a preset, images are made as
+    bytes and the preset is applied. Integers are 0 or 1, single numbers 1, bools either. Free dimensions become 64;
+    free heights and widths become 224 or the crop. Raises DataError for inputs that cannot be made up.
     """
     specs = request.specs
     chosen = range(DEFAULT_SAMPLES if request.samples is None else request.samples)
     limit = uniform_batch(specs)
     makers = [_Maker(spec, request, position, limit is not None) for position, spec in enumerate(specs)]
     if not all(maker.batched for maker in makers):
-        # One input without a batch axis makes every feed of the model a whole one.
+        # If one input has no batch axis, every sample is a complete feed.
         makers = [_Maker(spec, request, position, False) for position, spec in enumerate(specs)]
         limit = (1,)
     batch_limit = 1 if limit is None else limit[0]
@@ -67,14 +67,14 @@ def open_synthetic(request: Request) -> Dataset:
 
 
 class _Maker:
-    """Makes one input, one sample at a time."""
+    """Makes the samples of one input."""
 
     def __init__(self, spec: InputSpec, request: Request, position: int, batched: bool) -> None:
         if not (is_float(spec.dtype) or is_integer(spec.dtype) or spec.dtype.kind == "b"):
             raise DataError(f"input '{spec.name}' takes {spec.dtype.name}, which cannot be made up; give --data")
         preprocess = request.preprocess
         layout = image_layout(spec)
-        # Rank 3 is as likely a sequence as a picture; only a preset tells that pictures are meant.
+        # Rank 3 may be a sequence or an image.  Only a preset shows that images are meant.
         picture = layout is not None and (len(spec.shape) == 4 or preprocess is not None)
         self.spec = spec
         self.seed = request.seed
@@ -86,7 +86,7 @@ class _Maker:
         self.guessed = None in spec.shape[1:] or (None in spec.shape and not self.batched)
 
     def make(self, row: int) -> NDArray[np.generic]:
-        """One sample in the input's dtype, batch axis of 1 included where the inputs share one."""
+        """One sample in the input's dtype, with a batch axis of 1 if the inputs share one."""
         rng = np.random.default_rng((self.seed, self.position, row))
         if self.layout is not None and (self.encoder is not None or is_float(self.spec.dtype)):
             return self._picture(rng, self.layout)
@@ -95,9 +95,9 @@ class _Maker:
         if self.spec.usual is not None and self.spec.dtype.kind in "iu":
             return np.full(self.shape, self.spec.usual, self.spec.dtype)
         if math.prod(self.shape) == 1:
-            # One number for a sample may well be its length, and nothing can be said of an empty sample.
+            # A single number may be the length of a sample, and 0 would make the sample empty.
             return np.ones(self.shape, self.spec.dtype)
-        # 0 and 1 are valid as masks, flags, and indices into every table of two rows or more.
+        # 0 and 1 are valid masks, flags, and indices into any table with two or more rows.
         return rng.integers(0, 2, self.shape).astype(self.spec.dtype)
 
     def _picture(self, rng: np.random.Generator, layout: Layout) -> NDArray[np.generic]:
@@ -108,7 +108,7 @@ class _Maker:
         channels = leading[-1] if axis is not None and leading else 1
         grey = smooth_noise(rng, 1, height, width)
         own = smooth_noise(rng, channels, height, width)
-        # The channels of photographs are nearly the same picture.
+        # The channels of photographs are nearly the same image.
         values = (0.9 * grey + np.sqrt(1 - 0.9**2) * own).reshape(1, channels, height, width)
         values = np.broadcast_to(values, (leading[0] if len(leading) == 2 else 1, *values.shape[1:])).reshape(whole)
         if axis == -1:
@@ -130,7 +130,7 @@ class _Maker:
         if self.batched or (shape and shape[0] is None):
             shape[0] = 1
         elif len(shape) > 1 and shape[1] is None and self.layout is None:
-            # Axis 0 is fixed and not shared by the inputs: the batch axis is most likely the next one.
+            # Axis 0 is fixed and not common to the inputs, so axis 1 is probably the batch axis.
             shape[1] = 1
         if self.layout is not None:
             fitted, _ = geometry(self.spec, self.layout, preprocess or PRESETS["raw"])
@@ -142,9 +142,9 @@ class _Maker:
 
 
 def smooth_noise(rng: np.random.Generator, channels: int, height: int, width: int) -> NDArray[np.float64]:
-    """Gaussian noise (channels, height, width) whose amplitude falls as 1/frequency, as in photographs.
+    """Gaussian noise (channels, height, width) whose amplitude falls with 1/frequency, as in photographs.
 
-    Unit variance over many samples; the mean of one sample varies, as brightness does. Cost: one FFT.
+    It has unit variance over many samples. The mean of a sample varies, like brightness. Cost: one FFT.
     """
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     gain = 1 / np.maximum(frequency, 1 / max(height, width, 2))

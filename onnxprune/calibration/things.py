@@ -1,4 +1,4 @@
-"""Boxes that pictures are labelled with: YOLO's text files beside them, or COCO's JSON."""
+"""Labelled boxes of images: YOLO's text files beside them, or COCO's JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onnxprune.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Things:
-    """What a picture shows: boxes (N, 4) left, top, right, bottom, and classes (N,) from 0 on.
+    """The labels of an image: boxes (N, 4) left, top, right, bottom, and classes (N,), starting at 0.
 
-    Boxes are shares of the picture's sides where `shares`, else its pixels.
+    Boxes are in shares of the image's sides if `shares` is set, else in pixels.
     """
 
     boxes: NDArray[np.float64]
@@ -29,7 +29,7 @@ Labelling = Callable[[Path], Things]
 
 
 def yolo_file(picture: Path) -> Path | None:
-    """The text file with a picture's boxes: beside it, or in `labels` where the picture is in `images`."""
+    """The text file with an image's boxes: beside it, or in `labels` if the image is in `images`."""
     parts = list(picture.parts)
     for at in reversed(range(len(parts) - 1)):
         if parts[at] == "images":
@@ -42,9 +42,9 @@ def yolo_file(picture: Path) -> Path | None:
 
 
 def read_yolo(path: Path) -> Things:
-    """Lines of `class x y width height`, or `class x1 y1 x2 y2 x3 y3 …`, in shares of the picture's sides.
+    """Read lines of `class x y width height` or `class x1 y1 x2 y2 x3 y3 …`, in shares of the image's sides.
 
-    Raises DataError for a line that is neither.
+    Raises DataError for any other line.
     """
     boxes, classes = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -57,8 +57,8 @@ def read_yolo(path: Path) -> Things:
         kind, rest = values[0], np.asarray(values[1:])
         if len(rest) < 4 or not np.isfinite(rest).all() or kind < 0 or kind != int(kind):
             raise DataError(
-                f"{path}, line {number}: '{line.strip()[:60]}' is no box; a line holds a class number and x, y, width "
-                "and height as shares of the picture's sides"
+                f"{path}, line {number}: '{line.strip()[:60]}' is not a box; a line has a class number and x, y, width "
+                "and height as shares of the image's sides"
             )
         if len(rest) > 5 and len(rest) % 2 == 0:
             points = rest.reshape(-1, 2)
@@ -71,7 +71,7 @@ def read_yolo(path: Path) -> Things:
 
 
 def yolo_labels(pictures: Sequence[Path]) -> Labelling | None:
-    """Labels from text files; None where no picture has one. A picture without a file shows nothing."""
+    """Labels from text files, or None if no image has one. An image without a file has no boxes."""
     if not any(yolo_file(picture) for picture in pictures):
         return None
 
@@ -83,16 +83,14 @@ def yolo_labels(pictures: Sequence[Path]) -> Labelling | None:
 
 
 def coco_file(root: Path) -> Path | None:
-    """The one JSON file in a folder that holds COCO's annotations, if there is one.
+    """The COCO annotation file (JSON) in a folder, if there is one.
 
-    Raises DataError where there are several.
+    Raises DataError if there are several.
     """
-    found = [path for path in sorted(root.glob("*.json")) if _is_coco(path)]
-    if len(found) > 1:
-        raise DataError(
-            f"{root} holds several files of annotations: {', '.join(p.name for p in found)}; name one of them"
-        )
-    return found[0] if found else None
+    annotated = [path for path in sorted(root.glob("*.json")) if _is_coco(path)]
+    if len(annotated) > 1:
+        raise DataError(f"{root} has several annotation files: {', '.join(p.name for p in annotated)}; name one of them")
+    return annotated[0] if annotated else None
 
 
 def _is_coco(path: Path) -> bool:
@@ -104,10 +102,10 @@ def _is_coco(path: Path) -> bool:
 
 
 def read_coco(path: Path) -> tuple[list[Path], Labelling]:
-    """The pictures that a file of COCO's annotations names, and their labels.
+    """The images of a COCO annotation file, and their labels.
 
-    A class is the position of its category in the order of their ids, as detectors number them. Crowds are left
-    out. Raises DataError for a file that holds none, and where its pictures are not found.
+    A class is the position of its category, ordered by id, as detectors number them. Crowds are left out. Raises
+    DataError if the file is malformed or its images are missing.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -122,8 +120,8 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
         sizes = {int(i["id"]): (float(i.get("width") or 0), float(i.get("height") or 0)) for i in value["images"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"cannot read {path} as COCO's annotations ({type(error).__name__}: {error}); it needs images, annotations "
-            "with a bbox each, and categories"
+            f"cannot read {path} as COCO annotations ({type(error).__name__}: {error}); it needs images, annotations "
+            "with a bbox, and categories"
         ) from error
     places = _places(path, files)
     known = {places[i]: (found, sizes[i]) for i, found in notes.items()}
@@ -132,7 +130,7 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
         found, (width, height) = known[picture]
         boxes = np.asarray([box for box, _ in found]).reshape(-1, 4)
         classes = np.asarray([kind for _, kind in found], dtype=np.int64)
-        # A large picture may be decoded at a part of its size, which shares do not mind.
+        # A large image may be decoded at reduced size; shares do not depend on the size.
         if width and height:
             return Things(boxes / [width, height, width, height], classes, shares=True)
         return Things(boxes, classes)
@@ -141,14 +139,16 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
 
 
 def _places(path: Path, files: Mapping[int, str]) -> dict[int, Path]:
-    """Where the pictures lie: beside the file, in `images` there, or in a folder named as the end of its name
-    (`annotations/instances_val2017.json`, `val2017/`)."""
+    """The paths of the images: beside the file, in `images`, or in a folder with the last part of its name.
+
+    For example, `annotations/instances_val2017.json` goes with `val2017/`.
+    """
     last = path.stem.rpartition("_")[2]
     folders = (path.parent, path.parent / "images", path.parent.parent / last, path.parent.parent / "images" / last)
     for folder in (*folders, path.parent.parent, path.parent.parent / "images"):
         if files and (folder / next(iter(files.values()))).is_file():
             return {key: folder / name for key, name in files.items()}
     raise DataError(
-        f"the pictures that {path} names, such as '{next(iter(files.values()), '')}', are not beside it, in 'images' or "
-        f"in '{last}'; put them there"
+        f"the images of {path}, such as '{next(iter(files.values()), '')}', are not beside it, in 'images' or in "
+        f"'{last}'; put them there"
     )

@@ -1,4 +1,4 @@
-"""The command line: parsing and printing only.  Nothing here loads onnx before a command needs it."""
+"""The command line: it only parses and prints.  It imports onnx only when a command needs it."""
 
 from onnxprune.cli.entry import main
 

@@ -1,4 +1,4 @@
-"""``onnxprune apply``: replay a plan, exactly."""
+"""``onnxprune apply``: make the cut of a plan again, exactly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onnxprune.json_file import MOST
 from onnxprune.paths import read_ordinary
 
 HEAD = """\
-onnxprune apply MODEL.onnx PLAN.json [options]            replay a plan, exactly
+onnxprune apply MODEL.onnx PLAN.json [options]    make the cut of a plan again
 
-The plan comes from 'prune --plan', or is written by hand: groups, and the
-channels that stay. Fine-tuned weights keep a plan valid. A plan holds no
-weights: the model is cut, but not refitted as 'prune' does.
+A plan lists groups and the channels to keep. 'prune --plan' writes one, or you
+write it by hand. It stays valid after fine-tuning the model. A plan holds no
+weights, so 'apply' cuts the model but does not refit it as 'prune' does.
 """
 EXAMPLES = """\
   onnxprune net.onnx --macs 0.5 --plan plan.json
@@ -34,7 +34,7 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace, call: Call) -> int:
     options = options_from(arguments)
     source: Path = arguments.PLAN
-    # Not where prune writes: its result is refitted, and would be lost.
+    # Do not use prune's output name: this would overwrite its refitted result.
     side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report, "applied")
     side.check()
     if source.resolve() in {side.output.resolve(), side.report.resolve() if side.report else None}:

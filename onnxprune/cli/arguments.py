@@ -1,4 +1,4 @@
-"""From a parsed command line to an Options value."""
+"""Turn a parsed command line into Options."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OVERRIDES = ("mean", "std", "resize", "crop", "bgr", "fit")
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
-    """The Options of a parsed command line; what the command does not offer keeps its default.
+    """The Options of a parsed command line.  Options that the command lacks keep their defaults.
 
     Raises:
-        OnnxPruneError: where options contradict each other, or name what is not there.
+        OnnxPruneError: options contradict each other or name something that does not exist.
     """
     given = vars(arguments)
     direct = {name: given[name] for name in DIRECT if name in given}
@@ -34,20 +34,21 @@ def options_from(arguments: argparse.Namespace) -> Options:
 
 
 def _budgets(given: Mapping[str, object]) -> tuple[Budget, ...]:
-    found = []
+    budgets = []
     for kind in _KINDS:
         value = given.get(kind)
         if isinstance(value, float):
             if kind == "max_drop" and given.get("evaluate") is None:
                 check_drop(value)
-            found.append(Budget(kind, value))
-    return tuple(found)
+            budgets.append(Budget(kind, value))
+    return tuple(budgets)
 
 
 def check_drop(value: float) -> None:
-    """Refuse what no drop reaches: a share, and a relative error that leaves nothing of the outputs.
+    """Reject an allowed drop above 1.  No drop of onnxprune's own metrics exceeds 1; the user's metric may.
 
-    The user's own metric may be in any unit.
+    Raises:
+        UsageError: the drop is above 1.
     """
     if value > 1:
         hint = f"; to allow {value:g} % give {value / 100:g}" if value <= 100 else ""
@@ -60,7 +61,7 @@ def _preprocess(given: Mapping[str, object]) -> Preprocess | None:
     if name is None:
         if overrides:
             raise UsageError(
-                f"{overrides[0]} changes a part of a preset; give --preprocess too, such as --preprocess unit"
+                f"{overrides[0]} changes part of a preset; also give --preprocess, such as --preprocess unit"
             )
         return None
     from onnxprune.calibration.preprocess import Preprocess

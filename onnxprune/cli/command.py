@@ -1,4 +1,4 @@
-"""What a command is, and what they all do at the end."""
+"""A command, and what all commands share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """``line``: the command as the user wrote it; ``stopwatch``: runs since it was given."""
+    """One call: ``line`` is the command line as typed; ``stopwatch`` runs since the start of the process."""
 
     line: str
     stopwatch: Stopwatch
@@ -27,7 +27,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Command:
-    """``run`` returns the exit code."""
+    """One command; ``run`` returns the exit code."""
 
     name: str
     parser: Callable[[], Parser]
@@ -35,13 +35,13 @@ class Command:
 
 
 def parser_of(name: str, words: Sequence[Word], head: str, examples: str) -> Parser:
-    """The parser of a command: its options by the table, and ``words`` beside them."""
+    """The parser of a command: its options from the table, and the positional ``words``."""
     options = options_of(name)
     return Parser(name, options, [default_of(option) for option in options], words, usage(options, head, examples))
 
 
 def view_of(arguments: argparse.Namespace, told: tuple[str, ...] = ()) -> View:
-    """How much the terminal shows: everything with ``-v``."""
+    """How much the terminal report shows; ``-v`` shows everything."""
     from onnxprune.report.terminal import View
 
     return View(None, None, told) if arguments.verbose else View(told=told)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEAD = """\
 onnxprune compare A.onnx B.onnx [options]  size, speed and outputs side by side;
-                                           accuracy where the data has labels
+                                           accuracy if the data has labels
 """
 EXAMPLES = """\
   onnxprune compare net.onnx net.pruned.onnx
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, call: Call) -> int:
     try:
         _tell(comparison, arguments.json)
     finally:
-        # The gate's answer counts, whoever still reads the table.
+        # The exit code must be right even if nobody reads the table.
         _gate(comparison, arguments.gate)
     return 0
 
@@ -67,7 +67,7 @@ def _tell(comparison: Comparison, json: bool) -> None:
 
 
 def _gate(comparison: Comparison, most: float | None) -> None:
-    """Raise VerificationError (exit code 1) where the drop is above ``most``, or could not be measured."""
+    """Raise VerificationError (exit code 1) if the drop is above ``most`` or could not be measured."""
     if most is None:
         return
     if comparison.drop is None:

@@ -1,4 +1,4 @@
-"""``onnxprune completion``: a script for the shell, made from the parsers themselves."""
+"""``onnxprune completion``: a completion script for the shell, generated from the parsers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = """\
 onnxprune completion SHELL          completions for bash, zsh or fish, on stdout
 """
 EXAMPLES = """\
-  eval "$(onnxprune completion bash)"      in ~/.bashrc; zsh alike in ~/.zshrc
+  eval "$(onnxprune completion bash)"      in ~/.bashrc; zsh: ~/.zshrc
   onnxprune completion fish > ~/.config/fish/completions/onnxprune.fish
 """
 
@@ -48,7 +48,7 @@ complete -o filenames -F _onnxprune onnxprune
 
 
 def bash(options: Mapping[str, Sequence[str]], choices: Mapping[str, Sequence[str]]) -> str:
-    """``options`` of each command; ``choices``: what the value of an option may be, where it is no file."""
+    """The script for bash: ``options`` of each command; ``choices`` for the value of an option that is not a file."""
     return _BASH.format(
         commands=" ".join([*options, "completion"]),
         commands_or=" | ".join(rf"{name}\ " for name in options),
@@ -70,7 +70,7 @@ def fish(options: Mapping[str, Sequence[str]], choices: Mapping[str, Sequence[st
     for command, own in options.items():
         others = " ".join(name for name in options if name != command)
         seen = f"__fish_seen_subcommand_from {command}"
-        # A model without a command in front is pruned.
+        # A model without a command means prune.
         when = f"not __fish_seen_subcommand_from {others}" if command == "prune" else seen
         for option in own:
             flag = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
@@ -92,7 +92,7 @@ def parser() -> Parser:
 
 def _shell(text: str) -> str:
     if text not in SHELLS:
-        raise UsageError(f"no choice '{text}'{nearest(text, tuple(SHELLS))}; there are {', '.join(SHELLS)}")
+        raise UsageError(f"unknown shell '{text}'{nearest(text, tuple(SHELLS))}; choose from {', '.join(SHELLS)}")
     return text
 
 

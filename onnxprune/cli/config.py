@@ -17,13 +17,13 @@ else:
 
 
 def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
-    """The command line that the file stands for.
+    """The options of the file, as command-line tokens.
 
-    A key is the long name of an option without its dashes.  ``true`` gives a switch, a list gives a repeatable option
-    several times; other lists are joined by commas.
+    A key is the long name of an option without its dashes.  ``true`` turns a switch on.  A list repeats a repeatable
+    option; for other options it becomes one value, joined by commas.
 
     Raises:
-        UsageError: where the file cannot be read, is no TOML, or has a key or value that no option takes.
+        UsageError: the file is unreadable or not TOML, or no option takes a key or value.
     """
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
 def _tokens(path: str, key: str, value: object, known: Mapping[str, Option]) -> Iterator[str]:
     option = known.get(key)
     if option is None or key in ("config", "help"):
-        raise UsageError(f"--config {path}: no option '{key}'{nearest(key, tuple(known))}")
+        raise UsageError(f"--config {path}: unknown option '{key}'{nearest(key, tuple(known))}")
     if not option.takes_value:
         if not isinstance(value, bool):
             raise UsageError(f"--config {path}: '{key}' is a switch; give true or false")
@@ -47,6 +47,6 @@ def _tokens(path: str, key: str, value: object, known: Mapping[str, Option]) -> 
         return
     several = value if isinstance(value, list) else [value]
     if not several or not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in several):
-        raise UsageError(f"--config {path}: '{key}' must be a number, a text, or a list of these")
+        raise UsageError(f"--config {path}: '{key}' must be a number, a string, or a list of these")
     for text in several if option.collect is not None else [",".join(map(str, several))]:
         yield f"--{key}={text}"

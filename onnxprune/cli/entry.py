@@ -1,4 +1,4 @@
-"""From ``sys.argv`` to an exit code: which command, and what a failure looks like."""
+"""From ``sys.argv`` to an exit code: choose the command, and report failures."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ onnxprune MODEL.onnx [options]    make an ONNX network smaller, without training
 
 commands
   prune MODEL          the main job; 'onnxprune MODEL' is the same
-  inspect MODEL        where the MACs are, what can be cut, what cannot and why
+  inspect MODEL        where the MACs are, what is prunable, what is locked, why
   why MODEL NAME       what ties or locks one tensor or node
   compare A B          two models side by side: size, speed, outputs, accuracy
-  apply MODEL PLAN     replay a plan, exactly
-  tune MODEL           get accuracy back by training on the original's answers
+  apply MODEL PLAN     make the cut of a plan again
+  tune MODEL           recover accuracy by training on the original's outputs
   completion SHELL     completions for bash, zsh or fish
   help [TOPIC]         the guides, in the terminal
 
-'onnxprune COMMAND --help' lists a command's options; for the main job:
+'onnxprune COMMAND --help' lists the options of a command. Start with
 'onnxprune prune --help'.
 
-  -h, --help       -V, --version       -v, --verbose  more to read, tracebacks
+  -h, --help       -V, --version       -v, --verbose  more output, tracebacks
 
 examples
-  onnxprune net.onnx                     works without any data, but
-  onnxprune net.onnx --data photos/      better with what it will see
+  onnxprune net.onnx                     works without data
+  onnxprune net.onnx --data photos/      better: with real samples
   onnxprune net.onnx --data photos/ --macs 0.5 --report report.html
   onnxprune inspect net.onnx
 
@@ -57,12 +57,12 @@ _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code and prints at most one line of complaint.
+    """Run one command, print at most one line of error, and return the exit code.
 
-    0 done; 1 the result failed verification; 2 bad usage, bad input or unexpected failure; 130 interrupted, 129 and
-    143 ended by SIGHUP and SIGTERM; 141 the reader of the results left before it had them, and no file has them.
+    0: done.  1: the result failed verification.  2: bad usage, bad input or unexpected failure.  130: interrupted.
+    129 and 143: ended by SIGHUP and SIGTERM.  141: the reader of stdout left too early, and no file has the results.
     """
-    # A process of its own began before this: its interpreter and imports are part of what the user waits for.
+    # In a process of its own, count the start of the interpreter and the imports: the user waits for them too.
     stopwatch = Stopwatch(process_seconds() if argv is None else 0.0)
     given = list(sys.argv[1:] if argv is None else argv)
     with guarded(), _without_warnings():
@@ -80,13 +80,13 @@ def _run(given: list[str], stopwatch: Stopwatch) -> int:
     except HelpAsked as asked:
         print(asked.args[0], end="")
         code = 0
-    # What stdout cannot take must show here, not in the interpreter's own last flush.
+    # Errors of stdout must show up here, not in the last flush of the interpreter.
     sys.stdout.flush()
     return code
 
 
 def _failed(error: BaseException, verbose: bool) -> int:
-    """Tell what went wrong, in one line; the exit code."""
+    """Print one line about the error; returns the exit code."""
     if isinstance(error, Ended):
         _complain(f"ended by {error}")
         return error.code
@@ -94,7 +94,7 @@ def _failed(error: BaseException, verbose: bool) -> int:
         _complain("interrupted")
         return 130
     if isinstance(error, ResultsLost) and error.gone:
-        # The reader (head, a pager) has seen enough; nobody is left to tell.
+        # The reader (head, a pager) has closed the pipe, so nobody would see an error.
         return 141
     if isinstance(error, OnnxPruneError):
         _complain(f"error: {error}")
@@ -113,7 +113,7 @@ def _failed(error: BaseException, verbose: bool) -> int:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Libraries' warnings are for programmers; whoever wants them sets PYTHONWARNINGS."""
+    """Hide warnings of libraries: they are for programmers, who can set PYTHONWARNINGS."""
     logger = logging.getLogger("PIL")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -152,15 +152,15 @@ def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
 def _bounded(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     providers = getattr(arguments, "providers", None) or (CPU,)
     memory = getattr(arguments, "memory", None)
-    # Drivers of other processors reserve far more than they take.
+    # Drivers of accelerators reserve far more address space than they use.
     return bounded(memory) if memory is not None or providers == (CPU,) else nullcontext()
 
 
 def _implied(first: str) -> str:
-    """``prune``, unless the first word is a command misspelt rather than a file."""
+    """``prune``, unless the first word looks like a misspelt command or option."""
     hint = nearest(first, (*COMMANDS["prune"].parser().options(), "--version"))
     if first.startswith("--") and hint == nearest(first, ("--version",)) != "":
-        raise UsageError(f"no option {first}{hint}; see onnxprune --help")
+        raise UsageError(f"unknown option {first}{hint}; see onnxprune --help")
     if not first.startswith("-") and not os.path.exists(first) and "." not in first and os.sep not in first:
         hint = nearest(first, (*COMMANDS, "help"))
         raise UsageError(f"no command or file '{first}'{hint}; see onnxprune --help")
@@ -177,7 +177,7 @@ def _version() -> str:
 
 
 def _where(error: OSError) -> str:
-    return f" where {error.filename} is" if error.filename else ""
+    return f" at {error.filename}" if error.filename else ""
 
 
 def _brief(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Side files of a run (plan, report): refused early, written whole or not at all."""
+"""Side files of a run (plan, report): checked early, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from onnxprune.paths import create, same_file
 
 
 def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None:
-    """Raise OutputError where ``path`` could not be written later, or is one of the ``taken`` files."""
+    """Raise OutputError if ``path`` is not writable or is one of the ``taken`` files."""
     if path is None:
         return
-    # These tell nothing, rather than raise, of what the system cannot look at.
+    # These functions return False, rather than raise, if the system cannot access the path.
     if os.path.isdir(path):
         raise OutputError(f"{flag} {path} is a folder; give the name of a file in it")
     if not os.path.isdir(path.parent):
-        raise OutputError(f"{flag} {path}: there is no folder {path.parent}; create it or choose another")
+        raise OutputError(f"{flag} {path}: folder {path.parent} does not exist; create it or choose another")
     there = os.path.exists(path)
     if there and not os.path.isfile(path):
-        # A file that takes its place would remove a device for everybody.
-        raise OutputError(f"{flag} {path} is no ordinary file; choose another name")
+        # Replacing a device by a file would remove the device for everybody.
+        raise OutputError(f"{flag} {path} is not a regular file; choose another name")
     if not os.access(path if there else path.parent, os.W_OK):
         raise OutputError(f"{flag} {path} cannot be written; check its permissions or choose another")
     _check_name(path, flag)
@@ -33,10 +33,10 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
 
 
 def model_files(model: Path, targets: Iterable[Path | None]) -> tuple[Path, ...]:
-    """The files that the model is read from, as far as one of the ``targets`` could replace them."""
+    """The files of the model that one of the ``targets`` could overwrite."""
     usual = model, weights_beside(model)
     if not any(target is not None and os.path.isfile(target) for target in targets):
-        # What is not there replaces nothing, and usage is checked before slow imports.
+        # New files overwrite nothing.  Then we save a slow import.
         return usual
     from onnxprune.graph.external import data_files
 
@@ -44,24 +44,24 @@ def model_files(model: Path, targets: Iterable[Path | None]) -> tuple[Path, ...]
 
 
 def weights_beside(model: Path) -> Path:
-    """Where a model keeps its weights apart, they mostly lie beside it under this name."""
+    """The usual name of a model's external weights, beside the model."""
     return model.with_name(model.name + ".data")
 
 
 def given_files(*sources: object) -> tuple[Path, ...]:
-    """The files that the user's data and functions are read from: ``FILE`` or ``FILE.py:FUNCTION``, and no folders."""
+    """The files with the user's data and functions, given as ``FILE`` or ``FILE.py:FUNCTION``; folders do not count."""
     texts = [os.fspath(source) for source in sources if isinstance(source, str | os.PathLike)]
     files = [Path(part).expanduser() for text in texts for part in (text, text.rpartition(":")[0]) if part]
     return tuple(file for file in files if os.path.isfile(file))
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8.
+    """Write ``text`` as UTF-8, completely or not at all, even after Ctrl-C.
 
     Raises:
-        OutputError: naming the file; nothing is left half-written, Ctrl-C included.
+        OutputError: the file cannot be written; the message names it.
     """
-    # Systems bound names in bytes, and a character may take four.
+    # File systems limit names in bytes, and a character may take four bytes.
     part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
         with create(part, path) as file:
@@ -71,13 +71,13 @@ def write_text(path: Path, text: str) -> None:
         remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place"
         raise OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
     finally:
-        # What keeps the file from being removed kept it from being written, too, and was told.
+        # If removing fails, writing failed for the same reason, and that error is already reported.
         with suppress(OSError):
             part.unlink()
 
 
 def _check_name(path: Path, flag: str) -> None:
-    """Only the system knows whether it takes this name."""
+    """Ask the system whether it accepts this file name."""
     try:
         os.lstat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The end of ``prune`` and ``apply``: side files first, then what the user reads."""
+"""The end of ``prune`` and ``apply``: write the side files, then print the report."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SideFiles:
-    """Where everything goes; ``asked`` is the user's choice of output; None where nothing is asked for; ``ending``: of
-    the output's name otherwise; ``given``: the other files that the run reads."""
+    """The files of a run.
+
+    ``asked`` is the user's choice of output, or None.  ``ending`` is part of the default output name.  ``plan`` and
+    ``report`` are None if not requested.  ``given`` are the other files that the run reads.
+    """
 
     model: Path
     asked: Path | None
@@ -33,12 +36,12 @@ class SideFiles:
 
     @property
     def output(self) -> Path:
-        """MODEL.pruned.onnx beside the input, unless the user said otherwise."""
+        """The user's choice, or MODEL.ENDING.onnx beside the input."""
         name = self.model.stem if self.model.suffix.lower() == ".onnx" else self.model.name
         return self.asked or self.model.with_name(f"{name}.{self.ending}.onnx")
 
     def check(self) -> None:
-        """Raise OutputError now rather than after minutes of work."""
+        """Raise OutputError if a file cannot be written: now rather than after minutes of work."""
         if self.output.resolve() == self.model.resolve():
             raise OutputError(f"{self.output} is the input model itself; choose another output file with -o")
         read = (*model_files(self.model, (self.output, self.plan, self.report)), *self.given)
@@ -56,10 +59,10 @@ def finish(
     line: str,
     told: tuple[str, ...],
 ) -> None:
-    """Write what was asked for, and say what happened; ``plan`` is the plan's JSON.
+    """Write the requested side files and print the report; ``plan`` is the plan's JSON.
 
     Raises:
-        OutputError: where a side file cannot be written, after everything else was.
+        OutputError: a side file cannot be written.  Everything else is written and printed first.
     """
     failed: list[OutputError] = []
     written = list(_write(report, plan, side, line, failed))
@@ -67,7 +70,7 @@ def finish(
         _tell(report, arguments, told, written)
         sys.stdout.flush()
     except ResultsLost as lost:
-        # The model stands: that nobody reads what is said about it is no failure.
+        # The model is written, so it is no failure if nobody reads the report.
         if not lost.gone:
             failed.append(lost)
     if failed:
@@ -77,7 +80,7 @@ def finish(
 def _write(
     report: Report, plan: str, side: SideFiles, line: str, failed: list[OutputError]
 ) -> Iterator[tuple[str, Path]]:
-    """The side files that were written; minutes of work must not be lost with one that cannot be."""
+    """Write the side files and yield the written ones.  One failure must not lose the others."""
 
     def page() -> str:
         from onnxprune.report.html import render

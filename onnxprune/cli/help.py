@@ -1,4 +1,4 @@
-"""``onnxprune help``: a command's options, or a guide."""
+"""``onnxprune help``: the options of a command, or a guide."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from onnxprune import guide
 from onnxprune.cli.command import Command
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 
-#: Longer lines are hard to read.
+#: Maximum columns of a guide: longer lines are hard to read.
 WIDEST = 100
 
 
 def show(words: list[str], general: str, commands: Mapping[str, Command]) -> None:
-    """Print what ``onnxprune help WORDS`` asks for: ``general`` help and the guides, a command's help, or a guide.
+    """Answer ``onnxprune help WORDS``: print a guide, the help of a command, or the ``general`` help.
 
     Raises:
-        UsageError: where no command and no guide has that name.
-        HelpAsked: with the text of a command, or the general one.
+        UsageError: no command or guide has that name.
+        HelpAsked: holds the help of a command, or the general help with a list of guides.
     """
     topics = guide.topics()
     if not words:
@@ -39,12 +39,12 @@ def show(words: list[str], general: str, commands: Mapping[str, Command]) -> Non
 
 
 def listed(topics: Mapping[str, str]) -> str:
-    """A line for each guide."""
+    """One line per guide."""
     return "".join(f"  {name:<14} {title}\n" for name, title in topics.items())
 
 
 def _print(page: str) -> None:
-    """Rendered on a terminal; the Markdown itself where something else reads it."""
+    """Print a guide: rendered on a terminal, as plain Markdown in a pipe."""
     if not sys.stdout.isatty():
         sys.stdout.write(page)
         return

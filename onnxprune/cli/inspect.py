@@ -1,4 +1,4 @@
-"""``onnxprune inspect``: what a model is made of, before anything is done to it."""
+"""``onnxprune inspect``: show a model's groups, locks and MACs."""
 
 from __future__ import annotations
 

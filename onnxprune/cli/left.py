@@ -1,4 +1,4 @@
-"""The time that a stage still takes, in words that are gone with the stage."""
+"""The remaining time of a stage; it disappears when the stage ends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _WIDTH = len("0:00:00 left")
 
 
 class LeftColumn(ProgressColumn):
-    """``0:01:05 left``; nothing for a stage that is over, or whose steps nobody knows."""
+    """``0:01:05 left``; empty if the stage is over or its number of steps is unknown."""
 
-    # As calm as rich's own: estimates that change ten times a second cannot be read.
+    # Same as rich's own column: nobody can read an estimate that changes ten times a second.
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:

@@ -9,9 +9,9 @@ MARGIN = 4
 
 
 class Margin(Console):
-    """What a terminal echoes behind a bar that fills its line begins a new line, and the bar above is never erased."""
+    """Keeps bars from filling the line.  Otherwise an echoed ``^C`` wraps, and rich never erases the bar above it."""
 
     @property
     def options(self) -> ConsoleOptions:
-        found = super().options
-        return found.update_width(max(found.max_width - MARGIN, 1))
+        options = super().options
+        return options.update_width(max(options.max_width - MARGIN, 1))

@@ -1,4 +1,4 @@
-"""What is said about one option of the command line, in one place."""
+"""The definition of one command-line option."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Option:
-    """How one option is written, read, explained and completed.
+    """The spelling, parsing, help and completion of one option.
 
-    ``name``: the parsed command line keeps the value under it; where :class:`onnxprune.options.Options` has a field of
-    that name, the option fills it.  ``flags``: every spelling.  ``commands``: those that take it.
+    ``name``: key of the value in the parsed command line.  If :class:`onnxprune.options.Options` has a field of this
+    name, the option fills it.  ``flags``: all spellings.  ``commands``: the commands that take it.
 
-    ``read``: from text to value; None for a switch, whose value is then ``on``.  ``default``: the value where the
-    option is not given, unless Options says so.  ``collect``: makes one value of an option that is given several times.
+    ``read``: converts the text to the value.  Without ``read`` the option is a switch, with the value ``on``.
+    ``default``: the value if the option is not given; a default of Options takes precedence.
+    ``collect``: combines the values of a repeated option.
+    ``may_follow``: makes the value optional.  The next word is the value only if it matches this pattern; otherwise the
+    value is ``on``.
 
-    ``may_follow``: a pattern of what is a value where one need not be given; without one the option is a switch.
-
-    ``shows``: stands for the value in the help.  ``choices``: all that the value may be.  ``words``: what a shell
-    completes where any other value may stand, too.  ``help``: in a few words; options without share a line.
-    ``unsaid``: what the default means, for the help.  ``group``: a heading in the help.
+    ``shows``: placeholder for the value in the help.  ``choices``: all allowed values.  ``words``: values that a shell
+    completes, if others are allowed too.  ``help``: a few words; options without help share a line.
+    ``unsaid``: description of the default in the help.  ``group``: heading in the help.
     """
 
     name: str
@@ -49,6 +50,6 @@ class Option:
 
     @property
     def explained(self) -> str:
-        """What the help says beside it; empty where its name says it all."""
+        """The help text beside the option; empty if the name is enough."""
         listed = f"{', '.join(self.choices[:-1])} or {self.choices[-1]}" if self.choices else ""
         return ": ".join(part for part in (listed, self.help) if part)

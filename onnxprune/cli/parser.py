@@ -1,4 +1,4 @@
-"""Reads a command line by the table of options.  Every refusal is one line, with a suggestion."""
+"""Reads a command line according to the table of options.  Every error is one line with a suggestion."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from onnxprune.words import nearest as nearest
 
 
 class HelpAsked(Exception):
-    """``-h`` was given; holds the text to print."""
+    """The user asked for help; holds the text to print."""
 
 
-#: An argument that is no option: what the help calls it, and how it is read.
+#: A positional argument: its name in the help, and its reader.
 Word = tuple[str, Callable[[str], object]]
 
 
 class Parser:
     """The command line of one command.
 
-    ``options``: those that the command takes; ``defaults``: their values where they are not given.  ``words``: what it
-    takes beside them, in order, all of it required.  ``text``: the whole help, as printed.
+    ``options`` are those of the command, with ``defaults`` in the same order.  ``words`` are its positional arguments,
+    all required.  ``text`` is the help.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Parser:
         return tuple(self._flags)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse.
+        """Parse ``argv``.
 
         Raises:
-            HelpAsked: before anything else is judged.
-            UsageError: in one line, with the nearest spelling where an option is unknown.
+            HelpAsked: ``-h`` was given; this takes precedence over any error.
+            UsageError: one line; for an unknown option it suggests the nearest spelling.
         """
         tokens = [*self._configured(argv), *argv]
         dashes = tokens.index("--") if "--" in tokens else len(tokens)
@@ -68,15 +68,15 @@ class Parser:
                 given.setdefault(option.name, []).append(_value(option, text))
         if "help" in given:
             raise HelpAsked(self.text)
-        found = dict(self._defaults)
+        values = dict(self._defaults)
         for option in self._options:
             if option.name in given:
                 several = given[option.name]
-                found[option.name] = option.collect(several) if option.collect is not None else several[-1]
-        return argparse.Namespace(**found, **self._read_words([*words, *tokens[dashes + 1 :]]))
+                values[option.name] = option.collect(several) if option.collect is not None else several[-1]
+        return argparse.Namespace(**values, **self._read_words([*words, *tokens[dashes + 1 :]]))
 
     def _configured(self, argv: Sequence[str]) -> Iterator[str]:
-        """What the files behind ``--config`` say; it stands first, so that the command line wins."""
+        """The tokens from ``--config`` files.  They come first, so that the command line wins."""
         before = list(argv[: argv.index("--")] if "--" in argv else argv)
         if "--config" not in self._flags or {"-h", "--help"} & set(before):
             return
@@ -87,7 +87,7 @@ class Parser:
     def _read_words(self, words: Sequence[str]) -> dict[str, object]:
         if len(words) > len(self._words):
             raise UsageError(
-                f"unexpected argument '{words[len(self._words)]}'; '{self.command} --help' shows what it takes"
+                f"unexpected argument '{words[len(self._words)]}'; '{self.command} --help' shows the usage"
             )
         if len(words) < len(self._words):
             names = ", ".join(name for name, _ in self._words[len(words) :])
@@ -95,9 +95,9 @@ class Parser:
         return {name: _read(name, read, text) for (name, read), text in zip(self._words, words, strict=True)}
 
     def _split(self, tokens: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
-        """(flag, its text or None), or (None, word), in the order in which they stand."""
+        """(flag, its text or None) or (None, word) for each argument, in order."""
         rest = list(tokens)
-        # A misspelt option would otherwise surface as whatever its value was mistaken for.
+        # Check all options first: otherwise the value of a misspelt option would cause a confusing error.
         for token in rest:
             if _is_option(token):
                 self._known(token)
@@ -118,25 +118,25 @@ class Parser:
             elif text is not None and token.startswith("--"):
                 raise UsageError(f"{flag} takes no value")
             elif text is not None:
-                # -qv: the first is a switch, so that the others are options, too.
+                # -qv: the first letter is a switch, so the next letters are options too.
                 rest.insert(0, f"-{text}")
                 text = None
             yield flag, text
 
     def _known(self, token: str) -> tuple[str, str | None]:
-        """The flag that a token begins with, and the text behind it: ``--macs=0.5``, ``-oFILE``."""
+        """Split a token into its flag and its text: ``--macs=0.5``, ``-oFILE``."""
         name, equals, text = token.partition("=")
         if name in self._flags:
             return name, text if equals else None
         if not name.startswith("--") and token[:2] in self._flags:
             return token[:2], token[2:]
-        # One letter is as near to any other.
+        # Suggestions make no sense for single letters.
         hint = nearest(name, self.options()) if name.startswith("--") else ""
-        raise UsageError(f"no option {name}{hint}; '{self.command} --help' lists them")
+        raise UsageError(f"unknown option {name}{hint}; '{self.command} --help' lists the options")
 
 
 def _is_option(token: str) -> bool:
-    """Negative numbers are none."""
+    """Whether a token is an option; negative numbers are not."""
     return re.match(r"--|-[A-Za-z]", token) is not None
 
 
@@ -145,7 +145,7 @@ def _value(option: Option, text: str | None) -> object:
         return option.on
     if option.choices and text not in option.choices:
         raise UsageError(
-            f"{'/'.join(option.flags)}: no choice '{text}'{nearest(text, option.choices)}; there are "
+            f"{'/'.join(option.flags)}: unknown value '{text}'{nearest(text, option.choices)}; choose from "
             f"{', '.join(option.choices)}"
         )
     return text if option.read is None else _read("/".join(option.flags), option.read, text)

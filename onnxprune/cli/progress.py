@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Told:
-    """The notes that the user has seen already, so that the report does not repeat them."""
+    """The notes that the user has already seen.  The report does not repeat them."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     def hear(self, text: str) -> bool:
-        """True the first time."""
+        """Remember a note; returns True the first time."""
         if text in self.notes:
             return False
         self.notes.append(text)
@@ -35,7 +35,7 @@ def _counted(name: str, turn: int, turns: int) -> str:
 
 
 class Lines:
-    """For a pipe: notes as they come and, where ``stages`` says so, one line per stage."""
+    """For a pipe: prints notes immediately, and one line per stage if ``stages`` is set."""
 
     def __init__(self, told: Told, stages: bool) -> None:
         self._told = told
@@ -44,8 +44,8 @@ class Lines:
 
     def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
         if self._stages:
-            told = f"[{time.monotonic() - self._start:7.1f} s] {_counted(name, turn, turns)}"
-            print(told, file=sys.stderr, flush=True)
+            line = f"[{time.monotonic() - self._start:7.1f} s] {_counted(name, turn, turns)}"
+            print(line, file=sys.stderr, flush=True)
 
     def advance(self, steps: int = 1) -> None:
         return None
@@ -60,9 +60,9 @@ class Lines:
 
 
 class Live:
-    """For a terminal: one bar for the stage that runs, above it what is done.
+    """For a terminal: one bar for the running stage, below the finished ones.
 
-    All turns of a search are one bar, which counts them: its time left is that of the whole search.
+    All turns of a search share one bar, so its remaining time is that of the whole search.
     """
 
     def __init__(self, told: Told, bars: Bars) -> None:
@@ -93,7 +93,7 @@ class Live:
             self._bars.update(self._task, description=f"{self._name}: {text}")
 
     def close(self) -> None:
-        """Freeze the running stage's clock, and fill its bar."""
+        """Stop the clock of the running stage and fill its bar."""
         if self._task is None:
             return
         task = next(task for task in self._bars.tasks if task.id == self._task)
@@ -103,7 +103,7 @@ class Live:
 
 @contextmanager
 def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progress]:
-    """The progress that fits where stderr goes; whatever was drawn is gone or complete afterwards."""
+    """The right kind of progress for stderr.  On exit, all bars are erased or complete."""
     if quiet:
         yield Silent()
     elif not sys.stderr.isatty():
@@ -124,7 +124,7 @@ def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progr
             console=Margin(file=sys.stderr),
             transient=not verbose,
             redirect_stdout=False,
-            # What the user's functions print scrolls above the bars instead of tearing them.
+            # Output of the user's functions scrolls above the bars instead of breaking them.
             redirect_stderr=True,
         )
         with bars:

@@ -1,4 +1,4 @@
-"""``onnxprune MODEL.onnx``: the main job."""
+"""``onnxprune MODEL.onnx``: prune a model."""
 
 from __future__ import annotations
 

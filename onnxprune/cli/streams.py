@@ -1,4 +1,4 @@
-"""stdout carries data and nothing else; stderr may be lost without harm; signals end a run as Ctrl-C does."""
+"""stdout carries only data.  Losing stderr is harmless.  Signals end a run like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxprune.errors import OutputError
 
 
 class Ended(KeyboardInterrupt):
-    """A signal other than Ctrl-C asked the run to end; ``code``: the exit code that tells which."""
+    """A signal other than Ctrl-C ended the run; ``code`` is the matching exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -23,7 +23,7 @@ class Ended(KeyboardInterrupt):
 
 
 class ResultsLost(OutputError):
-    """stdout cannot take what the user asked for; ``gone``: its reader has left, so that nobody is to be told."""
+    """stdout cannot take the results; ``gone``: its reader has left, so nobody would see an error."""
 
     def __init__(self, reason: str, gone: bool) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class ResultsLost(OutputError):
 
 
 class _Guarded:
-    """A text stream that may break; ``_failed`` says what then."""
+    """A text stream that may break; ``_failed`` handles the error."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -50,7 +50,7 @@ class _Guarded:
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        # What is still buffered would fail again at the interpreter's end, and change the exit code.
+        # Buffered text would fail again when the interpreter exits, and change the exit code.
         with suppress(OSError, ValueError):
             _to_devnull(self._stream.fileno())
             self._stream.flush()
@@ -60,7 +60,7 @@ class _Guarded:
 
 
 class _Results(_Guarded):
-    """stdout: raises :class:`ResultsLost` where it cannot be written."""
+    """stdout: raises :class:`ResultsLost` on a write error."""
 
     def _failed(self, error: OSError) -> None:
         super()._failed(error)
@@ -71,13 +71,13 @@ class _Results(_Guarded):
 
 
 class _Notes(_Guarded):
-    """stderr: what can no longer be told is dropped, and the run goes on."""
+    """stderr: on a write error it drops the text, and the run continues."""
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """The streams and signals of a command: see the module; as they were afterwards."""
-    # A file opened later must not get the number of a closed stream, and what native code prints to it.
+    """Set up streams and signals for a command (see the module), and restore them on exit."""
+    # Otherwise a file opened later could get the number of a closed stream, and native code would print into it.
     for number in (0, 1, 2):
         _open_missing(number)
     streams = sys.stdout, sys.stderr
@@ -86,7 +86,7 @@ def guarded() -> Iterator[None]:
     for stream in (out, err):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            # A terminal that cannot show a sign shows '?' instead of ending the program.
+            # A terminal that lacks a character shows '?'; the program must not fail.
             reconfigure(errors="replace")
     sys.stdout, sys.stderr = _Results(out), _Notes(err)
     before = _end_on_signals()
@@ -100,7 +100,7 @@ def guarded() -> Iterator[None]:
 
 
 def _open_missing(number: int) -> None:
-    """Open ``/dev/null`` at a standard descriptor that is closed; stdout for reading, so that results do not vanish."""
+    """Open ``/dev/null`` for a closed standard stream.  stdout is opened for reading, so lost results raise an error."""
     try:
         os.fstat(number)
     except OSError:
@@ -111,19 +111,19 @@ def _open_missing(number: int) -> None:
 
 
 def _end_on_signals() -> dict[int, Any]:
-    """SIGTERM and SIGHUP raise :class:`Ended`, unless whoever started the program wants otherwise (nohup)."""
-    found: dict[int, Any] = {}
+    """SIGTERM and SIGHUP raise :class:`Ended`, unless the caller has changed their handling (nohup)."""
+    previous: dict[int, Any] = {}
     if threading.current_thread() is not threading.main_thread():
-        return found
+        return previous
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            found[number] = signal.signal(number, _end)
-    return found
+            previous[number] = signal.signal(number, _end)
+    return previous
 
 
 def _end(number: int, _: object) -> None:
-    # A second one must not interrupt the cleaning up.
+    # A second signal must not interrupt the cleanup.
     signal.signal(number, signal.SIG_IGN)
     raise Ended(number)
 
@@ -136,7 +136,7 @@ def _to_devnull(descriptor: int) -> None:
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Meanwhile everything written to stdout goes to stderr: Python's prints, native code's, children's."""
+    """Send everything written to stdout to stderr: by Python, native code and child processes."""
     sys.stdout.flush()
     with _descriptor_to_stderr(), redirect_stdout(sys.stderr):
         yield

@@ -1,6 +1,6 @@
-"""Every option of every command: parser, help, completion and Options are made from these rows.
+"""All options of all commands.  Parser, help, completion and Options come from these rows.
 
-To add an option, add a row here and, where it is a choice of the run, a field of the same name to
+To add an option, add a row here.  If it changes the run, also add a field of the same name to
 :class:`onnxprune.options.Options`.
 """
 
@@ -20,18 +20,18 @@ TUNE = ("prune", "tune")
 
 OPTIONS = (
     Option("output", ("-o", "--output"), WRITE, values.output, "FILE", "where the new model goes",
-           unsaid="MODEL.pruned.onnx, by apply MODEL.applied.onnx, by tune MODEL.tuned.onnx"),
-    Option("per_op", ("--per-op",), ("compare",), help="where both spend their time, by operator, on the CPU",
+           unsaid="MODEL.pruned.onnx; apply: MODEL.applied.onnx; tune: MODEL.tuned.onnx"),
+    Option("per_op", ("--per-op",), ("compare",), help="time of both models by operator, on the CPU",
            default=False),
     Option("gate", ("--max-drop",), ("compare",), values.drop, "X",
-           "a gate for CI: exit code 1 where the drop is above X"),
+           "a gate for CI: exit code 1 if the drop is above X"),
     # -- data
     Option("data", ("--data",), DATA, str, "SRC",
            "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]", "data",
            unsaid="made-up inputs"),
-    Option("samples", ("--samples",), DATA, values.whole(1), "N", "how many to use", "data",
-           unsaid="64 to 2048, by the cost of one"),
-    Option("preset", ("--preprocess",), DATA, None, "P", "how pixels become numbers; its parts:", "data", choices=PRESET_NAMES),
+    Option("samples", ("--samples",), DATA, values.whole(1), "N", "maximum samples", "data",
+           unsaid="64 to 2048, depending on model cost"),
+    Option("preset", ("--preprocess",), DATA, None, "P", "how to turn pixels into numbers; adjust it with:", "data", choices=PRESET_NAMES),
     Option("mean", ("--mean",), DATA, values.numbers, "A,B,C", group="data"),
     Option("std", ("--std",), DATA, values.numbers, "A,B,C", group="data"),
     Option("resize", ("--resize",), DATA, values.whole(1), "N", group="data"),
@@ -39,12 +39,12 @@ OPTIONS = (
     Option("bgr", ("--bgr",), DATA, group="data", default=False),
     Option("fit", ("--letterbox",), DATA, group="data", default=None, on="letterbox"),
     Option("fit", ("--stretch",), DATA, group="data", default=None, on="stretch"),
-    Option("test", ("--test",), DATA, str, "SRC", "labelled data, for the accuracy in the report only", "data"),
+    Option("test", ("--test",), DATA, str, "SRC", "labelled data, only to report the accuracy", "data"),
     Option("evaluate", ("--eval",), ("prune", "compare"), str, "FILE.py:FUNC",
-           "your metric, f(session_runner) -> float, higher is better; takes the place of the drop", "data"),
+           "your metric, f(session_runner) -> float, higher is better; the drop is its decrease", "data"),
     Option("task", ("--task",), DATA, None, "T", "what the drop is measured in; 'onnxprune help tasks'", "data",
            choices=TASKS),
-    Option("layout", ("--layout",), DATA, str, "WORDS", "how a detector's outputs are written, where it is not seen",
+    Option("layout", ("--layout",), DATA, str, "WORDS", "format of a detector's outputs, if not detected",
            "data"),
     # -- budget
     Option("macs", ("--macs",), PRUNE, values.fraction, "R", group="budget"),
@@ -56,26 +56,26 @@ OPTIONS = (
     # -- how
     Option("select", ("--select",), PRUNE, None, "METHOD", group="how", choices=SELECTORS),
     Option("refit", ("--refit",), PRUNE, None, "METHOD", group="how", choices=REFITS),
-    Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computing spent on accuracy; fast without --data", "how",
+    Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computation for accuracy; fast without --data", "how",
            choices=EFFORT_NAMES),
     Option("rounding", ("--round",), PRUNE, values.rounding, "auto|N",
-           "multiples of N channels; auto: what this CPU runs fastest; auto:8: a CPU with kernels of 8", "how", "auto",
+           "multiples of N channels; auto: fastest on this CPU; auto:8: on a CPU with kernels of 8", "how", "auto",
            words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
-           "fastest on the device that the table was measured on", "how"),
-    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "multiples of channels for it; 'onnxprune help targets'",
+           "timings of another device; optimize for that device", "how"),
+    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "its channel multiples; 'onnxprune help targets'",
            "how", words=tuple(TARGETS)),
-    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "leave these whole: nodes, tensors, groups, op:TYPE; repeatable", "how",
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "skip these nodes, tensors, groups, op:TYPE; repeatable", "how",
            collect=tuple),
-    Option("only", ("--only",), PRUNE, str, "GLOB", "prune nothing but these; repeatable", "how", collect=tuple),
-    Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "exactly N channels, or the share R; repeatable", "how",
+    Option("only", ("--only",), PRUNE, str, "GLOB", "prune only these; repeatable", "how", collect=tuple),
+    Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "keep exactly N channels or the share R; repeatable", "how",
            collect=tuple),
-    Option("at_least", ("--at-least",), PRUNE, values.width, "GLOB=N|R", "no fewer; repeatable", "how", collect=tuple),
-    Option("at_most", ("--at-most",), PRUNE, values.width, "GLOB=N|R", "no more; repeatable", "how", collect=tuple),
+    Option("at_least", ("--at-least",), PRUNE, values.width, "GLOB=N|R", "keep at least this many; repeatable", "how", collect=tuple),
+    Option("at_most", ("--at-most",), PRUNE, values.width, "GLOB=N|R", "keep at most this many; repeatable", "how", collect=tuple),
     Option("shapes", ("--shape",), EVERY, values.shape, "NAME=DIMS",
            "shape of a dynamic input: x=1x3x640x640; repeatable", "how", collect=values.by_name),
     Option("rules", ("--approximate",), ("prune", "inspect", "why"),
-           help="also narrow normalizations and gates, by the statistics of the channels that stay",
+           help="also narrow normalizations and gates, with the statistics of the remaining channels",
            group="how", on="approximate"),
     Option("providers", ("--providers",), ENGINE, values.providers, "LIST", group="how", unsaid="cpu",
            words=tuple(values.PROVIDERS)),
@@ -86,40 +86,40 @@ OPTIONS = (
     Option("cluster", ("--cluster",), PRUNE, str, "tcp://HOST:PORT", "share the work; 'onnxprune help cluster'", "how"),
     Option("config", ("--config",), PRUNE, str, "FILE.toml", "options from a file; the command line wins", "how"),
     # -- tuning
-    Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose answers are learnt", "tuning"),
+    Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose outputs are the targets", "tuning"),
     Option("tune", ("--tune",), PRUNE, values.allowance, "[TIME|Nx]",
-           "train it afterwards: 10m, 20x passes; bare: while it gains",
+           "then train 10m or 20x passes; alone: while it gains",
            "tuning", on=values.allowance("auto"), may_follow=r"\d[\d.]*[a-zA-Z]*|auto"),
     Option("tune", ("--for",), ("tune",), values.allowance, "TIME|Nx",
-           "10m, 90s, or 20x: passes over the data", "tuning", unsaid="until nothing is gained, 10m at most"),
+           "10m, 90s, or 20x (passes over the data)", "tuning", unsaid="until it stops gaining, at most 10m"),
     Option("augment", ("--augment",), TUNE, values.augment, "LIST",
-           "of pictures: auto, none or some of mirror,shift,mix", "tuning",
+           "for images: auto, none or some of mirror,shift,mix", "tuning",
            words=("auto", "none", "mirror", "shift", "mix")),
-    Option("device", ("--device",), TUNE, None, "D", "where torch computes", "tuning", choices=DEVICE_NAMES),
+    Option("device", ("--device",), TUNE, None, "D", "device for torch", "tuning", choices=DEVICE_NAMES),
     # -- output
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
     Option("report", ("--report",), ("prune", "apply", "inspect"), values.output, "FILE.html",
-           "write a page with plots and the graph", "output"),
-    Option("pictures", ("--no-samples",), PRUNE, help="without pictures of held-out samples in it", group="output", on=0),
+           "write an HTML report with plots and the graph", "output"),
+    Option("pictures", ("--no-samples",), PRUNE, help="no held-out images in the report", group="output", on=0),
     Option("layers", ("--layers",), ("inspect",), values.output, "FILE.json",
-           "write the layers, for tools/measure_latency_table.py to time on a device", "output"),
+           "write the layers, to time them on a device with tools/measure_latency_table.py", "output"),
     Option("json", ("--json",), ("prune", "inspect", "compare", "apply", "tune"),
-           help="one JSON document on stdout, nothing else", group="output", default=False),
+           help="print one JSON document on stdout and nothing else", group="output", default=False),
     Option("quiet", ("-q", "--quiet"), EVERY, group="output", default=False),
     Option("verbose", ("-v", "--verbose"), EVERY, group="output", default=False),
     Option("help", ("-h", "--help"), (*EVERY, "completion"), group="output", default=False),
 )  # fmt: skip
 
 _DEFAULTS = Options()
-#: Options that fill the field of Options that has their name.
+#: Options that fill the field of the same name in Options.
 DIRECT = tuple(option.name for option in OPTIONS if option.name in {field.name for field in fields(Options)})
 
 
 def options_of(command: str) -> tuple[Option, ...]:
-    """The options that a command takes, in the order of its help."""
+    """The options of a command, in the order of its help."""
     return tuple(option for option in OPTIONS if command in option.commands)
 
 
 def default_of(option: Option) -> object:
-    """The value of an option that is not given."""
+    """The value of an option if it is not given."""
     return getattr(_DEFAULTS, option.name, option.default)

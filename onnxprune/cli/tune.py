@@ -1,4 +1,4 @@
-"""``onnxprune tune``: get accuracy back by training on the original's answers."""
+"""``onnxprune tune``: recover accuracy by training on the original's outputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from onnxprune.result import Tuned
 
 HEAD = """\
-onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC    get accuracy back by
-                       training on the original's answers; no labels are needed
+onnxprune tune SMALL.onnx --teacher NET.onnx --data SRC    recover accuracy by
+                           training on the original's outputs; no labels needed
 """
 EXAMPLES = """\
   onnxprune tune net.pruned.onnx --teacher net.onnx --data photos/
@@ -37,40 +37,40 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, call: Call) -> int:
     if arguments.teacher is None:
-        raise UsageError("--teacher is missing: the original model, whose answers are learnt")
+        raise UsageError("--teacher is missing; give the original model, whose outputs are the targets")
     if arguments.data is None:
-        raise UsageError("--data is missing: samples such as the model will see; they need no labels")
+        raise UsageError("--data is missing; give samples like those in use; they need no labels")
     options = options_from(arguments)
     options = options if options.tune is not None else replace(options, tune=Allowance())
     given = (arguments.teacher, *given_files(arguments.data, arguments.test))
     side = SideFiles(Path(arguments.MODEL), arguments.output, None, None, "tuned", given)
     side.check()
     told = Told()
-    # Of several processes that torchrun starts the first one speaks and writes.
+    # torchrun starts several processes.  Only the first one prints and writes.
     first = os.environ.get("RANK", "0") == "0"
     with progress_on_stderr(told, arguments.quiet or not first, arguments.verbose) as progress, stdout_to_stderr():
         from onnxprune.api import tune_file
 
         output = side.output if first else None
-        found = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
+        tuned = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
     if first:
-        _tell(found, side, arguments, tuple(told.notes))
+        _tell(tuned, side, arguments, tuple(told.notes))
     return 0
 
 
-def _tell(found: Tuned, side: SideFiles, arguments: argparse.Namespace, told: tuple[str, ...]) -> None:
+def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, told: tuple[str, ...]) -> None:
     if arguments.json:
         from onnxprune.report.document import of_tuned
 
-        print_json(of_tuned(str(side.model), found))
+        print_json(of_tuned(str(side.model), tuned))
     elif arguments.quiet:
         from onnxprune.report.wording import gain
 
-        print(gain(found.tuning))
+        print(gain(tuned.tuning))
     else:
         from onnxprune.report.terminal import console_for, print_tuned
 
-        print_tuned(console_for(sys.stdout), found, told)
+        print_tuned(console_for(sys.stdout), tuned, told)
 
 
 COMMAND = Command("tune", parser, run)

@@ -1,4 +1,4 @@
-"""The help of a command, laid out from the table of options."""
+"""The help of a command, generated from the table of options."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from onnxprune.cli.option import Option
 from onnxprune.cli.table import default_of
 
 WIDTH, INDENT = 80, 22
-#: What stands above the options of a group, where a command has several groups.
+#: The headings of groups of options, for commands with several groups.
 HEADINGS: Mapping[str, str] = {
     "data": "data",
     "budget": (
-        "budgets, which all hold; R is the fraction KEPT; default: --max-drop 0.01; 0.05 for detectors, masks and numbers, 0.02 "
-        "for embeddings"
+        "budgets (all must hold; R is the fraction KEPT; default: --max-drop 0.01, or 0.05 for detectors, masks and "
+        "numbers, or 0.02 for embeddings)"
     ),
     "how": "how",
     "tuning": "tuning",
@@ -24,7 +24,7 @@ HEADINGS: Mapping[str, str] = {
 
 
 def usage(options: Sequence[Option], head: str, examples: str) -> str:
-    """``head``, what the table says about ``options``, and ``examples``."""
+    """The help text: ``head``, the ``options``, and ``examples``."""
     return "\n".join([head.rstrip(), "", *_listed(options), "", "examples", examples.rstrip(), ""])
 
 
@@ -43,7 +43,7 @@ def _listed(options: Sequence[Option]) -> Iterator[str]:
 
 
 def _explained(option: Option) -> list[str]:
-    """An option, and beside it what it does."""
+    """The lines of an option with its help beside it."""
     start = f"  {option.spelt}".ljust(INDENT - 1) + " "
     text = f"{option.explained}{_default(option, 'default: ')}"
     return textwrap.wrap(
@@ -53,8 +53,8 @@ def _explained(option: Option) -> list[str]:
 
 
 def _in_a_row(options: Sequence[Option]) -> list[str]:
-    """Options whose names say it all."""
-    # Unbreakable blanks keep an option beside its value.
+    """The lines of options without a help text."""
+    # Non-breaking blanks keep an option and its value on one line.
     cells = [f"{option.spelt}{_default(option)}".replace(" ", "\0") for option in options]
     lines = textwrap.wrap("\0 ".join(cells), WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return [line.replace("\0", " ").rstrip() for line in lines]

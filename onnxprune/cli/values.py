@@ -1,4 +1,4 @@
-"""What the text after an option means.  Each raises UsageError with what would be right."""
+"""Readers for the values of options.  Each raises UsageError with a remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxprune.target import Width
 from onnxprune.words import nearest
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-#: From here on a number that should be a fraction was meant in percent; 1.5 is as likely a slip.
+#: From this number on, a user who should give a fraction probably meant percent; 1.5 is more likely a typo.
 _PERCENT = 5
 #: Short names of onnxruntime's execution providers.
 PROVIDERS = {
@@ -61,10 +61,10 @@ def allowance(text: str) -> Allowance:
 
 
 def augment(text: str) -> str:
-    """``auto``, ``none``, or kinds of change by commas."""
+    """``auto``, ``none``, or kinds of augmentation, separated by commas."""
     for part in () if text in ("auto", "none") else text.split(","):
         if part not in AUGMENTS:
-            raise UsageError(f"no kind '{part}'{nearest(part, AUGMENTS)}; there are auto, none, {', '.join(AUGMENTS)}")
+            raise UsageError(f"unknown kind '{part}'{nearest(part, AUGMENTS)}; choose from auto, none, {', '.join(AUGMENTS)}")
     return text
 
 
@@ -107,12 +107,12 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 def rounding(text: str) -> tuple[int | None, int | None]:
-    """(multiple, block) of ``auto``, ``auto:BLOCK`` or a channel multiple; None for what is left to the machine."""
+    """(multiple, block) of ``auto``, ``auto:BLOCK`` or a multiple; None means that the machine decides."""
     if text == "auto":
         return None, None
     number = text.removeprefix("auto:")
     if not number.isdecimal() or int(number) < 1:
-        raise UsageError(f"'{text}' is no multiple of channels; give auto, a number such as 8, or auto:8")
+        raise UsageError(f"'{text}' is not a multiple of channels; give auto, a number such as 8, or auto:8")
     return (None, int(number)) if text.startswith("auto:") else (int(number), None)
 
 
@@ -164,7 +164,7 @@ def by_name(pairs: Sequence[object]) -> dict[str, tuple[int, ...]]:
 def providers(text: str) -> tuple[str, ...]:
     """``cpu``, ``cuda,cpu``, or onnxruntime's full names.
 
-    Refuses what onnxruntime would silently replace by the CPU.
+    It rejects unavailable providers, which onnxruntime would silently replace by the CPU.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
@@ -175,10 +175,10 @@ def providers(text: str) -> tuple[str, ...]:
     here: list[str] = onnxruntime.get_available_providers()
     for name in asked:
         if name not in here:
-            # A provider that exists, but not in this package, is no misspelling.
+            # A known provider that this package lacks is not a misspelling.
             near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *here))
             raise UsageError(
-                f"this onnxruntime has no {name}{near}; it has {', '.join(here)}; others come with other packages, "
+                f"this onnxruntime has no {name}{near}; it has {', '.join(here)}; other packages have more, "
                 "such as onnxruntime-gpu"
             )
     return asked

@@ -1,4 +1,4 @@
-"""``onnxprune why``: what ties or locks one tensor or node."""
+"""``onnxprune why``: show what ties or locks one tensor or node."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, call: Call) -> int:
 
 
 def _wrapped(answer: str) -> str:
-    """Long lines broken below their own beginning on a terminal; as they are in a pipe, one fact a line."""
+    """Wrap and indent long lines on a terminal; leave them alone in a pipe."""
     if not sys.stdout.isatty():
         return answer
     width = shutil.get_terminal_size().columns

@@ -87,7 +87,7 @@ def _check_target(path: Path) -> None:
         raise OutputError(f"{path} is a folder; give the name of a file in it")
     # A file that takes its place would remove a device for everybody.
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OutputError(f"{path} is no ordinary file; choose another name")
+        raise OutputError(f"{path} is not a regular file; choose another name")
     if not os.path.exists(path.parent):
         raise OutputError(f"folder {path.parent} does not exist; create it, or choose another output file")
     if not os.path.isdir(path.parent):

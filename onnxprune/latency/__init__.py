@@ -1,1 +1,1 @@
-"""How long layers take: measured through a runtime at the widths that a cut can leave, and added up."""
+"""Latency of a cut: the sum of its layers' times, which a runtime measures at the widths that a cut can leave."""

@@ -1,4 +1,4 @@
-"""Measured tables, kept between runs: one file per machine, runtime and number of threads."""
+"""Cache of measured tables: one file per machine, runtime and number of threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNTIME = "onnxruntime"
 
 
 def cache_folder() -> Path:
-    """Where this platform wants caches: ``$XDG_CACHE_HOME`` or ``~/.cache``, ``~/Library/Caches``, ``%LOCALAPPDATA%``."""
+    """This platform's cache folder: ``$XDG_CACHE_HOME`` or ``~/.cache``, ``~/Library/Caches``, ``%LOCALAPPDATA%``."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -35,8 +35,8 @@ def cache_folder() -> Path:
 def measured_table(signatures: Iterable[Signature], threads: int, told: Callable[[int], None]) -> Table:
     """The table of this machine's onnxruntime (CPU), with at least ``signatures``.
 
-    What the cache has is not measured again; where the cache cannot be read or written, everything is, each time.
-    ``told`` hears how many more models are timed.  Cost: about 0.15 s per layer and input width that is new.
+    It measures only what the cache lacks.  Without a usable cache it measures everything, every time.  ``told`` gets
+    the number of models timed since its last call.  Cost: about 0.15 s per new layer and input width.
     """
     path = _path(threads)
     known = _read(path)
@@ -44,14 +44,14 @@ def measured_table(signatures: Iterable[Signature], threads: int, told: Callable
     missing = [s for s in dict.fromkeys(signatures) if s.key not in layers]
     if missing:
         document = layers_file(missing)
-        found = measure(document, RUNTIME, threads, lambda _: told(1))
-        known = {**found, "layers": {**layers, **found["layers"]}}
+        measured = measure(document, RUNTIME, threads, lambda _: told(1))
+        known = {**measured, "layers": {**layers, **measured["layers"]}}
         _write(path, known)
     return table_of(known)
 
 
 def entry_count(signatures: Iterable[Signature], threads: int) -> int:
-    """How many models :func:`measured_table` would time."""
+    """The number of models that :func:`measured_table` would time."""
     layers = _read(_path(threads)).get("layers", {})
     missing = [s for s in dict.fromkeys(signatures) if s.key not in layers]
     return len(layers_file(missing)["entries"]) if missing else 0
@@ -63,21 +63,21 @@ def _path(threads: int) -> Path:
 
 
 def _read(path: Path) -> Json:
-    """What is kept; nothing where the file is damaged in any way: it is measured again, and written anew."""
+    """The cached document, or {} if the file is missing or damaged in any way: then the caller measures again."""
     try:
-        found = read_json(path)
-        table_of(found)
+        document = read_json(path)
+        table_of(document)
     except (OSError, ValueError, BudgetError):
         return {}
-    return dict(found)
+    return dict(document)
 
 
 def _write(path: Path, document: Json) -> None:
-    """Whole or not at all; a cache that cannot be written is no cache."""
+    """Write the whole file or nothing.  A write error is not an error of the run."""
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What another run has measured meanwhile stays.
+        # Keep what another run has measured in the meantime.
         layers = {**_read(path).get("layers", {}), **document["layers"]}
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
             part = Path(file.name)
@@ -86,7 +86,7 @@ def _write(path: Path, document: Json) -> None:
     except OSError:
         return
     finally:
-        # Once in its place it has this name no more.
+        # After a successful replace the part file is gone.
         if part is not None:
             with suppress(OSError):
                 part.unlink()

@@ -1,9 +1,10 @@
 """Latency of a cut as the allocator sees it: the sum of its layers' times, interpolated in a table.
 
-Exact at the table's widths; between them bilinear over steps of the table's block.  What is no layer costs what it
-moves (elementwise operators, pooling, concatenation; nothing where runtimes fuse it into the layer before) or
-multiplies (products of two activations, recurrent layers) at the table's rates.  Caches, threads and the order of
-operators are not modelled: the whole model is measured in the end.
+It is exact at the table's widths.  Between them it is bilinear, in steps of the table's block.  Other operators cost
+time too, at the table's rates.  Elementwise operators, pooling and concatenation cost the bytes that they move, or
+nothing if runtimes fuse them into the layer before.  Products of two activations and recurrent layers cost their
+multiplications.  The model ignores caches, threads and the order of operators: the run measures the whole model at the
+end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from onnxprune.latency.signature import Timed
 from onnxprune.latency.table import Grid, Table
 
 Array = np.ndarray
-#: Operators that move nothing, wherever they stand.
+#: Operators that never move data.
 FREE = frozenset(
     (
         "Constant",
@@ -38,7 +39,7 @@ FREE = frozenset(
         "Unsqueeze",
     )
 )
-#: Share of its traffic that is left of an operator that directly follows a layer: runtimes fuse them.
+#: Share of its traffic that an operator still costs directly behind a layer: runtimes fuse the two.
 FUSED: Mapping[str, float] = MappingProxyType(
     {
         "Add": 1 / 3,
@@ -56,10 +57,10 @@ FUSED: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Latency:
-    """Seconds for units kept per group.
+    """Seconds, as a function of the units kept per group.
 
-    Layer l at ``lengths`` (i, o) takes the bilinear value of ``seconds[l]`` at the
-    coordinates ``where[l, side, length]``, times ``factor[l, side, length]``.
+    Layer l has ``lengths`` (i, o).  Its time is the bilinear value of ``seconds[l]`` at the coordinates
+    ``where[l, side, length]``, times ``factor[l, side, length]`` for both sides.
     """
 
     lengths: Lengths
@@ -87,10 +88,10 @@ class Latency:
 
 
 def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency:
-    """The cost of ``coupling`` by ``table``.
+    """The latency of ``coupling`` according to ``table``.
 
     Raises:
-        BudgetError: where the table lacks a layer of the model.
+        BudgetError: the table lacks a layer of the model.
     """
     missing = sorted({t.signature.key for t in timed} - set(table.layers))
     if missing:
@@ -112,7 +113,7 @@ def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency
         ):
             where[n, side], factor[n, side] = _coordinates(nodes, full, most, table)
         aligned = np.arange(most) % table.blocks.align == 0
-        # The layout asks for aligned inputs; a full input that is unaligned was measured as it is.
+        # The fast layout needs aligned inputs.  If the full input is unaligned, the table holds its slow time already.
         ordinary = aligned | (one.signature.inputs % table.blocks.align != 0)
         factor[n, 0 if one.signature.live_inputs else 1][~ordinary] *= table.unaligned
     counted = {t.node for t in timed}
@@ -123,22 +124,22 @@ def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency
 
 
 def _fill(target: Array, grid: Grid) -> None:
-    """The grid, its last row and column repeated so that every cell has a right and a lower neighbour."""
+    """Copy the grid and repeat its last row and column, so that every cell has a right and a lower neighbour."""
     rows, columns = target.shape
     target[...] = np.pad(grid.seconds, ((0, rows - len(grid.inputs)), (0, columns - len(grid.outputs))), mode="edge")
 
 
 def _coordinates(nodes: Array, full: int, most: int, table: Table) -> tuple[Array, Array]:
-    """(fractional index into ``nodes``, factor) of every length below ``most``."""
+    """(fractional index into ``nodes``, factor) for every length below ``most``."""
     lengths = np.arange(most, dtype=np.float64)
     padded = np.minimum(np.ceil(lengths / table.blocks.block) * table.blocks.block, full)
     below = np.minimum(padded / nodes[0], 1.0)
-    # Below the narrowest measured width a kernel still has its fixed part: half of it is taken to be fixed.
+    # Below the narrowest measured width, we assume that half of the time is fixed.
     return np.interp(padded, nodes, np.arange(len(nodes))), (1 + below) / 2
 
 
 def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
-    """Seconds of moving what operators other than ``layers`` read and write, at ``per_byte``."""
+    """Seconds that all operators but ``layers`` spend on reading and writing, at ``per_byte``."""
     products: list[Product] = []
     fixed = 0.0
     behind = _behind_layers(coupling, layers)
@@ -163,8 +164,8 @@ def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
 
 
 def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:
-    """Nodes reached from a layer through fusable operators only, each the single reader of the one before."""
-    found: set[int] = set()
+    """Nodes behind a layer in an unbroken chain of fusable operators, each the only reader of the one before."""
+    behind: set[int] = set()
     for index in layers:
         node: Node | None = coupling.graph.nodes[index]
         while node is not None:
@@ -173,5 +174,5 @@ def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:
             node = coupling.graph.nodes[readers[0][0]] if len(readers) == 1 else None
             if node is None or node.op not in FUSED or node.scope:
                 break
-            found.add(node.index)
-    return found
+            behind.add(node.index)
+    return behind

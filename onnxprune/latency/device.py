@@ -1,8 +1,8 @@
-"""Times layers on the machine at hand.  Needs only numpy, and onnxruntime or OpenVINO: it runs where those run.
+"""Times layers on this machine.  It needs only numpy, and onnxruntime or OpenVINO, so it also runs on a device.
 
-A *layers file* (JSON, made by ``onnxprune inspect MODEL --layers FILE``) lists small models, each holding one layer
-at one input width and several output widths side by side.  A *table* (JSON, what ``--latency-table`` reads) has the
-seconds of each: see :func:`measure`.
+``onnxprune inspect MODEL --layers FILE`` writes a *layers file* (JSON).  It lists small models: each has one layer at
+one input width and several output widths.  A *table* (JSON) has the seconds of each layer (see :func:`measure`);
+``--latency-table`` reads it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ import numpy as np
 
 Json = dict[str, Any]
 LAYERS, TABLE = "onnxprune_layers", "onnxprune_latency_table"
-#: The name of a timed node ends in its output width.
+#: The name of a timed node ends with its output width.
 WIDTH = re.compile(r"layer\.(\d+)")
-#: Kernels that stand beside the timed ones: layout changes, and the pooling that keeps outputs small.
+#: Kernels beside the timed ones that do not count: layout changes, and the pooling that keeps outputs small.
 BESIDE = re.compile("reorder|pool|reduce|constant|convert|input|output|memory", re.IGNORECASE)
-#: Runs of a model at least and at most, and the seconds after which no more are begun.
+#: Minimum and maximum number of runs per model, and the seconds after which no new run starts.
 LEAST_RUNS, MOST_RUNS, SECONDS = 6, 60, 0.12
-#: Output width of a probing convolution -> the block that pads it to the first; and input widths, the first aligned.
+#: Output width of a probe -> the block that pads it to the first width; input width -> its alignment step, the first
+#: being aligned.
 PROBE_OUT, PROBE_IN = {64: 1, 60: 8, 52: 16, 36: 32}, {64: 1, 62: 2, 61: 4}
-#: Times nearer than this are the same.
+#: Times that differ by less than this factor count as equal.
 SAME = 1.03
 
 
 def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
-    """Node name as onnxruntime's profiler gives it, behind its operator and a space -> seconds of each run."""
-    # This file also runs alone.  Importing onnxruntime 1.32 would record events; a user's own choice stays.
+    """\"OPERATOR NODE\" (node names as onnxruntime's profiler gives them) -> the seconds of each run."""
+    # This file also runs on its own.  Importing onnxruntime 1.32 would record events.  The user's own setting wins.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -49,31 +50,31 @@ def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: 
         repeat(lambda: session.run(None, dict(feeds)))
         with open(session.end_profiling(), encoding="utf-8") as file:
             events = json.load(file)
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             name = f"{event['args'].get('op_name', '')} {event['name'].removesuffix('_kernel_time')}"
-            found.setdefault(name, []).append(event["dur"] * 1e-6)
-    return found
+            seconds.setdefault(name, []).append(event["dur"] * 1e-6)
+    return seconds
 
 
 def openvino_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: int) -> dict[str, list[float]]:
-    """The same, from OpenVINO's performance counters on its CPU plugin."""
+    """The same from the performance counters of OpenVINO's CPU plugin."""
     import openvino  # type: ignore[import-not-found, import-untyped, unused-ignore]  # a runtime of the device, not a dependency
 
     core = openvino.Core()
     settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
 
     def once() -> None:
         request.infer(dict(feeds))
         for row in request.profiling_info:
             if row.real_time.total_seconds() > 0:
-                found.setdefault(f"{row.node_type} {row.node_name}", []).append(row.real_time.total_seconds())
+                seconds.setdefault(f"{row.node_type} {row.node_name}", []).append(row.real_time.total_seconds())
 
     repeat(once)
-    return found
+    return seconds
 
 
 RUNTIMES: Mapping[str, Callable[[bytes, Mapping[str, np.ndarray], int], dict[str, list[float]]]] = {
@@ -83,7 +84,7 @@ RUNTIMES: Mapping[str, Callable[[bytes, Mapping[str, np.ndarray], int], dict[str
 
 
 def repeat(run: Callable[[], object]) -> None:
-    """As many runs as fit :data:`SECONDS`."""
+    """Run for :data:`SECONDS`, but at least ``LEAST_RUNS`` and at most ``MOST_RUNS`` times."""
     start, count = time.perf_counter(), 0
     while count < LEAST_RUNS or (count < MOST_RUNS and time.perf_counter() - start < SECONDS):
         run()
@@ -91,7 +92,7 @@ def repeat(run: Callable[[], object]) -> None:
 
 
 def typical(seconds: list[float]) -> float:
-    """Mean of the faster half: what disturbs a run only ever adds to it, and clocks tick in microseconds."""
+    """Mean of the faster half.  Disturbances only slow a run down; the mean smooths the microsecond ticks of clocks."""
     ordered = np.sort(seconds)
     return float(ordered[: max(1, (len(ordered) + 1) // 2)].mean())
 
@@ -100,13 +101,13 @@ def time_entry(entry: Json, runtime: str, threads: int) -> dict[int, float]:
     """Output width -> seconds of the layer, for one entry of a layers file."""
     generator = np.random.default_rng(0)
     feeds = {name: generator.random(shape).astype(entry["dtype"]) for name, shape in entry["inputs"].items()}
-    found: dict[int, float] = {}
+    by_width: dict[int, float] = {}
     for name, seconds in RUNTIMES[runtime](base64.b64decode(entry["model"]), feeds, threads).items():
         operator, _, node = name.partition(" ")
         width = WIDTH.search(node)
         if width is not None and BESIDE.search(operator) is None:
-            found[int(width[1])] = found.get(int(width[1]), 0.0) + typical(seconds)
-    return found
+            by_width[int(width[1])] = by_width.get(int(width[1]), 0.0) + typical(seconds)
+    return by_width
 
 
 def measure(
@@ -115,13 +116,14 @@ def measure(
     """The table of a layers file, as ``--latency-table`` takes it.
 
     ``{"onnxprune_latency_table": 1, "device": str, "runtime": str, "threads": int, "block": int, "align": int,
-    "unaligned": float, "per_byte": float, "per_mac": float, "layers": {KEY: [[inputs, outputs, seconds], …]}}``:
-    seconds of each layer at some input and output widths; ``block`` and ``align`` as in
-    :mod:`onnxprune.budget.rounding`; ``unaligned``: how many times longer a layer takes whose input channels are
-    not aligned; seconds per byte that an elementwise operator moves, and per multiply-accumulate of what is no layer.
+    "unaligned": float, "per_byte": float, "per_mac": float, "layers": {KEY: [[inputs, outputs, seconds], …]}}``.
+    ``layers`` has the seconds of each layer at some input and output widths.  :mod:`onnxprune.budget.rounding` explains
+    ``block`` and ``align``.  ``unaligned`` is the slowdown of a layer with unaligned input channels.  ``per_byte`` is
+    the seconds per byte that an elementwise operator moves.  ``per_mac`` is the seconds per multiply-accumulate outside
+    of layers.
 
     Raises:
-        ValueError: where ``document`` is no layers file.
+        ValueError: ``document`` is not a layers file.
     """
     if document.get(LAYERS) != 1:
         raise ValueError(f"not a layers file: no '{LAYERS}': 1")
@@ -155,7 +157,7 @@ def measure(
 
 
 def processor() -> str:
-    """The processor's name, as well as the system tells."""
+    """The processor's name, as far as the system reveals it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="ignore").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where two models spend their time, by operator."""
+"""The time of two models by operator type."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from onnxprune.latency.device import onnxruntime_seconds, typical
 from onnxprune.result import Change, OperatorTime
 
 Array = np.ndarray
-#: Times that each model is profiled, in turns; the faster profile of an operator counts.
+#: How often each model is profiled, taking turns.  The fastest profile of an operator counts.
 TURNS = 3
 
 
 def operator_times(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, Array], threads: int
 ) -> tuple[OperatorTime, ...]:
-    """Milliseconds per operator type of both models, slowest of the first model first.
+    """Milliseconds per operator type of both models, the slowest of the first model first.
 
-    As onnxruntime's profiler tells on the CPU, after its own fusions: a Conv may contain the Relu and the Add
-    behind it.  The faster half of the runs counts, so they add up to a little less than a measured run.
+    The times come from onnxruntime's profiler on the CPU, after its fusions: a Conv may include the Relu and the Add
+    behind it.  Only the faster half of the runs counts, so the sum is a little less than the latency of the model.
     """
     models = [serialize(before), serialize(after)]
-    found: list[dict[str, float]] = [{}, {}]
+    fastest: list[dict[str, float]] = [{}, {}]
     for _ in range(TURNS):
-        for known, model in zip(found, models, strict=True):
+        for known, model in zip(fastest, models, strict=True):
             for operator, seconds in _profile(model, feeds, threads).items():
                 known[operator] = min(known.get(operator, np.inf), seconds)
-    names = sorted({*found[0], *found[1]}, key=lambda name: (-found[0].get(name, 0.0), name))
-    return tuple(OperatorTime(n, Change(*(1e3 * known.get(n, 0.0) for known in found))) for n in names)
+    names = sorted({*fastest[0], *fastest[1]}, key=lambda name: (-fastest[0].get(name, 0.0), name))
+    return tuple(OperatorTime(n, Change(*(1e3 * known.get(n, 0.0) for known in fastest))) for n in names)
 
 
 def _profile(model: bytes, feeds: Mapping[str, Array], threads: int) -> dict[str, float]:

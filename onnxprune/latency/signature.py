@@ -1,4 +1,4 @@
-"""What a layer's time depends on, besides its widths: operator, kernel, steps, the size of its input."""
+"""What a layer's time depends on besides its widths: operator, kernel, strides, input size."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onnxprune.linear.form import Layer, computed_layers
 
 @dataclass(frozen=True)
 class Signature:
-    """``space``: spatial size of the input, or the number of rows of a matrix product.
+    """What identifies a layer in a latency table.
 
-    ``groups``: 1 dense; for others ``inputs`` is per group, and widths of the output leave by whole groups.
-    ``inputs`` and ``outputs`` are those of the uncut model.  ``pads``: begins and ends, or the name of an automatic
-    padding.
+    ``space`` is the spatial size of the input, or the number of rows of a matrix product.  ``groups`` is 1 for a dense
+    layer.  Otherwise ``inputs`` counts per group, and a cut removes whole groups of outputs.  ``inputs`` and
+    ``outputs`` are the widths of the uncut model.  ``pads`` holds begins and ends, or the name of an automatic padding.
     """
 
     op: str
@@ -35,20 +35,20 @@ class Signature:
 
     @property
     def key(self) -> str:
-        """As tables name it: ``Conv 14x14 k3x3 s1x1 d1x1 p1,1,1,1 g1 float32 256x512``."""
+        """The name in tables: ``Conv 14x14 k3x3 s1x1 d1x1 p1,1,1,1 g1 float32 256x512``."""
         pads = self.pads if isinstance(self.pads, str) else ",".join(map(str, self.pads))
         shape = f"k{_by(self.kernel)} s{_by(self.strides)} d{_by(self.dilations)} p{pads} g{self.groups} "
         return f"{self.op} {_by(self.space)} {shape if self.kernel else ''}{self.dtype} {self.inputs}x{self.outputs}"
 
     @property
     def live_inputs(self) -> bool:
-        """Whether the input width may vary by itself: in a grouped convolution it goes with the output's."""
+        """Whether the input width varies on its own; in a grouped convolution it follows the output width."""
         return self.groups == 1
 
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """A layer of a model: its signature, and the axes of its weight that hold its widths."""
+    """A layer of a model: its signature, and the input and output axes of its weight."""
 
     signature: Signature
     node: int
@@ -57,8 +57,8 @@ class Timed:
 
 
 def timed_layers(coupling: Coupling, layers: Sequence[Layer]) -> tuple[Timed, ...]:
-    """The signature of each of ``layers``, and of those whose weight is computed, at the analysed input shapes."""
-    found = []
+    """The signature of all ``layers``, and of layers with a computed weight, at the input shapes of the analysis."""
+    timed = []
     for layer in (*layers, *computed_layers(coupling)):
         value = layer.node.inputs[layer.weight_slot] or ""
         use: Key = (layer.index, layer.weight_slot) if (layer.index, layer.weight_slot) in coupling.units else value
@@ -73,8 +73,8 @@ def timed_layers(coupling: Coupling, layers: Sequence[Layer]) -> tuple[Timed, ..
             signature = _convolution(layer, weight, dtype, tuple(shape[2:]), axes)
             if layer.groups() > 1:
                 axes = (axes[0], 0)
-        found.append(Timed(signature, layer.index, (use, axes[0]), (use, axes[1])))
-    return tuple(sorted(found, key=lambda timed: timed.node))
+        timed.append(Timed(signature, layer.index, (use, axes[0]), (use, axes[1])))
+    return tuple(sorted(timed, key=lambda one: one.node))
 
 
 def _convolution(
@@ -84,7 +84,7 @@ def _convolution(
     automatic = node.string("auto_pad", "NOTSET")
     inputs, outputs = weight[axes[0]], weight[axes[1]]
     if groups > 1 and layer.kind == "transpose":
-        # Stored the other way round: all inputs, and the outputs of one group.
+        # ConvTranspose stores the weight the other way round: all inputs, and the outputs of one group.
         inputs, outputs = inputs // groups, inputs
     return Signature(
         node.op,

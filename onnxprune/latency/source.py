@@ -1,4 +1,4 @@
-"""Where the time of a cut comes from: a table that the user gives, this machine's, or the steps of its kernels."""
+"""The source of a cut's time: the user's table, this machine's table, or the block steps of its kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True, eq=False)
 class Clock:
-    """``time``: what a cut costs, in seconds or, where nothing was ``measured``, in executed MACs."""
+    """``time``: the cost of a cut, in seconds if it was ``measured``, else in executed MACs."""
 
     time: Costing
     blocks: Blocks
@@ -31,11 +31,11 @@ class Clock:
 def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress) -> Clock:
     """The clock that ``options`` ask for.
 
-    Only a budget in latency measures this machine (see :func:`onnxprune.latency.cache.measured_table`): any other
-    budget gives the same cut each time, from the steps of the kernels' blocks alone.
+    Only a latency budget measures this machine (see :func:`onnxprune.latency.cache.measured_table`).  Every other
+    budget uses the block steps of the kernels, so it gives the same cut every time.
 
     Raises:
-        BudgetError: where the user's table cannot be read, or lacks a layer.
+        BudgetError: the user's table is unreadable or lacks a layer.
     """
     if options.latency_table is not None:
         return _by_table(coupling, layers, read_table(options.latency_table))

@@ -1,8 +1,8 @@
-"""Latency of two models, measured in pairs, so that a machine whose speed drifts does not decide.
+"""Latency of two models, measured in pairs so that drifting machine speed cancels out.
 
-A pair is the fastest of a few runs in a row of each model, one model right after the other: the pair shares the
-machine's state of the moment, and a run that another process interrupted is left out.  A single thread is timed by
-its own processor time where the system counts it finely, so that waiting for a busy processor does not count at all.
+A pair is the fastest of a few consecutive runs of one model, and the same of the other right after it.  So both see
+the same state of the machine, and a run that another process interrupts does not count.  A single thread is timed by
+its own processor time, if the system counts that finely enough: waiting for a busy processor then does not count.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from onnxprune.engine.session import Engine, open_timing_session, run
 from onnxprune.result import Change
 
 Array = np.ndarray
-#: Seconds that one comparison may take, and the pairs that it makes at least and at most.
+#: Maximum seconds of one comparison, and its minimum and maximum number of pairs.
 SECONDS, LEAST_PAIRS, MOST_PAIRS = 3.0, 7, 60
-#: Seconds of one model's runs in a row, and their number at most.
+#: Seconds of one model's consecutive runs, and their maximum number.
 ROW_SECONDS, MOST_IN_ROW = 0.04, 32
-#: Seconds to which a clock of processor time must tell to be of use.
+#: A clock of processor time must resolve this many seconds to be useful.
 FINE = 1e-5
 
 
 def compare_latency(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[Change, tuple[float, float]]:
-    """(milliseconds per run, ± of each in ms), from alternating rows of runs.
+    """(milliseconds per run, ± of each in ms), from alternating blocks of runs.
 
-    ``Change.after`` is the original's median times the median ratio, so that ``ratio`` is the paired one.  ±: about
-    a 90 % interval of the original's median, and of the median ratio (times the original's median).
+    ``Change.after`` is the original's median times the median ratio of the pairs.  So ``Change.ratio`` is the paired
+    ratio.  ± is about a 90 % interval: of the original's median, and of the median ratio (times the original's median).
     """
     sessions = (open_timing_session(before, engine), open_timing_session(after, engine))
     for session in sessions:
@@ -64,7 +64,7 @@ def notch(values: Array) -> float:
 
 
 def clock_of(engine: Engine) -> Callable[[], float]:
-    """The clock that times runs on ``engine``."""
+    """The clock to time runs on ``engine``: processor time for one CPU thread, else wall time."""
     alone = engine.cores() == 1 and engine.providers == ("CPUExecutionProvider",)
     return time.thread_time if alone and time.get_clock_info("thread_time").resolution <= FINE else time.perf_counter
 

@@ -1,4 +1,4 @@
-"""Models to time: one layer at one input width and several output widths side by side, without stored weights."""
+"""Models to time: one layer at one input width and several output widths, without stored weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from onnx import numpy_helper
 from onnxprune.latency.device import LAYERS, PROBE_IN, PROBE_OUT, Json
 from onnxprune.latency.signature import Signature
 
-#: Shares of a width at which a layer is timed, rounded up to STEP channels: between them time is nearly bilinear.
+#: Shares of the full width at which to time a layer, rounded up to STEP channels.  Between them time is nearly
+#: bilinear.
 SHARES, STEP = (0.125, 0.25, 0.5, 0.75, 1.0), 16
-#: Elements of one weight at most; times of larger ones are scaled up from here (they are bound by memory).
+#: Maximum elements of one weight.  Times of larger weights are extrapolated: memory bandwidth limits them.
 MOST_ELEMENTS = 1 << 24
-#: Elements of the tensors that time an elementwise operator, and sides of the matrices that time a product.
+#: Shape of the tensors that time an elementwise operator, and side of the square matrices that time a product.
 PROBE_ELEMENTS, PROBE_SIDE = (1, 64, 56, 56), 192
 WEIGHT = 0.01
 
 
 def widths(full: int) -> list[int]:
-    """Widths at which a layer is timed, ascending, ``full`` the last."""
+    """The widths at which to time a layer, ascending up to ``full``."""
     return sorted({min(full, math.ceil(share * full / STEP) * STEP) for share in SHARES})
 
 
 def layers_file(signatures: Iterable[Signature]) -> Json:
-    """Everything that :func:`onnxprune.latency.device.measure` needs, as JSON."""
+    """The layers file, as JSON: all that :func:`onnxprune.latency.device.measure` needs."""
     entries = probes()
     for signature in dict.fromkeys(signatures):
         entries += entries_of(signature)
@@ -38,30 +39,30 @@ def layers_file(signatures: Iterable[Signature]) -> Json:
 
 
 def entries_of(signature: Signature) -> list[Json]:
-    """One entry per input width; where the widths go together, per output width."""
+    """One entry per input width, or per output width if the input width follows it."""
     if not signature.live_inputs:
         return [_entry(signature, signature.inputs, [w]) for w in group_widths(signature)]
     return [_entry(signature, w, widths(signature.outputs)) for w in widths(signature.inputs)]
 
 
 def group_widths(signature: Signature) -> list[int]:
-    """Output widths of a grouped convolution at which whole groups are left, ascending."""
+    """Output widths of a grouped convolution that keep whole groups, ascending."""
     each = max(1, signature.outputs // signature.groups)
     return sorted({max(each, round(w / each) * each) for w in widths(signature.outputs)})
 
 
 def probes() -> list[Json]:
-    """Entries that tell a machine's block, its alignment, and what moving a byte and multiplying cost."""
+    """Entries that measure a machine's block, its alignment, and the cost of moving a byte and of one MAC."""
     conv = Signature(
         "Conv", (14, 14), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1, max(PROBE_IN), max(PROBE_OUT), "float32"
     )
-    found = [{**_entry(conv, max(PROBE_IN), list(PROBE_OUT)), "key": "widths"}]
-    found += [{**_entry(conv, n, [max(PROBE_OUT)]), "key": "inputs"} for n in PROBE_IN]
+    entries = [{**_entry(conv, max(PROBE_IN), list(PROBE_OUT)), "key": "widths"}]
+    entries += [{**_entry(conv, n, [max(PROBE_OUT)]), "key": "inputs"} for n in PROBE_IN]
     square = (PROBE_SIDE, PROBE_SIDE)
     for key, op, shape in (("byte", "Add", PROBE_ELEMENTS), ("mac", "MatMul", square)):
         nodes = [oh.make_node(op, ["a", "b"], ["layer.1.out"], name="layer.1")]
-        found.append(_packed(key, 1, nodes, [], {"a": shape, "b": shape}, {"layer.1.out": shape}, "float32", 1.0))
-    return found
+        entries.append(_packed(key, 1, nodes, [], {"a": shape, "b": shape}, {"layer.1.out": shape}, "float32", 1.0))
+    return entries
 
 
 def _entry(signature: Signature, inputs: int, outputs: list[int]) -> Json:
@@ -87,7 +88,7 @@ def _entry(signature: Signature, inputs: int, outputs: list[int]) -> Json:
             continue
         nodes.append(_convolution(signature, groups, [f"weight.{width}", made], name))
         nodes.append(oh.make_node("Relu", [made], [f"{made}.relu"], name=f"{name}.relu"))
-        # Only a few numbers leave each branch, so that no output has to be brought into the plain layout.
+        # Each branch ends in a few numbers, so that onnxruntime converts no large output to the plain layout.
         nodes.append(oh.make_node("GlobalAveragePool", [f"{made}.relu"], [f"pool.{width}"], name=f"pool.{width}"))
         results[f"pool.{width}"] = (1, outs, *(1 for _ in signature.space))
     x = (*signature.space, channels) if matrix else (1, channels, *signature.space)

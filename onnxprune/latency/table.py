@@ -1,4 +1,4 @@
-"""A latency table: seconds of layers at some widths, read from JSON, and the grid between them."""
+"""A latency table, read from JSON: the seconds of layers on a grid of widths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """``seconds`` (inputs, outputs) of one layer at ascending widths."""
+    """``seconds`` (inputs, outputs) of one layer at ascending ``inputs`` and ``outputs`` widths."""
 
     inputs: Array
     outputs: Array
@@ -27,7 +27,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What :func:`onnxprune.latency.device.measure` returns; ``origin``: device and runtime, in words."""
+    """The result of :func:`onnxprune.latency.device.measure`; ``origin`` describes the device and the runtime."""
 
     origin: str
     blocks: Blocks
@@ -41,7 +41,7 @@ def table_of(document: Json) -> Table:
     """A table from its JSON document.
 
     Raises:
-        BudgetError: naming what is missing or malformed.
+        BudgetError: a field is missing or malformed; the message names it.
     """
     if not isinstance(document, dict) or document.get(TABLE) != 1:
         raise BudgetError(f"not a latency table: no '{TABLE}': 1; tools/measure_latency_table.py makes one")
@@ -63,7 +63,7 @@ def read_table(path: Path) -> Table:
     """A table from a file.
 
     Raises:
-        BudgetError: where it cannot be read, or is no table.
+        BudgetError: the file is unreadable or not a table.
     """
     try:
         document = read_json(path)
@@ -71,7 +71,7 @@ def read_table(path: Path) -> Table:
         raise BudgetError(f"cannot read the latency table {path}: {error.strerror}; check its path") from error
     except ValueError as error:
         raise BudgetError(
-            f"{path} is no latency table (no JSON: {error}); tools/measure_latency_table.py makes one"
+            f"{path} is not a latency table (invalid JSON: {error}); tools/measure_latency_table.py makes one"
         ) from error
     return table_of(document)
 
@@ -79,17 +79,17 @@ def read_table(path: Path) -> Table:
 def grid_of(points: list[list[float]]) -> Grid:
     """The grid of ``[inputs, outputs, seconds]`` points, which must fill it.
 
-    A disturbed measurement is only ever too slow, so no width is taken to be slower than a larger one.
+    A disturbance only makes a measurement too slow.  So a width never counts as slower than a larger one.
 
     Raises:
-        ValueError: where points are missing or no numbers above 0.
+        ValueError: points are missing or malformed, widths are below 1, or seconds are negative.
     """
-    found = np.asarray(points, dtype=np.float64)
-    if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all() or (found[:, :2] < 1).any():
+    table = np.asarray(points, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != 3 or not np.isfinite(table).all() or (table[:, :2] < 1).any():
         raise ValueError("a layer's points are [inputs, outputs, seconds]")
-    inputs, outputs = np.unique(found[:, 0]), np.unique(found[:, 1])
+    inputs, outputs = np.unique(table[:, 0]), np.unique(table[:, 1])
     seconds = np.full((len(inputs), len(outputs)), np.nan)
-    seconds[np.searchsorted(inputs, found[:, 0]), np.searchsorted(outputs, found[:, 1])] = found[:, 2]
+    seconds[np.searchsorted(inputs, table[:, 0]), np.searchsorted(outputs, table[:, 1])] = table[:, 2]
     if np.isnan(seconds).any() or (seconds < 0).any():
         raise ValueError(f"a layer's points leave gaps in its grid of {len(inputs)} x {len(outputs)} widths")
     for axis in (0, 1):

@@ -2,7 +2,7 @@
 
 A row ``r`` is one output position of one sample; ``g`` runs over convolution groups, ``i`` over input channels of
 a group, ``t`` over kernel taps, ``o`` over output channels of a group.  Conv, ConvTranspose, Gemm and MatMul all
-take this form, so statistics, selection and refit are written once.
+take this form, so one implementation of statistics, selection and refit serves them all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One linear node: where its tensors are, and how its weight maps to the normal form."""
+    """One linear node: its tensors, and how its weight maps to the normal form."""
 
     node: Node
     data: str
@@ -43,9 +43,9 @@ class Layer:
 def layers(coupling: Coupling) -> tuple[Layer, ...]:
     """Every linear node of the main graph with a constant floating-point weight, in graph order.
 
-    Those that read an empty tensor are left out: there is nothing to learn of them.
+    Nodes that read an empty tensor are left out: they yield no data.
     """
-    found: list[Layer] = []
+    linears: list[Layer] = []
     for index, bound in sorted(coupling.walked.bounds.items()):
         linear, node = bound.rule.linear, coupling.graph.nodes[index]
         if linear is None or node.scope or node.op not in _KINDS:
@@ -65,8 +65,8 @@ def layers(coupling: Coupling) -> tuple[Layer, ...]:
             if (index, bias) not in coupling.units or constant_of(coupling, (index, bias)).ndim != 1:
                 continue
         flip = node.op == "MatMul" or (node.op == "Gemm" and not node.integer("transB", 0))
-        found.append(Layer(node, data, output, linear.weight, bias, _KINDS[node.op], flip))
-    return tuple(found)
+        linears.append(Layer(node, data, output, linear.weight, bias, _KINDS[node.op], flip))
+    return tuple(linears)
 
 
 def computed_layers(coupling: Coupling) -> tuple[Layer, ...]:
@@ -119,7 +119,7 @@ def from_normal(layer: Layer, normal: Array, like: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where each tap of each output position reads: ``taps[a]`` is (out size of axis a, taps of axis a), -1 outside."""
+    """The input position that each tap reads, per axis: ``taps[a]`` is (output size, kernel size), -1 in the padding."""
 
     taps: tuple[Array, ...]
 
@@ -131,7 +131,7 @@ class Geometry:
 def geometry(
     graph: Graph, layer: Layer, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]
 ) -> Geometry:
-    """Tap positions of a (transposed) convolution for the sizes at hand."""
+    """Tap positions of a (transposed) convolution for these input, output and kernel sizes."""
     node, rank = layer.node, len(space_in)
     strides = node.integers("strides") or (1,) * rank
     dilations = node.integers("dilations") or (1,) * rank
@@ -150,7 +150,7 @@ def geometry(
 
 
 def padding(layer: Layer, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """Padding before the first position of each spatial axis, ``auto_pad`` and ``output_shape`` resolved."""
+    """Padding before the first position of each spatial axis; resolves ``auto_pad`` and ``output_shape``."""
     rank = len(space_in)
     strides = layer.node.integers("strides") or (1,) * rank
     dilations = layer.node.integers("dilations") or (1,) * rank
@@ -175,8 +175,8 @@ def padding(layer: Layer, space_in: Sequence[int], space_out: Sequence[int], ker
 def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, groups: int) -> Array:
     """Rows of the layer's input in normal form: (rows, g, i, t), float32.
 
-    ``picks`` are flat output positions (convolutions: the same in every sample of the batch) or flat rows.  Data may
-    leave no sample at all.
+    For convolutions ``picks`` are flat output positions, the same in every sample of the batch; otherwise they are
+    flat rows.  The result may have no rows.
     """
     if geo is None:
         flat = x.reshape(-1, x.shape[-1])[picks]
@@ -199,7 +199,7 @@ def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, grou
 
 
 def sample_outputs(layer: Layer, y: Array, geo: Geometry | None, picks: Array) -> Array:
-    """Rows of an output (or target) tensor at the same places: (rows, channels), float32."""
+    """Rows of an output (or target) tensor at the same ``picks``: (rows, channels), float32."""
     if geo is None:
         return np.asarray(y.reshape(-1, y.shape[-1])[picks], dtype=np.float32)
     flat = y.reshape(y.shape[0], y.shape[1], math.prod(y.shape[2:]))

@@ -1,8 +1,8 @@
-"""Streamed second moments of a layer's rows; memory does not grow with their number.
+"""Streamed second moments of a layer's rows.  Memory does not grow with the number of rows.
 
-:class:`Gram` sums float32 products of :data:`CHUNK` rows in float64.  :class:`InputMoments`, of which a run keeps one per
-layer at a time, stays in float32: half the memory, and at most 1e-5 of the diagonal off, where the weakest ridge that
-is solved with adds 1e-4 of it.
+:class:`Gram` sums float32 products of :data:`CHUNK` rows in float64.  :class:`InputMoments` stays in float32, because a
+run keeps one per layer at a time: this halves the memory.  Its error is at most 1e-5 of the diagonal; the weakest
+ridge in use adds 1e-4 of it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from scipy.linalg.blas import ssyrk
 Array = np.ndarray
 #: Rows per float32 product: small enough that rounding stays near 1e-6 of the diagonal.
 CHUNK = 8192
-#: Columns that are mirrored at a time.
+#: Number of columns to mirror at a time.
 BLOCK = 256
 
-#: Rows per feature up to which the rows themselves are kept: a quarter of what their second moments take, and their
-#: product costs no more than the factorization that follows.
+#: Up to this many rows per feature, keep the rows themselves.  They take a quarter of the memory of their second
+#: moments, and their product costs no more than the factorization that follows.
 FEW = 0.5
 
 
 class SecondMoments(Protocol):
-    """What is known of a layer's input: ``rows`` were seen, and ``of(g)`` is XᵀX (n+1, n+1) float64 of the features of
-    group g and a constant 1, which is last."""
+    """Second moments of a layer's input over ``rows`` rows.
+
+    ``of(g)`` is XᵀX, (n+1, n+1) float64, of the features of group g and a constant 1, which comes last.
+    """
 
     @property
     def rows(self) -> int: ...
@@ -41,9 +43,9 @@ class SecondMoments(Protocol):
 
 @dataclass(eq=False)
 class Gram:
-    """``xx``: (g, n+1, n+1) of features and a constant; ``xy``: (g, n+1, o); mergeable.
+    """Second moments that can be merged: ``xx`` (g, n+1, n+1) and ``xy`` (g, n+1, o).
 
-    Feature order is channel-major, taps fastest; the constant is last.
+    The features are channel-major, taps fastest.  The constant feature comes last.
     """
 
     xx: Array
@@ -64,7 +66,7 @@ class Gram:
         for start in range(0, rows, CHUNK):
             a = features[start : start + CHUNK].transpose(1, 0, 2)
             turned = a.transpose(0, 2, 1)
-            # The constant apart: a column of ones would be a copy of all that is beside it.
+            # Handle the constant separately: appending a column of ones would copy the whole array.
             sums = a.sum(axis=1, dtype=np.float64)
             self.xx[:, :-1, :-1] += np.matmul(turned, a)
             self.xx[:, -1, :-1] += sums
@@ -89,7 +91,7 @@ class Gram:
 
 @dataclass(frozen=True, eq=False)
 class FewRows:
-    """Second moments that are computed when asked for: ``x`` (r, g, n) float32, fewer rows than features."""
+    """Second moments computed on demand from ``x`` (r, g, n) float32, for fewer rows than features."""
 
     x: Array
 
@@ -110,7 +112,7 @@ class FewRows:
 
 @dataclass(frozen=True, eq=False)
 class LightGram:
-    """Second moments in float32: the upper triangles of ``products`` (g, n, n) and the ``sums`` (g, n), float64."""
+    """Second moments in float32: upper triangles of ``products`` (g, n, n), and ``sums`` (g, n) in float64."""
 
     products: Array
     sums: Array
@@ -124,24 +126,24 @@ class LightGram:
         """Cost: (n+1)² numbers."""
         upper = self.products[group]
         size = len(upper)
-        found = np.empty((size + 1, size + 1))
-        found[:-1, :-1] = upper
+        full = np.empty((size + 1, size + 1))
+        full[:-1, :-1] = upper
         for start in range(0, size, BLOCK):
             end = min(start + BLOCK, size)
             block = np.triu(upper[start:end, start:end])
-            found[start:end, start:end] = block + np.triu(block, 1).T
-            found[end:size, start:end] = upper[start:end, end:].T
-        found[-1, :-1] = found[:-1, -1] = self.sums[group]
-        found[-1, -1] = self.rows
-        return found
+            full[start:end, start:end] = block + np.triu(block, 1).T
+            full[end:size, start:end] = upper[start:end, end:].T
+        full[-1, :-1] = full[:-1, -1] = self.sums[group]
+        full[-1, -1] = self.rows
+        return full
 
 
 @dataclass(eq=False)
 class InputMoments:
-    """Collects a layer's input, ``groups`` of ``features`` each, in whatever is smaller: its rows, or their moments.
+    """Collects a layer's input as rows or as moments, whichever is smaller.
 
-    A wide layer that sees few rows (a transformer of 4,096 hidden units, 32 samples) would else take more memory for
-    its moments than for its weights.
+    The input has ``groups`` groups of ``features`` features.  A wide layer may see few rows, such as a transformer with
+    4,096 hidden units and 32 samples.  Its moments would take more memory than its weights.
     """
 
     groups: int
@@ -163,7 +165,7 @@ class InputMoments:
         self._add(rows)
 
     def absorb(self, part: SecondMoments) -> None:
-        """Add what another one collected of the same layer; in the same order of parts to the same bits."""
+        """Add the moments of another part of the samples.  The same parts in the same order give the same bits."""
         if isinstance(part, FewRows):
             self.update(part.x[:, :, :, None])
             return
@@ -175,10 +177,10 @@ class InputMoments:
         self._count += part.rows
 
     def _begin(self) -> None:
-        """From now on keep moments, of the rows so far, too."""
+        """Switch from rows to moments, and add the rows so far."""
         if self._products is not None:
             return
-        # Columns first, as BLAS writes it.
+        # Column-major, as BLAS writes it.
         self._products = np.zeros((self.groups, self.features, self.features), np.float32).transpose(0, 2, 1)
         self._sums = np.zeros((self.groups, self.features))
         if self._rows:
@@ -202,10 +204,10 @@ class InputMoments:
 
 
 def with_constant(xx: Array, value: float) -> Array:
-    """Second moments (..., n+1, n+1) as if the constant feature, 1 in ``xx``, had been ``value``."""
+    """``xx`` (..., n+1, n+1) with the constant feature set to ``value`` instead of 1."""
     if value == 1.0:
         return xx
-    found = xx.copy()
-    found[..., -1, :] *= value
-    found[..., -1] *= value
-    return found
+    scaled = xx.copy()
+    scaled[..., -1, :] *= value
+    scaled[..., -1] *= value
+    return scaled

@@ -1,4 +1,4 @@
-"""Ridge regression toward given weights, solved from second moments."""
+"""Ridge regression toward given weights, from second moments."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Array = np.ndarray
 
 
 class Ridge:
-    """The system of :func:`ridge` for one strength, factored once and solved for many right-hand sides.
+    """The system of :func:`ridge` for one strength: factored once, solved for many right-hand sides.
 
-    Where the system is not positive definite to rounding, its diagonal is raised until it is.
+    If rounding makes the system indefinite, its diagonal grows until it is positive definite.
     """
 
     def __init__(self, xx: Array, strength: float) -> None:
@@ -23,7 +23,7 @@ class Ridge:
         self.penalty[-1] = floor
         raised = 0.0
         while True:
-            # Columns first, as LAPACK wants it: it would else make a copy of its own.
+            # Column-major, as LAPACK wants it: otherwise LAPACK copies the system once more.
             system = xx.copy(order="F")
             system[np.diag_indices_from(system)] += self.penalty + raised
             try:
@@ -39,7 +39,7 @@ class Ridge:
 
 
 class Ridges:
-    """:class:`Ridge` for all groups of a layer: ``xx`` (g, n+1, n+1); many small systems are solved in one call."""
+    """:class:`Ridge` for all groups of a layer: ``xx`` (g, n+1, n+1).  Solves many small systems in one call."""
 
     def __init__(self, xx: Array, strength: float) -> None:
         self._each: list[Ridge] = []
@@ -57,26 +57,26 @@ class Ridges:
         self._each = [Ridge(one, strength) for one in xx]
 
     def solve(self, xy: Array, prior: Array) -> Array:
-        """``xy`` and ``prior`` (g, n+1, o); the result likewise."""
+        """``xy``, ``prior`` and the result are (g, n+1, o)."""
         if self._each:
             return np.stack([one.solve(right, to) for one, right, to in zip(self._each, xy, prior, strict=True)])
         return np.asarray(np.linalg.solve(self._systems, xy + self.penalty[:, :, None] * prior))
 
 
 def ridge(xx: Array, xy: Array, prior: Array, strength: float) -> Array:
-    """argmin_W ‖XW − Y‖² + strength·‖D(W − prior)‖², D² = diag(XᵀX); the constant feature is free.
+    """argmin_W ‖XW − Y‖² + strength·‖D(W − prior)‖², D² = diag(XᵀX), with no penalty on the constant feature.
 
-    ``xx`` (n+1, n+1), ``xy`` (n+1, o), ``prior`` (n+1, o), all float64; the result likewise.  Solved by Cholesky;
-    a floor of 1e-8 of the mean diagonal keeps dead features harmless.  Cost: (n+1)³/3 + 2(n+1)²·o.
+    ``xx`` is (n+1, n+1); ``xy``, ``prior`` and the result are (n+1, o); all are float64.  Cholesky solves the system.
+    A floor of 1e-8 of the mean diagonal keeps dead features harmless.  Cost: (n+1)³/3 + 2(n+1)²·o.
     """
     return Ridge(xx, strength).solve(xy, prior)
 
 
 def fold(xx: Array, weights: Array, kept: Array, strength: float) -> Array:
-    """Weights on the features ``kept`` that best reproduce all of ``weights`` on the original inputs.
+    """Weights on the features ``kept`` that best reproduce the layer's output on the original inputs.
 
-    ``xx`` (n+1, n+1) of the original features, ``weights`` (n+1, o), ``kept`` ascending indices that include the
-    constant.  This is least squares against the layer's own output: W' = (X_SᵀX_S)⁻¹ X_SᵀX W.
+    ``xx`` (n+1, n+1) holds the original features, ``weights`` is (n+1, o), and ``kept`` lists ascending indices,
+    including the constant.  This is least squares against the layer's own output: W' = (X_SᵀX_S)⁻¹ X_SᵀX W.
     """
     sub = xx[np.ix_(kept, kept)]
     return ridge(sub, xx[kept] @ weights, weights[kept], strength)

@@ -1,4 +1,4 @@
-"""Stored weights as the numbers that they stand for."""
+"""Stored weights as real numbers: quantized weights dequantized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 def real_values(coupling: Coupling, use: Use) -> Array | None:
-    """float64 numbers of one use of a constant, quantized ones by scale and zero point; ``None`` for other integers."""
+    """One use of a constant as float64.  Applies scale and zero point if quantized; ``None`` for other integers."""
     array = constant_of(coupling, use)
     if array.dtype.kind == "f":
         return array.astype(np.float64)
@@ -31,7 +31,7 @@ def real_values(coupling: Coupling, use: Use) -> Array | None:
 
 
 def _scaled(coupling: Coupling, node: Node, array: Array) -> Array:
-    """What the steps after a Cast make of ``array``, as far as they move nothing and their operands are known."""
+    """``array`` after the steps that follow a Cast, up to the first that transposes or has an unknown operand."""
     for step, slot in steps(coupling.graph, node):
         if step.op in SCALING:
             other = (step.index, 1 - slot)

@@ -1,4 +1,4 @@
-"""From a context to a plan: rank the units of every group, price every width, keep what the budget allows."""
+"""Allocation: rank the units of every group, price every width, and choose the widths that the budget allows."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.checkpoint import tensor_cuts
 
 Array = np.ndarray
-#: Widths that run fast are given up for finer ones where those do this many times less damage, and it matters.
+#: A finer tier of widths replaces the fast one if it divides the output loss by WORTH_IT and the loss is above
+#: NEGLIGIBLE.
 WORTH_IT, NEGLIGIBLE = 3.0, 0.005
-#: A cost below this share of the target is more than was asked for: finer widths that do less damage are taken instead.
+#: A cost below this share of the target overshoots it.  Then finer widths with less output loss replace the fast ones.
 OVERSHOT = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class Pricing:
-    """Per group: the order in which units stay, and what each width would cost the output.
+    """Per group: the order of its units, and the output loss at each width.
 
-    ``select``: the name of the selector whose order it is.  ``tiers``: the same curves with the widths that may be
-    chosen, those that run fastest first.  ``time``: what says how fast they run.  ``rounding``: which those are.
+    ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
+    widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.
     """
 
     select: str
@@ -54,21 +55,21 @@ class Pricing:
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """The finest."""
+        """The curves of the finest tier."""
         return self.tiers[-1]
 
 
 def rank(
     context: Context, options: Options, progress: Progress, compute: Compute = HERE
 ) -> tuple[Mapping[str, tuple[Ranking, ...]], Mapping[int, SecondMoments]]:
-    """Calibrate, and order the units of every group by each selector that is to be tried, by name; also the second
-    moments that this took, by layer index.
+    """Calibrate, and rank the units of every group with each selector to try.
 
-    Cost: one pass of the original over the calibration data, and what the selectors say of theirs.
+    Returns the rankings per selector name, and the second moments per layer index.
+    Cost: one pass of the original over the calibration data, plus the cost of the selectors.
 
     Raises:
-        BudgetError: where the model has nothing to prune; the message says what holds it, or that the multiple asked
-            for is too coarse.
+        BudgetError: the model has nothing to prune, or the requested multiple is too coarse.  The message gives the
+            reason.
     """
     if not context.coupling.groups:
         raise BudgetError(f"nothing in this model can be pruned: {nothing_reason(context.coupling)}")
@@ -83,28 +84,30 @@ def rank(
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}
     for group in context.coupling.groups:
         with blas_threads(len(group)):
-            found = evidence(context.coupling, group, context.layers, moments.grams)
+            known = evidence(context.coupling, group, context.layers, moments.grams)
         for name in names:
-            rankings[name].append(SELECTORS[name](found, options.seed + group.id))
+            rankings[name].append(SELECTORS[name](known, options.seed + group.id))
         progress.advance()
-    return {name: tuple(found) for name, found in rankings.items()}, moments.grams
+    return {name: tuple(ranked) for name, ranked in rankings.items()}, moments.grams
 
 
 def multiple(options: Options) -> int | None:
-    """The multiple of channels asked for: by ``--round``, else by ``--target``; None where neither is given."""
+    """The multiple of channels from ``--round`` or else ``--target``; None if neither is given."""
     if options.round_to is None and options.target is not None:
         return TARGETS[options.target].multiple
     return options.round_to
 
 
 def trial_macs(context: Context) -> float:
-    """Multiply-accumulates of one quick refit: it runs the original and the cut model, and computes about as much
-    again for each."""
+    """Multiply-accumulates of one trial.
+
+    A trial runs the original and the cut model, and its refit costs about the same again for each.
+    """
     return float(4 * macs(context.coupling)(sizes(context.coupling)) * trial_samples(context.fit.count))
 
 
 def pricing_macs(context: Context, options: Options) -> float:
-    """Multiply-accumulates that pricing may take; see :class:`onnxprune.effort.Effort`."""
+    """Multiply-accumulates that pricing may take (see :class:`onnxprune.effort.Effort`)."""
     one_pass = macs(context.coupling)(sizes(context.coupling)) * (context.fit.count + context.holdout.count)
     return EFFORTS[options.effort].pricing(float(one_pass))
 
@@ -117,8 +120,7 @@ def price(
     progress: Progress,
     compute: Compute = HERE,
 ) -> tuple[Pricing, ...]:
-    """Measure how each group's narrowing, by each selector's order, hurts the output on the holdout, and find the
-    widths that are worth it.
+    """Price the widths of every group: measure the output loss on the holdout, for each selector's order.
 
     Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
     """
@@ -126,18 +128,18 @@ def price(
     survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
     progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
-    found = curves(context.coupling, rankings, survey, losses)
+    curves_of = curves(context.coupling, rankings, survey, losses)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
     if options.asked("latency") is not None:
-        # Odd widths only ever cost time.
+        # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
     rounding = rounding_of(options, ticking)
     return tuple(
         Pricing(
             name,
             tuple(order),
-            tuple(_restricted(found[name], widths, context.bounds) for widths in allowed),
+            tuple(_restricted(curves_of[name], widths, context.bounds) for widths in allowed),
             grams,
             ticking.time,
             rounding,
@@ -147,29 +149,29 @@ def price(
 
 
 def rounding_of(options: Options, ticking: Clock) -> Rounding:
-    """What to tell about the channel counts that a run prefers."""
+    """Describe the channel counts that the run prefers."""
     asked, blocks = multiple(options), ticking.blocks
     if asked is None:
         return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
     return Rounding(str(asked), None, f"--round {asked}" if options.round_to is not None else f"--target {options.target}")
 
 
-def _restricted(found: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
-    pairs = enumerate(zip(found, widths, strict=True))
+def _restricted(measured: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
+    pairs = enumerate(zip(measured, widths, strict=True))
     return tuple(Curve(c.damage, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
 
 
 def nothing_reason(coupling: Coupling) -> str:
-    """What holds the first few sets of channels, for a model of which nothing can be cut."""
+    """Why nothing in a model can be cut: the locks of the first few sets of channels."""
     if coupling.held:
         first = dict.fromkeys(f"'{held.name}': {lock_text(coupling, held)}" for held in coupling.held[:3])
         more = loosened(coupling)
         return "; ".join([*first, *([] if more is None else [str(more)])])
-    return "no operator in it has channels with weights"
+    return "no operator has weights with channels"
 
 
 def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Array:
-    """One boolean per unit: of each group the first ``kept`` (groups,) of its ranking stay."""
+    """One boolean per unit: each group keeps the first ``kept`` (groups,) units of its ranking."""
     keep = np.zeros(coupling.unit_count, dtype=np.bool_)
     for group, ranking, count in zip(coupling.groups, rankings, kept, strict=True):
         keep[group.units[ranking.order[: int(count)]]] = True
@@ -177,17 +179,17 @@ def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Arr
 
 
 def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0) -> Array:
-    """Units kept per group, int64 (groups,), for a cost of at most ``target`` (in the unit of ``cost``).
+    """Units to keep per group, int64 (groups,), for a cost of at most ``target`` (in the unit of ``cost``).
 
-    Damage done late counts ``exp(lateness)`` times as much as damage done first: the refit of every later layer still
-    corrects what an early cut did, and nothing comes after the last.
+    Output loss in the last group counts ``exp(lateness)`` times as much as in the first.  The refit of later layers
+    corrects an early cut, but nothing corrects the last one.
 
-    Of the first tier that can meet the target, unless a later one does it at a fraction of the damage, or the first
-    goes far below the target and a later one does less damage.  The last tier, of every width, is tried only where no
-    other can meet the target, or where the others go far below it.
+    The first tier that meets the target wins, with two exceptions: a later tier has only a fraction of its output loss,
+    or the first tier goes far below the target and a later one loses less.  The last tier allows every width.  It is
+    tried only if no other tier meets the target, or if the others go far below it.
 
     Raises:
-        BudgetError: where none can.
+        BudgetError: no tier meets the target.
     """
     best: _Allocated | None = None
     late = np.exp(lateness * np.linspace(0, 1, len(pricing.rankings)))
@@ -225,34 +227,38 @@ class _Allocated:
 
 
 def narrowest(pricing: Pricing) -> Array:
-    """The fewest units that every group may keep, float64 (groups,)."""
+    """The minimum width of every group, float64 (groups,)."""
     return np.asarray([c.widths[0] for c in pricing.curves], dtype=np.float64)
 
 
 def widest(pricing: Pricing) -> Array:
-    """The most units that every group may keep, int64 (groups,)."""
+    """The maximum width of every group, int64 (groups,)."""
     return np.asarray([c.widths[-1] for c in pricing.curves], dtype=np.int64)
 
 
 def lossless(pricing: Pricing) -> Array:
-    """The narrowest widths that cost nothing at all: units without any contribution (dead channels) go."""
+    """The narrowest widths without any output loss: only dead channels (units without contribution) leave."""
     return _free(pricing.curves)
 
 
 def past_lossless(pricing: Pricing) -> tuple[Array, ...]:
-    """Widths that run fast and at which no dead channel stays: of all groups, then of half of those where live ones
-    must go for it, of a quarter, and so on, those that it costs least; the others are :func:`lossless`."""
+    """Starting points that drop all dead channels and run fast, the narrowest first.
+
+    Some groups reach their next fast width only if live channels leave too.  In the first starting point all of them
+    do so, in the second the cheaper half, then the cheapest quarter, and so on.  All other groups keep their
+    :func:`lossless` width.
+    """
     free, fast = lossless(pricing), pricing.tiers[:2][-1]
     past = np.asarray([max(c.widths[c.widths <= n], default=n) for c, n in zip(fast, free, strict=True)])
     price = np.asarray([c.damage[n] for c, n in zip(fast, past, strict=True)])
     order = [g for g in np.argsort(price, kind="stable") if past[g] < free[g]]
-    found = []
+    starts = []
     while order:
         counts = free.copy()
         counts[order] = past[order]
-        found.append(counts)
+        starts.append(counts)
         order = order[: len(order) // 2]
-    return tuple(found)
+    return tuple(starts)
 
 
 def _free(curves: Sequence[Curve]) -> Array:
@@ -260,7 +266,7 @@ def _free(curves: Sequence[Curve]) -> Array:
 
 
 def plan_of(context: Context, keep: Array, rounding: Rounding | None) -> Plan:
-    """The plan of a cut, for the file."""
+    """The plan of a cut."""
     cuts = []
     for group in context.coupling.groups:
         kept = np.flatnonzero(keep[group.units])

@@ -1,4 +1,4 @@
-"""How many channels each group may keep, as the user says by name."""
+"""The user's bounds on the channels of groups, given by name."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Fewest and most units that each group keeps, int64 (groups,), 1 ≤ low ≤ high ≤ size."""
+    """Minimum and maximum units to keep per group, int64 (groups,), 1 ≤ low ≤ high ≤ size."""
 
     low: Array
     high: Array
 
     def of(self, group: int, widths: Array) -> Array:
-        """Those of ``widths`` (ascending) that are within the bounds of a group, never none."""
+        """The ``widths`` (ascending) within the bounds of a group; at least one width."""
         low, high = int(self.low[group]), int(self.high[group])
         inside = widths[(low <= widths) & (widths <= high)]
-        # Widths of a coarse grid may all lie outside; what is given is given.
+        # All widths of a coarse grid may lie outside the bounds.  The user's bound takes precedence.
         return inside if len(inside) and low < high else np.asarray([high], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class _Said:
-    """A bound of one group, and the option that set it."""
+    """A bound of one group and the option that sets it."""
 
     count: int
     by: str
@@ -43,10 +43,10 @@ class _Said:
 def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Bounds:
     """The bounds that ``--keep``, ``--at-least``, ``--at-most``, ``--only`` and ``--exclude`` set.
 
-    ``frozen``: ids of the groups that ``--only`` or ``--exclude`` leave whole.
+    ``frozen`` holds the ids of the groups that ``--only`` or ``--exclude`` leave whole.
 
     Raises:
-        BudgetError: where a glob matches no group, or two options contradict each other.
+        BudgetError: a glob matches no group, or two options contradict each other.
     """
     names = {group.id: names_of(coupling, group) for group in coupling.groups}
     everything = (
@@ -55,14 +55,13 @@ def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Boun
         *(("--at-most", width) for width in options.at_most),
     )
     for flag, width in everything:
-        if not any(matches(found, width.glob) for found in names.values()):
+        if not any(matches(aliases, width.glob) for aliases in names.values()):
             raise BudgetError(
-                f"{flag}: '{width.glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of "
-                "groups"
+                f"{flag}: '{width.glob}' matches no prunable channels; 'onnxprune inspect' shows the names of groups"
             )
-    found = [_group(group, names[group.id], frozen, options) for group in coupling.groups]
+    limits = [_group(group, names[group.id], frozen, options) for group in coupling.groups]
     return Bounds(
-        np.asarray([low for low, _ in found], dtype=np.int64), np.asarray([high for _, high in found], dtype=np.int64)
+        np.asarray([low for low, _ in limits], dtype=np.int64), np.asarray([high for _, high in limits], dtype=np.int64)
     )
 
 
@@ -73,7 +72,7 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
     if group.id in frozen:
         kept = [*kept, _Said(size, "--exclude and --only")]
     elif options.keep and not options.budgets and not kept:
-        # Widths were given, and no budget: nothing else is asked for.
+        # The user gave widths but no budget, so all other groups stay whole.
         kept = [_Said(size, "no budget")]
     lows += kept + _said("--at-least", options.at_least, names, group, math.ceil)
     highs += kept + _said("--at-most", options.at_most, names, group, math.floor)
@@ -89,7 +88,7 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
 def _said(
     flag: str, widths: Sequence[Width], names: frozenset[str], group: Group, whole: Callable[[float], int]
 ) -> list[_Said]:
-    found = []
+    bounds = []
     for width in widths:
         if matches(names, width.glob):
             count = max(1, whole(width.of(len(group))))
@@ -97,12 +96,12 @@ def _said(
                 raise BudgetError(
                     f"{flag} {width.describe()}: group '{group.name}' has {len(group)} channels; give fewer, or a share"
                 )
-            found.append(_Said(count, f"{flag} {width.describe()}"))
-    return found
+            bounds.append(_Said(count, f"{flag} {width.describe()}"))
+    return bounds
 
 
 def round_half_up(value: float) -> int:
-    """The nearest whole number; of two, the larger.
+    """Round to the nearest whole number; halves round up.
 
     >>> round_half_up(2.5), round_half_up(2.4)
     (3, 2)

@@ -18,7 +18,7 @@ def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str,
     for flag, glob in (*(("--exclude", glob) for glob in exclude), *(("--only", glob) for glob in only)):
         if not any(matches(found, glob) for found in names.values()):
             raise BudgetError(
-                f"{flag}: '{glob}' matches no channels that can leave; see 'onnxprune inspect' for the names of groups"
+                f"{flag}: '{glob}' matches no prunable channels; 'onnxprune inspect' shows the names of groups"
             )
     frozen = {g for g, found in names.items() if any(matches(found, glob) for glob in exclude)}
     if only:

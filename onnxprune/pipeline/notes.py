@@ -1,4 +1,4 @@
-"""What a user should know about a run: the texts of the notes."""
+"""The notes of a run: what the user should know."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from onnxprune.options import Options
 from onnxprune.surgery.cut import constant_of
 
 ALIKE = (
-    "the model answers all {} samples alike, so that --max-drop sees no harm in any cut: {}, or say how much may go, "
+    "the model gives the same answer for all {} samples, so --max-drop cannot detect a bad cut: {}, or give a size, "
     "such as --macs 0.7"
 )
 UNFITTED = (
-    "a plan holds no weights: the model is cut, but not refitted to what it computed before; train it on, or use what "
-    "'onnxprune prune' wrote"
+    "a plan holds no weights, so the model is cut but not refitted; fine-tune it, or use the output of "
+    "'onnxprune prune' instead"
 )
 NO_ACCURACY = "no accuracy is measured: {}"
 DETECTOR_PRESET = (
-    "this is a detector, and no --preprocess was given: most take --preprocess unit --letterbox; 'onnxprune help tasks' "
+    "this is a detector, and no --preprocess was given: most need --preprocess unit --letterbox; 'onnxprune help tasks' "
     "lists what exporters expect"
 )
 NO_SCORES = (
-    "--test is not used: its labels are class numbers or boxes, and this model's outputs are not read as such "
-    "(--task detect); --eval takes a metric of your own"
+    "--test has no effect: its labels are class numbers or boxes, but this model's outputs are not read as such; "
+    "give --task detect for a detector, or your own metric with --eval"
 )
 
 
 def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
-    """What was objected to in the original, and what was written otherwise than it stands there."""
+    """Complaints about the original, and changes to it before the analysis."""
     notes = [f"onnx.checker on the original: {c}" for c in loaded.complaints]
     notes += loaded.repairs
     more = _operators(coupling.graph.model) - _operators(loaded.proto)
     if more["Gather"]:
         notes.append(
-            "channel shuffles (Reshape, Transpose, Reshape) are written as Gathers, to cut channels one by one"
+            "channel shuffles (Reshape, Transpose, Reshape) become Gathers, so that channels can leave one by one"
         )
     if more["DequantizeLinear"]:
-        notes.append("constants that several nodes read dequantized are dequantized for each, to be cut for each alone")
+        notes.append("a constant that several nodes read dequantized is dequantized for each of them, so that each can be cut alone")
     whole, quantized = _quantized_layers(coupling)
     if quantized:
         notes.append(
-            f"{quantized} of {whole} layers have integer weights, which no refit touches (it would have to be rounded "
-            "again): their channels are ranked by their weights' size, and the damage of each width is measured"
+            f"{quantized} of {whole} layers have integer weights: they are not refitted, because the result would have "
+            "to be rounded again; their channels are ranked by weight magnitude, and the output loss of each width is "
+            "measured"
         )
     else:
         notes += _unfitted(coupling)
@@ -58,7 +59,7 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
 
 
 def _unfitted(coupling: Coupling) -> list[str]:
-    """A note where more than half of the MACs are where no refit can make up for a cut."""
+    """A note if more than half of the MACs are in nodes without a weight to refit."""
     fitted = {layer.index for layer in layers(coupling)}
     spent: Counter[str] = Counter()
     for index, count in node_macs(coupling, macs(coupling)).items():
@@ -69,36 +70,36 @@ def _unfitted(coupling: Coupling) -> list[str]:
         return []
     return [
         f"{spent.total() / total:.0%} of the MACs are in operators without a weight to refit "
-        f"({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, but what the cut changes there "
-        "is made up for by the layers around them alone"
+        f"({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, but only the layers "
+        "around them can compensate the cut"
     ]
 
 
 def loosening_notes(coupling: Coupling) -> tuple[str, ...]:
-    """What other rules would let go."""
-    found = loosened(coupling)
-    return () if found is None else (str(found),)
+    """What ``--approximate`` would unlock."""
+    more = loosened(coupling)
+    return () if more is None else (str(more),)
 
 
 def few_samples(dataset: Dataset, options: Options) -> tuple[str, ...]:
     if options.samples is None or dataset.count >= options.samples:
         return ()
-    return (f"all {dataset.count} samples are used, fewer than --samples {options.samples}",)
+    return (f"the data has only {dataset.count} samples, fewer than --samples {options.samples}",)
 
 
 def single_sample(dataset: Dataset) -> tuple[str, ...]:
     if dataset.count > 1:
         return ()
-    return ("there is one sample only: it is fitted to and measured on, so that the drop tells nothing; give more",)
+    return ("only one sample: it serves both for fitting and for measuring, so the drop is meaningless; provide more",)
 
 
 def _operators(model: onnx.ModelProto) -> Counter[str]:
-    """How many nodes of the main graph each operator has."""
+    """The number of main-graph nodes per operator."""
     return Counter(str(node.op_type) for node in model.graph.node)
 
 
 def _quantized_layers(coupling: Coupling) -> tuple[int, int]:
-    """(nodes with MACs and a stored weight, those of them whose weight is of integers)."""
+    """The number of nodes with MACs and a stored weight, and of those with an integer weight."""
     weighed: set[int] = set()
     integers: set[int] = set()
     for key, lines in coupling.units.items():

@@ -1,4 +1,4 @@
-"""From a finished run to its report, and from two models to their comparison: what is counted and measured."""
+"""The report of a finished run, and the comparison of two models: counts and measurements."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from onnxprune.tasks.interval import RESAMPLES
 from onnxprune.tasks.yardstick import outputs, yardstick
 
 Array = np.ndarray
-#: An original below this AP50 reads the labels' classes otherwise, or is fed what it was not trained on.
+#: If the original scores below this AP50, its class numbers differ from the labels' or its preprocessing is wrong.
 POOR = 0.05
 
 
@@ -52,9 +52,9 @@ def account(
     options: Options,
     stopwatch: Stopwatch,
 ) -> Report:
-    """The report of a run, before anything is written; the accuracy is that on ``labelled``.
+    """The report of a run, before it writes anything.  ``labelled`` gives the accuracy.
 
-    Cost: seconds of latency measurement, and two passes over the labelled data where there is any.
+    Cost: a few seconds to measure latency, and two passes over the labelled data, if any.
     """
     original, pruned = context.loaded.proto, outcome.model
     cost = macs(context.coupling)
@@ -100,14 +100,14 @@ def _odd_labels(scores: tuple[tuple[str, Change], ...]) -> tuple[str, ...]:
     if not scores or scores[0][1].before >= POOR:
         return ()
     return (
-        f"by these labels the original itself has an AP50 of {scores[0][1].before:.3f}: check the numbers of their "
-        "classes, --preprocess and --layout",
+        f"the original itself has an AP50 of only {scores[0][1].before:.3f} on these labels: check their class "
+        "numbers, --preprocess and --layout",
     )
 
 
 def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str, str]:
     if not outcome.select:
-        # A plan gave the channels: nothing was chosen, and nothing refitted.
+        # The channels come from a plan, so nothing was chosen or refitted.
         return {"data": context.fit.origin, "rules": options.rules}
     asked = {"budget": " ".join(b.describe() for b in options.budgets)} if options.budgets else {}
     return asked | {
@@ -122,14 +122,14 @@ def _settings(context: Context, outcome: Outcome, options: Options) -> dict[str,
 
 
 def closed(report: Report, written: int | None, stopwatch: Stopwatch) -> Report:
-    """The report after the end: bytes as ``written`` (None: nothing was), time and memory of the whole run."""
+    """The final report: bytes ``written`` (None if nothing was), time and memory of the whole run."""
     size = report.bytes if written is None else Change(report.bytes.before, written)
     stopwatch.mark("write")
     return replace(report, bytes=size, seconds=stopwatch.done(), peak_rss_bytes=peak_rss())
 
 
 def peak_rss() -> int:
-    """Peak resident memory of this process in bytes; 0 where the system does not tell (Windows)."""
+    """Peak resident memory of this process in bytes, or 0 if the system does not report it (Windows)."""
     try:
         import resource
     except ImportError:
@@ -139,11 +139,11 @@ def peak_rss() -> int:
 
 
 def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, options: Options) -> Comparison:
-    """Two models on the same data; their outputs are matched by name.
+    """Compare two models on the same data.  Outputs of the same name belong together.
 
     Raises:
-        ModelError: where they have no output of the same name, or one of them does not take the data.
-        DataError: where the labelled data or the user's metric cannot be used.
+        ModelError: the models have no output name in common, or one of them rejects the data.
+        DataError: the labelled data or the user's metric is unusable.
     """
     labelled = labelled_data(options, dataset)
     engine = engine_of(options)
@@ -167,14 +167,14 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
         measured = yardstick(first_answers, options.task, options.layout, may_hold_classes(couplings[1]), loss)
         reader = measured.reader
         if reader is not None or len(alike) == len(shared):
-            # Outputs of other sizes cannot be held against each other: then no drop is told.
+            # Outputs of different sizes cannot be compared: then there is no drop.
             with contextlib.suppress(DataError):
                 drop = measured.drop(second_answers, RESAMPLES)
     scores: tuple[tuple[str, Change], ...] = ()
     try:
         scores = box_scores(first.proto, second.proto, labelled, engine, reader)
     except DataError:
-        # Text files beside pictures may hold anything; only labels that were asked for must be such.
+        # Text files next to images may hold anything.  Only labels from --test must be valid.
         if options.test is not None:
             raise
     latency, spread = compare_latency(first.proto, second.proto, next(dataset.batches(1)), engine)

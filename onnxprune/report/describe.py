@@ -1,4 +1,4 @@
-"""Rows for people: groups before and after, what is locked and why, which factor was chosen where."""
+"""Rows for people: groups before and after, locks and their reasons, choices of factors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from onnxprune.graph.view import Graph
 from onnxprune.result import GroupRow, Outlook
 
 Array = np.ndarray
-#: Why a group stays that nothing locks.
+#: The reason shown for a group that the user left out.
 LEFT_OUT = "left out by --exclude or --only"
-#: Shares of the channels of every group at which the size of what remains is told.
+#: The outlook shows what remains when every group keeps these shares of its channels.
 KEPT = (0.75, 0.5, 0.25)
 
 
@@ -26,9 +26,9 @@ def _readers(graph: Graph, axes: tuple[Axis, ...]) -> set[int]:
 
 
 def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:
-    """Every group, then every set of channels that is held, with the share of MACs in layers it touches.
+    """One row per group, then one per locked set of channels, with the share of MACs in the layers that it touches.
 
-    ``keep``: one boolean per unit; ``frozen``: ids of groups that the user left out.
+    ``keep`` has one boolean per unit.  ``frozen`` holds the ids of groups that the user left out.
     """
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
@@ -50,7 +50,7 @@ def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
 
 
 def prunable_share(coupling: Coupling) -> float:
-    """Share (0 … 1) of MACs in nodes with a side that can be cut."""
+    """Share (0 … 1) of MACs in nodes that have at least one prunable axis."""
     cost = macs(coupling)
     per_node = node_macs(coupling, cost)
     live = {node for node, varies in zip(cost.nodes, cost.lengths.vary(), strict=True) if varies}
@@ -58,34 +58,34 @@ def prunable_share(coupling: Coupling) -> float:
 
 
 def operator_shares(coupling: Coupling) -> tuple[tuple[str, float], ...]:
-    """(type of operator, share of the MACs), the largest first."""
-    found: dict[str, float] = {}
+    """(operator type, share of the MACs), the largest first."""
+    per_op: dict[str, float] = {}
     for index, value in node_macs(coupling, macs(coupling)).items():
         op = coupling.graph.nodes[index].op
-        found[op] = found.get(op, 0.0) + value
-    total = max(sum(found.values()), 1.0)
-    return tuple((op, value / total) for op, value in sorted(found.items(), key=lambda item: -item[1]) if value)
+        per_op[op] = per_op.get(op, 0.0) + value
+    total = max(sum(per_op.values()), 1.0)
+    return tuple((op, value / total) for op, value in sorted(per_op.items(), key=lambda item: -item[1]) if value)
 
 
 def outlook(coupling: Coupling) -> tuple[Outlook, ...]:
-    """What is left where every group keeps the same share of its channels; empty where no group can be cut."""
+    """What remains if every group keeps the same share of its channels; empty if no group is prunable."""
     whole = sizes(coupling)
     if not len(whole):
         return ()
     costs = macs(coupling), parameters(coupling)
-    found = []
+    outlooks = []
     for share in KEPT:
         kept = np.maximum(np.rint(whole * share), 1)
-        found.append(Outlook(share, *(cost(kept) / max(cost(whole), 1.0) for cost in costs)))
-    return tuple(found)
+        outlooks.append(Outlook(share, *(cost(kept) / max(cost(whole), 1.0) for cost in costs)))
+    return tuple(outlooks)
 
 
 def choice_lines(coupling: Coupling) -> tuple[str, ...]:
-    """Where a compound axis left a choice: which factor is cut, and out of which; a line for each kind of node."""
+    """One line per kind of node with a compound axis: the factor that is cut, and its alternatives."""
     kinds: dict[tuple[str, str, tuple[str, ...]], list[Taken]] = {}
     alive = _classes_of_groups(coupling)
     for choice, taken in zip(coupling.walked.ledger.choices, coupling.choices, strict=True):
-        # What was free to be cut when the choice was made may be held further on, or run through no weight.
+        # A factor that was free at this node may be locked further on, or belong to no weight.
         cut = any(alive[coupling.classes.of[atoms]].any() for atoms, _ in choice.options[taken.option].ties)
         if cut and sum(n > 1 for _, n in taken.free) > 1:
             names = tuple(name for name, _ in taken.free)
@@ -97,7 +97,7 @@ def choice_lines(coupling: Coupling) -> tuple[str, ...]:
 
 
 def _classes_of_groups(coupling: Coupling) -> Array:
-    """One boolean per class: whether it is a unit of some group."""
+    """One boolean per class: whether it is a unit of a group."""
     alive = np.zeros(len(coupling.classes.of), dtype=np.bool_)
     for key, lines in coupling.units.items():
         for atoms, units in zip(coupling.walked.labels[key], lines, strict=True):

@@ -1,4 +1,4 @@
-"""The JSON documents of ``--json``: plain dicts, numbers that JSON knows, null for what was not measured."""
+"""The JSON documents of ``--json``: plain dicts with finite numbers, and null for what was not measured."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Json = dict[str, object]
 
 
 def to_text(document: Json) -> str:
-    """One JSON document, ending in a newline; not-a-number and infinity become null, hidden characters escapes."""
+    """One JSON document that ends in a newline.  NaN and infinity become null; hidden characters become escapes."""
     return in_json(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def of_report(report: Report) -> Json:
-    """A pruning run or a replayed plan."""
+    """The document of a pruning run or an applied plan."""
     return {
         "model": report.model,
         "output": report.output,
@@ -57,7 +57,7 @@ def of_report(report: Report) -> Json:
 
 
 def of_tuning(tuning: Tuning) -> Json:
-    """What tuning did; ``loss`` is null before the first step."""
+    """What tuning did.  ``loss`` is null before the first step."""
     return {
         "gained": tuning.gained,
         "held_out_error": {"before": tuning.before, "after": tuning.after},
@@ -72,12 +72,12 @@ def of_tuning(tuning: Tuning) -> Json:
 
 
 def of_tuned(model: str, tuned: Tuned) -> Json:
-    """A tuning on its own."""
+    """The document of ``onnxprune tune``."""
     return {"model": model, "output": None if tuned.path is None else str(tuned.path), **of_tuning(tuned.tuning)}
 
 
 def of_inspection(inspection: Inspection) -> Json:
-    """What a model is made of."""
+    """The document of ``onnxprune inspect``."""
     return {
         "model": inspection.model,
         "inputs": list(inspection.inputs),
@@ -95,7 +95,7 @@ def of_inspection(inspection: Inspection) -> Json:
 
 
 def of_comparison(comparison: Comparison) -> Json:
-    """Two models side by side: ``before`` is the first, ``after`` the second."""
+    """The document of ``onnxprune compare``: ``before`` is the first model, ``after`` the second."""
     return {
         "a": comparison.a,
         "b": comparison.b,
@@ -142,10 +142,10 @@ def _spread(spread: tuple[float, float] | None) -> Json | None:
 def _drop(drop: Drop | None) -> Json | None:
     if drop is None:
         return None
-    told: Json = {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
+    document: Json = {"metric": drop.metric, "value": drop.value, "samples": drop.samples}
     if drop.low is not None:
-        told |= {"low": drop.low, "high": drop.high}
-    return told | ({"figures": dict(drop.figures)} if drop.figures else {})
+        document |= {"low": drop.low, "high": drop.high}
+    return document | ({"figures": dict(drop.figures)} if drop.figures else {})
 
 
 def _finite(value: object) -> object:

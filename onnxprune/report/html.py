@@ -1,10 +1,10 @@
-"""One self-contained HTML file: no script, no network; plots are SVG in the reader's colour scheme.
+"""One self-contained HTML file: no script, no network.  Plots are SVG in the reader's colour scheme.
 
-Why no plotting library draws it.  For a network of 53 convolutions this page is 0.1 MB and loads in 0.06-0.18 s
-(headless Chromium, two busy cores); the same bars alone are 4.8 MB and 1.4-2.1 s with plotly inlined, 0.9 MB of script with Altair, which
-also installs 90 MB.  Script is blocked where reports are read: mail, artifact viewers, untrusted notebooks.  Their
-static SVG has neither the reader's colour scheme nor text that stays legible on a phone.  What is left for a library
-is the geometry of four plots; Jinja2 does the rest.
+We use no plotting library, for these reasons.  For a network of 53 convolutions this page takes 0.1 MB and loads in
+0.06-0.18 s (headless Chromium, two busy cores).  The same bars alone take 4.8 MB and 1.4-2.1 s with plotly inlined, and
+0.9 MB of script with Altair, which also installs 90 MB.  Mail, artifact viewers and untrusted notebooks block scripts.
+The static SVG of these libraries ignores the reader's colour scheme and is illegible on a phone.  Only the geometry of
+four plots would remain for a library; Jinja2 does the rest.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from onnxprune.shown import in_json, shown
 
 _PANELS_SHOWN = 12
 _GROUPS_SHOWN = 20
-#: Characters of a name in a table: three lines on a phone.
+#: Maximum characters of a name in a table: three lines on a phone.
 _NAME = 60
-#: A path of fewer candidates is no curve.
+#: The search plot needs at least this many candidates.
 _LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
 class _Plots:
-    """Each plot for both widths; None where there is nothing to draw."""
+    """Each plot for both widths; None if there is nothing to draw."""
 
     channels: tuple[plots.Bars, plots.Bars] | None
     search: tuple[plots.Curve, plots.Curve] | None
@@ -49,8 +49,8 @@ class _Plots:
 def render(report: Report, plan: str | None, command: str | None = None) -> str:
     """The report as an HTML document.
 
-    ``plan``: the plan's JSON text; ``command``: what reproduces it, as typed; None leaves either out. The size is a
-    few kB per group; the same values and versions give the same text.
+    ``plan`` is the plan's JSON text.  ``command`` is the command line that reproduces the run.  None omits either.
+    The document takes a few kB per group.  The same values and versions give the same text.
     """
     free = [row for row in report.groups if row.locked is None]
     locked = [row for row in report.groups if row.locked is not None]
@@ -77,7 +77,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
 
 
 def render_inspection(inspection: Inspection) -> str:
-    """What a model is made of, as an HTML document."""
+    """An inspection as an HTML document."""
     free = [row for row in inspection.groups if row.locked is None]
     locked = [row for row in inspection.groups if row.locked is not None]
     return _page(
@@ -100,12 +100,12 @@ def render_inspection(inspection: Inspection) -> str:
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """Two models side by side, as an HTML document."""
+    """A comparison as an HTML document."""
     return _page("comparison.html.j2", {"comparison": comparison, "summary": rows.summary(comparison)})
 
 
 def frame(page: str, height: str = "40rem") -> str:
-    """A document as a frame for a notebook's cell, where its styles cannot reach the notebook's."""
+    """A document as a frame for a notebook cell.  The frame isolates its styles from the notebook's."""
     style = Markup('<iframe srcdoc="{}" style="width:100%;height:{};border:0"></iframe>')
     return style.format(page, height)
 
@@ -131,7 +131,7 @@ def _page(template: str, values: Mapping[str, object]) -> str:
         breakable=_breakable,
         options=_options,
     )
-    # Names that hide something are the only part of a page that can hold hidden characters.
+    # Names may contain hidden characters; nothing else on a page can.
     return shown(environment.get_template(template).render(values, versions=versions()))
 
 
@@ -140,7 +140,7 @@ def _named(rows: Sequence[GroupRow]) -> list[tuple[GroupRow, str]]:
 
 
 def _breakable(name: str) -> Markup:
-    """Breaks where its parts end, not in the middle of a word."""
+    """``name`` with line breaks allowed between its parts, not inside a word."""
     return Markup("/<wbr>").join(Markup.escape(part) for part in name.split("/"))
 
 
@@ -162,7 +162,7 @@ def _plots(report: Report) -> _Plots:
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in wording.SHARES
         limit = next((budget.value for budget in report.budgets if budget.kind == "max_drop"), None)
-        # The original is where every search starts: all of the MACs, no drop.
+        # Every search starts at the original: all MACs, no drop.
         path = (SearchStep(1.0, 0.0), *report.search)
         search = (
             plots.search_curve(path, chosen, limit, in_percent, plots.NARROW),
@@ -176,7 +176,7 @@ def _plots(report: Report) -> _Plots:
 
 
 def _compact(plan: str) -> str:
-    """One line per group: a line per channel would be tens of thousands."""
+    """The plan with one line per group.  One line per channel would be tens of thousands."""
     document = json.loads(plan)
     groups = document.get("groups") if isinstance(document, dict) else None
     if not isinstance(groups, list):

@@ -1,7 +1,7 @@
-"""The picture of the graph: one line of text per layer, and beside it lanes that show what feeds what.
+"""The picture of the graph: one line of text per layer, and lanes beside it that show the connections.
 
-Like the graph of a version control's log: it is read from top to bottom at any width, names stay legible however
-deep the model is, and its bytes grow with the layers, not with the square of them.
+It looks like the graph in the log of a version control system.  It reads from top to bottom at any width.  Names stay
+legible in deep models.  Its size is linear in the number of layers.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from onnxprune.report import wording
 from onnxprune.report.names import essential
 from onnxprune.result import LayerRow
 
-#: Pixels: height of a line, and how wide a lane and all lanes together may get.
+#: In pixels: the height of a line; the maximum and minimum width of a lane, and the maximum of all lanes together.
 LINE = 24
 LANE, LEAST_LANE, MOST = 14.0, 4.0, 132.0
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One row: where its dot is, how much of it was cut (0 nothing … 4 most), and what its line says.
+    """One row: the place of its dot, the ``level`` of its cut (0 nothing … 4 most), and the text of its line.
 
-    ``short``: the name without the operator that exporters repeat at its end, and what most names share.
-    ``had`` and ``has``: lengths of the bar of its MACs before and after, in percent of the longest.
+    ``short`` is the name without the trailing operator that exporters add, and without parts that most names share.
+    ``had`` and ``has`` are its MACs before and after, as bar lengths in percent of the longest bar.
     """
 
     x: float
@@ -41,7 +41,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Lanes:
-    """``edges``: the path data of all lines."""
+    """All rows; ``edges`` is the SVG path data of all lines."""
 
     width: float
     height: float
@@ -50,7 +50,7 @@ class Lanes:
 
 
 def lanes(rows: Sequence[LayerRow]) -> Lanes:
-    """Place ``rows``: a row takes over the lane of an input that nothing reads later, else the first free one."""
+    """Place ``rows``.  A row takes over the lane of an input that no later row reads, else the first free lane."""
     last = list(range(len(rows)))
     for index, row in enumerate(rows):
         for source in row.inputs:
@@ -89,7 +89,7 @@ def _places(rows: Sequence[LayerRow], last: Sequence[int]) -> list[int]:
 
 
 def _edge(x: float, y: float, to_x: float, to_y: float) -> str:
-    """Straight down the source's own lane, then over to the reader's within the last line."""
+    """A path straight down the lane of the source, and across to the reader's lane within the last line."""
     if x == to_x:
         return f"M{x:g} {y:g}V{to_y:g}"
     bend = to_y - LINE

@@ -1,4 +1,4 @@
-"""Names made short: as much of them as there is room for, and still told apart."""
+"""Short names that stay distinct."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-#: A beginning or an end is left out where at least this share of the names has it.
+#: Drop a prefix or suffix that at least this share of the names has.
 SHARED = 0.75
-#: Where the middle is cut out, in the order of preference: the share of the room that the beginning gets.
+#: The share of the width that the beginning gets when the middle is cut out, in order of preference.
 _HEADS = (1 / 3, 0.0, 2 / 3, 1 / 2)
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
-    """Each name in ``width`` characters at most, whole where all of them fit, different where the names are."""
+    """Each name in at most ``width`` characters.  Distinct names stay distinct if possible."""
     best: list[str] = []
     for pool in (names, _last_parts(names)):
         for head in _HEADS:
-            found = [elide(name, width, head) for name in pool]
-            if len(set(found)) == len(set(names)):
-                return found
-            best = max(best, found, key=lambda texts: len(set(texts)))
+            texts = [elide(name, width, head) for name in pool]
+            if len(set(texts)) == len(set(names)):
+                return texts
+            best = max(best, texts, key=lambda texts: len(set(texts)))
     return best
 
 
 def essential(names: Sequence[str]) -> list[str]:
-    """Names without what most of them begin or end with, different where the names are."""
-    found = _last_parts(names)
+    """Names without the prefixes and suffixes that most of them share.  Distinct names stay distinct."""
+    short = _last_parts(names)
     for pattern in (r"^/?[^/]+/", r"[/._][^/._]*$"):
         while True:
-            fewer = _without(found, re.compile(pattern))
-            if fewer == found:
+            shorter = _without(short, re.compile(pattern))
+            if shorter == short:
                 break
-            found = fewer
-    return found
+            short = shorter
+    return short
 
 
 def elide(text: str, width: int, head: float = 1 / 3) -> str:
-    """``text``, its middle replaced by ``…`` where it is longer than ``width``: names differ at both ends."""
+    """``text`` in at most ``width`` characters, with ``…`` for its middle: names differ at both ends."""
     if len(text) <= width:
         return text
     begin = int((width - 1) * head)
@@ -49,13 +49,13 @@ def elide(text: str, width: int, head: float = 1 / 3) -> str:
 
 
 def _last_parts(names: Sequence[str]) -> list[str]:
-    """TensorFlow joins the names of the nodes that it fuses by ``;``, the layer's own last."""
+    """The name of the layer itself: TensorFlow joins the names of fused nodes with ``;``, the layer last."""
     return _if_distinct(names, lambda name: name.rpartition(";")[2] or name)
 
 
 def _without(names: list[str], pattern: re.Pattern[str]) -> list[str]:
-    found = [match[0] for name in names if (match := pattern.search(name)) and match[0] != name]
-    part, count = Counter(found).most_common(1)[0] if found else ("", 0)
+    parts = [match[0] for name in names if (match := pattern.search(name)) and match[0] != name]
+    part, count = Counter(parts).most_common(1)[0] if parts else ("", 0)
     if count < max(2, SHARED * len(names)):
         return names
     begins = pattern.pattern.startswith("^")

@@ -1,4 +1,4 @@
-"""How results show in a notebook and at a Python prompt; importing this teaches them."""
+"""How results look in a notebook and at a Python prompt.  Importing this module registers the displays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model as people draw it: layers with weights, the places where branches meet, and what lies between left out."""
+"""The model as people draw it: only layers with weights, and the nodes where branches meet."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from onnxprune.report.describe import LEFT_OUT
 from onnxprune.result import LayerRow
 
 Array = np.ndarray
-#: An axis shorter than this is no axis of channels.
+#: A shorter axis is not a channel axis.
 LEAST = 2
 
 
 def layer_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[LayerRow, ...]:
-    """Every node that multiplies, and every node where several of them meet, in the order of the graph.
+    """One row per node with MACs, and one per node where branches meet, in graph order.
 
-    A row's ``inputs`` are the rows that reach it through nodes that are not drawn (activations, normalizations,
-    reshapes).  Bodies of control flow are one row with their owner.  Cost: linear in nodes and edges.
+    A row's ``inputs`` are the rows that reach it directly or through nodes without a row (activations,
+    normalizations, reshapes).  A control-flow node and its bodies form one row.  Cost: linear in nodes and edges.
     """
     cost, owners = macs(coupling), _owners(coupling)
     before, after = (_per_node(cost, counts, owners) for counts in (sizes(coupling), units_kept(coupling, keep)))
@@ -33,47 +33,47 @@ def layer_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple
         if node.scope or node.index in coupling.facts.folded or node.index in coupling.facts.arithmetic:
             continue
         values = (*node.inputs, *captured.get(node.index, ()))
-        found = tuple(sorted({row for value in values for row in reached.get(value or "", ())}))
+        sources = tuple(sorted({row for value in values for row in reached.get(value or "", ())}))
         spent = before.get(node.index, 0.0)
-        if spent or len(found) > 1:
+        if spent or len(sources) > 1:
             had, has = _channels(coupling, node, keep)
             shares = spent / total, after.get(node.index, 0.0) / total
-            rows.append(LayerRow(node.label, node.op, found, had, has, *shares, reasons.get(node.index)))
-            found = (len(rows) - 1,)
-        reached.update((value, found) for value in node.outputs if value is not None)
+            rows.append(LayerRow(node.label, node.op, sources, had, has, *shares, reasons.get(node.index)))
+            sources = (len(rows) - 1,)
+        reached.update((value, sources) for value in node.outputs if value is not None)
     return tuple(rows)
 
 
 def _owners(coupling: Coupling) -> list[int]:
-    """Per node the node of the main graph in whose bodies it stands, or itself."""
+    """For each node, the main-graph node whose bodies contain it, or the node itself."""
     owner_of = {body.scope: body.owner for body in coupling.graph.bodies}
-    found: list[int] = []
+    owners: list[int] = []
     for node in coupling.graph.nodes:
         owner = owner_of[node.scope] if node.scope else None
-        # Owners come before what their bodies hold.
-        found.append(node.index if owner is None else found[owner])
-    return found
+        # An owner comes before the nodes of its bodies.
+        owners.append(node.index if owner is None else owners[owner])
+    return owners
 
 
 def _per_node(cost: Cost, kept: Array, owners: list[int]) -> dict[int, float]:
-    found: dict[int, float] = {}
+    per_node: dict[int, float] = {}
     for node, value in zip(cost.nodes, cost.terms(kept), strict=True):
-        found[owners[node]] = found.get(owners[node], 0.0) + float(value)
-    return found
+        per_node[owners[node]] = per_node.get(owners[node], 0.0) + float(value)
+    return per_node
 
 
 def _captured(coupling: Coupling, owners: list[int]) -> dict[int, tuple[str, ...]]:
-    """What the bodies of a node read."""
-    found: dict[int, tuple[str, ...]] = {}
+    """The values that the bodies of each node read."""
+    captured: dict[int, tuple[str, ...]] = {}
     for node in coupling.graph.nodes:
         if node.scope:
             owner = owners[node.index]
-            found[owner] = found.get(owner, ()) + tuple(value for value in node.inputs if value is not None)
-    return found
+            captured[owner] = captured.get(owner, ()) + tuple(value for value in node.inputs if value is not None)
+    return captured
 
 
 def _channels(coupling: Coupling, node: Node, keep: Array) -> tuple[int, int]:
-    """(before, after) of the axis that a weight gives its layer's output, or that a merge passes on; 0 if none."""
+    """Channels (before, after) of a layer's or a merge's output axis; 0 if it has none."""
     best: tuple[bool, int, int] = (False, 0, 0)
     masks = coupling.masks(keep)
     for key, axis in _output_axes(coupling, node):
@@ -103,12 +103,12 @@ def _output_axes(coupling: Coupling, node: Node) -> list[tuple[Key, int]]:
 
 
 def _reasons(coupling: Coupling, frozen: frozenset[int], owners: list[int]) -> dict[int, str]:
-    """Node -> why the channels that its weight makes stay whole."""
+    """Node -> why its output channels stay whole."""
     places = [(held.axes, lock_text(coupling, held)) for held in coupling.held]
     places += [(group.axes, LEFT_OUT) for group in coupling.groups if group.id in frozen]
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for axes, text in places:
         for key, axis in axes:
             if isinstance(key, tuple) and (key, axis) in _output_axes(coupling, coupling.graph.nodes[key[0]]):
-                found.setdefault(owners[key[0]], text)
-    return found
+                reasons.setdefault(owners[key[0]], text)
+    return reasons

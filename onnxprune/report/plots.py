@@ -1,6 +1,6 @@
-"""The geometry of the report's plots: pixels only, so that the templates draw and nothing else.
+"""The geometry of the report's plots, in pixels.  The templates only draw it.
 
-Every plot is made twice, for a phone and for a desktop: text in a scaled SVG becomes unreadable.
+Every plot has two versions, for a phone and for a desktop: scaling an SVG would make its text unreadable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDE = 860
 
 @dataclass(frozen=True)
 class Tick:
-    """A grid line: where, and what it says."""
+    """A grid line: its position and its label."""
 
     at: float
     label: str
@@ -27,7 +27,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Bar:
-    """One group: a pale bar of what was, a strong one of what is."""
+    """One group: a pale bar before, a strong bar after."""
 
     x: float
     width: float
@@ -41,9 +41,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Channels of each group, before and after; ``span``: how far to the right of ``left`` the bars reach.
+    """Channels of each group, before and after.
 
-    ``ends``: what stands below the first and the last bar.
+    ``span`` is the total width of the bars, from ``left``.  ``ends`` are the labels below the first and the last bar.
     """
 
     width: float
@@ -65,7 +65,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line with its dots; ``chosen`` is what was taken; ``limit`` the height of the allowed drop."""
+    """A line with dots.  ``chosen`` marks the result; ``limit`` marks the allowed drop."""
 
     width: float
     height: float
@@ -83,7 +83,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot, titled ``short``."""
+    """One small plot with the title ``short``."""
 
     name: str
     short: str
@@ -91,10 +91,10 @@ class Panel:
 
 
 def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
-    """Groups from left to right as listed: those that can be cut in the model's order, then the locked ones.
+    """The bars of ``groups``, in this order: prunable groups in the order of the model, then locked ones.
 
-    Heights are square roots: linear ones leave nothing to see of 64 channels beside 2048. Many groups make the plot
-    wider than ``width``.
+    Heights are square roots: on a linear scale, 64 channels would vanish beside 2048.  Many groups make the plot wider
+    than ``width``.
     """
     left, top, bottom, height = 38.0, 10.0, 200.0, 218.0
     step = max(5.0, min(56.0, (width - left) / max(1, len(groups))))
@@ -129,11 +129,11 @@ def search_curve(
     in_percent: bool,
     width: float,
 ) -> Curve:
-    """Drop over the share of MACs kept, for every candidate that was tried; drops that are no numbers are left out."""
+    """Drop over the share of MACs kept, for every candidate.  Candidates with a non-finite drop are left out."""
     points = sorted({(s.macs_ratio, s.drop) for s in steps if math.isfinite(s.drop)})
     kept = [x for x, _ in points] + ([chosen.macs_ratio] if chosen else [])
     drops = [y for _, y in points] + ([chosen.drop] if chosen else [])
-    # No drop at all still gets an axis that can be read.
+    # If all drops are 0, the axis still needs a range.
     highest = max([*drops, limit or 0.0, 0.01])
     y_values = round_ticks(highest)
     low = math.floor(min(kept, default=0.0) * 10 - 1e-9) / 10
@@ -168,11 +168,11 @@ def search_curve(
 
 
 def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow]) -> tuple[Panel, ...]:
-    """Estimated damage over the share of channels kept, on one logarithmic scale for all groups.
+    """Estimated output loss over the share of channels kept, on one logarithmic scale for all groups.
 
-    Groups with the largest share of MACs come first.
+    Groups with the most MACs come first.
     """
-    # What is locked may be named after the same node.
+    # A locked set may be named after the same node.
     rows = {row.name: row for row in groups if row.locked is None}
     damages = [p.damage for c in curves for p in c.points if math.isfinite(p.damage) and p.damage > 0]
     top_power = math.ceil(math.log10(max(damages))) if damages else 0
@@ -199,7 +199,7 @@ def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
         return Dot(
             round(left + kept / whole * (right - left), 1),
             round(bottom - min(1.0, height_share) * (bottom - top), 1),
-            f"{kept} of {whole} kept: estimated damage {wording.decimals(damage)}",
+            f"{kept} of {whole} kept: estimated output loss {wording.decimals(damage)}",
         )
 
     points = sorted((p for p in curve.points if math.isfinite(p.damage)), key=lambda p: p.kept)
@@ -228,7 +228,7 @@ def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
 
 
 def _between(points: Sequence[CurvePoint], kept: int, lowest: float) -> float:
-    """Damage at a width between two that were measured, straight on the logarithmic scale."""
+    """Output loss at a width between two measured ones, linear on the logarithmic scale."""
     below = [p for p in points if p.kept <= kept] or list(points[:1])
     above = [p for p in points if p.kept >= kept] or list(points[-1:])
     first, last = below[-1], above[0]
@@ -245,7 +245,7 @@ def polyline(dots: Sequence[Dot]) -> str:
 
 
 def round_ticks(highest: float) -> list[float]:
-    """0 and a few round numbers, the last at or above ``highest``."""
+    """0 and a few round numbers; the last is at least ``highest``."""
     raw = max(highest, 1e-12) / 4
     base = 10.0 ** math.floor(math.log10(raw))
     step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * (1 - 1e-9))

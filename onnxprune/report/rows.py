@@ -13,7 +13,7 @@ from onnxprune.result import Change, Comparison, Drop, GroupRow, Report, Seen
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``better`` is None where neither side is."""
+    """One line of the table; ``better`` is None if neither side is better."""
 
     label: str
     before: str
@@ -23,7 +23,7 @@ class Row:
 
 
 def summary(report: Report | Comparison) -> tuple[Row, ...]:
-    """Size, speed and faithfulness; what was not measured says so."""
+    """Rows for size, speed and accuracy.  A row says so if its value was not measured."""
     spread = report.latency_spread
     rows = [
         _quantity("MACs", report.macs, wording.si),
@@ -54,7 +54,7 @@ def summary(report: Report | Comparison) -> tuple[Row, ...]:
 
 
 def biggest(groups: Sequence[GroupRow], most: int | None) -> tuple[GroupRow, ...]:
-    """The ``most`` groups with the largest share of MACs (None: all), in the order of the model."""
+    """The ``most`` groups with the most MACs (None: all groups), in the order of the model."""
     if most is None or len(groups) <= most:
         return tuple(groups)
     chosen = {id(row) for row in sorted(groups, key=lambda row: -row.macs_share)[:most]}
@@ -63,37 +63,37 @@ def biggest(groups: Sequence[GroupRow], most: int | None) -> tuple[GroupRow, ...
 
 @dataclass(frozen=True)
 class Lock:
-    """Channels that stay for one reason: the ``row`` with the most MACs of them, and how many more are ``alike``."""
+    """Locked channels with a common reason: the ``row`` with the most MACs, and the number of others (``alike``)."""
 
     row: GroupRow
     reason: str
     alike: int
 
 
-#: So many locks of the same kind are told as one.
+#: From this many locks of the same kind on, show only one of them.
 _ALIKE = 3
 
 
 def locks(groups: Sequence[GroupRow]) -> tuple[Lock, ...]:
-    """The locked ``groups``, those with the most MACs first; three or more that differ in names only are one."""
+    """The locked ``groups``, the most MACs first.  Three or more whose reasons differ only in names become one."""
     kinds: dict[str, list[Lock]] = {}
     for row in sorted(groups, key=lambda row: -row.macs_share):
         reason = _without_own_name(row)
         kinds.setdefault(re.sub(r"'[^']*'", "''", reason), []).append(Lock(row, reason, 0))
-    found: list[Lock] = []
+    merged: list[Lock] = []
     for kind in kinds.values():
-        found += [replace(kind[0], alike=len(kind) - 1)] if len(kind) >= _ALIKE else kind
-    return tuple(sorted(found, key=lambda lock: -lock.row.macs_share))
+        merged += [replace(kind[0], alike=len(kind) - 1)] if len(kind) >= _ALIKE else kind
+    return tuple(sorted(merged, key=lambda lock: -lock.row.macs_share))
 
 
 def _without_own_name(row: GroupRow) -> str:
-    """The reason, which often names the very node that the row is named after."""
+    """The reason, with \"it\" for the node that the row is named after."""
     own = row.name.partition("#")[0]
     return re.sub(rf"\w+ '{re.escape(own)}'", "it", row.locked or "")
 
 
 def left_out(groups: Sequence[GroupRow], shown: Sequence[GroupRow]) -> str | None:
-    """What folding hides, in words."""
+    """A line about the groups that are not shown; None if all are."""
     hidden = len(groups) - len(shown)
     if not hidden:
         return None
@@ -101,7 +101,7 @@ def left_out(groups: Sequence[GroupRow], shown: Sequence[GroupRow]) -> str | Non
     rest = [row for row in groups if id(row) not in names]
     largest, cut = max(row.macs_share for row in rest), sum(row.after < row.before for row in rest)
     each = "none over" if hidden > 1 else "with"
-    # All that is shown may be whole: then only these tell that something was cut.
+    # Perhaps only hidden groups were cut: the reader must know.
     narrowed = f" ({cut} of them narrowed)" if cut else ""
     return f"… and {hidden} more{narrowed}, {each} {wording.percent(largest)} of the MACs; -v shows all"
 
@@ -125,7 +125,7 @@ def _latency(change: Change | None, spread: tuple[float, float] | None) -> Row:
 
 
 def _figures(drop: Drop | None) -> list[Row]:
-    """What users of a task know its agreement by; that of labels is the drop itself."""
+    """The task's usual figures, such as AP50.  Tasks without such figures have only the drop."""
     if drop is None or drop.metric not in wording.AGREEMENTS:
         return []
     return [Row(name, "–", f"{value:.3f}", "against the original", None) for name, value in drop.figures]
@@ -140,7 +140,7 @@ def _drop(drop: Drop | None, seen: Seen) -> Row:
     between = wording.could_be(drop)
     if between is None or seen == "made up":
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)
-    # Few samples tell a share only roughly, and a reader takes "0.0%" for a fact.
+    # A few samples give only a rough share, but a reader takes "0.0%" for a fact.
     share = drop.metric in wording.SHARES
     low, high = (f"{value:.0%}" if share else wording.decimals(value) for value in between)
     samples = f"{low} to {high} ({samples})"

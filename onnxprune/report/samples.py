@@ -1,4 +1,4 @@
-"""Held-out pictures with what the original and the pruned model say of them, side by side."""
+"""Held-out images with the results of the original and the pruned model, side by side."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from onnxprune.tasks.segment import Segment
 from onnxprune.tasks.task import Reader
 
 Array = np.ndarray
-#: Samples that are looked through for such with something on them, and the longer side of a picture in the report.
+#: Maximum number of samples to search for ones with detections, and the longer side of an image in the report.
 LOOKED_AT, SIDE = 16, 320
-#: Colours of classes, in turn: distinct for readers who do not see all colours (Okabe and Ito 2008).
+#: Colours of classes, repeating.  Colour-blind readers can tell them apart (Okabe and Ito 2008).
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def shown_samples(
     dataset: Dataset, reader: Reader | None, models: tuple[onnx.ModelProto, onnx.ModelProto], engine: Engine, count: int
 ) -> tuple[Shown, ...]:
-    """Up to ``count`` samples on which the original, the first of ``models``, says something.
+    """Up to ``count`` samples on which the original (the first of ``models``) finds something.
 
-    None for tasks other than detection and segmentation, and where no input is a picture.
-    Cost: :data:`LOOKED_AT` samples through both models.
+    The result is empty for tasks other than detection and segmentation, and for models without an image input.
+    Cost: both models run on :data:`LOOKED_AT` samples.
     """
     if count < 1 or not isinstance(reader, Detect | Segment):
         return ()
@@ -63,7 +63,7 @@ def _counted(found: Found) -> str:
 
 def _masks(dataset: Dataset, reader: Segment, before: Answers, after: Answers) -> list[Shown]:
     shown = []
-    # Batches of one output follow each other; only the first output is drawn.
+    # The batches of each output are consecutive; only the first output is drawn.
     parts = len(before.counts)
     first, second = (np.concatenate(reader.maps(answers)[:parts]) for answers in (before, after))
     for sample in range(len(first)):
@@ -74,12 +74,12 @@ def _masks(dataset: Dataset, reader: Segment, before: Answers, after: Answers) -
             continue
         both = [_with_mask(picture, _flat(labels[sample])) for labels in (first, second)]
         same = float(np.mean(first[sample] == second[sample]))
-        shown.append(Shown(f"original and pruned: {same:.1%} of the places are the same", _beside(both)))
+        shown.append(Shown(f"original and pruned agree on {same:.1%} of the pixels", _beside(both)))
     return shown
 
 
 def _flat(labels: Array) -> Array:
-    """One map of labels; of several masks the first that covers a place."""
+    """One map of labels, (height, width)."""
     labels = np.asarray(labels)
     while labels.ndim > 2:
         labels = labels.max(axis=0) if labels.shape[0] <= labels.shape[-1] else labels.max(axis=-1)
@@ -87,7 +87,7 @@ def _flat(labels: Array) -> Array:
 
 
 def _picture(dataset: Dataset, sample: int) -> Image.Image | None:
-    """What is fed, as a picture in RGB; None where no input is one."""
+    """The image input as an RGB picture; None if no input is an image."""
     if dataset.picture is not None:
         pixels = dataset.picture(sample)
         return Image.fromarray(pixels if pixels.shape[-1] > 1 else pixels[..., 0]).convert("RGB")
@@ -99,7 +99,7 @@ def _picture(dataset: Dataset, sample: int) -> Image.Image | None:
         one = fed[0] if layout.batched else fed
         if layout.channel_axis is not None:
             one = np.moveaxis(one, layout.channel_axis, -1)
-        # Which numbers were black and white is not known.
+        # The values of black and white are unknown, so stretch the range.
         spread = max(float(one.max() - one.min()), 1e-12)
         pixels = np.clip((one - one.min()) / spread * 255, 0, 255).astype(np.uint8)
         pixels = pixels[..., :3] if pixels.ndim == 3 and pixels.shape[-1] >= 3 else pixels.reshape(pixels.shape[:2])
@@ -127,7 +127,7 @@ def _with_mask(picture: Image.Image, labels: Array) -> Image.Image:
     drawn, _ = _small(picture)
     palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS], dtype=np.uint8)
     colours = palette[(labels.astype(np.int64) - 1) % len(palette)]
-    # The first class is background for most; it is left as it is.
+    # Class 0 is usually the background, so it stays transparent.
     alpha = np.where(labels > 0, 140, 0).astype(np.uint8)
     layer = Image.fromarray(np.dstack([colours, alpha]))
     drawn.paste(
@@ -143,7 +143,7 @@ def _small(picture: Image.Image) -> tuple[Image.Image, float]:
 
 
 def _beside(pictures: Sequence[Image.Image]) -> bytes:
-    """JPEG bytes of pictures of one size beside each other."""
+    """JPEG bytes of two pictures of the same size, side by side."""
     width, height = pictures[0].size
     both = Image.new("RGB", (2 * width + 4, height), "white")
     for place, picture in zip((0, width + 4), pictures, strict=True):

@@ -1,4 +1,4 @@
-"""Tables for people, right at 80 columns, on a terminal in colour and in a pipe without."""
+"""Tables for people: they fit 80 columns, in colour on a terminal and plain in a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABEL = 10
 
 @dataclass(frozen=True)
 class View:
-    """``most``/``most_locked``: how many groups are listed, None for all; ``told``: notes shown already."""
+    """``most``, ``most_locked``: how many groups to list (None: all); ``told``: notes that the user has already seen."""
 
     most: int | None = FOLDED
     most_locked: int | None = LOCKED_FOLDED
@@ -35,14 +35,14 @@ class View:
 
 
 def console_for(file: IO[str]) -> Console:
-    """A console that takes text as it is: names of nodes may look like markup."""
+    """A console that prints text literally: node names may look like markup."""
     console = Console(file=file, markup=False, highlight=False, emoji=False)
     console.width = min(console.width, 110)
     return console
 
 
 def print_report(console: Console, report: Report, view: View) -> None:
-    """Verdict first, then the figures, then where they come from."""
+    """Print the verdict, then the figures, then the details."""
     report, view = for_reading(report), for_reading(view)
     console.print(Text(wording.verdict(report), style="bold"))
     console.print()
@@ -65,7 +65,7 @@ def print_report(console: Console, report: Report, view: View) -> None:
 
 
 def print_tuned(console: Console, tuned: Tuned, told: tuple[str, ...]) -> None:
-    """What tuning gained, and on what."""
+    """Print what tuning gained."""
     tuned = for_reading(tuned)
     tuning = tuned.tuning
     console.print(Text(wording.gain(tuning), style="bold"))
@@ -88,12 +88,12 @@ def _print_tuning(console: Console, tuning: Tuning) -> None:
 
 
 def print_wrote(console: Console, label: str, path: str) -> None:
-    """``label  path``, never wrapped: paths get copied."""
+    """Print ``label  path`` on one line: users copy paths."""
     console.print(Text(f"{label:<{_LABEL}}", style="dim") + Text(shown(path)), soft_wrap=True)
 
 
 def print_inspection(console: Console, inspection: Inspection, view: View) -> None:
-    """What a model is made of, what is prunable, what is locked."""
+    """Print a model's size, its prunable groups and its locked channels."""
     inspection, view = for_reading(inspection), for_reading(view)
     console.print(Text(wording.prunable(inspection), style="bold"))
     console.print()
@@ -126,7 +126,7 @@ def _print_outlook(console: Console, inspection: Inspection) -> None:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Two models side by side."""
+    """Print two models side by side."""
     comparison = for_reading(comparison)
     console.print(Text.assemble(("A  ", "dim"), comparison.a), soft_wrap=True)
     console.print(Text.assemble(("B  ", "dim"), comparison.b), soft_wrap=True)
@@ -202,9 +202,9 @@ def _print_groups(console: Console, groups: Sequence[GroupRow], view: View, afte
 
 
 def _print_locked(console: Console, locked: Sequence[GroupRow], view: View) -> None:
-    """Each reason below its name: beside it there is no room for the names in it."""
-    found = locks(locked) if view.most_locked is not None else tuple(Lock(row, row.locked or "", 0) for row in locked)
-    shown = found[: view.most_locked]
+    """Print each reason below its group: a column beside it would be too narrow."""
+    merged = locks(locked) if view.most_locked is not None else tuple(Lock(row, row.locked or "", 0) for row in locked)
+    shown = merged[: view.most_locked]
     width = _name_width(console, 22)
     table = _table()
     table.add_column("locked, and why", overflow="fold", max_width=width)
@@ -217,7 +217,7 @@ def _print_locked(console: Console, locked: Sequence[GroupRow], view: View) -> N
         share = wording.percent(lock.row.macs_share)
         table.add_row(Group(Text.assemble(name, (end, "dim")), reason), str(lock.row.before), share)
     console.print(table)
-    _print_left_out(console, left_out([lock.row for lock in found], [lock.row for lock in shown]))
+    _print_left_out(console, left_out([lock.row for lock in merged], [lock.row for lock in shown]))
 
 
 def _print_left_out(console: Console, text: str | None) -> None:
@@ -251,7 +251,7 @@ def _print_verification(console: Console, verify: Verification) -> None:
 
 
 def _print_labelled(console: Console, label: Text, text: Text) -> None:
-    """A label, and beside it a paragraph that keeps its own left edge."""
+    """Print a label with an indented paragraph beside it."""
     grid = Table.grid(padding=(0, 0))
     grid.add_column(width=_LABEL)
     grid.add_column(overflow="fold")

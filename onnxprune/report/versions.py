@@ -1,4 +1,4 @@
-"""What it takes to get the same result again."""
+"""The versions that reproduce a result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _PACKAGES = ("onnxprune", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "
 
 
 def versions() -> dict[str, str]:
-    """Name and version of everything that decides about the bytes of the result."""
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    """Name -> version of everything that the bytes of the result depend on."""
+    known = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            known[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+            known[name] = "not installed as a package"
+    return known

@@ -1,4 +1,4 @@
-"""Numbers and sentences, worded once for the terminal and for HTML."""
+"""Numbers and sentences for the terminal and HTML reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxprune.result import Change, Drop, Inspection, Report, Seen, Stage, Tuni
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
-#: What a task's drop means, by what it is called; figures of the task are put in by their names.
+#: Metric -> what its drop means.  {NAME} stands for a figure of the task.
 AGREEMENTS: Mapping[str, str] = {
     "AP50 lost": "its detections agree with the original's at AP50 {AP50} (AP50-95 {AP50-95})",
     "mean IoU lost": "its masks agree with the original's at a mean IoU of {mean IoU}",
@@ -20,12 +20,12 @@ AGREEMENTS: Mapping[str, str] = {
     "strings changed": "{drop} of its strings change (character error {character error})",
     "relative error per channel": "its outputs move by {drop} per channel",
 }
-#: Drops that are read in percent.
+#: Metrics whose drops are shown in percent.
 SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))
 
 
 def si(value: float) -> str:
-    """``125.7 M``: four digits at most, decimal prefixes."""
+    """``125.7 M``: up to four digits and a decimal prefix."""
     for prefix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= factor * 0.9995:
             scaled = value / factor
@@ -45,7 +45,7 @@ def milliseconds(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """``1.2%``; small shares keep two digits that say something."""
+    """``1.2%``; small shares keep two significant digits."""
     points = share * 100
     if not math.isfinite(points):
         return "n/a"
@@ -55,7 +55,7 @@ def percent(share: float) -> str:
 
 
 def decimals(value: float) -> str:
-    """Three digits, without trailing noise: ``0.0123``, ``3.1e-07``."""
+    """Three significant digits: ``0.0123``, ``3.1e-07``."""
     return f"{value:.3g}"
 
 
@@ -70,15 +70,15 @@ def duration(seconds: float) -> str:
 
 
 def rounded(rounding: Rounding) -> str:
-    """Which channel counts were preferred, and how to prefer them elsewhere."""
+    """The channel counts that the run preferred, and the option that gives the same on another machine."""
     if rounding.block is None:
         return f"to multiples of {rounding.setting}"
-    counts = f"to counts that run fast where kernels compute {rounding.block} channels at once ({rounding.because})"
-    return f"{counts}; on another CPU, --round {rounding.setting} does so" if rounding.setting else counts
+    counts = f"to counts that run fast with kernels of {rounding.block} channels ({rounding.because})"
+    return f"{counts}; --round {rounding.setting} gives the same on another CPU" if rounding.setting else counts
 
 
 def spent(seconds: Mapping[str, float]) -> str:
-    """The total, and the stages that took most of it: ``2 min 5 s (select 1 min 4 s, refit 40.1 s)``."""
+    """The total, and the longest stages: ``2 min 5 s (select 1 min 4 s, refit 40.1 s)``."""
     total = seconds["total"]
     stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
     most = [f"{name} {duration(value)}" for value, name in stages[:2] if value >= 0.2 * total and value >= 1]
@@ -104,14 +104,14 @@ def points_text(change: Change) -> str:
 
 
 def drop_value(drop: Drop) -> str:
-    """In the unit of its metric."""
+    """The drop in the unit of its metric."""
     return percent(drop.value) if drop.metric in SHARES else decimals(drop.value)
 
 
 def could_be(drop: Drop) -> tuple[float, float] | None:
-    """The values between which the true one lies with 95 % confidence; None where that is not known.
+    """The 95 % confidence interval of a drop, or None if unknown.
 
-    Of a share of samples that came without an interval it is Wilson's.
+    For the share of changed top-1 answers it is Wilson's interval.
     """
     if drop.low is not None and drop.high is not None:
         return drop.low, drop.high
@@ -126,12 +126,12 @@ def could_be(drop: Drop) -> tuple[float, float] | None:
 def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
     """What the drop means, as the end of a sentence."""
     if drop is None:
-        return "how far its outputs moved was not measured ('onnxprune compare' does)"
+        return "the drop was not measured ('onnxprune compare' measures it)"
     held_out = f"{drop.samples:,} held-out sample{'' if drop.samples == 1 else 's'}"
     if seen == "made up":
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
     elif seen == "alike":
-        held_out += ", which tells little: the original answers all of them alike"
+        held_out += ", which tells little: the original gives the same answer for all of them"
     if drop.metric == TOP1:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
     if drop.metric == VALUES:
@@ -150,17 +150,17 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
 
 
 def same_speed(change: Change, spread: tuple[float, float] | None) -> bool:
-    """Whether the two latencies differ by no more than the error of their paired ratio (``spread[1]``, in ms)."""
+    """Whether the latencies differ by less than the error of their paired ratio (``spread[1]``, in ms)."""
     within = spread is not None and abs(change.before - change.after) <= spread[1]
     return within or f"{change.ratio:.2f}" == "1.00"
 
 
 def speed_text(change: Change | None, spread: tuple[float, float] | None) -> str | None:
-    """``1.80× faster``; None where it was not measured."""
+    """``1.80× faster``; None if latency was not measured."""
     if change is None or not change.after or not change.before:
         return None
     if same_speed(change, spread):
-        return "as fast as before (within the measuring error)"
+        return "as fast as before (within the measurement error)"
     factor = change.before / change.after
     return f"{times(factor)} faster" if factor >= 1 else f"{times(1 / factor)} slower"
 
@@ -171,10 +171,10 @@ def times(factor: float) -> str:
 
 
 def verdict(report: Report) -> str:
-    """The whole outcome in one sentence."""
+    """The outcome in one sentence."""
     name = PurePath(report.model).name
     if report.macs.after >= report.macs.before and report.params.after >= report.params.before:
-        return f"{name} stays as large as it was: nothing was cut."
+        return f"{name} keeps its size: nothing was cut."
     parts = [
         f"{percent(1 - change.ratio)} fewer {what}"
         for what, change in (("MACs", report.macs), ("parameters", report.params))
@@ -197,7 +197,7 @@ def prunable(inspection: Inspection) -> str:
     free = sum(row.locked is None for row in inspection.groups)
     name, share = PurePath(inspection.model).name, percent(inspection.prunable_macs_share)
     groups = f"{free} group{'' if free == 1 else 's'}"
-    return f"{name}: {share} of the MACs are in layers that can be pruned, through {groups} of channels."
+    return f"{name}: {share} of the MACs are in prunable layers ({groups} of channels)."
 
 
 def size(inspection: Inspection) -> str:
@@ -207,14 +207,14 @@ def size(inspection: Inspection) -> str:
 
 
 def operators(inspection: Inspection) -> str:
-    """Where the MACs are, by type of operator: ``Conv 99.9%, Gemm 0.1%``."""
+    """MACs by operator type: ``Conv 99.9%, Gemm 0.1%``."""
     most = [f"{op} {percent(share)}" for op, share in inspection.operators[:4]]
     more = len(inspection.operators) - len(most)
     return ", ".join([*most, f"{more} more" if more else ""]).removesuffix(", ")
 
 
 def checks(verify: Verification) -> tuple[tuple[str, bool], ...]:
-    """The verifications that pass or fail, by name."""
+    """(name, passed) of each check."""
     return (
         ("checker", verify.checker),
         ("onnxruntime", verify.onnxruntime),
@@ -223,24 +223,24 @@ def checks(verify: Verification) -> tuple[tuple[str, bool], ...]:
 
 
 def estimates(verify: Verification) -> str:
-    """Why masked equivalence need not hold."""
+    """Why the cut and the masked model may differ."""
     count = len(verify.estimates)
     nodes = f"'{verify.estimates[0]}'" + (f" and {count - 1} more normalizations" if count > 1 else "")
-    return f"it does not hold, as {nodes} take{'s' if count == 1 else ''} a mean or variance over fewer channels"
+    return f"it cannot be exact: {nodes} now take{'s' if count == 1 else ''} the mean or variance over fewer channels"
 
 
 def gain(tuning: Tuning) -> str:
-    """What tuning came to, in one sentence."""
+    """The outcome of tuning in one sentence."""
     if not tuning.gained:
-        return "tuning gained nothing beyond chance: the weights are as they were"
+        return "tuning gained nothing significant: the weights are unchanged"
     share = 1 - tuning.after / tuning.before if tuning.before else 0.0
-    return f"tuned: the outputs are {percent(share)} nearer to the original's, on {tuning.held:,} samples that were only looked at"
+    return f"tuned: the outputs are {percent(share)} closer to the original's on {tuning.held:,} held-out samples"
 
 
 def stage(stage: Stage) -> str:
-    """How good the model was at a stage: ``top-1 changed 4.1%, accuracy 90.2%``."""
-    told = f"{stage.drop.metric} {drop_value(stage.drop)}"
-    return told if stage.accuracy is None else f"{told}, accuracy {percent(stage.accuracy)}"
+    """The quality of the model at a stage: ``top-1 changed 4.1%, accuracy 90.2%``."""
+    drop = f"{stage.drop.metric} {drop_value(stage.drop)}"
+    return drop if stage.accuracy is None else f"{drop}, accuracy {percent(stage.accuracy)}"
 
 
 def effort_of(tuning: Tuning) -> str:

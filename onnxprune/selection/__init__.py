@@ -1,1 +1,1 @@
-"""Which units of a group leave first: selectors give an order, and the error that each prefix leaves."""
+"""Which units of a group leave first.  A selector ranks the units and gives the error for each number kept."""

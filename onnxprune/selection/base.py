@@ -1,4 +1,4 @@
-"""What every selector is given, and what it answers."""
+"""The input and output of every selector."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """``order``: local unit indices, most worth keeping first; ``error[k]``: relative error with k kept.
+    """``order``: local unit indices, most important first; ``error[k]``: relative error with k units kept.
 
-    ``error`` has len(order)+1 entries, falls from 1 (nothing kept) to 0 (all kept).
+    ``error`` has len(order)+1 entries and falls from 1 (nothing kept) to 0 (all kept).
     """
 
     order: Array
@@ -29,8 +29,11 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One layer that sums over a group: its ``weight`` (g, o, n), the moments of its inputs, and where the units stand
-    among these: ``features`` (u, m), m of them per unit."""
+    """One layer that sums over a group's units.
+
+    ``weight`` is (g, o, n), ``gram`` holds the moments of its n inputs, and ``features`` (u, m) lists the m inputs of
+    each unit.
+    """
 
     weight: Array
     gram: SecondMoments
@@ -39,10 +42,13 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of one group: ``contributions`` (u, u) is the Gram matrix of its units' contributions to
-    everything that reads them, each reader scaled by its output's energy, or its diagonal (u,) where nothing is known
-    of what they share; ``magnitude`` (u,) the root of the summed squares of all weights that a unit owns;
-    ``readings`` what the contributions were computed from."""
+    """What selectors know about one group.
+
+    ``contributions`` (u, u) is the Gram matrix of the units' contributions to all their readers.  Each reader is
+    scaled by the energy of its output.  Without data it is only the diagonal, (u,).
+    ``magnitude`` (u,) is the L2 norm of all weights that a unit owns.
+    ``readings`` are the layers that the contributions come from.
+    """
 
     contributions: Array
     magnitude: Array
@@ -50,7 +56,7 @@ class Evidence:
 
     @property
     def energies(self) -> Array:
-        """(u,): each unit's contribution alone."""
+        """The contribution of each unit on its own, (u,)."""
         return np.diagonal(self.contributions) if self.contributions.ndim == 2 else self.contributions
 
 
@@ -65,21 +71,21 @@ def reading_axis(layer: Layer) -> int:
 
 
 def readers_of(coupling: Coupling, group: Group, layers: tuple[Layer, ...]) -> list[Layer]:
-    """Layers that sum over units of ``group``."""
+    """The layers that sum over the units of ``group``."""
     places = set(group.axes)
-    found = []
+    readers = []
     for layer in layers:
         if layer.kind == "transpose" and layer.groups() > 1:
             continue
         if ((layer.index, layer.weight_slot), reading_axis(layer)) in places:
-            found.append(layer)
-    return found
+            readers.append(layer)
+    return readers
 
 
 def evidence(
     coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams: Mapping[int, SecondMoments]
 ) -> Evidence:
-    """Gather what is known of ``group``.  Without any reader that has moments, magnitudes stand in."""
+    """Gather the evidence on ``group``.  If no reader has moments, weight magnitudes stand in for contributions."""
     size = len(group)
     first = int(group.units[0])
     total: Array | None = None
@@ -104,24 +110,24 @@ def evidence(
     if total is not None:
         return Evidence(total, magnitude, tuple(readings))
     if not magnitude.any():
-        # Nothing tells the units apart: all are worth the same.
+        # Nothing tells the units apart, so all count the same.
         magnitude = np.ones(size)
     return Evidence(magnitude**2 / max(float((magnitude**2).sum()), 1e-30), magnitude)
 
 
 def _features(units: Array, size: int, taps: int) -> Array:
-    """(size, m): where each unit's features are, ``units`` being the unit of each input channel."""
+    """The features of each unit, (size, m).  ``units`` gives the unit of each input channel."""
     own = np.flatnonzero((units >= 0) & (units < size))
-    # Every unit of a group stands equally often on an axis; the sort is stable, so that occurrences pair up in order.
+    # Every unit occurs equally often on an axis.  The sort is stable, so the occurrences pair up in order.
     places = own[np.argsort(units[own], kind="stable")].reshape(size, -1)
     return np.asarray((places[:, :, None] * taps + np.arange(taps)).reshape(size, -1))
 
 
 def channel_gram(reading: Reading, taps: int) -> Array:
-    """Gram matrix of channel contributions z_c = w_c * x_c of one layer, (i, i), summed over its groups.
+    """Gram matrix of the channel contributions z_c = w_c * x_c of one layer, (i, i), summed over its groups.
 
-    Centred (a constant part is the bias's to carry) and scaled by the energy of the output:
-    G[c, d] = Σ_tt' Cov(x_ct, x_dt') · ⟨w_ct, w_dt'⟩ / Var(y).  Exact for the sampled rows.
+    It is centred, because the bias can carry a constant part, and scaled by the energy of the output:
+    G[c, d] = Σ_tt' Cov(x_ct, x_dt') · ⟨w_ct, w_dt'⟩ / Var(y).  It is exact for the sampled rows.
     """
     channels = reading.weight.shape[2] // taps
     total = np.zeros((channels, channels))
@@ -136,19 +142,19 @@ def channel_gram(reading: Reading, taps: int) -> Array:
 
 
 def covariance(gram: SecondMoments, group: int) -> Array:
-    """Centred second moments of one group's features, (n, n)."""
+    """The centred second moments of one group's features, (n, n)."""
     full = gram.of(group)
     mean = full[-1, :-1]
     return np.asarray(full[:-1, :-1] - np.outer(mean, mean) / max(full[-1, -1], 1.0))
 
 
 def _fold(matrix: Array, units: Array, size: int) -> Array:
-    """Sum rows and columns that belong to the same unit; channels of other groups (outside 0…size-1) drop out."""
+    """Sum the rows and columns of each unit, and drop the channels of other groups (units outside 0…size-1)."""
     own = np.flatnonzero((units >= 0) & (units < size))
     if len(np.unique(units[own])) == len(own):
-        found = np.zeros((size, size))
-        found[np.ix_(units[own], units[own])] = matrix[np.ix_(own, own)]
-        return found
+        folded = np.zeros((size, size))
+        folded[np.ix_(units[own], units[own])] = matrix[np.ix_(own, own)]
+        return folded
     rows = np.zeros((size, len(own)))
     rows[units[own], np.arange(len(own))] = 1.0
     return np.asarray(rows @ matrix[np.ix_(own, own)] @ rows.T)

@@ -1,4 +1,4 @@
-"""Baselines to compare with: weight magnitude, and chance."""
+"""Baselines: weight magnitude and random order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Array = np.ndarray
 
 
 def magnitude(evidence: Evidence, seed: int) -> Ranking:
-    """Largest weights first (L2 norm over every tensor that the unit owns)."""
+    """Rank by weight magnitude: the L2 norm over all tensors that a unit owns, largest first."""
     return _ranked(np.argsort(-evidence.magnitude, kind="stable"), evidence)
 
 
 def random(evidence: Evidence, seed: int) -> Ranking:
-    """A seeded permutation."""
+    """Rank at random: a permutation that ``seed`` determines."""
     return _ranked(np.random.default_rng(seed).permutation(len(evidence.magnitude)), evidence)
 
 

@@ -1,17 +1,17 @@
-"""Elimination: the channel whose loss costs the readers least leaves, the rest makes up for it, and so on.
+"""Elimination: remove the channel that costs its readers least, let the others compensate, and repeat.
 
-The optimal brain surgeon (Hassibi and Stork, 1993) on whole channels, as in ZipLM (arXiv 2302.04089): with C the
-covariance of a reader's inputs and P = (C + λI)⁻¹, the loss of the inputs u of one channel adds
+This is the optimal brain surgeon (Hassibi and Stork, 1993) on whole channels, as in ZipLM (arXiv 2302.04089).  Let C
+be the covariance of a reader's inputs and P = (C + λI)⁻¹.  Removing the inputs u of one channel then adds
 
     ‖W_u (P_uu)^(-1/2)‖²
 
-to the squared error of the reader's output, after which W ← W − W_u (P_uu)⁻¹ P_u and P ← P − P_·u (P_uu)⁻¹ P_u.
-λ is the mean variance of the inputs, a hundred times what is usual: behind other cuts the inputs are not what they
-were, and what depends on fine differences between them is lost first.
+to the squared error of the reader's output.  The updates are W ← W − W_u (P_uu)⁻¹ P_u and P ← P − P_·u (P_uu)⁻¹ P_u.
+λ is the mean variance of the inputs, a hundred times the usual value.  Cuts in earlier layers change the inputs, and
+whatever relies on fine differences between inputs then breaks first.
 
-Measured against pivoted QR at equal MACs and refit, 256 to 512 images, squared error of the test outputs: plain stacks
-of convolutions −13 and −9 %, residual ones −3 and 0 %, depthwise ones −3 and +4 %.  With the usual λ residual ones
-lose 6 %.
+Measured against pivoted QR at equal MACs, both refitted, with 256 to 512 images.  The squared error of the test outputs
+changes by −13 and −9 % for plain stacks of convolutions, −3 and 0 % for residual networks, −3 and +4 % for depthwise
+ones.  With the usual λ, residual networks get 6 % worse.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from onnxprune.selection import qr
 from onnxprune.selection.base import Evidence, Ranking, Reading, covariance
 
 Array = np.ndarray
-#: λ as a share of the mean variance of a reader's inputs.
+#: λ, as a multiple of the mean variance of a reader's inputs.
 DAMPING = 1.0
-#: Variance, as a share of the largest, at and below which an input does not vary.
+#: Up to this share of the largest variance, an input counts as constant.
 STILL = 1e-10
-#: One in so many of the channels that are left goes at a time, out of twice as many that cost least.
+#: Each round removes one in ``BATCH`` of the remaining channels.  It picks them among the twice as many cheapest ones.
 BATCH = 16
-#: Share of the stored units that are left when those that are gone are taken out.
+#: Removed units stay in memory as zeros until at most this share of the stored units is left.
 COMPACT = 0.8
 
 
 class _Surface:
-    """One reader, during elimination: ``weight`` (g, o, n) and ``inverse`` P (g, n, n), float32; ``at`` (u, m): where
-    the units' inputs are among these; ``energy`` of the whole output.
+    """One reader during elimination.
 
-    What left stays in both as zeros until it is worth while to take it out.
+    ``weight`` (g, o, n) and ``inverse`` P (g, n, n) are float32.  ``at`` (u, m) lists the inputs of each unit.
+    ``energy`` is that of the whole output.  Removed inputs stay in both arrays as zeros until ``compact``.
     """
 
     def __init__(self, weight: Array, inverse: Array, at: Array, energy: float) -> None:
         self.weight, self.inverse, self.at, self.energy = weight, inverse, at, energy
 
     def pool(self, units: Array) -> _Pool:
-        """A few units alone, numbered anew."""
+        """Only ``units``, renumbered from 0."""
         at = self.at[units].ravel()
         weight = self.weight[:, :, at]
         inverse = np.ascontiguousarray(self.inverse[:, at[:, None], at])
         return _Pool(weight.transpose(0, 2, 1) @ weight, inverse, len(units), self.energy)
 
     def scores(self, units: Array) -> Array:
-        """What the loss of each of ``units`` alone adds to the squared error, as a share of the output's energy."""
+        """The squared error that removing each of ``units`` alone adds, as a share of the output's energy."""
         at = self.at[units]
         total = np.zeros(len(units))
         for inverse, weight in zip(self.inverse, self.weight, strict=True):
@@ -69,11 +69,11 @@ class _Surface:
             rows = inverse[gone]
             gain = np.linalg.solve(rows[:, gone], rows)
             weight -= weight[:, gone] @ gain
-            # BLAS counts columns first: the transpose of a symmetric matrix is a view that it can write to.
+            # BLAS is column-major.  The transpose of this symmetric matrix is a view that BLAS can write to.
             sgemm(-1.0, rows.T, gain.T, 1.0, inverse.T, trans_b=True, overwrite_c=True)
 
     def compact(self, left: Array) -> None:
-        """Only the units ``left`` have inputs here from now on."""
+        """Drop the inputs of all units but ``left``."""
         stay = np.sort(self.at[left].ravel())
         self.weight = self.weight[:, :, stay]
         self.inverse = np.ascontiguousarray(self.inverse[:, stay[:, None], stay])
@@ -82,8 +82,10 @@ class _Surface:
 
 
 class _Pool:
-    """One reader's inputs of the units that may leave next: ``product`` WᵀW and ``inverse`` P, both (g, n, n), float32,
-    m inputs per unit side by side."""
+    """One reader's inputs, for the units that may leave next.
+
+    ``product`` WᵀW and ``inverse`` P are (g, n, n) float32.  The m inputs of a unit are adjacent.
+    """
 
     def __init__(self, product: Array, inverse: Array, units: int, energy: float) -> None:
         self.product, self.inverse, self.energy = product, inverse, energy
@@ -92,7 +94,7 @@ class _Pool:
         self.blocks = block[:, :, None], block[:, None, :]
 
     def scores(self) -> Array:
-        """As of a surface, of every unit; noise where it has left."""
+        """Like ``_Surface.scores``, for every unit.  The score of a removed unit is meaningless."""
         total = np.zeros(len(self.blocks[0]))
         for inverse, product in zip(self.inverse, self.product, strict=True):
             total += _added(inverse[self.blocks], product[self.blocks])
@@ -106,7 +108,7 @@ class _Pool:
             # (W − W_u g)ᵀ(W − W_u g), with g the gain.
             product -= gain.T @ (shared - shared[:, gone] @ gain) + shared.T @ gain
             inverse -= rows.T @ gain
-            # What has left must not divide by zero.
+            # Removed inputs must not cause a division by zero.
             inverse[gone, gone] = np.eye(self.each)
 
 
@@ -118,14 +120,14 @@ def _surface(reading: Reading) -> _Surface:
         energy += float(np.vdot(weight @ moments, weight))
         size = len(moments)
         variances = np.diagonal(moments)
-        # λ must not give life to inputs that never vary: the bias carries what they add.
+        # An input that never varies gets no weight here: the bias carries what it adds, and λ must not change that.
         weight[:, variances <= STILL * max(float(variances.max()), 1e-30)] = 0
         damping = DAMPING * max(float(np.trace(moments)) / size, 1e-30)
         try:
             inverses.append(_inverse(moments, damping))
         except np.linalg.LinAlgError:
-            # What a row or two leave of variances are rounding errors, which may be negative; a diagonal that outweighs
-            # all beside it is always enough.
+            # With one or two rows the variances are mere rounding errors and may be negative.  A dominant diagonal
+            # always makes the matrix positive definite.
             again = _moments(reading, g)
             inverses.append(_inverse(again, (size + 1) * float(np.abs(again).max())))
     return _Surface(weights, np.stack(inverses), reading.features, max(energy, 1e-30))
@@ -136,7 +138,7 @@ def _moments(reading: Reading, g: int) -> Array:
 
 
 def _inverse(matrix: Array, damping: float) -> Array:
-    """Of a symmetric matrix, which is overwritten, with ``damping`` on its diagonal, which makes it positive definite."""
+    """The inverse of ``matrix`` + ``damping``·I, which must be positive definite; overwrites ``matrix``."""
     matrix[np.diag_indices(len(matrix))] += damping
     factor, failed = spotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
     if failed:
@@ -147,7 +149,7 @@ def _inverse(matrix: Array, damping: float) -> Array:
 
 
 def _added(block: Array, product: Array) -> Array:
-    """tr(B⁻¹ WᵀW) per unit, for B and WᵀW (u, m, m)."""
+    """tr(B⁻¹ WᵀW) per unit; B and WᵀW are (u, m, m)."""
     if block.shape[1] == 1:
         return np.asarray((product / block)[:, 0, 0])
     return np.asarray(np.trace(np.linalg.solve(block, product), axis1=1, axis2=2))
@@ -195,14 +197,14 @@ def _eliminated(evidence: Evidence) -> Ranking:
 
 
 def _cheapest(pools: Sequence[_Pool], size: int, count: int) -> list[tuple[int, float]]:
-    """(number in the pool, what its loss added) of ``count`` units, one after the other."""
-    found: list[tuple[int, float]] = []
+    """Remove ``count`` units one after the other; returns (index in the pool, added error) of each."""
+    removed: list[tuple[int, float]] = []
     gone = np.zeros(size)
-    while len(found) < count:
+    while len(removed) < count:
         scores = np.sum([pool.scores() for pool in pools], axis=0) + gone
-        worst = int(np.argmin(scores))
-        found.append((worst, max(float(scores[worst]), 0.0)))
-        gone[worst] = np.inf
+        cheapest = int(np.argmin(scores))
+        removed.append((cheapest, max(float(scores[cheapest]), 0.0)))
+        gone[cheapest] = np.inf
         for pool in pools:
-            pool.remove(worst)
-    return found
+            pool.remove(cheapest)
+    return removed

@@ -1,10 +1,10 @@
 """Pivoted QR on channel contributions: CHaPR (arXiv 1908.03266) for any number of readers.
 
-A reader's output is a sum of contributions, y = Σ_c z_c.  Keeping the k columns of Z = [vec z_1 … vec z_C] that
-best span all of them is column subset selection, solved greedily by QR with column pivoting (Businger-Golub).
+A reader's output is a sum of contributions, y = Σ_c z_c.  We want the k columns of Z = [vec z_1 … vec z_C] that
+best span all of them.  This is column subset selection; QR with column pivoting (Businger-Golub) solves it greedily.
 Z is never formed: any square root A of ZᵀZ (AᵀA = ZᵀZ) has the same R factor up to signs, hence the same pivots.
-That R is also the factor of ZᵀZ by Cholesky with diagonal pivoting (Higham, Accuracy and Stability, 10.3), which
-takes a fiftieth of the time where units are many.
+Cholesky of ZᵀZ with diagonal pivoting (Higham, Accuracy and Stability, 10.3) gives the same R.  With many units it
+takes a fiftieth of the time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from onnxprune.linear.threads import blas_threads
 from onnxprune.selection.base import Evidence, Ranking
 
 Array = np.ndarray
-#: Units from which on the factorization is that of the Gram matrix itself.
+#: From this many units on, factor the Gram matrix itself (pivoted Cholesky).
 MANY = 1024
 
 
 def select(evidence: Evidence, seed: int) -> Ranking:
     """Order by ``scipy.linalg.qr(A, pivoting=True)``; the error with k kept is ‖R[k:, k:]‖² / ‖R‖².
 
-    Exact in the sampled rows up to rounding (1e-8 of the largest contribution).  Cost: 15u³, from ``MANY`` units on
-    u³/3; u log u where nothing is known of what units share.
+    Exact for the sampled rows, up to rounding (1e-8 of the largest contribution).  Cost: 15u³, or u³/3 from ``MANY``
+    units on, or u log u if the evidence is only a diagonal.
     """
     gram = evidence.contributions
     with blas_threads(len(gram)):
@@ -48,7 +48,7 @@ def square_root(gram: Array) -> Array:
 
 
 def pivoted_cholesky(gram: Array) -> tuple[Array, Array]:
-    """(squared norms of the rows of R, pivots) of ``gram``; rows below rounding, u·1e-16 of the largest, are zero."""
+    """(squared norms of the rows of R, pivots) of ``gram``.  Rows below rounding (u·1e-16 of the largest) become zero."""
     triangle, pivots, rank, _ = dpstrf((gram + gram.T) / 2)
     rows = np.square(np.triu(triangle)).sum(axis=1)
     rows[rank:] = 0.0

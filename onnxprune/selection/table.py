@@ -1,4 +1,4 @@
-"""Selectors by the name that ``--select`` takes."""
+"""The selectors, by their ``--select`` name."""
 
 from __future__ import annotations
 

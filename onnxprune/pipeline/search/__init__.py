@@ -1,1 +1,1 @@
-"""The searches over candidates: of several cuts the one that the budget asks for."""
+"""Searches over candidates for the cut that the budget asks for."""

@@ -1,4 +1,4 @@
-"""The smallest cut of a model whose drop is allowed."""
+"""The smallest model within the allowed drop."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.progress import Turn
 
 Array = np.ndarray
-#: Halvings of the interval of kept MACs, and refits in full that follow them.
+#: Maximum halvings of the interval of kept MACs, and maximum full refits after them.
 HALVINGS, FULL = 5, 3
-#: Kept shares of the MACs below which no drop is searched for, and that are not told apart.
+#: The smallest share of MACs to search, and the difference of shares below which the search stops.
 LEAST_KEPT, FINEST = 0.02, 0.01
-#: By how much the kept MACs go down where nothing tells how much further they may.
+#: The factor on the kept MACs for the next step if there is no better guess.
 STEP = 0.9
 
 
 def by_drop(trials: Trials, pricing: Pricing) -> Found:
-    """Cut what costs nothing, halve the interval of kept MACs below it by quick refits, then refit in full where
-    they lead, and a step further.
+    """Search the smallest model whose drop is allowed.
 
-    Cost: a few attempts in full for the beginning, up to ``HALVINGS`` quick ones, and ``FULL`` in full.
+    First remove what costs nothing.  Then bisect the interval of kept MACs with trials.  Then refine the result with
+    full attempts, and go a step further if possible.
+    Cost: a few full attempts, up to ``HALVINGS`` trials, and up to ``FULL`` full attempts.
 
     Raises:
-        BudgetError: where no cut stays within the drop.
+        BudgetError: no cut stays within the drop.
     """
     free, begun = _begin(trials, pricing)
     low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
@@ -53,15 +54,15 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
             failed = middle
     if trials.finer:
         share = high if best is not begun[-1] else failed
-        found = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
-        path += found
-        best = next((candidate for candidate in reversed(found) if _allows(trials, candidate)), best)
+        refined = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
+        path += refined
+        best = next((candidate for candidate in reversed(refined) if _allows(trials, candidate)), best)
     steps = [trials.step(candidate) for candidate in path]
     if best.keep.all() or not _allows(trials, best):
         least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
         raise BudgetError(
-            f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest seen "
-            f"is {least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
+            f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest drop was "
+            f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
     return Found(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
@@ -69,9 +70,9 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
 
 def allowed(trials: Trials) -> float:
     """The largest drop that the user allows."""
-    found = trials.options.asked("max_drop")
-    assert found is not None
-    return found
+    largest = trials.options.asked("max_drop")
+    assert largest is not None
+    return largest
 
 
 def _allows(trials: Trials, candidate: Candidate) -> bool:
@@ -79,9 +80,9 @@ def _allows(trials: Trials, candidate: Candidate) -> bool:
 
 
 def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
-    """Widths that no later cut exceeds, and what was tried for them, that of these widths last.
+    """Upper bound on widths for the search, and the candidates tried to find it (the last is the bound).
 
-    Dead channels go, with what else must go for widths that run fast, as far as the drop allows that.
+    Dead channels leave.  Live channels also leave to reach fast widths, as far as the drop allows it.
     """
     ways = (*past_lossless(pricing), lossless(pricing), widest(pricing))
     starts = {counts.tobytes(): counts for counts in ways}
@@ -102,18 +103,17 @@ def _refine(
     damages: Mapping[float, float],
     turns: tuple[int, int],
 ) -> list[Candidate]:
-    """Up to ``FULL`` refits in full from ``share`` of the MACs on, in the order in which they were made; those that
-    are allowed get ever smaller.
+    """Make up to ``FULL`` full attempts, starting at ``share`` of the MACs.  Returns the candidates in order.
 
-    ``high``: the least share that is known to be allowed; ``damages``: of trials, by share; ``turns``: how many
-    are behind, and how many there are in all.
+    Each allowed candidate is smaller than the allowed ones before it.  ``high`` is the smallest share known to be
+    allowed.  ``damages`` holds the output loss of the trials, by share.  ``turns`` is (turns done, turns in total).
     """
     done, of = turns
     failed: float | None = None
-    found: list[Candidate] = []
+    refined: list[Candidate] = []
     for turn in range(1, 1 + FULL):
         candidate = trials.attempt(pricing, counts(share), Turn(trials.progress, done + turn, of))
-        found.append(candidate)
+        refined.append(candidate)
         if _allows(trials, candidate):
             high = share
         else:
@@ -121,25 +121,27 @@ def _refine(
         if failed is not None:
             share = (failed + high) / 2
         elif share in damages:
-            # A full refit may go on to where it does as much damage as the trial did here.
+            # Continue to the share where a full refit should lose as much as the trial lost here.
             share = _reached(damages, share, trials.evaluator.damage(candidate.model))
         else:
             share *= STEP
         if abs(high - share) < FINEST or share * trials.full < trials.cost(narrowest(pricing)):
             break
-    return found
+    return refined
 
 
 def _reached(damages: Mapping[float, float], share: float, full: float) -> float:
-    """The share of MACs at which trials do as much more damage than at ``share`` as there a ``full`` refit did less.
+    """The share of MACs at which a full refit should lose as much as the trial lost at ``share``.
 
-    ``damages``: of trials, by share; between them, and below, the damage is exponential in the share.
+    ``damages`` holds the output loss of trials, by share.  ``full`` is the loss of the full refit at ``share``.  The
+    estimate assumes that a full refit divides the loss of a trial by the same factor everywhere, and that the loss is
+    exponential in the share.
 
     >>> round(_reached({0.6: 0.01, 0.4: 0.04}, 0.6, 0.005), 2), _reached({0.6: 0.01}, 0.6, 0.005)
     (0.5, 0.54)
     """
     shares = np.asarray(sorted(damages, reverse=True))
-    # Damage may be none, or infinite.
+    # The loss may be zero or infinite.
     logs = np.log(np.clip([damages[s] for s in shares], 1e-12, 1e12))
     logs = np.maximum.accumulate(logs - logs[shares == share])
     gain = -float(np.log(np.clip(full, 1e-12, 1e12) / np.clip(damages[share], 1e-12, 1e12)))
@@ -151,5 +153,5 @@ def _reached(damages: Mapping[float, float], share: float, full: float) -> float
 
 
 def _halvings(width: float) -> int:
-    """Halvings of an interval of kept shares of MACs before its halves are not told apart."""
+    """The number of halvings until an interval of MAC shares is narrower than ``FINEST``."""
     return next((done for done in range(HALVINGS) if width / 2 ** (done + 1) < FINEST), HALVINGS)

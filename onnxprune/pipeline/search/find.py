@@ -1,4 +1,4 @@
-"""The candidate that a budget asks for."""
+"""Find the candidate that meets the budget."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from onnxprune.progress import Progress
 from onnxprune.target import Budget
 
 CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
-#: Multiples of channels to advise, the first that is expected to save time.
+#: Multiples of channels to suggest; the first that should save time is suggested.
 MULTIPLES = (8, 4, 16)
-#: Kept share of the MACs at which orders of channels are held against each other where a drop is searched for.
+#: Share of the MACs at which to compare orders of channels if the budget is a drop.
 USUAL = 0.7
-NO_FASTER = "kernels are not expected to run these channel counts any faster than the original's: {}allow a larger cut"
-ROUNDED = "--round {} keeps to counts that they do, or "
+NO_FASTER = "these channel counts will probably not run faster than the original's: {}allow a larger cut"
+ROUNDED = "try --round {} for faster counts, or "
 BELOW = (
-    "{kind} fell to {got:.0%}, where {asked:.0%} were asked for: no counts in between are expected to run faster; "
-    "--round 1 comes nearer"
+    "{kind} fell to {got:.0%}, below the requested {asked:.0%}: no channel counts in between should run faster; "
+    "--round 1 comes closer"
 )
 
 
 def find(
     context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
 ) -> Found:
-    """The candidate that the budget asks for, of one of several orders of channels.
+    """The candidate that meets the budget, for the best of several orders of channels.
 
-    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and a quick one per order and allocation that ``effort`` lets it try;
-    for a largest drop see :func:`onnxprune.pipeline.search.drop.by_drop`.
+    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and one trial per order and allocation that ``effort``
+    allows.  For a drop budget see :func:`onnxprune.pipeline.search.drop.by_drop`.
 
     Raises:
-        BudgetError: where the budget cannot be met.
+        BudgetError: the budget cannot be met.
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
     if options.round_to is not None or options.target is not None:
@@ -54,7 +54,7 @@ def find(
 
 
 def _no_faster(context: Context, found: Found) -> list[str]:
-    """A note where the cut is not expected to save time, with a multiple that would, if there is one."""
+    """A note if the cut should not save time; it suggests a multiple that would, if there is one."""
     time, full = found.pricing.time, sizes(context.coupling)
     if time(found.candidate.counts) < time(full):
         return []
@@ -63,7 +63,7 @@ def _no_faster(context: Context, found: Found) -> list[str]:
 
 
 def _below(context: Context, found: Found, options: Options) -> list[str]:
-    """A note where counts that run fast left far less than was asked for, and finer ones could keep more."""
+    """A note if the fast widths went far below the budget, and finer widths could keep more."""
     if len(options.budgets) != 1 or options.budgets[0].kind not in CALLED:
         return []
     kind = options.budgets[0].kind
@@ -91,7 +91,7 @@ def _found(trials: Trials) -> Found:
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
         found = trials.only(*trials.best(latenesses, *joint(costs)))
     else:
-        # Every width is given.
+        # The user gave every width.
         found = trials.only(trials.orders[0], widest(trials.orders[0]))
     if drop is not None and not found.candidate.drop.value <= drop:
         rest = " ".join(b.describe() for b in options.budgets if b.kind != "max_drop")
@@ -103,9 +103,9 @@ def _found(trials: Trials) -> Found:
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:
-    """Raise BudgetError where one of several budgets cannot be met even by the narrowest model.
+    """Raise BudgetError if even the narrowest model cannot meet one of several budgets.
 
-    Every cost grows with every width, so the narrowest model is the least of all at once.
+    Every cost grows with every width, so the narrowest model has the minimum of all costs.
     """
     if len(budgets) < 2:
         return
@@ -114,12 +114,12 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         if least > target:
             full = cost(sizes(trials.context.coupling))
             raise BudgetError(
-                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of what the original has"
+                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of the original"
             )
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
-    """(cost, target) of a budget in MACs, parameters or bytes: a share of the whole model's, or bytes."""
+    """(cost, target) of a budget in MACs, parameters or bytes.  ``value`` is a share of the original, or bytes."""
     if kind == "size":
         cost, full = stored_bytes(context.coupling, context.loaded.file_bytes), float(context.loaded.file_bytes)
     elif kind == "params":
@@ -129,7 +129,7 @@ def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
         full = cost(sizes(context.coupling))
     target = value if kind == "size" and value > 1 else value * full
     if target >= full:
-        # Nothing need go, even where arrays that a cut would split count twice.
+        # The original meets the budget, even if arrays that a cut would split count twice.
         target = max(target, cost(sizes(context.coupling)))
-    # Rounding of sums of products must not refuse what is exactly at the target.
+    # Rounding errors must not reject a cost that is exactly at the target.
     return cost, target * (1 + 1e-12)

@@ -1,4 +1,4 @@
-"""The widest cut of a model whose latency is at most what was asked for."""
+"""The widest model within the requested latency."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from onnxprune.pipeline.search.trials import Found, Trials
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 
-#: Corrections of the target, shares of it that are not told apart, and the share of a latency that may be left unused.
+#: Maximum corrections of the target, the difference of targets below which to stop, and the share of the latency that
+#: may remain unused.
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
 
 
 def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> Found:
-    """The widest cut whose latency is at most the share ``wanted``, and whose ``others`` (cost, target) hold.
+    """The widest cut whose latency is at most the share ``wanted``, and that meets ``others`` (cost, target).
 
-    By the user's table, which stands for another machine; else the target by this machine's table is corrected
-    until the whole model's measured ratio holds with little room left.  Corrections stay between the targets that
-    are known to be fast enough and too slow, however wrong the table is.
+    The user's table stands for another machine, so it decides alone.  Otherwise we start with this machine's table,
+    measure the whole model, and correct the target until the measured ratio is just below ``wanted``.  The target
+    stays between one known to be fast enough and one known to be too slow, so even a wrong table does no harm.
     """
     context, cost = trials.context, pricing.time
     full = cost(sizes(context.coupling))
@@ -42,7 +43,7 @@ def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence
         trials.progress.advance()
         if ratio <= wanted:
             if best is not None and np.array_equal(counts, best):
-                # The other budgets bind: more time would change nothing.
+                # The other budgets limit the widths: a larger latency would not change them.
                 break
             low, best = target, counts
         else:
@@ -54,6 +55,6 @@ def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence
         target = guess if low < guess < high else between
     if best is None:
         raise BudgetError(
-            f"a latency of {wanted:g} cannot be reached: the narrowest model tried runs at {ratio:.2f} of the original"
+            f"a latency of {wanted:g} cannot be reached: the narrowest model tried takes {ratio:.2f} of the original"
         )
     return trials.only(pricing, best)

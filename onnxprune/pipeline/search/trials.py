@@ -1,4 +1,4 @@
-"""What every search is made of: candidates, trials of them, and the choice between a few."""
+"""The parts of every search: attempts, trials, and the choice between a few candidates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The candidate that was chosen, what from, and the path of the search."""
+    """The chosen candidate, its pricing, and the path of the search."""
 
     candidate: Candidate
     pricing: Pricing
@@ -32,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trials:
-    """Candidates of one run, by the orders of channels that it may choose from."""
+    """Makes the candidates of one run, from its ``orders`` of channels."""
 
     context: Context
     orders: Sequence[Pricing]
@@ -58,7 +58,7 @@ class Trials:
 
     @property
     def finer(self) -> bool:
-        """Whether an attempt is more than a trial."""
+        """Whether a full attempt does more than a trial."""
         return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > trial_samples(self.context.fit.count)
 
     def only(self, pricing: Pricing, counts: Array) -> Found:
@@ -69,11 +69,11 @@ class Trials:
         return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
 
     def best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
-        """Of a few ways to spend the budget the one that does the least damage on the holdout after a quick refit.
+        """Try a few ways to spend the budget, and return the one with the least output loss after a quick refit.
 
-        What cuts in different places do to each other is in no curve of a single group; how much the early ones are
-        made up for later differs from network to network, and so does which order of channels serves best.  Orders are
-        held against each other at the first of ``latenesses``, the others are tried with the best of them.
+        A curve describes one group alone; it does not show how cuts of different groups interact.  Networks differ in
+        how much later layers compensate early cuts, and in the best order of channels.  The first of ``latenesses``
+        is tried with every order, the others only with the best order.
         """
         damages: dict[bytes, float] = {}
         turns = len(self.orders) + len(latenesses) - 1
@@ -94,6 +94,6 @@ class Trials:
         return min(ways, key=damage) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Pricing:
-        """The order of channels that serves best at ``share`` of ``cost``, or as near to it as it goes."""
+        """The best order of channels at ``share`` of ``cost``, or at the lowest cost that all orders can reach."""
         least = max(cost(narrowest(pricing)) for pricing in self.orders)
         return self.best(UNTRIED, cost, max(share * cost(sizes(self.context.coupling)), least))[0]
