@@ -203,8 +203,10 @@ class Walk:
     def _take_stated(self, node: Node) -> None:
         """The sizes that a Reshape states hold whatever was guessed of a size that only the data tell, which it
         contradicts: the one that it leaves open counts as changing, the others do not."""
+        if node.op != "Reshape" or len(node.inputs) < 2:
+            return
         source, out = node.inputs[0], node.outputs[0] if node.outputs else None
-        target = self._known(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
+        target = self._known(node.inputs[1])
         shape = self.before.get(out or "")
         if target is None or shape is None or out is None or source not in self.dtypes or node.inputs[1] in self.sized:
             return

@@ -68,7 +68,8 @@ def _below(context: Context, found: Found, options: Options) -> list[str]:
         return []
     kind = options.budgets[0].kind
     cost, target = cost_of(context, kind, options.budgets[0].value)
-    got, asked = (part / cost(sizes(context.coupling)) for part in (cost(found.candidate.counts), target))
+    full = cost(sizes(context.coupling))
+    got, asked = cost(found.candidate.counts) / full, target / full
     finer = give_back(cost, found.pricing.curves, found.candidate.counts, target)
     if got >= OVERSHOT * asked or np.array_equal(finer, found.candidate.counts):
         return []
@@ -79,6 +80,8 @@ def _found(trials: Trials) -> Found:
     options = trials.options
     drop, latency = options.asked("max_drop"), options.asked("latency")
     kinds = [budget.kind for budget in options.budgets]
+    if ("macs" in kinds or kinds == ["max_drop"]) and not trials.full:
+        raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
     if kinds == ["max_drop"]:
         return by_drop(trials, trials.best_order(trials.cost, USUAL))
     costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
