@@ -71,9 +71,6 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
     kept = _said("--keep", options.keep, names, group, round_half_up)
     if group.id in frozen:
         kept = [*kept, _Said(size, "--exclude and --only")]
-    elif options.keep and not options.budgets and not kept:
-        # The user gave widths but no budget, so all other groups stay whole.
-        kept = [_Said(size, "no budget")]
     lows += kept + _said("--at-least", options.at_least, names, group, math.ceil)
     highs += kept + _said("--at-most", options.at_most, names, group, math.floor)
     low, high = max(lows, key=lambda said: said.count), min(highs, key=lambda said: said.count)
