@@ -96,6 +96,14 @@ STATED = {
     "negative size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, -16), "a negative size"),
     "overflowing size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**62), "bytes of data where its shape"),
     "empty axis beside a huge one": (_input_of(1, 0, 2**31, 2**31), "bytes for one sample"),
+    "a type that nobody knows": (
+        lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 99),
+        "input 'input' has no element type that onnx knows (99)",
+    ),
+    "no type at all": (
+        lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type"),
+        "input 'input' has no element type that onnx knows (0)",
+    ),
     "an input of a thousand axes": (_input_of(*[1] * 1001), "1,001 axes"),
 }
 
