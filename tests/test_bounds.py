@@ -164,7 +164,7 @@ def _holds(result: Result, asked: Mapping[str, Any]) -> None:
             for flag in ("keep", "at_least", "at_most")
         }
         assert all(after == max(1, np.floor(count + 0.5)) for count in counts["keep"])
-        assert all(after >= count for count in counts["at_least"])
+        assert all(after >= min(count, before) for count in counts["at_least"])
         assert all(after <= max(1, count) for count in counts["at_most"])
         if any(matches(names, glob) for glob in asked.get("exclude", ())):
             assert after == before
@@ -216,6 +216,14 @@ def test_the_plan_records_what_was_asked_and_replays_it(tmp_path: Path, monkeypa
     Path("o.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in again.items()))
     assert main([str(DEMO), "--data", str(CALIB), *quick, "--config", "o.toml", "-o", "told.onnx"]) == 0
     assert Path("told.onnx").read_bytes() == Path("small.onnx").read_bytes()
+
+
+def test_a_floor_or_ceiling_above_a_group_is_no_contradiction() -> None:
+    result = pruned(macs=0.95, at_least={"*": 40}, at_most={"*": 72}, round_to=1)
+    before = {row.name: row.before for row in result.report.groups}
+    found = widths(result)
+    assert all(kept == before[name] for name, kept in found.items() if before[name] <= 40)
+    assert found[WIDEN] <= 72 and before[WIDEN] == 80 and before[GATE] < 40
 
 
 def test_widths_without_a_budget_leave_the_rest_whole() -> None:

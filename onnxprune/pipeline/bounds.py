@@ -89,11 +89,12 @@ def _said(
     for width in widths:
         if matches(names, width.glob):
             count = max(1, whole(width.of(len(group))))
-            if count > len(group):
+            if count > len(group) and flag == "--keep":
                 raise BudgetError(
                     f"{flag} {width.describe()}: group '{group.name}' has {len(group)} channels; give fewer, or a share"
                 )
-            bounds.append(_Said(count, f"{flag} {width.describe()}"))
+            # A group that is narrower than a floor stays whole, and one narrower than a ceiling is below it.
+            bounds.append(_Said(min(count, len(group)), f"{flag} {width.describe()}"))
     return bounds
 
 
