@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="8-bit kernels: the CPU's own; those that never saturate (a real switch, for CPUs without VNNI); an "
         "emulation, for any CPU, of kernels that saturate",
     )
+
+
+def pytest_configure() -> None:
+    """Take signals as a terminal's child does: nohup and background jobs have them ignored, and children inherit it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
