@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxprune.coupling.groups import analyse
 from onnxprune.coupling.open import facts_of
-from onnxprune.coupling.rule import Bound, Call
+from onnxprune.coupling.rule import Bound, Call, Role
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import view
 from onnxprune.surgery.cut import cut, mask
@@ -130,9 +130,7 @@ def free_factors(bound: Bound) -> list[str]:
     return [
         f
         for f in bound.factors()
-        if bound.sizes[f] > 1
-        and f not in bound.rule.mix
-        and ((bound.inputs_with(f) and bound.in_output(f)) or bound.summed(f))
+        if bound.sizes[f] > 1 and bound.role(f) in (Role.PASSED, Role.SUMMED)
     ]
 
 

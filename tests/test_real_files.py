@@ -299,7 +299,7 @@ def test_weights_in_sparse_initializers_are_left_alone() -> None:
     del model.graph.initializer[0]
     coupling = prove(model)
     assert not coupling.groups
-    assert "cannot be told before a run" in reasons(coupling)
+    assert "is unknown before a run" in reasons(coupling)
 
 
 @pytest.mark.parametrize("padding", ["SAME_UPPER", "SAME_LOWER", "VALID"])

@@ -6,7 +6,7 @@ from onnxprune.coupling.groups import Coupling, Held
 
 
 def lock_text(coupling: Coupling, held: Held) -> str:
-    """Why a set of channels stays; the node, tensor and axis are added where the reason does not name them."""
+    """Why a set of channels stays.  Adds the node, tensor and axis if the reason does not name them."""
     reason = held.reason
     where = []
     if reason.value is not None and f"'{reason.value}'" not in reason.text:

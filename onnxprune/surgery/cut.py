@@ -14,6 +14,7 @@ import onnx
 
 from onnxprune.coupling.groups import Coupling, stored_at
 from onnxprune.coupling.labels import Key
+from onnxprune.coupling.rule import Role
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.graph.edit import Editor
 from onnxprune.surgery.edit import Use, add_input, give_constants, insert_scale, insert_select
@@ -181,7 +182,7 @@ def _places(coupling: Coupling, index: int) -> list[tuple[int, list[int]]]:
             found.setdefault(slot, set()).add(axis)
             covered.update((bound.inputs[slot] or ())[axis])
     for factor in bound.factors():
-        if factor in covered or factor in bound.rule.mix or not bound.summed(factor):
+        if factor in covered or bound.role(factor) is not Role.SUMMED:
             continue
         slots = [slot for slot in bound.inputs_with(factor) if inputs[slot] is not None]
         # A constant is zeroed in place; anything else needs a node in front.
