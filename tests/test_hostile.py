@@ -27,7 +27,7 @@ REFUSED = {
     "huge_expand": "tensor 'big' has 2,147,483,648 positions along one axis",
     "huge_image": "input 'input' takes 13,194,139,533,312 bytes",
     "functions_doubling_40": "call each other so often that inlining them makes more than 262,144 nodes",
-    "endless_loop": "the model did not end one run within 0.3 s: its Loop may have no end",
+    "endless_loop": "the model did not finish a run within 0.3 s: its Loop may never end",
 }
 #: Verified, but it takes a minute: a graph of 4,000 nodes.
 SLOW = {"functions_doubling_12"}
