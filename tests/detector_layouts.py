@@ -9,12 +9,12 @@ import numpy as np
 
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.found import Found
-from onnxprune.tasks.detect.grid import Level
+from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 
 Array = np.ndarray
 SIZE = (128, 160)
-LEVELS = tuple(Level(s, SIZE[0] // s, SIZE[1] // s) for s in (8, 16, 32))
+LEVELS = tuple(GridLevel(s, SIZE[0] // s, SIZE[1] // s) for s in (8, 16, 32))
 CLASSES, SAMPLES, THINGS = 5, 3, 4
 WAYS = ("combined", "combined per level", "apart", "apart per level")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxprune.calibration.dataset import InputSpec, shape_text
-from onnxprune.calibration.layout import Layout
+from onnxprune.calibration.layout import ImageLayout
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.errors import DataError
 
@@ -80,7 +80,7 @@ class Geometry:
         return np.asarray(np.clip(moved, 0, [self.crop[1], self.crop[0]] * 2))
 
 
-def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[Geometry, tuple[str, ...]]:
+def geometry(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> tuple[Geometry, tuple[str, ...]]:
     """The geometry for this input, and notes for the user.
 
     The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else 224. The box is the

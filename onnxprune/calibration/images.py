@@ -26,7 +26,7 @@ from onnxprune.calibration.dataset import (
 from onnxprune.calibration.geometry import Geometry, geometry
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.calibration.things import Labelling, Things, coco_file, read_coco, yolo_labels
 from onnxprune.errors import DataError
 from onnxprune.paths import open_ordinary
@@ -57,7 +57,7 @@ class ImageSource:
     size: Callable[[int], tuple[int, int]] | None = None
 
 
-def open_images(source: ImageSource, request: Request) -> Dataset:
+def open_images(source: ImageSource, request: DataRequest) -> Dataset:
     """Open images for a model with one image input. Raises DataError for other models."""
     specs, preprocess = request.specs, request.preprocess
     if len(specs) != 1:

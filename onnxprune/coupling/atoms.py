@@ -58,7 +58,7 @@ def _rank(reason: Reason) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Option:
+class CutOption:
     """One way to cut a compound axis: it adds ``ties`` and locks the atoms in ``locks``."""
 
     factor: str
@@ -75,7 +75,7 @@ class Choice:
 
     node: int
     label: str
-    options: tuple[Option, ...]
+    options: tuple[CutOption, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +214,7 @@ def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int], 
     return regretted, list(culprits), sorted({*regretted, *blocking})
 
 
-def _tied(classes: Classes, option: Option) -> Atoms:
+def _tied(classes: Classes, option: CutOption) -> Atoms:
     """Classes of the positions that an option ties."""
     if not option.ties:
         return np.empty(0, dtype=np.int64)
@@ -307,7 +307,7 @@ def _pick(free: Sequence[int]) -> int:
     return enough[0] if enough else int(np.argmax(free))
 
 
-def _passed_over(choice: Choice, option: Option) -> Reason:
+def _passed_over(choice: Choice, option: CutOption) -> Reason:
     return Reason(
         f"{choice.label} splits or joins this axis; the cut takes {option.factor}", choice.node, remedy=CHOSEN
     )

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Key, Labels, named
 from onnxprune.coupling.notation import Dim
 from onnxprune.coupling.rule import Bound, DoesNotFit, Role
@@ -86,7 +86,7 @@ class FactorTies:
     def _choose(self) -> None:
         compounds = [(dim, self._live(dim), atoms) for dim, atoms in self.compounds]
         candidates = [[f for f in live if self.bound.role(f) is not Role.MIXED] or [""] for _, live, _ in compounds]
-        options: dict[frozenset[str], Option] = {}
+        options: dict[frozenset[str], CutOption] = {}
         for picks in itertools.product(*(dict.fromkeys(c) for c in candidates)):
             live = frozenset(
                 f
@@ -97,7 +97,7 @@ class FactorTies:
         best = [option for live, option in options.items() if not any(live < other for other in options)]
         self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(best)))
 
-    def _option(self, live: frozenset[str], compounds: list[tuple[Dim, Dim, Atoms]]) -> Option:
+    def _option(self, live: frozenset[str], compounds: list[tuple[Dim, Dim, Atoms]]) -> CutOption:
         ties: list[tuple[Atoms, Atoms]] = []
         locks: list[Atoms] = []
         representatives = {f: a for f, a in self.vectors.items() if f in live}
@@ -113,4 +113,4 @@ class FactorTies:
             known = representatives.setdefault(factor, grid[:, 0])
             ties.append((np.repeat(known, grid.shape[1]), grid.ravel()))
         locks += [a for f, a in self.vectors.items() if f in split and f not in live]
-        return Option(" ".join(sorted(live)) or "none", tuple(ties), tuple(locks))
+        return CutOption(" ".join(sorted(live)) or "none", tuple(ties), tuple(locks))

@@ -40,7 +40,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class LockedChannels:
     """Channels of weights that stay: how many (``size``), why, and on which axes.  ``name`` is the label of a node."""
 
     name: str
@@ -63,7 +63,7 @@ class Coupling:
     classes: Classes
     units: Mapping[Key, tuple[np.ndarray, ...]]
     groups: tuple[Group, ...]
-    held: tuple[Held, ...]
+    held: tuple[LockedChannels, ...]
     unit_count: int
 
     @property
@@ -94,7 +94,7 @@ class Coupling:
         return key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]] or ""
 
 
-def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
+def couple_graph(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     """Couple ``graph`` with the operator table called ``rules``.
 
     If an operand cannot follow the cut of an axis, that axis gets a lock with that reason.
@@ -249,7 +249,7 @@ def _distinct(groups: list[Group]) -> tuple[Group, ...]:
     return tuple(renamed)
 
 
-def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -> tuple[Held, ...]:
+def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -> tuple[LockedChannels, ...]:
     """Channels of multiplying weights that stay.  The report must explain these."""
     locked: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     tied: dict[int, list[tuple[Axis, np.ndarray]]] = {}
@@ -271,15 +271,15 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
                 if private or len(stuck) < 2:
                     continue
                 locked.setdefault(int(classes.lock[stuck[0]]), []).append(((key, axis), stuck))
-    held: list[Held] = []
+    held: list[LockedChannels] = []
     for which, places in locked.items():
         reason = classes.reasons[which]
         size = max(len(np.unique(stuck)) for _, stuck in places)
-        held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
+        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
     for places in tied.values():
         size = max(len(roots) for _, roots in places)
         reason = Reason(f"its {size} positions are tied into one unit, and one must stay", remedy=LAST)
-        held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
+        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
     return (*held, *_refused(graph, walked))
 
 
@@ -299,7 +299,7 @@ def _cast_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, 
     return use if use in walked.labels else None
 
 
-def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
+def _refused(graph: Graph, walked: Walked) -> Iterator[LockedChannels]:
     """Weights of two or more dims at nodes that no rule fits: they stay whole."""
     for index, reason in walked.locked.items():
         node = graph.nodes[index]
@@ -307,7 +307,7 @@ def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
             tensor = graph.initializers.get(value or "")
             if tensor is not None and len([n for n in tensor.dims if n > 1]) > 1:
                 axes = tuple(((index, slot), axis) for axis in range(len(tensor.dims)))
-                yield Held(node.label, max(tensor.dims), reason, axes)
+                yield LockedChannels(node.label, max(tensor.dims), reason, axes)
 
 
 def _held_name(graph: Graph, axis: Axis) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.groups import Coupling, Held
+from onnxprune.coupling.groups import Coupling, LockedChannels
 
 
-def lock_text(coupling: Coupling, held: Held) -> str:
+def lock_text(coupling: Coupling, held: LockedChannels) -> str:
     """Why a set of channels stays.  Adds the node, tensor and axis if the reason does not name them."""
     reason = held.reason
     where = []

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.estimates import estimated
-from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.coupling.groups import Coupling, couple_graph
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def loosened(coupling: Coupling) -> Loosened | None:
     """``None`` if the approximate rules free nothing.  Cost: a second analysis, only if a lock names them as remedy."""
     if not any(held.reason.remedy == LOOSEN for held in coupling.held):
         return None
-    loose = analyse(coupling.graph, coupling.facts, "approximate")
+    loose = couple_graph(coupling.graph, coupling.facts, "approximate")
     nodes = estimated(loose, np.zeros(loose.unit_count, dtype=np.bool_))
     channels = loose.unit_count - coupling.unit_count
     if channels <= 0 or not nodes:

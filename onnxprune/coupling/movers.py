@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Labels, named
 from onnxprune.coupling.products import Knot, Products
 from onnxprune.coupling.rule import Call, DoesNotFit
@@ -98,7 +98,7 @@ class MoverTies:
 
     def _choose_link(self, labels: list[Atoms], knot: list[AxisLink]) -> None:
         """Offer one option per pair of axes in a split or merge: that pair stays live, the other axes lock."""
-        options: list[Option] = []
+        options: list[CutOption] = []
         for live in sorted(knot, key=lambda k: (k.slot, k.axis, k.out_axis)):
             source = self._labels_of(live.slot)[live.axis]
             ties = ((source[live.source], labels[live.out_axis][live.target]),)
@@ -106,7 +106,7 @@ class MoverTies:
             axes_out = {k.out_axis for k in knot} - {live.out_axis}
             locks = [self._labels_of(slot)[axis] for slot, axis in sorted(axes_in)]
             locks += [labels[axis] for axis in sorted(axes_out)]
-            options.append(Option(self._name(labels, knot, live), ties, tuple(locks)))
+            options.append(CutOption(self._name(labels, knot, live), ties, tuple(locks)))
         self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(options)))
 
     def _name(self, labels: list[Atoms], knot: list[AxisLink], live: AxisLink) -> str:

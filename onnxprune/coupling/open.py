@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.coupling.groups import Coupling, couple_graph
 from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
 from onnxprune.engine.probe import measure_shapes, plausible_feeds
 from onnxprune.errors import EndlessError, ModelError
@@ -44,7 +44,7 @@ def couple(
         if rewritten is not None:
             graph = view(rewritten)
             facts = facts_of(graph, *shapes)
-    return analyse(graph, facts, rules)
+    return couple_graph(graph, facts, rules)
 
 
 def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
