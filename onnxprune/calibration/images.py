@@ -23,7 +23,7 @@ from onnxprune.calibration.dataset import (
     subset,
     subset_of,
 )
-from onnxprune.calibration.geometry import Geometry, geometry
+from onnxprune.calibration.geometry import ImageFit, image_fit
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
 from onnxprune.calibration.request import DataRequest
@@ -72,7 +72,7 @@ def open_images(source: ImageSource, request: DataRequest) -> Dataset:
         )
     chosen = choose(source.count, request.samples, request.seed)
     applied, default_note = (preprocess, None) if preprocess is not None else default_preprocess(spec, layout)
-    shape, shape_notes = geometry(spec, layout, applied)
+    shape, shape_notes = image_fit(spec, layout, applied)
     encoder = make_encoder(applied, spec, layout)
     limit = spec.shape[0] if layout.batched else 1
 
@@ -109,7 +109,7 @@ def open_images(source: ImageSource, request: DataRequest) -> Dataset:
     )
 
 
-def _fed_things(source: ImageSource, shape: Geometry) -> Callable[[int], Things]:
+def _fed_things(source: ImageSource, shape: ImageFit) -> Callable[[int], Things]:
     """The boxes of each image in pixels of the fed image, without boxes outside the crop."""
 
     def things(row: int) -> Things:

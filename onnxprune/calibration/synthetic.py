@@ -19,7 +19,7 @@ from onnxprune.calibration.dataset import (
     shape_text,
     uniform_batch,
 )
-from onnxprune.calibration.geometry import geometry
+from onnxprune.calibration.geometry import image_fit
 from onnxprune.calibration.layout import ImageLayout, image_layout
 from onnxprune.calibration.preprocess import PRESETS, Encoder, Preprocess, make_encoder
 from onnxprune.calibration.request import DataRequest
@@ -133,7 +133,7 @@ class _Maker:
             # Axis 0 is fixed and not common to the inputs, so axis 1 is probably the batch axis.
             shape[1] = 1
         if self.layout is not None:
-            fitted, _ = geometry(self.spec, self.layout, preprocess or PRESETS["raw"])
+            fitted, _ = image_fit(self.spec, self.layout, preprocess or PRESETS["raw"])
             first = {-3: -2, -1: -3, None: -2}[self.layout.channel_axis]
             shape[len(shape) + first], shape[len(shape) + first + 1] = fitted.crop
             if self.layout.channel_axis is not None:

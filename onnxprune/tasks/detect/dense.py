@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, softmax
 
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout, read_anchors
 from onnxprune.tasks.detect.suppress import suppressed
@@ -100,7 +100,7 @@ def decode(
     levels: Sequence[GridLevel],
     size: tuple[int, int],
     samples: int,
-) -> list[Found]:
+) -> list[Detections]:
     """What a batch of a dense detector's outputs says was found, sample by sample, suppressed."""
     raw, scores, points = split(arrays, wiring, layout, samples)
     boxes, scored = corners(raw, layout, levels, size), classes_of(scores, layout)
