@@ -20,6 +20,7 @@ from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
+from onnxprune.tuning.held import Held
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
 from onnxprune.tuning.pace import pace
 from onnxprune.tuning.pair import Pair, pair
@@ -70,20 +71,23 @@ def tune(
         ModelError: where no weight can be tuned, with the operators that are in the way.
         OptionError: for a device that is not there.
     """
+    since = time.monotonic()
     device, workers = device_of(request.device), join()
     # Several processes of one machine share its cores.
     torch.set_num_threads(max(engine.cores() // workers.size, 1))
     torch.manual_seed(request.seed)
     progress.stage("tune", None)
-    samples, unseen = Samples(fit), Samples(held)
+    samples = Samples(fit)
     both = pair(student, original, samples, engine, device)
     batch, micro = _sizes(both, samples)
     changes = augment(fit.specs, request.augment)
+    unseen = Held(both, Samples(held), micro)
     setting = Setting(both, samples, unseen, changes, batch, micro, request.seed, workers, progress, request.stopped)
-    since = time.monotonic()
+    begun = time.monotonic()
     start = initial(setting)
-    curve = [CurveOfTuning(0.0, 0, float("nan"), float(start.errors.mean()))]
-    best = _run(setting, start, request.allowance, curve, since)
+    looking = time.monotonic() - begun
+    curve = [CurveOfTuning(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
+    best = _run(setting, start, request.allowance, curve, since, looking)
     gained = better(best.errors, start.errors)
     workers.leave()
     found = with_constants(student, _arrays(best)) if gained else student
@@ -102,25 +106,30 @@ def tune(
     return found, told
 
 
-def _run(setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float) -> State:
+def _run(
+    setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float, looking: float
+) -> State:
+    """``since``: when the time that ``allowed`` states began; ``looking``: seconds of a look at the held-out samples,
+    such as the last one."""
     if allowed.passes is not None:
         steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
-        full = pace(setting, start, steps, 0.0)
+        full = pace(setting, start, steps, 0.0).rate(steps)
         setting.progress.stage("tune", BAR)
         return cycle(setting, start, Clock(steps, 0.0), full, 0, curve, since)
-    full = pace(setting, start, None, LONGEST if allowed.seconds is None else allowed.seconds)
+    whole = LONGEST if allowed.seconds is None else allowed.seconds
+    found = pace(setting, start, None, whole)
+    left = setting.workers.agreed(max(whole - (time.monotonic() - since) - looking, 1.0))
     if allowed.seconds is not None:
         setting.progress.stage("tune", BAR)
-        return cycle(
-            setting, start, Clock(None, max(allowed.seconds - (time.monotonic() - since), 1.0)), full, 0, curve, since
-        )
+        return cycle(setting, start, Clock(None, left), found.rate(found.steps(left)), 0, curve, since)
     best = start
     for turn, share in enumerate(TURNS):
         setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
-        after = cycle(setting, best, Clock(None, share * LONGEST), full, turn, curve, since)
+        seconds = share * left
+        after = cycle(setting, best, Clock(None, seconds), found.rate(found.steps(seconds)), turn, curve, since)
         if setting.stopped() or not better(after.errors, best.errors):
             return after if better(after.errors, best.errors) else best
-        best = after
+        best, found = after, found.later()
     return best
 
 
