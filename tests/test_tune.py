@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -474,6 +475,28 @@ def test_one_interrupt_keeps_the_best_and_a_second_ends_the_run() -> None:
     with pytest.raises(KeyboardInterrupt):
         tuned(damaged(model), model, length="500x", progress=Interrupter(2))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_is_killed_while_it_tunes_leaves_the_refitted_model(files, tmp_path: Path) -> None:
+    teacher, _, data = files
+    output = tmp_path / "out" / "net.onnx"
+    output.parent.mkdir()
+    line = [sys.executable, "-m", "onnxprune", str(teacher), "--data", str(data), "--macs", "0.7", "--effort", "fast"]
+    running = subprocess.Popen([*line, "--round", "1", "--threads", "1", "--tune", "2h", "-q", "-o", str(output)])
+    try:
+        while running.poll() is None and not output.exists():
+            time.sleep(0.05)
+        assert running.poll() is None, "the model is not there before the tuning ends"
+    finally:
+        running.kill()
+        running.wait()
+    assert [path.name for path in output.parent.iterdir()] == ["net.onnx"]
+    left = onnx.load(output)
+    onnx.checker.check_model(left)
+    assert sum(a.size for a in view(left).constants.values()) < sum(a.size for a in view(net()).constants.values())
+    # It can go on from there.
+    again = main(["tune", str(output), "--teacher", str(teacher), "--data", str(data), "--for", "1x", "-q"])
+    assert again == 0 and output.with_name("net.tuned.onnx").exists()
 
 
 def test_two_processes_give_what_one_gives_to_rounding(files, tmp_path: Path) -> None:
