@@ -189,7 +189,8 @@ class Tuning:
     """What tuning did.
 
     ``before`` and ``after`` are the mean errors of the outputs on ``held`` held-out samples, in units of a channel's
-    variance, or as a divergence.  ``gained`` says whether the gain is significant.  ``samples`` counts the samples
+    variance, or as a divergence.  They are equal where the
+    weights stay.  ``gained`` says whether the difference is more than chance.  ``samples`` counts the samples
     trained on, ``weights`` the trained tensors.  ``stages`` shows the quality of the model on the way.
     """
 

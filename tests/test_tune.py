@@ -23,6 +23,7 @@ from onnxprune.allowance import allowance
 from onnxprune.cli import main
 from onnxprune.errors import DataError, ModelError, OptionError
 from onnxprune.graph.view import view
+from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
 
 torch = pytest.importorskip("torch")
@@ -30,7 +31,7 @@ torch = pytest.importorskip("torch")
 from onnxprune.progress import Silent  # noqa: E402
 from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
-from onnxprune.tuning.chance import better  # noqa: E402
+from onnxprune.tuning.chance import better, lower  # noqa: E402
 from onnxprune.tuning.hidden import Hidden, matched  # noqa: E402
 from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
 from onnxprune.tuning.recipe import rate  # noqa: E402
@@ -100,7 +101,7 @@ def test_where_nothing_is_to_be_gained_the_weights_stay() -> None:
     found = tuned(model, model)
     assert not found.tuning.gained
     assert found.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
-    assert any("nothing beyond chance" in note for note in found.tuning.notes)
+    assert any("gained nothing on the held-out" in note for note in found.tuning.notes)
 
 
 def test_too_few_held_out_samples_are_told() -> None:
@@ -313,6 +314,21 @@ def test_chance() -> None:
     assert better(base - 0.1, base) and not better(base, base - 0.1)
     assert not better(base + 0.001 * generator.standard_normal(64), base)
     assert not better(base[:4] - 1, base[:4]) and not better(np.full(64, np.nan), base)
+
+
+def test_a_lower_error_is_kept_and_told_to_be_chance_where_it_may_be() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.exponential(size=64)
+    likely = base - 0.01 + 0.2 * generator.standard_normal(64)
+    assert lower(likely, base) and not better(likely, base) and not better(base, likely)
+    assert not lower(base, likely) and not lower(base, base) and not lower(base[:4] - 1, base[:4])
+    assert not lower(np.full(64, np.nan), base) and lower(base, np.full(64, np.nan))
+    model = net()
+    with mock.patch.object(tune_module, "better", lambda first, second: False):
+        found = tuned(damaged(model), model, length="8x")
+    told = found.tuning
+    assert told.after < told.before and not told.gained and "by chance" in told.notes[-1]
+    assert found.model != damaged(model) and wording.gain(told).endswith("which may be chance")
 
 
 def test_a_refitted_model_takes_careful_steps_and_a_damaged_one_fast_steps() -> None:

@@ -18,7 +18,7 @@ from onnxprune.progress import Progress
 from onnxprune.result import CurveOfTuning, Tuning
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.augment import augment
-from onnxprune.tuning.chance import better
+from onnxprune.tuning.chance import FEW, better, lower
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.held import Held
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
@@ -64,7 +64,7 @@ def tune(
 ) -> tuple[onnx.ModelProto, Tuning]:
     """``student`` with weights under which it answers more like ``original``; nothing but weights changes.
 
-    ``held``: samples that are only looked at.  Where they show no gain beyond chance, ``student`` itself is returned.
+    ``held``: samples that are only looked at.  Where the error on them does not fall, ``student`` itself is returned.
     Cost: as ``request.allowance`` says; one run of the original and about three of the small model per step and sample.
 
     Raises:
@@ -88,12 +88,13 @@ def tune(
     looking = time.monotonic() - begun
     curve = [CurveOfTuning(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
     best = _run(setting, start, request.allowance, curve, since, looking)
-    gained = better(best.errors, start.errors)
+    moved = lower(best.errors, start.errors)
+    gained = moved and better(best.errors, start.errors)
     workers.leave()
-    found = with_constants(student, _arrays(best)) if gained else student
+    found = with_constants(student, _arrays(best)) if moved else student
     told = Tuning(
         before=float(start.errors.mean()),
-        after=float(best.errors.mean() if gained else start.errors.mean()),
+        after=float(best.errors.mean() if moved else start.errors.mean()),
         gained=gained,
         curve=tuple(curve),
         seconds=time.monotonic() - since,
@@ -101,7 +102,7 @@ def tune(
         held=held.count,
         weights=len(both.function.parameters),
         device=device.type,
-        notes=(*both.notes, *_verdict(gained, start, curve)),
+        notes=(*both.notes, *_verdict(moved, gained, start, best)),
     )
     return found, told
 
@@ -127,9 +128,11 @@ def _run(
         setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
         seconds = share * left
         after = cycle(setting, best, Clock(None, seconds), found.rate(found.steps(seconds)), turn, curve, since)
-        if setting.stopped() or not better(after.errors, best.errors):
-            return after if better(after.errors, best.errors) else best
+        if not lower(after.errors, best.errors):
+            return best
         best, found = after, found.later()
+        if setting.stopped():
+            return best
     return best
 
 
@@ -150,11 +153,15 @@ def _arrays(state: State) -> dict[str, Array]:
     return {name: value.detach().cpu().numpy() for name, value in state.weights.items()}
 
 
-def _verdict(gained: bool, start: State, curve: list[CurveOfTuning]) -> tuple[str, ...]:
+def _verdict(moved: bool, gained: bool, start: State, best: State) -> tuple[str, ...]:
     if gained:
         return ()
-    if len(start.errors) < 8:
-        return (
-            f"{len(start.errors)} held-out samples are too few to tell a gain from chance: the weights stay; give more",
-        )
-    return ("tuning gained nothing beyond chance on the held-out samples: the weights stay as they were",)
+    count = len(start.errors)
+    if count < FEW:
+        return (f"{count} held-out samples are too few to tell a gain from chance: the weights stay; give more",)
+    if not moved:
+        return ("tuning gained nothing on the held-out samples: the weights stay as they were",)
+    errors = f"from {start.errors.mean():.3g} to {best.errors.mean():.3g}"
+    return (
+        f"the error on {count} held-out samples falls {errors}; by chance it may fall as far: tune longer, or give more",
+    )
