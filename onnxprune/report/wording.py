@@ -234,10 +234,13 @@ def estimates(verify: Verification) -> str:
 
 def gain(tuning: Tuning) -> str:
     """The outcome of tuning in one sentence."""
-    if not tuning.gained:
-        return "tuning gained nothing significant: the weights are unchanged"
-    share = 1 - tuning.after / tuning.before if tuning.before else 0.0
-    return f"tuned: the outputs are {percent(share)} closer to the original's on {tuning.held:,} held-out samples"
+    if not tuning.after < tuning.before:
+        return "tuning gained nothing: the weights are unchanged"
+    share = 1 - tuning.after / tuning.before
+    chance = "" if tuning.gained else ", which may be chance"
+    return (
+        f"tuned: the outputs are {percent(share)} closer to the original's on {tuning.held:,} held-out samples{chance}"
+    )
 
 
 def stage(stage: Stage) -> str:
