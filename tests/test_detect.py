@@ -309,7 +309,7 @@ def test_the_text_of_a_layout_says_all_of_it(layout: Layout, way: str) -> None:
         ("bins=0", "whole number above 0"),
         ("bins=", "whole number above 0"),
         ("keypoints=many", "whole number above 0"),
-        ("order=box.class", "name each of box, score"),
+        ("order=box.class", "name box and score once each"),
         ("order=box.score.score", "once"),
         ("anchors=nowhere.npy", "save them with numpy.save"),
         ("xywh=4", "no word"),
