@@ -188,8 +188,8 @@ class OwnMetric:
         value = self.of(model, engine)
         if value == -math.inf:
             raise DataError(
-                f"{self._returned(value)} for the original; your metric may return -inf for a candidate, but not for "
-                "the original"
+                f"{self._returned(value)} for the original model; your metric may return -inf for a candidate, but not "
+                "for the original"
             )
         return value
 
