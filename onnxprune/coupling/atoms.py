@@ -280,8 +280,8 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
         if free[pick] == 0:
             reason = _stuck(choice, [*reasons, *decided.reasons], [held[old] for old, _ in merged])
         for kept in option.locks:
-            whose = roots(kept.ravel())
-            held[whose[held[whose] < 0]] = len(reasons) + len(decided.reasons)
+            classes = roots(kept.ravel())
+            held[classes[held[classes] < 0]] = len(reasons) + len(decided.reasons)
             decided.lock(kept, reason)
         old, new = merged[pick]
         if len(old):

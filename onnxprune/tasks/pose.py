@@ -89,15 +89,15 @@ class PoseComparer:
         return Agreement(MEASURE, drop, len(similar), low, high, (("OKS", 1 - drop),))
 
 
-def _similar(there: Detections, found: Detections) -> Array:
+def _similar(original: Detections, found: Detections) -> Array:
     """(people,): the similarity of each person and the best remaining overlapping one; 0 if none overlaps."""
     left = np.ones(len(found), dtype=bool)
-    values = np.zeros(len(there))
-    for person in range(len(there)):
-        near = np.flatnonzero(left & (overlap(there.boxes[person], found.boxes) >= SAME))
-        if there.points is None or found.points is None or not len(near):
+    values = np.zeros(len(original))
+    for person in range(len(original)):
+        near = np.flatnonzero(left & (overlap(original.boxes[person], found.boxes) >= SAME))
+        if original.points is None or found.points is None or not len(near):
             continue
-        scores = [oks(there.points[person], found.points[i], there.boxes[person]) for i in near]
+        scores = [oks(original.points[person], found.points[i], original.boxes[person]) for i in near]
         values[person] = max(scores)
         left[near[int(np.argmax(scores))]] = False
     return values
@@ -121,13 +121,13 @@ def oks(there: Array, found: Array, box: Array) -> float:
 
 def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
     """Guess: detections with keypoints, heat maps, or coordinates.  ``given`` holds what ``--layout`` states."""
-    found = detect(answers, given)
-    if isinstance(found.reader, Detect) and found.reader.layout.keypoints:
-        reader = found.reader
+    guessed = detect(answers, given)
+    if isinstance(guessed.reader, Detect) and guessed.reader.layout.keypoints:
+        reader = guessed.reader
         return Guess(
             Pose(reader.detections, f"keypoints, --layout {reader.layout.text()}", reader.reads),
-            found.sure,
-            found.because,
+            guessed.sure,
+            guessed.because,
         )
     for index in range(len(answers.names)):
         values = answers.batches[0][index]
@@ -159,7 +159,7 @@ def _heat(values: Array) -> int | None:
 
 def _of_heat(index: int, axis: int) -> Reader:
     def points(answers: Answers) -> list[Detections]:
-        found = []
+        people = []
         for part in answers.parts(index):
             maps = np.moveaxis(part, axis, 1)
             rows, columns = maps.shape[2:]
@@ -167,8 +167,8 @@ def _of_heat(index: int, axis: int) -> Reader:
             best = flat.argmax(axis=2)
             height, width = answers.size or (rows, columns)
             x, y = (best % columns + 0.5) * width / columns, (best // columns + 0.5) * height / rows
-            found += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
-        return found
+            people += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
+        return people
 
     return Pose(points, "one heat map per keypoint", (index,))
 
