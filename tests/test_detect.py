@@ -340,7 +340,7 @@ def test_outputs_that_are_no_detections_are_refused_by_their_shapes() -> None:
     answers = Answers(("y",), ((np.zeros((2, 10), np.float32),),), (2,), SIZE)
     with pytest.raises(DataError, match=r"--task detect.*'y' 2×10"):
         stated("detect", answers)
-    with pytest.raises(DataError, match="no input is a picture"):
+    with pytest.raises(DataError, match="no input is an image"):
         stated("detect", Answers(("y",), answers.batches, (2,), None))
 
 
