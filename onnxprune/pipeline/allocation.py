@@ -17,7 +17,7 @@ from onnxprune.coupling.loosened import loosened
 from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
-from onnxprune.latency.source import Clock, clock
+from onnxprune.latency.source import TimeModel, time_model
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
@@ -122,37 +122,37 @@ def price(
 ) -> tuple[Pricing, ...]:
     """Price the widths of every group: measure the output loss on the holdout, for each selector's order.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.time_model`.
     """
     given = calibrated(context, grams, context.holdout, options)
     survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
     progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
-    ticking = clock(context.coupling, context.layers, options, context.engine, progress)
-    allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
+    timing = time_model(context.coupling, context.layers, options, context.engine, progress)
+    allowed = tiers(timing.time, whole(context.coupling), multiple(options), timing.blocks)
     if options.asked("latency") is not None:
         # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
-    rounding = rounding_of(options, ticking)
+    rounding = rounding_of(options, timing)
     return tuple(
         Pricing(
             name,
             tuple(order),
             tuple(_restricted(curves_of[name], widths, context.bounds) for widths in allowed),
             grams,
-            ticking.time,
+            timing.time,
             rounding,
         )
         for name, order in rankings.items()
     )
 
 
-def rounding_of(options: Options, ticking: Clock) -> Rounding:
+def rounding_of(options: Options, timing: TimeModel) -> Rounding:
     """Describe the channel counts that the run prefers."""
-    asked, blocks = multiple(options), ticking.blocks
+    asked, blocks = multiple(options), timing.blocks
     if asked is None:
-        return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
+        return Rounding("" if timing.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
     return Rounding(str(asked), None, f"--round {asked}" if options.round_to is not None else f"--target {options.target}")
 
 
