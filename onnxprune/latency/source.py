@@ -28,7 +28,9 @@ class TimeModel:
     measured: bool
 
 
-def time_model(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress) -> TimeModel:
+def time_model(
+    coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress
+) -> TimeModel:
     """The time model that ``options`` ask for.
 
     Only a latency budget measures this machine (see :func:`onnxprune.latency.cache.measured_table`).  Every other
