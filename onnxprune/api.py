@@ -249,10 +249,10 @@ def tune_file(
     if output is not None:
         check_writable(output, path)
     loaded = load(path)
-    found = tune_pair(loaded, load(teacher), data, options, progress)
+    tuned = tune_pair(loaded, load(teacher), data, options, progress)
     if output is not None:
-        save(found.model, output, loaded.external)
-    return replace(found, path=output)
+        save(tuned.model, output, loaded.external)
+    return replace(tuned, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------

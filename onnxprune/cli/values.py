@@ -172,13 +172,13 @@ def providers(text: str) -> tuple[str, ...]:
     import onnxruntime
 
     asked = tuple(PROVIDERS.get(name.lower(), name) for name in names)
-    here: list[str] = onnxruntime.get_available_providers()
+    available: list[str] = onnxruntime.get_available_providers()
     for name in asked:
-        if name not in here:
+        if name not in available:
             # A known provider that this package lacks is not a misspelling.
-            near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *here))
+            near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *available))
             raise UsageError(
-                f"this onnxruntime has no {name}{near}; it has {', '.join(here)}; other packages have more, "
+                f"this onnxruntime has no {name}{near}; it has {', '.join(available)}; other packages have more, "
                 "such as onnxruntime-gpu"
             )
     return asked
