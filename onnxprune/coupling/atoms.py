@@ -262,7 +262,7 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     lock_atoms, lock_reasons = ledger.locks()
     start = components(ledger.count, left, right)
     roots = _Roots(start)
-    #: Class -> the first reason that locks it, -1 where none does.
+    #: Class -> the first reason that locks it, -1 if none does.
     held = np.full(ledger.count, -1, dtype=np.int64)
     held[start[lock_atoms[::-1]]] = lock_reasons[::-1]
     reasons = list(ledger.reasons)
