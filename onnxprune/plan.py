@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,8 @@ import onnx
 from onnxprune.errors import PlanError
 from onnxprune.json_file import DIGITS, check, parse_json, read_json
 
+#: The value of an option of a run: a number, a name, or the values of a repeatable option.
+Asked = float | str | tuple[str, ...]
 VERSION = 1
 #: Maximum positions of an axis of a cut tensor.
 MOST_POSITIONS = 1 << 24
@@ -66,8 +68,9 @@ class Plan:
     ``model`` is the fingerprint of the model.  ``cuts`` does not list groups that stay whole.  ``tensors`` follows from
     ``cuts`` and the model; only :func:`onnxprune.torch_plan` reads it, which has the weights but not the graph.  A plan
     written by hand has no ``tensors``.  ``rules`` names the operator rules behind the groups, one of
-    :data:`onnxprune.options.RULES`.  ``rounding``: which channel
-    counts the run preferred, for the record; None in a plan written by hand.
+    :data:`onnxprune.options.RULES`.  ``rounding`` records the channel counts that the run preferred; None in a plan
+    written by hand.  ``asked`` records the budgets, widths by name and targets of the run, by the names of an options
+    file (``{"macs": 0.5, "keep": ("stem=9",)}``).
     """
 
     model: str
@@ -75,6 +78,7 @@ class Plan:
     tensors: tuple[TensorCut, ...] = ()
     rules: str = "exact"
     rounding: Rounding | None = None
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
     def to_json(self) -> str:
         document: dict[str, object] = {
@@ -86,6 +90,8 @@ class Plan:
             document["rules"] = self.rules
         if self.rounding is not None:
             document["rounding"] = {key: value for key, value in asdict(self.rounding).items() if value is not None}
+        if self.asked:
+            document["asked"] = {k: list(v) if isinstance(v, tuple) else v for k, v in self.asked.items()}
         if self.tensors:
             document["tensors"] = [
                 {
@@ -155,7 +161,8 @@ def _of(document: Any) -> Plan:
     tensors = tuple(_tensor(entry) for entry in document.get("tensors", ()))
     entry = document.get("rounding")
     rounding = None if entry is None else Rounding(entry["setting"], entry.get("block"), entry["because"])
-    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding)
+    asked = {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in document.get("asked", {}).items()}
+    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding, asked)
 
 
 def _tensor(entry: Mapping[str, Any]) -> TensorCut:

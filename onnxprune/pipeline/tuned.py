@@ -47,7 +47,7 @@ def tuned(
     model, tuning = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
     after = evaluator.drop(model)
     before = chosen.drop or evaluator.drop(chosen.model)
-    if tuning.gained and evaluator.metric is not None and before.value < after.value:
+    if tuning.after < tuning.before and evaluator.metric is not None and before.value < after.value:
         note = "tuning brings the outputs closer to the original's, but the metric of --eval falls: the weights stay"
         progress.note(note)
         model, after = chosen.model, before
