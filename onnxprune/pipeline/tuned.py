@@ -16,9 +16,10 @@ from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.options import Options
+from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.evaluator import Evaluator, kind_of
 from onnxprune.pipeline.run import Outcome
-from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_for, specs_of, split
+from onnxprune.pipeline.setup import MOST_TUNED, Context, engine_of, specs_for, specs_of
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
@@ -94,7 +95,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         raise DataError("tuning needs samples to learn from and others to look at; give more than one")
     for note in dataset.notes:
         progress.note(note)
-    fit, held = split(dataset, options.seed, MOST_JUDGED)
+    fit, held = divide(dataset, held_out(dataset.count, options.seed, MOST_JUDGED))
     engine = engine_of(options)
     found, told = _tune(student.proto, original, fit, held, engine, options, progress)
     stages = [("original", original.proto), ("before", student.proto), ("tuned", found)]
