@@ -15,15 +15,18 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
+from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
 from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
-from onnxprune.pipeline.evaluator import Evaluator, kind_of
+from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
 from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import MOST_TUNED, Context, engine_of, specs_for, specs_of
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
 from onnxprune.tuning.need import need_torch
 from onnxprune.verify.checks import soundness
 
@@ -134,15 +137,18 @@ def _tune(
 
 
 def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
+    """How far each model is from the first, in the task's terms; None where the outputs differ in shape."""
     names = [output.name for output in original.proto.graph.output]
     theirs = [{output.name for output in model.graph.output} for model in models]
     shared = [name for name in names if all(name in own for own in theirs)]
-    answers = [outputs_of(open_session(model, engine), held, shared) for model in models]
+    answers = [answers_of(open_session(model, engine), held, shared) for model in models]
     sample = {name: array.shape for name, array in held.fetch([0]).items()}
-    kind = kind_of(couple(original.proto, {}, sample), answers[0])
+    coupling, reference = couple(original.proto, {}, sample), outputs(answers[0])
+    loss = output_loss(coupling, shared, reference)
+    measure = yardstick(answers[0], AUTO, "", may_hold_classes(coupling), loss)
     return [
-        metrics.drop(kind, answers[0], own, held.count)
-        if all(a.shape == b.shape for a, b in zip(answers[0], own, strict=True))
+        measure.drop(own)
+        if all(a.shape == b.shape for a, b in zip(reference, outputs(own), strict=True))
         else None
         for own in answers
     ]
