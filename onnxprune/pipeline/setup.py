@@ -36,7 +36,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
 from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.naming import frozen_groups
-from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
+from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
 #: Samples that a tuning is fed at most.
@@ -184,7 +184,13 @@ def set_up(
         engine,
         frozen,
         bounds(coupling, frozen, options),
-        (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+        (
+            *rounding_wins(options),
+            *few_samples(dataset, options),
+            *single_sample(dataset),
+            *dataset.notes,
+            *reading_notes(loaded, coupling),
+        ),
         held,
         spare,
     )
