@@ -77,7 +77,8 @@ class Known:
 
 
 def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
-    monkeypatch.setattr(trials, "attempt", known.attempt)
+    for name in ("attempt", "trial"):
+        monkeypatch.setattr(trials, name, known.attempt)
     options = replace(OPTIONS, budgets=(Budget("max_drop", allowed),))
     return find(on.work, [pricing], known, options, Silent())  # type: ignore[arg-type]
 
