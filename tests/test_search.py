@@ -11,8 +11,8 @@ from graphs import Sketch
 from workbench import OPTIONS, Bench, bench, correlated
 
 import onnxprune
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import Blocks
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe

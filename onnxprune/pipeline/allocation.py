@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import Costing, macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves, survey_of
 from onnxprune.coupling.groups import Coupling
