@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,6 +41,21 @@ class Layer:
 
     def groups(self) -> int:
         return self.node.integer("group", 1) if self.kind != "matmul" else 1
+
+    @property
+    def reading_axis(self) -> int:
+        """The axis of the stored weight that runs over input channels."""
+        if self.kind == "matmul":
+            return 0 if self.flip else 1
+        return 1 if self.kind == "conv" else 0
+
+    @cached_property
+    def sums_over(self) -> tuple[tuple[int, int], int] | None:
+        """The (use, axis) of the weight that the layer sums over; None for a grouped transposed convolution, whose
+        input channels are not all summed."""
+        if self.kind == "transpose" and self.groups() > 1:
+            return None
+        return (self.index, self.weight_slot), self.reading_axis
 
 
 def layers(coupling: Coupling) -> tuple[Layer, ...]:
