@@ -46,12 +46,13 @@ class Survey:
     samples: int
 
 
-def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float) -> Survey:
-    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels."""
+def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most: int) -> Survey:
+    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels, on at
+    most ``most`` samples."""
     coupling = given.coupling
     asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
     # On average a group stands in the middle: half of the network comes behind it.
-    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * len(asked) / 2, most)
     return Survey(asked, shares, min(given.dataset.count, samples))
 
 

@@ -126,7 +126,8 @@ def price(
     Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
     """
     given = calibrated(context, grams, context.holdout, options)
-    survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
+    allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
+    survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.effort import EFFORTS, trial_samples
 from onnxprune.graph.view import view
 from onnxprune.options import Options
@@ -82,4 +81,4 @@ def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator
 def quick(context: Context, options: Options) -> tuple[Context, Options]:
     """What a trial is refitted on, and how: some of the samples, fewer rows, no refinement."""
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    return replace(context, fit=context.fit.take(some), rows=MOMENTS), replace(options, effort="fast")
+    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
