@@ -16,6 +16,9 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: default, 12 G multiply-accumulates and 100 groups, or 60 G and 20 groups.
 LEAST_PROBES, FINE_PROBES = 8, 32
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
+#: Multiply-accumulates that take as long as a node does without any: its part of a session, and its start.  With 300
+#: small layers in a row a measurement takes 30 microseconds per node.
+PER_NODE = 6e5
 #: Latenesses (see :func:`onnxprune.pipeline.allocation.within`) to try, the most promising first, and the one to use
 #: without a trial.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
@@ -91,19 +94,21 @@ def samples(effort: Effort, macs: float) -> int:
     return min(SAMPLES, max(LEAST_SAMPLES, int(affordable * USUAL)))
 
 
-def measurements(allowance: float, macs: float, most: int) -> tuple[tuple[float, ...], int]:
+def measurements(allowance: float, macs: float, fixed: float, most: int) -> tuple[tuple[float, ...], int]:
     """(shares, samples) for measurements that cost ``macs`` per share and sample, and at most ``allowance`` in total.
 
-    ``most``: samples.
+    ``fixed``: what a share costs besides, however few the samples are.  ``most``: samples.
 
-    >>> measurements(2.5e12, 2e9, 32)
+    >>> measurements(2.5e12, 2e9, 0.0, 32)
     ((0.875, 0.75, 0.5, 0.25), 32)
-    >>> measurements(2.5e12, 7e10, 32)
+    >>> measurements(2.5e12, 2e9, 1e12, 32)
+    ((0.75, 0.3), 32)
+    >>> measurements(2.5e12, 7e10, 0.0, 32)
     ((0.75, 0.3), 17)
-    >>> [measurements(2.5e12, macs, 32)[1] for macs in (6e11, 7e11)]
+    >>> [measurements(2.5e12, macs, 0.0, 32)[1] for macs in (6e11, 7e11)]
     [8, 4]
     """
-    shares = FINE if macs * len(FINE) * FINE_PROBES <= allowance else COARSE
+    shares = FINE if (macs * FINE_PROBES + fixed) * len(FINE) <= allowance else COARSE
     affordable = int(allowance / max(macs * len(shares), 1.0))
     least = LEAST_PROBES
     if macs * len(shares) * LEAST_PROBES > TOO_MUCH * allowance:

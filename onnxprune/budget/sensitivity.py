@@ -19,7 +19,7 @@ from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.effort import measurements
+from onnxprune.effort import PER_NODE, measurements
 from onnxprune.engine.store import Store
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, readers_of
@@ -52,7 +52,9 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
     coupling = given.coupling
     asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
     # On average a group stands in the middle: half of the network comes behind it.
-    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * len(asked) / 2, most)
+    halves = len(asked) / 2
+    fixed = PER_NODE * len(coupling.graph.nodes) * halves
+    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * halves, fixed, most)
     return Survey(asked, shares, min(given.dataset.count, samples))
 
 
