@@ -28,7 +28,8 @@ DEPTH = 2
 
 def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hidden, ...]]:
     """Per layer index, in graph order, the hidden layers that lead to it, the nearest first."""
-    pairs = {layer.index: hidden_of(coupling, layer, layers) for layer in layers}
+    made_by = {layer.output: layer for layer in layers}
+    pairs = {layer.index: hidden_of(coupling, layer, made_by) for layer in layers}
     found: dict[int, tuple[Hidden, ...]] = {}
     for index, pair in pairs.items():
         stretch: list[Hidden] = []
@@ -39,11 +40,14 @@ def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hi
     return found
 
 
-def hidden_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> Hidden | None:
-    """The hidden layer that ``reader`` reads, if there is one.  Cost: the nodes between the two."""
+def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> Hidden | None:
+    """The hidden layer that ``reader`` reads, if there is one; ``made_by``: layers by their output.
+
+    Cost: the nodes between the two.
+    """
     if reader.kind == "transpose":
         return None
-    found = _origin(coupling, reader, {layer.output: layer for layer in layers if layer.index < reader.index})
+    found = _origin(coupling, reader, made_by)
     if found is None:
         return None
     layer, between = found
