@@ -8,18 +8,18 @@ from itertools import product
 import numpy as np
 
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.detect.found import Found
-from onnxprune.tasks.detect.grid import Level
+from onnxprune.tasks.detect.detections import Detections
+from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 
 Array = np.ndarray
 SIZE = (128, 160)
-LEVELS = tuple(Level(s, SIZE[0] // s, SIZE[1] // s) for s in (8, 16, 32))
+LEVELS = tuple(GridLevel(s, SIZE[0] // s, SIZE[1] // s) for s in (8, 16, 32))
 CLASSES, SAMPLES, THINGS = 5, 3, 4
 WAYS = ("combined", "combined per level", "apart", "apart per level")
 
 
-def things(seed: int = 0) -> list[Found]:
+def things(seed: int = 0) -> list[Detections]:
     """A few boxes per sample that do not overlap."""
     generator = np.random.default_rng(seed)
     found = []
@@ -29,11 +29,11 @@ def things(seed: int = 0) -> list[Found]:
         left = corners + generator.uniform(0, 6, (THINGS, 2))
         scores = np.sort(generator.uniform(0.5, 0.95, THINGS))[::-1]
         classes = generator.integers(0, CLASSES, THINGS)
-        found.append(Found(np.hstack([left, left + sides]), scores.copy(), classes))
+        found.append(Detections(np.hstack([left, left + sides]), scores.copy(), classes))
     return found
 
 
-def scene(found: list[Found], seed: int = 1) -> tuple[Array, Array]:
+def scene(found: list[Detections], seed: int = 1) -> tuple[Array, Array]:
     """Boxes (n, A, 4) in pixels and class scores (n, A, C) of every place: the things, and background elsewhere."""
     generator = np.random.default_rng(seed)
     centres = np.concatenate([level.centres() for level in LEVELS])
@@ -140,7 +140,7 @@ def _scores(scores: Array, layout: Layout) -> Array:
     return np.asarray(np.log(scores) if layout.activation == "softmax" else scores)
 
 
-def alike(found: list[Found], wanted: list[Found], pixels: float = 0.05) -> bool:
+def alike(found: list[Detections], wanted: list[Detections], pixels: float = 0.05) -> bool:
     """Whether the confident detections are the same."""
     for here, there in zip(found, wanted, strict=True):
         here = here.above(0.25)

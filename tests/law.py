@@ -13,9 +13,9 @@ from onnx import helper as oh
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.coupling.groups import analyse
+from onnxprune.coupling.groups import couple_graph
 from onnxprune.coupling.open import facts_of
-from onnxprune.coupling.rule import Bound, Call
+from onnxprune.coupling.rule import Bound, Call, Role
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import view
 from onnxprune.surgery.cut import cut, mask
@@ -130,9 +130,7 @@ def free_factors(bound: Bound) -> list[str]:
     return [
         f
         for f in bound.factors()
-        if bound.sizes[f] > 1
-        and f not in bound.rule.mix
-        and ((bound.inputs_with(f) and bound.in_output(f)) or bound.summed(f))
+        if bound.sizes[f] > 1 and bound.role(f) in (Role.PASSED, Role.SUMMED)
     ]
 
 
@@ -295,7 +293,7 @@ def check_pipeline(model: onnx.ModelProto, tolerance: float, seeds: int) -> tupl
     """(number of groups, worst relative error of the cut against the masked original) of a surrounded node."""
     graph = view(model)
     shapes = {"the_scalar": (1,)}
-    coupling = analyse(graph, facts_of(graph, shapes, shapes))
+    coupling = couple_graph(graph, facts_of(graph, shapes, shapes))
     worst = 0.0
     if not coupling.groups:
         return 0, worst

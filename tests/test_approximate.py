@@ -147,6 +147,6 @@ def test_the_note_counts_what_the_approximate_rules_free(kind: str, last: str) -
     s.output(s.conv(x, 12, 2, name="leave"), [1, 2, 8, 8])
     exact, loose = onnxprune.inspect(s.model()), onnxprune.inspect(s.model(), rules="approximate")
     freed = sum(g.before for g in loose.groups if not g.locked) - sum(g.before for g in exact.groups if not g.locked)
-    told = f"--approximate frees {freed} more channels here, over which {kind} takes a statistic"
+    told = f"--approximate frees {freed} more channels; {kind} takes a statistic over them"
     assert exact.notes == ((told,) if freed else ()) and not loose.notes
     assert bool(freed) == (last == "Conv" and kind in ("ReduceMax", "ReduceMean"))

@@ -84,7 +84,7 @@ def test_where_only_a_normalization_holds_its_remedy_is_told() -> None:
     x = sketch.op("MatMul", sketch.input("x", [2, 5]), sketch.weight(5, 6), name="in")
     hidden = sketch.op("LayerNormalization", x, sketch.weight(6), name="norm")
     sketch.output(sketch.op("MatMul", hidden, sketch.weight(6, 3), name="out"), [2, 3])
-    told = "--approximate frees 6 more channels here, over which LayerNormalization takes a statistic"
+    told = "--approximate frees 6 more channels; LayerNormalization takes a statistic over them"
     assert nothing_reason(couple(sketch.model(), {}, None)).endswith(f"; {told}")
     assert onnxprune.inspect(sketch.model()).notes == (told,)
     assert not onnxprune.inspect(sketch.model(), rules="approximate").notes

@@ -19,7 +19,7 @@ from detector_layouts import (
 from onnxprune.errors import DataError, OptionError
 from onnxprune.measure.loss import OutputLoss
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.grid import levels_of
 from onnxprune.tasks.detect.layout import Layout, parse_layout
 from onnxprune.tasks.detect.precision import precision, truth
@@ -181,7 +181,7 @@ def test_ready_columns_are_recognised(integer: bool, counted: bool, classed: boo
     found = guess(answers)
     assert isinstance(found.reader, Detect)
     assert found.sure
-    wanted = THINGS if classed else [Found(f.boxes, f.scores, np.zeros(len(f), np.int64)) for f in THINGS]
+    wanted = THINGS if classed else [Detections(f.boxes, f.scores, np.zeros(len(f), np.int64)) for f in THINGS]
     assert alike(found.reader.detections(answers), wanted)
 
 
@@ -222,7 +222,7 @@ def test_a_detector_agrees_with_itself_and_not_with_noise(layout: Layout, way: s
 def test_noise_is_no_agreement() -> None:
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 100, (SAMPLES, 60, 2))
-    noise = [Found(np.hstack([p, p + 20]), generator.uniform(size=60), generator.integers(0, CLASSES, 60)) for p in low]
+    noise = [Detections(np.hstack([p, p + 20]), generator.uniform(size=60), generator.integers(0, CLASSES, 60)) for p in low]
     score = precision(truth(THINGS), noise, 50)
     assert score.ap50 < 0.1
     assert score.low is not None

@@ -232,7 +232,7 @@ OUTSIDE = {
     "a NUL": (lambda path: _renamed(path, "w.bin\0x"), "not inside the model's folder"),
     "itself": (lambda path: _renamed(path, "m.onnx"), "is the model itself"),
     "its folder": (lambda path: _renamed(path, "."), "cannot be read"),
-    "two places": (_twice, "says twice where"),
+    "two places": (_twice, "twice"),
     "a pipe": (_pipe, "not a regular file"),
     "before its beginning": (_entry("offset", "-4"), "out of range"),
     "petabytes on": (_entry("offset", str(1 << 50)), "out of range"),
@@ -277,7 +277,7 @@ def test_data_that_is_swapped_between_check_and_opening(monkeypatch: pytest.Monk
         return real(name, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", swapping)
-    with pytest.raises(ModelError, match=r"cannot be read|was exchanged while it was read"):
+    with pytest.raises(ModelError, match=r"cannot be read|was replaced while it was read"):
         load(path)
 
 

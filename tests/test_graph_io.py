@@ -148,7 +148,7 @@ def test_every_truncation_is_refused_and_most_are_named(plain: Path) -> None:
     for cut in cuts:
         plain.write_bytes(data[:cut])
         message = refusal(plain)
-        named += "truncated" in message or "only its beginning" in message
+        named += "truncated" in message or "only the start of one" in message
     assert named == len(cuts)
 
 

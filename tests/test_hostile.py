@@ -19,15 +19,15 @@ from onnxprune.engine import session
 CASES = cases()
 #: What the refusal says; the others are pruned.
 REFUSED = {
-    "too_many_floats": "tensor 'w0' has 1,000 values where its shape [16, 3, 3, 3] needs 432",
+    "too_many_floats": "tensor 'w0' has 1,000 values, but its shape [16, 3, 3, 3] needs 432",
     "a_thousand_axes": "tensor 'b0' has 1,001 axes",
     "names_not_utf8": r"the name '\xff\xfeinput' is not UTF-8",
     "node_name_not_utf8": r"the name '\xff\xfe\xfd00' is not UTF-8",
     "huge_range": "tensor 'big' has 4,611,686,018,427,387,904 positions along one axis",
     "huge_expand": "tensor 'big' has 2,147,483,648 positions along one axis",
     "huge_image": "input 'input' takes 13,194,139,533,312 bytes",
-    "functions_doubling_40": "call each other so often that they make more than 262,144 nodes",
-    "endless_loop": "the model did not end one run within 0.3 s: its Loop may have no end",
+    "functions_doubling_40": "call each other so often that inlining them makes more than 262,144 nodes",
+    "endless_loop": "the model did not finish a run within 0.3 s: its Loop may never end",
 }
 #: Verified, but it takes a minute: a graph of 4,000 nodes.
 SLOW = {"functions_doubling_12"}
@@ -75,7 +75,7 @@ def test_functions_that_call_each_other_are_refused(capsys: pytest.CaptureFixtur
     model = onnx.ModelProto.FromString(CASES["functions_doubling_40"])
     model.functions[-1].node[0].op_type, model.functions[-1].node[0].domain = "F3", "f"
     onnx.save(model, "net.onnx")
-    assert "calls itself, which never ends" in refusal(capsys, "net.onnx")
+    assert "calls itself without end" in refusal(capsys, "net.onnx")
 
 
 def _changed(change: object) -> onnx.ModelProto:
@@ -91,10 +91,10 @@ def _input_of(*dims: int) -> object:
 
 
 STATED = {
-    "too few bytes": (lambda m: m.graph.initializer[0].__setattr__("raw_data", b"1234"), "4 bytes of data where"),
-    "no values": (lambda m: m.graph.initializer[0].ClearField("raw_data"), "0 values where its shape"),
+    "too few bytes": (lambda m: m.graph.initializer[0].__setattr__("raw_data", b"1234"), "4 bytes of data, but"),
+    "no values": (lambda m: m.graph.initializer[0].ClearField("raw_data"), "0 values, but its shape"),
     "negative size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, -16), "a negative size"),
-    "overflowing size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**62), "bytes of data where its shape"),
+    "overflowing size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**62), "bytes of data, but its shape"),
     "empty axis beside a huge one": (_input_of(1, 0, 2**31, 2**31), "bytes for one sample"),
     "an input of a thousand axes": (_input_of(*[1] * 1001), "1,001 axes"),
 }

@@ -7,7 +7,7 @@ import pytest
 from law import call_of, one_node
 
 from onnxprune.coupling.notation import NotationError, Pattern, expand, parse
-from onnxprune.coupling.rule import DoesNotFit, Rule, bind
+from onnxprune.coupling.rule import DoesNotFit, Role, Rule, bind
 
 
 def test_a_rule_reads_back_as_it_was_written() -> None:
@@ -79,7 +79,7 @@ def test_sizes_that_contradict_a_rule_do_not_fit(rule: Rule, shapes: tuple[tuple
 
 def test_roles_follow_from_where_a_factor_stands() -> None:
     bound = bind(Rule("i k, k j -> i j"), _matmul())
-    assert bound.summed("k") and not bound.summed("i")
+    assert bound.role("k") is Role.SUMMED and bound.role("i") is bound.role("j") is Role.PASSED
     assert bound.inputs_with("k") == [0, 1] and bound.in_output("j")
     assert bound.factors() == ["i", "k", "j"]
 

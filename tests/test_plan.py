@@ -143,7 +143,7 @@ def test_vectors_that_the_exporter_merged_are_cut_like_their_module(case: tuple[
     sliced = onnxprune.torch_plan(named, state)
     np.testing.assert_array_equal(sliced["norm.bias"], vector.kept[0])
     assert sliced["other.bias"].shape == vector.shape
-    with pytest.raises(PlanError, match=r"'conv\.bias' may have to be cut"):
+    with pytest.raises(PlanError, match=r"'conv\.bias' may need a cut"):
         onnxprune.torch_plan(named, {**state, "conv.bias": np.ones(kernel.shape[0])})
 
 

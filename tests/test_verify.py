@@ -26,7 +26,7 @@ from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import VerificationError
 from onnxprune.result import Verification
 from onnxprune.verify import checks
-from onnxprune.verify.checks import masked_error, signature, verify
+from onnxprune.verify.checks import interface, masked_error, verify
 
 ENGINE = Engine(threads=1)
 
@@ -320,10 +320,10 @@ def test_complaints_that_the_original_has_too_are_not_held_against_the_result() 
 
 def test_the_signature_is_names_types_and_shapes() -> None:
     model = small_net()
-    assert signature(model) == [("in", "x", 1, ("n", 3, 8, 8)), ("out", model.graph.output[0].name, 1, ("n", 10))]
+    assert interface(model) == [("in", "x", 1, ("n", 3, 8, 8)), ("out", model.graph.output[0].name, 1, ("n", 10))]
     # What has a default need not be fed.
     model.graph.input.append(onnx.helper.make_tensor_value_info(model.graph.initializer[0].name, 1, None))
-    assert len(signature(model)) == 2
+    assert len(interface(model)) == 2
 
 
 # -- the whole way -------------------------------------------------------------------------------------------------

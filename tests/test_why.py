@@ -28,7 +28,7 @@ def test_a_node_is_answered_with_its_rule_its_groups_and_its_places() -> None:
     assert "        Conv 'first' ('w1' axis 0, 'w2' axis 0)" in told
     assert "          -> Relu 'relu'" in told
     assert "        Conv 'second' ('w5' axis 1)" in told
-    assert "    axes 2 and 3 stay: Conv 'first' makes these axes anew (they hold places, not channels)" in told
+    assert "    axes 2 and 3 stay: Conv 'first' creates these axes (they hold places, not channels)" in told
 
 
 def test_a_lock_is_answered_with_the_way_to_it_and_what_would_lift_it() -> None:

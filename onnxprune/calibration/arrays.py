@@ -29,7 +29,7 @@ from onnxprune.calibration.dataset import (
     uniform_batch,
 )
 from onnxprune.calibration.preprocess import Encoder, Preprocess
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.errors import DataError
 from onnxprune.memory import room
 from onnxprune.paths import open_ordinary
@@ -61,7 +61,7 @@ class Matched:
     ignored: tuple[str, ...]
 
 
-def open_arrays(arrays: Mapping[str, object], request: Request, origin: str) -> Dataset:
+def open_arrays(arrays: Mapping[str, object], request: DataRequest, origin: str) -> Dataset:
     """Open arrays by input name, and optionally `labels`. Raises DataError if they do not fit the model.
 
     An array of the input's rank holds samples stacked on axis 0. An array with one axis more holds one complete

@@ -27,7 +27,7 @@ from onnxprune.calibration.dataset import (
 )
 from onnxprune.calibration.functions import describe
 from onnxprune.calibration.images import ImageSource, loaded
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.errors import DataError
 from onnxprune.paths import open_ordinary
 
@@ -62,7 +62,7 @@ def collect(source: Any, samples: int | None, origin: str) -> Items:
     return Items(samples, items.__getitem__, origin, (f"only the first {samples} samples of {origin} are used",))
 
 
-def open_feeds(items: Items, request: Request) -> Dataset:
+def open_feeds(items: Items, request: DataRequest) -> Dataset:
     """Open one {input name: array} per sample, or just one array for a model with one input.
 
     An array of the input's rank is a complete feed; then every fetch takes one sample. If all arrays have one axis

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxprune.calibration.dataset import InputSpec, shape_text
-from onnxprune.calibration.layout import Layout
+from onnxprune.calibration.layout import ImageLayout
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.errors import DataError
 
@@ -24,7 +24,7 @@ GREY = 114
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ImageFit:
     """How to fit an image to the size `crop` (height, width).
 
     fit "crop": scale it to cover `box` (height, width), keep its aspect ratio, and crop the centre. "letterbox": scale
@@ -80,7 +80,7 @@ class Geometry:
         return np.asarray(np.clip(moved, 0, [self.crop[1], self.crop[0]] * 2))
 
 
-def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[Geometry, tuple[str, ...]]:
+def image_fit(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> tuple[ImageFit, tuple[str, ...]]:
     """The geometry for this input, and notes for the user.
 
     The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else 224. The box is the
@@ -101,7 +101,7 @@ def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[G
             "--crop sets another size",
         )
     if preprocess.fit != "crop":
-        return Geometry(crop, crop, preprocess.fit), notes
+        return ImageFit(crop, crop, preprocess.fit), notes
     shorter = min(crop)
     if preprocess.resize is None:
         box = crop if shorter <= WHOLE_SIDE else (_ceil(crop[0] / CROP_RATIO), _ceil(crop[1] / CROP_RATIO))
@@ -110,7 +110,7 @@ def geometry(spec: InputSpec, layout: Layout, preprocess: Preprocess) -> tuple[G
     else:
         growth = Fraction(preprocess.resize, shorter)
         box = (_ceil(crop[0] * growth), _ceil(crop[1] * growth))
-    return Geometry(box, crop), notes
+    return ImageFit(box, crop), notes
 
 
 def _side(own: int | None, asked: int, other: int | None) -> int:

@@ -23,11 +23,11 @@ from onnxprune.calibration.dataset import (
     subset,
     subset_of,
 )
-from onnxprune.calibration.geometry import Geometry, geometry
+from onnxprune.calibration.geometry import ImageFit, image_fit
 from onnxprune.calibration.kept import kept
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.calibration.things import Labelling, Things, coco_file, read_coco, yolo_labels
 from onnxprune.errors import DataError
 from onnxprune.paths import open_ordinary
@@ -58,7 +58,7 @@ class ImageSource:
     size: Callable[[int], tuple[int, int]] | None = None
 
 
-def open_images(source: ImageSource, request: Request) -> Dataset:
+def open_images(source: ImageSource, request: DataRequest) -> Dataset:
     """Open images for a model with one image input. Raises DataError for other models."""
     specs, preprocess = request.specs, request.preprocess
     if len(specs) != 1:
@@ -73,7 +73,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
         )
     chosen = choose(source.count, request.samples, request.seed)
     applied, default_note = (preprocess, None) if preprocess is not None else default_preprocess(spec, layout)
-    shape, shape_notes = geometry(spec, layout, applied)
+    shape, shape_notes = image_fit(spec, layout, applied)
     encoder = make_encoder(applied, spec, layout)
     limit = spec.shape[0] if layout.batched else 1
 
@@ -111,7 +111,7 @@ def open_images(source: ImageSource, request: Request) -> Dataset:
     )
 
 
-def _fed_things(source: ImageSource, shape: Geometry) -> Callable[[int], Things]:
+def _fed_things(source: ImageSource, shape: ImageFit) -> Callable[[int], Things]:
     """The boxes of each image in pixels of the fed image, without boxes outside the crop."""
 
     def things(row: int) -> Things:

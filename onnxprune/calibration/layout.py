@@ -14,7 +14,7 @@ SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True)
-class Layout:
+class ImageLayout:
     """The layout of an image input.
 
     channel_axis: -3 (channels first), -1 (channels last) or None (no channel axis, one channel). height, width: None
@@ -35,28 +35,28 @@ class Layout:
         return arranged if self.batched else arranged[0]
 
 
-def image_layout(spec: InputSpec) -> Layout | None:
+def image_layout(spec: InputSpec) -> ImageLayout | None:
     """The image layout of this input, or None if its shape is not that of an image.
 
     Supported are N×C×H×W and N×H×W×C with 1, 3 or 4 channels, C×H×W and H×W×C with 3 or 4, and N×H×W for grey
     images. If all dimensions of a rank-4 input are free, we assume three channels, channels first.
     """
     shape = spec.shape
-    layout: Layout | None = None
+    layout: ImageLayout | None = None
     if len(shape) == 4:
         if shape[1] in (1, 3, 4):
-            layout = Layout(-3, shape[1], shape[2], shape[3], True)
+            layout = ImageLayout(-3, shape[1], shape[2], shape[3], True)
         elif shape[3] in (1, 3, 4):
-            layout = Layout(-1, shape[3], shape[1], shape[2], True)
+            layout = ImageLayout(-1, shape[3], shape[1], shape[2], True)
         elif shape[1] is None:
-            layout = Layout(-3, 3, shape[2], shape[3], True)
+            layout = ImageLayout(-3, 3, shape[2], shape[3], True)
     elif len(shape) == 3:
         if shape[2] in (3, 4):
-            layout = Layout(-1, shape[2], shape[0], shape[1], False)
+            layout = ImageLayout(-1, shape[2], shape[0], shape[1], False)
         elif shape[0] in (3, 4):
-            layout = Layout(-3, shape[0], shape[1], shape[2], False)
+            layout = ImageLayout(-3, shape[0], shape[1], shape[2], False)
         elif shape[0] in (None, 1):
-            layout = Layout(None, 1, shape[1], shape[2], True)
+            layout = ImageLayout(None, 1, shape[1], shape[2], True)
     if layout is None or min(layout.height or SMALLEST_SIDE, layout.width or SMALLEST_SIDE) < SMALLEST_SIDE:
         return None
     return layout

@@ -19,7 +19,7 @@ from onnxprune.calibration.hub import load_hub, parse_hub
 from onnxprune.calibration.images import SUFFIXES, coco_images, folder_images, has_images, open_images
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.calibration.sounds import SUFFIX, open_sounds, sound_files
 from onnxprune.calibration.synthetic import open_synthetic
 from onnxprune.errors import DataError
@@ -47,7 +47,7 @@ def open_dataset(
         raise DataError("the model has no inputs to feed")
     if samples is not None and samples < 1:
         raise DataError(f"the number of samples must be at least 1, got {samples}")
-    request = Request(specs, preprocess, samples, seed)
+    request = DataRequest(specs, preprocess, samples, seed)
     if source is None:
         return open_synthetic(request)
     dataset = _open(source, request)
@@ -75,7 +75,7 @@ def _fed(spec: InputSpec, array: NDArray[np.generic]) -> str:
     return f"{head}, min/mean/max {'per channel ' if len(channels) > 1 else ''}{ranges}{warning}"
 
 
-def _open(source: object, request: Request) -> Dataset:
+def _open(source: object, request: DataRequest) -> Dataset:
     if isinstance(source, str | os.PathLike):
         return _open_text(os.fspath(source), request)
     if callable(source) and not is_iterable(source):
@@ -83,7 +83,7 @@ def _open(source: object, request: Request) -> Dataset:
     return _open_value(source, f"the given {type(source).__name__}", request)
 
 
-def _open_text(text: str, request: Request) -> Dataset:
+def _open_text(text: str, request: DataRequest) -> Dataset:
     if not text:
         # An empty path would mean the working folder.
         raise DataError(f"the name of the data is empty; give {KINDS}")
@@ -119,7 +119,7 @@ def _open_text(text: str, request: Request) -> Dataset:
 def _open_call(
     function: Callable[..., object],
     name: str,
-    request: Request,
+    request: DataRequest,
 ) -> Dataset:
     value = call(function, name)
     if value is None or (callable(value) and not is_iterable(value)):
@@ -136,7 +136,7 @@ def _open_call(
 def _open_value(
     value: object,
     origin: str,
-    request: Request,
+    request: DataRequest,
 ) -> Dataset:
     columns = getattr(value, "column_names", None)
     if columns is not None and isinstance(value, Mapping):
@@ -159,7 +159,7 @@ def _open_value(
 def _open_array(
     array: object,
     origin: str,
-    request: Request,
+    request: DataRequest,
 ) -> Dataset:
     if len(request.specs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in request.specs)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.calibration.dataset import InputSpec, integer_range, is_float, is_integer
-from onnxprune.calibration.layout import Layout
+from onnxprune.calibration.layout import ImageLayout
 from onnxprune.errors import DataError
 
 # How an image gets the model's size: crop its centre, add a grey border, or scale each side independently.
@@ -121,7 +121,7 @@ class Encoder:
         return encoded
 
 
-def default_preprocess(spec: InputSpec, layout: Layout | None) -> tuple[Preprocess, str | None]:
+def default_preprocess(spec: InputSpec, layout: ImageLayout | None) -> tuple[Preprocess, str | None]:
     """The default preset for bytes, and a note about it if needed."""
     if not is_float(spec.dtype):
         return PRESETS["raw"], None
@@ -134,7 +134,7 @@ def default_preprocess(spec: InputSpec, layout: Layout | None) -> tuple[Preproce
     )
 
 
-def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: Layout | None) -> Encoder:
+def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: ImageLayout | None) -> Encoder:
     """The table that applies `preprocess` to this input. Raises DataError if they do not fit together."""
     if not is_float(spec.dtype):
         if not is_integer(spec.dtype) or integer_range(spec.dtype)[1] < 255:

@@ -9,7 +9,7 @@ from onnxprune.calibration.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """A request for feeds of these inputs. preprocess: None for the default. samples: None for all."""
 
     specs: tuple[InputSpec, ...]

@@ -23,7 +23,7 @@ from onnxprune.calibration.dataset import (
     shape_text,
     subset,
 )
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.errors import DataError
 
 SUFFIX = ".wav"
@@ -38,7 +38,7 @@ def sound_files(root: Path) -> list[Path]:
     return sorted(p for p in root.rglob("*") if p.suffix.lower() == SUFFIX and not p.name.startswith("."))
 
 
-def open_sounds(files: Sequence[Path], request: Request, origin: str) -> Dataset:
+def open_sounds(files: Sequence[Path], request: DataRequest, origin: str) -> Dataset:
     """Pieces of sounds in -1 … 1, channels averaged, for a model with one input of samples over time.
 
     Behind the batch, the input has one dimension that is not 1: N×T, N×1×T or N×T×1. If T is fixed, each file gives

@@ -19,10 +19,10 @@ from onnxprune.calibration.dataset import (
     shape_text,
     uniform_batch,
 )
-from onnxprune.calibration.geometry import geometry
-from onnxprune.calibration.layout import Layout, image_layout
+from onnxprune.calibration.geometry import image_fit
+from onnxprune.calibration.layout import ImageLayout, image_layout
 from onnxprune.calibration.preprocess import PRESETS, Encoder, Preprocess, make_encoder
-from onnxprune.calibration.request import Request
+from onnxprune.calibration.request import DataRequest
 from onnxprune.errors import DataError
 
 #: More samples take longer but reveal nothing more about real data.
@@ -36,7 +36,7 @@ NOTICE = (
 )
 
 
-def open_synthetic(request: Request) -> Dataset:
+def open_synthetic(request: DataRequest) -> Dataset:
     """Seeded samples. Sample i does not depend on the batch.
 
     Floats are standard normal; images have the smooth spectrum of photographs. With a preset, images are made as
@@ -69,7 +69,7 @@ def open_synthetic(request: Request) -> Dataset:
 class _Maker:
     """Makes the samples of one input."""
 
-    def __init__(self, spec: InputSpec, request: Request, position: int, batched: bool) -> None:
+    def __init__(self, spec: InputSpec, request: DataRequest, position: int, batched: bool) -> None:
         if not (is_float(spec.dtype) or is_integer(spec.dtype) or spec.dtype.kind == "b"):
             raise DataError(f"input '{spec.name}' takes {spec.dtype.name}, which cannot be made up; give --data")
         preprocess = request.preprocess
@@ -79,7 +79,7 @@ class _Maker:
         self.spec = spec
         self.seed = request.seed
         self.position = position
-        self.layout: Layout | None = layout if picture else None
+        self.layout: ImageLayout | None = layout if picture else None
         self.batched = batched and (self.layout is None or self.layout.batched)
         self.encoder = self._encoder(preprocess)
         self.shape = self._shape(preprocess)
@@ -100,7 +100,7 @@ class _Maker:
         # 0 and 1 are valid masks, flags, and indices into any table with two or more rows.
         return rng.integers(0, 2, self.shape).astype(self.spec.dtype)
 
-    def _picture(self, rng: np.random.Generator, layout: Layout) -> NDArray[np.generic]:
+    def _picture(self, rng: np.random.Generator, layout: ImageLayout) -> NDArray[np.generic]:
         axis = layout.channel_axis
         whole = self.shape if axis != -1 else (*self.shape[:-3], self.shape[-1], *self.shape[-3:-1])
         height, width = whole[-2:]
@@ -133,7 +133,7 @@ class _Maker:
             # Axis 0 is fixed and not common to the inputs, so axis 1 is probably the batch axis.
             shape[1] = 1
         if self.layout is not None:
-            fitted, _ = geometry(self.spec, self.layout, preprocess or PRESETS["raw"])
+            fitted, _ = image_fit(self.spec, self.layout, preprocess or PRESETS["raw"])
             first = {-3: -2, -1: -3, None: -2}[self.layout.channel_axis]
             shape[len(shape) + first], shape[len(shape) + first + 1] = fitted.crop
             if self.layout.channel_axis is not None:

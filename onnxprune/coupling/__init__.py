@@ -1,1 +1,1 @@
-"""Coupling: which channels must leave together, and which may not leave at all."""
+"""Coupling: which channels can only be removed together, and which cannot be removed at all."""

@@ -1,7 +1,7 @@
-"""Atoms: one id per (tensor, axis, position), tied where operators tie them, locked where one must stay.
+"""Atoms: one id per (tensor, axis, position).  Operators tie atoms together; a lock keeps an atom.
 
-The ledger only records; ``solve`` computes classes once, by connected components, so that recording costs
-nothing per position.
+The ledger only records ties and locks, as whole arrays.  ``solve`` then computes all classes in one pass of connected
+components.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ Atoms = np.ndarray
 
 
 #: What would unlock a channel, by the kind of lock.
-NOTHING = "nothing can: the result depends on every position of this axis, or on one at its fixed place"
+NOTHING = "nothing can: the result depends on every position of this axis, or on a position at a fixed index"
 PLACES = "places, not channels"
 PLACE = f"it holds {PLACES}"
 BORDER = "nothing can: inputs and outputs of the model keep their shapes"
-CHOSEN = "nothing can: an axis that is a product is cut along one of its factors only"
+CHOSEN = "nothing can: onnxprune cuts a product of axes along one factor only"
 LAST = "nothing can: an axis keeps at least one unit"
-LOOSEN = "let it take its statistic over the channels that stay (--approximate)"
-SHAPE = "state the inputs' shapes, so that sizes are fixed (--shape NAME=DIMS)"
-SIMPLIFY = "fold the arithmetic of sizes into constants: state the inputs' shapes (--shape NAME=DIMS)"
-#: The same three where every input has one shape only, so that stating it would change nothing.
-DATA = "nothing can: the inputs' shapes are fixed, what is in them decides the sizes here"
-UNFIT = "nothing can: the inputs' shapes are fixed, no rule has this form of the operator"
-FOLD = "fold the arithmetic of sizes into constants, as simplifiers of ONNX files do"
-#: Those that no change of options or inputs can lift.
+LOOSEN = "compute its statistic over the remaining channels (--approximate)"
+SHAPE = "state the input shapes, which fixes the sizes (--shape NAME=DIMS)"
+SIMPLIFY = "state the input shapes, which turns the size arithmetic into constants (--shape NAME=DIMS)"
+#: The same three for a model whose inputs have fixed shapes: stating them would change nothing.
+DATA = "nothing can: the input shapes are fixed, and the data decide the sizes here"
+UNFIT = "nothing can: the input shapes are fixed, and no rule covers this form of the operator"
+FOLD = "fold the size arithmetic into constants with an ONNX simplifier"
+#: Remedies that no option and no input can bring about.
 FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST, DATA, UNFIT})
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why positions stay, in words that name the node or tensor, and what would unlock them (``remedy``).
+    """Why positions stay.  ``text`` names the node or tensor; ``remedy`` says what would unlock the positions.
 
-    ``node`` (index, or ``None``), ``value`` and ``axis``: where they were found.
+    ``node`` (index, or ``None``), ``value`` and ``axis`` say where the lock is.
     """
 
     text: str
@@ -49,14 +49,17 @@ class Reason:
 
 
 def _rank(reason: Reason) -> int:
-    """Which of several reasons to tell: a border of the model is the cause whatever operators stand before it, and that
-    an axis holds places says nothing of its channels."""
+    """Order in which to report reasons, lowest first.
+
+    A border of the model is the cause, whichever operators come before it.  That an axis holds places says nothing
+    about its channels.
+    """
     return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Option:
-    """One way to cut a compound axis: ``ties`` that then hold, ``locks`` on what must then stay."""
+class CutOption:
+    """One way to cut a compound axis: it adds ``ties`` and locks the atoms in ``locks``."""
 
     factor: str
     ties: tuple[tuple[Atoms, Atoms], ...]
@@ -65,19 +68,19 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A node where exactly one of several options must be taken (heads or head size, groups or channels).
+    """A node at which exactly one of several options applies (heads or head size, groups or channels).
 
-    ``label`` is what a message calls the node.
+    Messages call the node ``label``.
     """
 
     node: int
     label: str
-    options: tuple[Option, ...]
+    options: tuple[CutOption, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """The ``option`` that was taken at a choice, with how many classes each would have left free at that moment."""
+    """The ``option`` taken at a choice.  ``free`` counts the free classes that each option would have left."""
 
     node: int
     factor: str
@@ -86,7 +89,7 @@ class Taken:
 
 
 class Ledger:
-    """Collects atoms, ties, locks and choices while the graph is walked."""
+    """Collects atoms, ties, locks and choices during the walk over the graph."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -125,18 +128,18 @@ class Ledger:
         return left, right, nodes
 
     def locks(self) -> tuple[Atoms, Atoms]:
-        """All locks as two arrays: atom, reason index; what tells most of why comes first."""
+        """All locks as two arrays: atom, reason index.  The most informative reasons come first."""
         if not self._locks:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        told = sorted(self._locks, key=lambda lock: _rank(self.reasons[lock[1]]))
-        atoms = np.concatenate([a for a, _ in told])
-        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in told])
+        ranked = sorted(self._locks, key=lambda lock: _rank(self.reasons[lock[1]]))
+        atoms = np.concatenate([a for a, _ in ranked])
+        reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in ranked])
         return atoms, reasons
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """All ties: ``left[k]`` and ``right[k]`` (atoms) stay or leave together because of node ``node[k]``."""
+    """All ties: node ``node[k]`` ties atoms ``left[k]`` and ``right[k]``, which stay or leave together."""
 
     left: Atoms
     right: Atoms
@@ -145,7 +148,7 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """``of[atom]``: class id; ``lock[class]``: index into ``reasons``, -1 where the class may leave."""
+    """``of[atom]`` is a class id.  ``lock[class]`` is an index into ``reasons``, or -1 if the class may leave."""
 
     of: Atoms
     lock: Atoms
@@ -155,19 +158,19 @@ class Classes:
     taken: tuple[Taken, ...]
 
 
-#: An outer factor (heads, groups) is preferred while it leaves at least this many units to choose from: whole
-#: heads and groups are what runtimes run fast; with fewer, the inner factor gives the finer choice.
+#: Prefer an outer factor (heads, groups) while it leaves at least this many units: runtimes are fast on whole heads
+#: and groups.  Below this number, the inner factor gives the finer choice.
 ENOUGH_UNITS = 8
 
 
 def solve(ledger: Ledger) -> Classes:
-    """Classes of tied atoms, after deciding every choice in graph order (the ledger is not changed).
+    """Classes of tied atoms.  Decides every choice in graph order; does not change the ledger.
 
-    Each choice takes the first option that leaves ``ENOUGH_UNITS`` classes free, else the one that leaves most.
-    What was taken may be locked by a later choice (query heads, where few key heads serve them all), or tied into one
-    unit (positions of heads that a later reader takes in blocks).  Then those choices, or the later ones, are taken
-    otherwise, if that leaves more positions free.
-    Cost: one connected-components pass, plus what each choice touches; up to four times that where choices clash.
+    Each choice takes the first option that leaves ``ENOUGH_UNITS`` classes free, else the option that leaves the most.
+    A later choice may lock what an earlier one left free (query heads, when a few key heads serve them all).  Or it may
+    tie it into one unit (positions inside heads, when a later reader takes them in blocks).  In such a clash, try
+    other options at the earlier choices and at the later ones; the result that frees the most positions wins.
+    Cost: one connected-components pass, plus the atoms that each choice touches.  Up to four times that in a clash.
     """
     first = _decide(ledger, {})
     again = dict.fromkeys(tuple(numbers) for numbers in _regretted(ledger, first) if numbers)
@@ -183,8 +186,11 @@ def _freedom(ledger: Ledger, classes: Classes) -> int:
 
 
 def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int], list[int]]:
-    """Three sets of choices to take otherwise: those whose option turned out to leave nothing to choose from; those by
-    which that came about; the first together with those that stood in the way of their other options."""
+    """Three sets of choices to decide differently.
+
+    The first holds choices whose option ended up with nothing free.  The second holds the choices that caused it.  The
+    third joins the first with the choices that blocked its other options.
+    """
     at = {choice.node: number for number, choice in enumerate(ledger.choices)}
     lonely = set(_lonely(ledger, classes).tolist())
     regretted: list[int] = []
@@ -208,7 +214,7 @@ def _regretted(ledger: Ledger, classes: Classes) -> tuple[list[int], list[int], 
     return regretted, list(culprits), sorted({*regretted, *blocking})
 
 
-def _tied(classes: Classes, option: Option) -> Atoms:
+def _tied(classes: Classes, option: CutOption) -> Atoms:
     """Classes of the positions that an option ties."""
     if not option.ties:
         return np.empty(0, dtype=np.int64)
@@ -216,17 +222,17 @@ def _tied(classes: Classes, option: Option) -> Atoms:
 
 
 def _lonely(ledger: Ledger, classes: Classes) -> Atoms:
-    """Free classes that are all there is at a choice: every position of an axis in one unit, which cannot leave."""
-    found: set[int] = set()
+    """Free classes that hold every position of an axis at a choice.  Such a class cannot leave: one unit must stay."""
+    lonely: set[int] = set()
     for choice, taken in zip(ledger.choices, classes.taken, strict=True):
         roots = _tied(classes, choice.options[taken.option])
         if len(roots) > 1 and (roots == roots[0]).all() and classes.lock[roots[0]] < 0:
-            found.add(int(roots[0]))
-    return np.asarray(sorted(found), dtype=np.int64)
+            lonely.add(int(roots[0]))
+    return np.asarray(sorted(lonely), dtype=np.int64)
 
 
 class _Roots:
-    """Classes of atoms while choices merge them: only what is asked for is followed."""
+    """Classes of atoms while choices merge them: a union-find that compresses only the paths it follows."""
 
     def __init__(self, root: Atoms) -> None:
         self._of = root
@@ -234,14 +240,14 @@ class _Roots:
 
     def __call__(self, atoms: Atoms) -> Atoms:
         start = self._of[atoms]
-        found = self._parent[start]
+        root = self._parent[start]
         while True:
-            further = self._parent[found]
-            if np.array_equal(further, found):
+            parent = self._parent[root]
+            if np.array_equal(parent, root):
                 break
-            found = further
-        self._parent[start] = found
-        return np.asarray(found)
+            root = parent
+        self._parent[start] = root
+        return np.asarray(root)
 
     def merge(self, old: Atoms, new: Atoms) -> None:
         self._parent[old] = new
@@ -251,7 +257,7 @@ class _Roots:
 
 
 def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
-    """``avoided``: number of a choice → the option that it does not take, unless no other leaves anything free."""
+    """Decide every choice.  ``avoided``: number of a choice → an option to avoid unless no other leaves a class free."""
     left, right, node = ledger.edges()
     lock_atoms, lock_reasons = ledger.locks()
     start = components(ledger.count, left, right)
@@ -289,7 +295,7 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     atoms = np.concatenate([lock_atoms, more[0]])
     which = np.concatenate([lock_reasons, more[1] + len(reasons)])
     lock = np.full(ledger.count, -1, dtype=np.int64)
-    # Later assignments win, so write in reverse: the first reason found is the one that is told.
+    # Later assignments win.  Write in reverse, so that the first reason is the one reported.
     lock[root[atoms[::-1]]] = which[::-1]
     extra = decided.edges()
     edges = Edges(*(np.concatenate(pair) for pair in zip((left, right, node), extra, strict=True)))
@@ -301,40 +307,43 @@ def _pick(free: Sequence[int]) -> int:
     return enough[0] if enough else int(np.argmax(free))
 
 
-def _passed_over(choice: Choice, option: Option) -> Reason:
+def _passed_over(choice: Choice, option: CutOption) -> Reason:
     return Reason(
-        f"{choice.label} splits or joins this axis, and what is cut is {option.factor}", choice.node, remedy=CHOSEN
+        f"{choice.label} splits or joins this axis; the cut takes {option.factor}", choice.node, remedy=CHOSEN
     )
 
 
-def _stuck(choice: Choice, reasons: Sequence[Reason], found: Sequence[Atoms]) -> Reason:
-    """Why no option of a choice leaves anything free: the first lock behind any of them."""
-    pools = [[reasons[int(k)] for k in np.unique(locks) if k >= 0] for locks in found]
+def _stuck(choice: Choice, reasons: Sequence[Reason], locks: Sequence[Atoms]) -> Reason:
+    """Why no option of a choice leaves a class free: the first lock behind any option.
+
+    ``locks`` holds one array per option: the reason index of each class that the option touches, -1 if it is free.
+    """
+    pools = [[reasons[int(k)] for k in np.unique(indices) if k >= 0] for indices in locks]
     borders = [next((r for r in pool if r.remedy == BORDER), None) for pool in pools]
-    # A border is the cause where it holds every option; else what can be lifted says more than what cannot.
-    told = [r for r in borders if r is not None] if None not in borders else []
-    told = told or sorted(
+    # If a border locks every option, the border is the cause.  Otherwise a lock with a remedy says more.
+    causes = [r for r in borders if r is not None] if None not in borders else []
+    causes = causes or sorted(
         (r for pool in pools for r in pool), key=lambda r: (r.remedy in (BORDER, PLACE), r.remedy in (NOTHING, CHOSEN))
     )
-    behind = told[0] if told else None
+    cause = causes[0] if causes else None
     text = f"{choice.label} splits or joins this axis with one that cannot be cut"
-    if behind is None:
+    if cause is None:
         return Reason(text, choice.node)
-    if behind.remedy == BORDER:
-        # The first node that splits or joins is named, not all on the way.
-        way = "" if behind.node is not None else f", which {choice.label} makes of this axis"
-        return Reason(f"{behind.text}{way}", choice.node, remedy=BORDER)
-    return Reason(f"{text}: {behind.text}", choice.node, remedy=behind.remedy)
+    if cause.remedy == BORDER:
+        # Name only the first node that splits or joins, not every node on the way.
+        way = "" if cause.node is not None else f", which {choice.label} makes from this axis"
+        return Reason(f"{cause.text}{way}", choice.node, remedy=BORDER)
+    return Reason(f"{text}: {cause.text}", choice.node, remedy=cause.remedy)
 
 
 def components(count: int, left: Atoms, right: Atoms) -> Atoms:
-    """The component of each of ``count`` atoms that the ties ``left`` - ``right`` join."""
+    """Component id (count,) of each atom, where ``left[k]`` and ``right[k]`` are tied."""
     graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _merge(roots: _Roots, ties: Sequence[tuple[Atoms, Atoms]]) -> tuple[Atoms, Atoms]:
-    """(old root, new root) of every class that these ties would touch."""
+    """(old root, new root) of every class that ``ties`` would merge."""
     if not ties:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     left = roots(np.concatenate([a.ravel() for a, _ in ties]))

@@ -1,4 +1,4 @@
-"""Attributes that state the size of a factor, after a cut."""
+"""Edits of attributes that state the size of a factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 def attribute_edits(node: Node, walked: Walked, masks: Masks) -> list[Edit]:
-    """Edits of the attributes that the node's rule declares, and of defaults that must be pinned."""
+    """Edits of the attributes that the node's rule declares, and of the defaults that the rule pins."""
     bound = walked.bounds[node.index]
     sizes: dict[str, int] = {}
 
@@ -40,7 +40,7 @@ def attribute_edits(node: Node, walked: Walked, masks: Masks) -> list[Edit]:
 
 
 def factor_size(node: Node, walked: Walked, masks: Masks, factor: str) -> int | None:
-    """The size of ``factor`` at ``node`` after a cut; ``None`` where it stands on no labelled axis."""
+    """The size of ``factor`` at ``node`` after a cut; ``None`` if it is on no labelled axis."""
     bound = walked.bounds[node.index]
     places: list[tuple[Key, tuple[tuple[str, ...], ...]]] = []
     for slot, term in enumerate(bound.inputs):

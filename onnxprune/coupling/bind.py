@@ -24,9 +24,12 @@ from onnxprune.graph.view import Graph, Node
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """The filled ledger, the label of each position, and the rule or mover found at each node by the table ``rules``."""
+    """Result of one walk: the labels with their ledger, and the rule, mover or lock of each node (by index).
 
-    found: Labels
+    ``rules`` names the operator table.
+    """
+
+    labelled: Labels
     bounds: Mapping[int, Bound]
     movers: frozenset[int]
     locked: Mapping[int, Reason]
@@ -35,21 +38,22 @@ class Walked:
 
     @property
     def ledger(self) -> Ledger:
-        return self.found.ledger
+        return self.labelled.ledger
 
     @property
     def labels(self) -> Mapping[Key, tuple[Atoms, ...]]:
-        return self.found.of
+        return self.labelled.of
 
     @property
     def products(self) -> Mapping[Axis, FactorGrid]:
-        """The axes that are products of channels: their labels are (positions, factors)."""
-        return self.found.products
+        """The axes that are products of channels.  Their labels are (positions, factors)."""
+        return self.labelled.products
 
 
 def walk(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> Walked:
-    """Bind every node of ``graph`` by the table called ``rules``; ``products``: axes that are products of channels.
+    """Bind every node of ``graph`` with the operator table called ``rules``.
 
+    ``products`` lists the axes that are products of channels.
     Cost: linear in nodes, plus one execution per axis of each mover.
     """
     walker = _Walker(graph, facts, rules, products)
@@ -58,9 +62,7 @@ def walk(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> W
     walker.cross()
     walker.share()
     walker.borders()
-    return Walked(
-        walker.labels, walker.bounds, frozenset(walker.movers), walker.locked, rules, tuple(walker.knots)
-    )
+    return Walked(walker.labels, walker.bounds, frozenset(walker.movers), walker.locked, rules, tuple(walker.knots))
 
 
 class _Walker:
@@ -88,7 +90,7 @@ class _Walker:
         if (node.domain, node.op) in self.graph.functions:
             self._refuse(
                 node,
-                "calls a local function, into which channels are not followed",
+                "calls a local function, and onnxprune does not follow channels into functions",
                 "inline the model's functions first",
             )
             return
@@ -103,14 +105,14 @@ class _Walker:
         if callable(entry):
             unknown = self._unknown(node)
             if unknown is not None:
-                self._refuse(node, f"works on '{unknown}', whose shape cannot be told before a run", self.unsized)
+                self._refuse(node, f"works on '{unknown}', whose shape is unknown before a run", self.unsized)
                 return
             entry = entry(call)
         if isinstance(entry, Structural):
             return
         try:
             if isinstance(entry, Locked):
-                self._refuse(node, entry.reason, "replace the operator, or leave what runs through it whole")
+                self._refuse(node, entry.reason, "replace the operator, or accept that its channels stay")
             elif isinstance(entry, Mover):
                 self._move(node, call, entry)
             else:
@@ -125,7 +127,7 @@ class _Walker:
     def _refuse(self, node: Node, text: str, remedy: str) -> None:
         self.locked[node.index] = Reason(f"{named(node)} {text}", node.index, remedy=remedy)
         if any(node.scope.startswith(scope) for scope in self.dead):
-            # What does not fit in a branch that is never taken did not fit before the cut, either.
+            # This branch never runs, so a misfit in it is no new fault.
             return
         for slot in range(len(node.inputs)):
             key = self.labels.key(node, slot)
@@ -163,41 +165,41 @@ class _Walker:
     def _move(self, node: Node, call: Call, mover: Mover) -> None:
         empty = next((v for v in (*node.inputs, *node.outputs) if 0 in self.facts.shapes.get(v or "", ())), None)
         if empty is not None and (empty in node.outputs or node.inputs.index(empty) in mover.data):
-            # Nothing was seen to move, so nothing is known of what would.
+            # Tracing an empty tensor shows no movement.
             raise DoesNotFit(f"'{empty}' is empty")
         unknown = self._unknown(node)
         if unknown is not None:
-            raise DoesNotFit(f"the shape of '{unknown}' cannot be told before a run")
+            raise DoesNotFit(f"the shape of '{unknown}' is unknown before a run")
         if node.op == "ConstantOfShape":
             self.movers.add(node.index)
             for value in node.outputs:
                 self.labels.get(value or "")
             self._as_large_as(node, 0)
             return
-        found = trace(call, mover.data, mover.stand_in)
-        for value, shape in zip(node.outputs, found.out_shapes, strict=False):
+        movement = trace(call, mover.data, mover.stand_in)
+        for value, shape in zip(node.outputs, movement.out_shapes, strict=False):
             if value is not None and self.facts.shapes.get(value) != shape:
-                raise DoesNotFit(f"'{value}' came out as {shape}, not {self.facts.shapes.get(value)}")
+                raise DoesNotFit(f"'{value}' has shape {shape}, not {self.facts.shapes.get(value)}")
         self.movers.add(node.index)
         ties = MoverTies(self.labels, node, self.products)
-        ties.enter(found, call)
+        ties.enter(movement, call)
         self.knots += ties.knots
         if node.op == "Expand":
             self._as_large_as(node, 1)
 
     def _as_large_as(self, node: Node, slot: int) -> None:
-        """Tie what is filled to the size of another tensor's axis to that axis, where the size can be stated in no other
-        way, because a caller chooses the sizes beside it.
+        """Tie a filled axis to the axis from which it takes its size.
 
-        All that is filled in is alike, so that it does not matter which positions leave.
+        Do so only where nothing else can state the size, because a caller chooses the sizes beside it.  All filled
+        elements are equal, so it does not matter which positions leave.
         """
         sizes, out = node.inputs[slot] or "", node.outputs[0] or ""
         made, given = self.labels.get(out) or (), () if slot == 0 else self.facts.shapes[node.inputs[0] or ""]
         chosen = [axis for axis in range(len(made)) if self.facts.is_dynamic(out, axis)]
         if not self.facts.varies(sizes) or (slot and self._come_with_data(node, chosen, len(made) - len(given))):
             return
-        found = size_sources(self.graph, self.facts, sizes)
-        for back, size in enumerate(reversed(found), start=1):
+        sources = size_sources(self.graph, self.facts, sizes)
+        for back, size in enumerate(reversed(sources), start=1):
             filled = back > len(given) or given[-back] == 1
             if size is None or not filled or self.labels.is_constant(size.value):
                 continue
@@ -206,14 +208,14 @@ class _Walker:
                 self.labels.ledger.tie(atoms[0], made[-back], node.index)
 
     def _come_with_data(self, node: Node, axes: Sequence[int], lead: int) -> bool:
-        """Whether an Expand need not state the sizes of these ``axes`` of its output, because its input has them."""
+        """Whether the input of an Expand already has the sizes of these output ``axes``, so that it need not state them."""
         source, out = node.inputs[0] or "", node.outputs[0] or ""
         return all(axis >= lead and self.facts.always_equal(out, axis, source, axis - lead) for axis in axes)
 
     # -- control flow, shared weights -----------------------------------------------------------------------
 
     def cross(self) -> None:
-        """Tie what is inside a body to what it is outside."""
+        """Tie every value inside a body to its counterpart outside."""
         for node in self.graph.nodes:
             if node.op in ("If", "Loop", "Scan") and node.domain == "" and node.index not in self.locked:
                 for crossing in crossings(self.graph, node, self.dead):
@@ -225,7 +227,7 @@ class _Walker:
             return
         outside = list(self.labels.get(outer) or ())
         inside = [] if self.labels.is_constant(crossing.inner) else list(self.labels.get(crossing.inner) or ())
-        text = f"{named(node)} carries it across its border"
+        text = f"{named(node)} passes it into or out of its body"
         stacked = None if crossing.stacked is None or not outside else crossing.stacked % len(outside)
         if stacked is not None:
             self.labels.ledger.lock(
@@ -237,22 +239,20 @@ class _Walker:
             return
         for atoms in (*outside, *inside):
             if atoms.size > 1:
-                reason = Reason(
-                    f"{text}, where its shape is not the same on both sides", node.index, remedy=self.unsized
-                )
+                reason = Reason(f"{text}, and its shape differs inside and outside", node.index, remedy=self.unsized)
                 self.labels.ledger.lock(atoms, reason)
 
     def share(self) -> None:
         """Tie all uses of a weight that several nodes share, so that one copy still serves them all.
 
-        Weights of one repeated number are shared by exporters that merge equal tensors, not by design.
+        Skip weights of one repeated number: exporters merge equal tensors, so that sharing is accidental.
         """
         for stored in dict.fromkeys(self._weights()):
             shape = self.facts.shapes[stored]
             uses = [
                 (use, layout)
                 for use, layout in readers_of_stored(self.graph, self.facts, stored)
-                # What is computed from constants alone is one itself, and cut where it is read.
+                # A value computed from constants alone is a constant too: the cut happens where a node reads it.
                 if use[0] not in self.facts.folded
             ]
             if len(uses) < 2 or len([n for n in shape if n > 1]) < 2 or _is_uniform(self.labels.constant(stored)):
@@ -266,7 +266,7 @@ class _Walker:
                     self._needs_whole(use, stored, first)
 
     def _weights(self) -> Iterator[str]:
-        """Stored constants, in any layout, that layers multiply by."""
+        """Stored constants that layers multiply by, in any layout."""
         for index, bound in self.bounds.items():
             if bound.rule.linear is None and not bound.rule.macs:
                 continue
@@ -276,10 +276,10 @@ class _Walker:
                     yield layout.stored
 
     def _needs_whole(self, use: tuple[int, int], stored: str, labels: Mapping[int, Atoms]) -> None:
-        text = f"{named(self.graph.nodes[use[0]])} shares the weight '{stored}' and needs it whole"
+        text = f"{named(self.graph.nodes[use[0]])} shares the weight '{stored}' and needs all of it"
         for axis, atoms in labels.items():
             if atoms.size > 1:
-                reason = Reason(text, use[0], stored, axis, "give the nodes weights of their own")
+                reason = Reason(text, use[0], stored, axis, "give each node its own copy of the weight")
                 self.labels.ledger.lock(atoms, reason)
 
     # -- borders --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Control flow: which values of a body are which values outside, so that channels can cross its border."""
+"""Control flow: which value inside a body is which value outside, so that channels can cross the body's border."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from onnxprune.graph.view import Body, Graph, Node
 
 @dataclass(frozen=True)
 class Crossing:
-    """``inner``, a body's input or output, is the node's input ``slot`` (or its output ``outer``).
+    """A body's input or output ``inner`` is the node's input ``slot``, or its output ``outer``.
 
-    ``stacked``: the axis that ``outer`` has and ``inner`` has not (one slice per iteration), or ``None``.
+    ``stacked`` is the axis of the outer value that ``inner`` lacks (one slice per iteration), or ``None``.
     """
 
     inner: str
@@ -23,14 +23,14 @@ class Crossing:
 
 
 def dead_scopes(graph: Graph, facts: Facts) -> frozenset[str]:
-    """Scopes of If branches that are never taken, whatever sizes a caller chooses."""
-    found: set[str] = set()
+    """Scopes of If branches that never run, whatever sizes a caller chooses."""
+    dead: set[str] = set()
     for body in graph.bodies[1:]:
         owner = graph.nodes[body.owner or 0]
         condition = _condition(graph, facts, owner)
         if condition is not None and body.attribute != ("then_branch" if condition else "else_branch"):
-            found.add(body.scope)
-    return frozenset(found)
+            dead.add(body.scope)
+    return frozenset(dead)
 
 
 def _condition(graph: Graph, facts: Facts, node: Node) -> bool | None:
@@ -59,7 +59,7 @@ def _loop(node: Node, body: Body) -> Iterator[Crossing]:
     carried = len(node.inputs) - 2
     for place in range(carried):
         yield Crossing(body.inputs[2 + place], 2 + place, None, None)
-        # A value that comes back is the one that goes in next time.
+        # The next iteration reads the value that this one returns.
         yield Crossing(body.outputs[1 + place], 2 + place, None, None)
     for place, outer in enumerate(node.outputs):
         yield Crossing(body.outputs[1 + place], None, outer, None if place < carried else 0)

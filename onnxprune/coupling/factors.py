@@ -1,4 +1,4 @@
-"""Ties of one rule at one node: equal factors are one vector of atoms, compounds become a choice."""
+"""Ties of one rule at one node.  Equal factors share one vector of atoms; compounds become a choice."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import itertools
 
 import numpy as np
 
-from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Key, Labels, named
 from onnxprune.coupling.notation import Dim
-from onnxprune.coupling.rule import Bound, DoesNotFit
+from onnxprune.coupling.rule import Bound, DoesNotFit, Role
 from onnxprune.graph.view import Node
 
 
 class FactorTies:
-    """Enter the inputs of a node, leave its outputs, finish."""
+    """Ties and locks of one node.  Call :meth:`enter` for each input, :meth:`leave` for each output, then :meth:`finish`."""
 
     def __init__(self, labels: Labels, node: Node, bound: Bound) -> None:
         self.labels = labels
@@ -75,20 +75,18 @@ class FactorTies:
             self._choose()
 
     def _lock(self, factor: str) -> tuple[str, str] | None:
-        """(text, remedy) where the factor's positions must stay."""
-        if factor in self.bound.rule.mix:
+        """(text, remedy) if the positions of ``factor`` must stay, else ``None``."""
+        role = self.bound.role(factor)
+        if role is Role.MIXED:
             return "mixes all positions of this axis", LOOSEN if factor in self.bound.rule.estimates else NOTHING
-        if factor in self.bound.rule.estimates:
-            return None
-        readers = len(self.bound.inputs_with(factor))
-        if self.bound.in_output(factor):
-            return None if readers else ("makes this axis anew", PLACE)
-        return None if self.bound.summed(factor) else ("slides or sums over this axis", PLACE)
+        if role is Role.CREATED:
+            return "creates this axis", PLACE
+        return ("slides or sums over this axis", PLACE) if role is Role.CONSUMED else None
 
     def _choose(self) -> None:
         compounds = [(dim, self._live(dim), atoms) for dim, atoms in self.compounds]
-        candidates = [[f for f in live if f not in self.bound.rule.mix] or [""] for _, live, _ in compounds]
-        options: dict[frozenset[str], Option] = {}
+        candidates = [[f for f in live if self.bound.role(f) is not Role.MIXED] or [""] for _, live, _ in compounds]
+        options: dict[frozenset[str], CutOption] = {}
         for picks in itertools.product(*(dict.fromkeys(c) for c in candidates)):
             live = frozenset(
                 f
@@ -99,7 +97,7 @@ class FactorTies:
         best = [option for live, option in options.items() if not any(live < other for other in options)]
         self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(best)))
 
-    def _option(self, live: frozenset[str], compounds: list[tuple[Dim, Dim, Atoms]]) -> Option:
+    def _option(self, live: frozenset[str], compounds: list[tuple[Dim, Dim, Atoms]]) -> CutOption:
         ties: list[tuple[Atoms, Atoms]] = []
         locks: list[Atoms] = []
         representatives = {f: a for f, a in self.vectors.items() if f in live}
@@ -115,4 +113,4 @@ class FactorTies:
             known = representatives.setdefault(factor, grid[:, 0])
             ties.append((np.repeat(known, grid.shape[1]), grid.ravel()))
         locks += [a for f, a in self.vectors.items() if f in split and f not in live]
-        return Option(" ".join(sorted(live)) or "none", tuple(ties), tuple(locks))
+        return CutOption(" ".join(sorted(live)) or "none", tuple(ties), tuple(locks))

@@ -1,8 +1,8 @@
-"""Groups: the units that can be cut, sorted by where they run through the graph.
+"""Groups: the units that can be cut, sorted by the axes they run through.
 
-A *unit* is a class of tied positions that no lock holds: the smallest thing that can leave.  A *group* is the
-set of units with the same footprint (the same axes of the same tensors, equally often), so that any of its
-units may leave in place of any other: a pool of interchangeable channels.
+A *unit* is a class of tied positions without a lock: the smallest thing that can leave.  A *group* is the set of units
+with the same footprint: the same axes of the same tensors, equally often.  Its units are interchangeable: any of them
+may leave in place of any other.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from onnxprune.graph.dequantized import axis_behind, readers_behind, stored_behi
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph
 
-#: Cuts that are rehearsed, and how many of them take the same share of every group.
+#: Number of trial cuts, and how many of them take the same share of every group.
 REHEARSALS, EVEN = 6, 3
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """``units``: global unit ids, in order of position; ``axes``: every place that the group runs through."""
+    """``units``: global unit ids, in order of position.  ``axes``: every axis that the group runs through."""
 
     id: int
     name: str
@@ -40,8 +40,8 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """Channels of weights that stay whole: how many, why, and at which nodes they are read or made."""
+class LockedChannels:
+    """Channels of weights that stay: how many (``size``), why, and on which axes.  ``name`` is the label of a node."""
 
     name: str
     size: int
@@ -51,10 +51,10 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """The complete answer of the coupling room for one graph at one set of input shapes.
+    """The complete coupling of one graph at one set of input shapes.
 
-    ``units[key][axis]``: per position the unit id, -1 where it stays; (positions, factors) where the axis is a product
-    of channels, a position of which stays where all of its units do.
+    ``units[key][axis]`` (positions,) holds the unit id of each position, -1 if it must stay.  On an axis that is a
+    product of channels it is (positions, factors); a position there stays if all of its units stay.
     """
 
     graph: Graph
@@ -63,7 +63,7 @@ class Coupling:
     classes: Classes
     units: Mapping[Key, tuple[np.ndarray, ...]]
     groups: tuple[Group, ...]
-    held: tuple[Held, ...]
+    held: tuple[LockedChannels, ...]
     unit_count: int
 
     @property
@@ -71,15 +71,16 @@ class Coupling:
         return self.classes.taken
 
     def masks(self, keep: np.ndarray) -> Masks:
-        """Position masks of a cut: ``keep[unit]`` says which units stay."""
+        """Position masks of a cut.  ``keep`` (units,) bool says which units stay."""
+        # A unit id of -1 indexes the appended True.
         extended = np.append(keep, True)
 
         def mask(key: Key, axis: int) -> np.ndarray:
-            found = self.units.get(key)
-            if found is None:
+            units = self.units.get(key)
+            if units is None:
                 value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]
                 return np.ones(self.facts.shapes[value or ""][axis], dtype=np.bool_)
-            stays = extended[found[axis]]
+            stays = extended[units[axis]]
             return np.asarray(stays if stays.ndim == 1 else stays.all(axis=1))
 
         return mask
@@ -93,15 +94,15 @@ class Coupling:
         return key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]] or ""
 
 
-def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
-    """Couple ``graph`` by the operator table called ``rules``.
+def couple_graph(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
+    """Couple ``graph`` with the operator table called ``rules``.
 
-    Axes whose cut some operand cannot follow are locked, with that as the reason.
+    If an operand cannot follow the cut of an axis, that axis gets a lock with that reason.
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
     walked = walk(graph, facts, rules)
-    # Before the locks that settling finds, which may be those of this first walk alone.
-    products = products_of(walked.found, walked.bounds, walked.knots)
+    # Find products first: settling adds locks that may hold for this first walk only.
+    products = products_of(walked.labelled, walked.bounds, walked.knots)
     coupling = _settled(graph, facts, walked)
     if not products.nodes:
         return coupling
@@ -110,7 +111,7 @@ def analyse(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
 
 
 def _settled(graph: Graph, facts: Facts, walked: Walked) -> Coupling:
-    """The groups of what was walked, with locks on what some operand cannot follow."""
+    """The coupling of ``walked``, with locks on axes whose cut some operand cannot follow."""
     remedy = FOLD if facts.are_fixed(graph.inputs) else SIMPLIFY
     while True:
         coupling = _collect(graph, facts, walked, solve(walked.ledger))
@@ -126,14 +127,14 @@ def _settled(graph: Graph, facts: Facts, walked: Walked) -> Coupling:
 
 
 def _try_cuts(coupling: Coupling) -> CannotFollow | None:
-    """Rehearse a few random cuts; the first node that cannot follow one is the answer."""
+    """Try a few random cuts.  Returns the first refusal, or ``None`` if every operand follows every cut."""
     if not coupling.groups:
         return None
     for seed in range(REHEARSALS):
         generator = np.random.default_rng(seed)
         keep = np.ones(coupling.unit_count, dtype=np.bool_)
         for group in coupling.groups:
-            # Sizes that are fractions of each other follow an even cut by chance.
+            # Even cuts alone prove too little: sizes that are fractions of each other follow them by chance.
             even = len(group) * (seed + 1) // 4
             count = even if seed < EVEN else int(generator.integers(0, len(group)))
             keep[generator.permutation(group.units)[:count]] = False
@@ -159,7 +160,7 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
     footprint = _footprints(classes, roots)
     first = np.full(len(classes.of), np.iinfo(np.int64).max, dtype=np.int64)
     if roots:
-        flat = np.concatenate([found.ravel() for found in roots])
+        flat = np.concatenate([own.ravel() for own in roots])
         np.minimum.at(first, flat, np.arange(len(flat)))
     alive = np.flatnonzero((classes.lock < 0) & (footprint != 0))
     alive = alive[np.argsort(first[alive], kind="stable")]
@@ -168,9 +169,9 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
         members.setdefault(int(footprint[root]), []).append(root)
     weighty = _weighty(graph, walked)
     carries = np.zeros(len(classes.of), dtype=np.bool_)
-    for (key, _), found in zip(axes, roots, strict=True):
+    for (key, _), own in zip(axes, roots, strict=True):
         if key in weighty:
-            carries[found] = True
+            carries[own] = True
     pools = [m for m in members.values() if len(m) > 1 and carries[m[0]]]
     unit_of = np.full(len(classes.of), -1, dtype=np.int64)
     count = 0
@@ -178,8 +179,8 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
         unit_of[pool] = np.arange(count, count + len(pool))
         count += len(pool)
     units: dict[Key, list[np.ndarray]] = {}
-    for (key, _), found in zip(axes, roots, strict=True):
-        units.setdefault(key, []).append(unit_of[found])
+    for (key, _), own in zip(axes, roots, strict=True):
+        units.setdefault(key, []).append(unit_of[own])
     places: dict[int, list[Axis]] = {}
     group_of = np.concatenate([np.full(len(p), g) for g, p in enumerate(pools)]) if pools else np.empty(0, np.int64)
     for key, lines in units.items():
@@ -189,8 +190,8 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
     groups: list[Group] = []
     start = 0
     for g, pool in enumerate(pools):
-        own = tuple(places[g])
-        groups.append(Group(g, _name(graph, walked, own), np.arange(start, start + len(pool)), own))
+        through = tuple(places[g])
+        groups.append(Group(g, _name(graph, walked, through), np.arange(start, start + len(pool)), through))
         start += len(pool)
     held = _held(graph, walked, classes, unit_of)
     frozen = {key: tuple(lines) for key, lines in units.items()}
@@ -198,21 +199,21 @@ def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Co
 
 
 def _footprints(classes: Classes, roots: list[np.ndarray]) -> np.ndarray:
-    """A hash per class of the multiset of axes that it occupies (equal hash: same group)."""
+    """A hash per class of the multiset of axes that it occupies.  Classes of one hash form one group."""
     total = np.zeros(len(classes.of), dtype=np.uint64)
     generator = np.random.default_rng(0)
-    for found in roots:
-        np.add.at(total, found, generator.integers(1, 1 << 63, dtype=np.uint64))
+    for own in roots:
+        np.add.at(total, own, generator.integers(1, 1 << 63, dtype=np.uint64))
     return total.view(np.int64)
 
 
 def _weighty(graph: Graph, walked: Walked) -> frozenset[Key]:
-    """Uses of constants: only a group that runs through one of them makes the model smaller."""
+    """Uses of constants.  A group that runs through none of them would not make the model smaller."""
     return frozenset(key for key in walked.labels if isinstance(key, tuple))
 
 
 def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
-    """After the earliest layer whose weight makes the group's channels, else the first tensor they stand in."""
+    """Name of a group: the earliest layer whose weight makes its channels, else the first tensor that has them."""
     stored = [(key, axis_behind(graph, key, axis)) for key, axis in axes if isinstance(key, tuple)]
     uses = [(use, axis) for key, axis in stored for use in readers_behind(graph, key)]
     makers = [use[0] for use, axis in uses if _makes(graph, walked, use, axis)]
@@ -223,7 +224,7 @@ def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
 
 
 def _makes(graph: Graph, walked: Walked, use: tuple[int, int], axis: int) -> bool:
-    """Whether this axis of a constant becomes channels that no input has: a layer's outputs, a table's columns."""
+    """Whether this axis of a constant creates channels that no input has: a layer's outputs, a table's columns."""
     index, slot = use
     lookup = graph.nodes[index].op == "Gather" and slot == 0
     bound = walked.bounds.get(index)
@@ -239,18 +240,18 @@ def _makes(graph: Graph, walked: Walked, use: tuple[int, int], axis: int) -> boo
 
 
 def _distinct(groups: list[Group]) -> tuple[Group, ...]:
-    seen: dict[str, int] = {}
-    found: list[Group] = []
+    counts: dict[str, int] = {}
+    renamed: list[Group] = []
     for group in groups:
-        seen[group.name] = seen.get(group.name, 0) + 1
-        name = group.name if seen[group.name] == 1 else f"{group.name}#{seen[group.name]}"
-        found.append(Group(group.id, name, group.units, group.axes))
-    return tuple(found)
+        counts[group.name] = counts.get(group.name, 0) + 1
+        name = group.name if counts[group.name] == 1 else f"{group.name}#{counts[group.name]}"
+        renamed.append(Group(group.id, name, group.units, group.axes))
+    return tuple(renamed)
 
 
-def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -> tuple[Held, ...]:
-    """Channels of weights that multiply, and that stay: what the report must explain."""
-    found: dict[int, list[tuple[Axis, np.ndarray]]] = {}
+def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -> tuple[LockedChannels, ...]:
+    """Channels of multiplying weights that stay.  The report must explain these."""
+    locked: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     tied: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     for index, bound in walked.bounds.items():
         if bound.rule.linear is None and not bound.rule.macs:
@@ -261,7 +262,7 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
                 continue
             for axis, dim in enumerate(term):
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
-                # Directions of a recurrence, blocks of packed weights: the layer's own make, not channels.
+                # Directions of a recurrence and blocks of packed weights belong to the layer's layout: no channels.
                 private = private or bound.rule.mix.issuperset(dim)
                 roots = classes.of[walked.labels[key][axis]].ravel()
                 stuck = roots[classes.lock[roots] >= 0]
@@ -269,21 +270,21 @@ def _held(graph: Graph, walked: Walked, classes: Classes, unit_of: np.ndarray) -
                     tied.setdefault(int(roots[0]), []).append(((key, axis), roots))
                 if private or len(stuck) < 2:
                     continue
-                found.setdefault(int(classes.lock[stuck[0]]), []).append(((key, axis), stuck))
-    held: list[Held] = []
-    for which, places in found.items():
+                locked.setdefault(int(classes.lock[stuck[0]]), []).append(((key, axis), stuck))
+    held: list[LockedChannels] = []
+    for which, places in locked.items():
         reason = classes.reasons[which]
         size = max(len(np.unique(stuck)) for _, stuck in places)
-        held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
+        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
     for places in tied.values():
         size = max(len(roots) for _, roots in places)
         reason = Reason(f"its {size} positions are tied into one unit, and one must stay", remedy=LAST)
-        held.append(Held(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
+        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
     return (*held, *_refused(graph, walked))
 
 
 def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
-    """The use of a constant that a node reads at ``slot``, directly or dequantized (not in blocks)."""
+    """The use of a constant that a node reads at ``slot``, directly or through a DequantizeLinear without blocks."""
     if (index, slot) in walked.labels:
         return index, slot
     made = graph.producer.get(graph.nodes[index].inputs[slot] or "")
@@ -293,20 +294,20 @@ def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int,
 
 
 def _cast_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
-    """The use of integers that a node reads at ``slot``, cast and scaled."""
-    found = stored_behind(graph, graph.nodes[index].inputs[slot] or "")
-    return found if found in walked.labels else None
+    """The use of an integer constant that a node reads at ``slot`` through a Cast and a scale."""
+    use = stored_behind(graph, graph.nodes[index].inputs[slot] or "")
+    return use if use in walked.labels else None
 
 
-def _refused(graph: Graph, walked: Walked) -> Iterator[Held]:
-    """Nodes that no rule could be fitted to, and that read a matrix or more: their weights stay whole."""
+def _refused(graph: Graph, walked: Walked) -> Iterator[LockedChannels]:
+    """Weights of two or more dims at nodes that no rule fits: they stay whole."""
     for index, reason in walked.locked.items():
         node = graph.nodes[index]
         for slot, value in enumerate(node.inputs):
             tensor = graph.initializers.get(value or "")
             if tensor is not None and len([n for n in tensor.dims if n > 1]) > 1:
                 axes = tuple(((index, slot), axis) for axis in range(len(tensor.dims)))
-                yield Held(node.label, max(tensor.dims), reason, axes)
+                yield LockedChannels(node.label, max(tensor.dims), reason, axes)
 
 
 def _held_name(graph: Graph, axis: Axis) -> str:

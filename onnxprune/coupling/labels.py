@@ -1,4 +1,4 @@
-"""Labels: the atoms of every axis of every value, made on first sight, and how they are locked."""
+"""Labels: the atoms of every axis of every value, created on first access, and their locks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from onnxprune.coupling.atoms import NOTHING, Atoms, Ledger, Reason
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
 
-#: Where labels live: a value id, or (node index, input slot) for one use of a constant - every use of a shared
-#: initializer is cut on its own.
+#: What labels belong to: a value id, or (node index, input slot) for one use of a constant.  Each use of a shared
+#: initializer has its own labels, because each is cut on its own.
 Key = str | tuple[int, int]
 Axis = tuple[Key, int]
 
 
 @dataclass(frozen=True)
 class FactorGrid:
-    """An axis that is a product: ``sizes`` of its factors, the last one fastest, and the ``columns`` of its labels that
-    tell which of their positions stay, ``None`` for a factor that stays whole."""
+    """The factors of an axis that is a product of axes.
+
+    ``sizes`` lists the sizes of the factors, the last one fastest.  ``columns`` lists the column of each factor in the
+    axis's labels, ``None`` for a factor that stays whole.
+    """
 
     sizes: tuple[int, ...]
     columns: tuple[int | None, ...]
@@ -31,7 +34,7 @@ class FactorGrid:
 
 
 class Labels:
-    """Everything that one walk over ``graph`` writes to: ``of[key][axis]`` are atoms, the ledger ties and locks."""
+    """Everything that one walk over ``graph`` records: atoms ``of[key][axis]``, and their ties and locks in the ledger."""
 
     def __init__(self, graph: Graph, facts: Facts, products: Mapping[Axis, FactorGrid]) -> None:
         self.graph = graph
@@ -55,7 +58,7 @@ class Labels:
         return (node.index, slot) if self.is_constant(value) else value
 
     def get(self, key: Key) -> tuple[Atoms, ...] | None:
-        """Labels of a value or of a constant's use, made on first sight; ``None`` where its shape is unknown."""
+        """Labels of a value or of one use of a constant, created on first access; ``None`` if its shape is unknown."""
         if key not in self.of:
             value = key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]]
             shape = self.facts.shapes.get(value or "")
@@ -63,7 +66,7 @@ class Labels:
                 return None
             self.of[key] = tuple(self.fresh(key, axis, n) for axis, n in enumerate(shape))
             if isinstance(key, str) and key in self.graph.initializers:
-                self.lock_all(key, f"'{key}' is read as a whole", None, NOTHING)
+                self.lock_all(key, f"a node reads all of '{key}'", None, NOTHING)
         return self.of[key]
 
     def fresh(self, key: Key, axis: int, size: int) -> Atoms:

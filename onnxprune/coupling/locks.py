@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.groups import Coupling, Held
+from onnxprune.coupling.groups import Coupling, LockedChannels
 
 
-def lock_text(coupling: Coupling, held: Held) -> str:
-    """Why a set of channels stays; the node, tensor and axis are added where the reason does not name them."""
+def lock_text(coupling: Coupling, held: LockedChannels) -> str:
+    """Why a set of channels stays.  Adds the node, tensor and axis if the reason does not name them."""
     reason = held.reason
     where = []
     if reason.value is not None and f"'{reason.value}'" not in reason.text:

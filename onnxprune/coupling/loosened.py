@@ -1,4 +1,4 @@
-"""What the approximate rules would free of a model that the exact ones were applied to."""
+"""What the approximate rules would free beyond the exact rules."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.estimates import estimated
-from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.coupling.groups import Coupling, couple_graph
 
 
 @dataclass(frozen=True)
 class Loosened:
-    """``channels``: how many more can be cut; ``operators``: those that take a statistic over channels, the most
-    frequent first."""
+    """``channels``: how many more channels can be cut.  ``operators``: those that take a statistic over these channels,
+    the most frequent first."""
 
     channels: int
     operators: tuple[str, ...]
@@ -23,14 +23,14 @@ class Loosened:
     def __str__(self) -> str:
         *first, last = self.operators
         names = f"{', '.join(first)} and {last} take" if first else f"{last} takes"
-        return f"--approximate frees {self.channels:,} more channels here, over which {names} a statistic"
+        return f"--approximate frees {self.channels:,} more channels; {names} a statistic over them"
 
 
 def loosened(coupling: Coupling) -> Loosened | None:
-    """``None`` where the approximate rules free nothing.  Cost: another analysis, where a lock names them as remedy."""
+    """``None`` if the approximate rules free nothing.  Cost: a second analysis, only if a lock names them as remedy."""
     if not any(held.reason.remedy == LOOSEN for held in coupling.held):
         return None
-    loose = analyse(coupling.graph, coupling.facts, "approximate")
+    loose = couple_graph(coupling.graph, coupling.facts, "approximate")
     nodes = estimated(loose, np.zeros(loose.unit_count, dtype=np.bool_))
     channels = loose.unit_count - coupling.unit_count
     if channels <= 0 or not nodes:

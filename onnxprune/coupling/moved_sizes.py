@@ -1,4 +1,4 @@
-"""Edits at nodes that move data: their sizes, splits, pads and slices after a cut."""
+"""Edits after a cut at nodes that move data: sizes, splits, pads and slices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = np.ndarray
 
 
 def moved_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
-    """Edits of the operands and attributes of one mover; ``fresh``: its operands as they will be recomputed."""
+    """Edits of the operands and attributes of one mover.  ``fresh`` maps an operand to its recomputed value."""
     node = site.node
     if any(value is not None and value not in site.facts.shapes for value in (*node.inputs, *node.outputs)):
-        # Of what has no known shape nothing is cut.
+        # A tensor of unknown shape is never cut.
         return []
     if node.op == "Slice":
         return _slice(site, fresh)
@@ -45,32 +45,32 @@ def moved_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
 
 
 def _squeezed(site: Site) -> list[Edit]:
-    """Axes of one position go where no others are named: that must not take one along which only one is left."""
+    """A Squeeze without ``axes`` drops every axis of size one.  It must not drop an axis that a cut left at size one."""
     shape = site.shape_in()
     if site.ints("axes", 1) is not None or all(size <= 1 or site.new_in(a) > 1 for a, size in enumerate(shape)):
         return []
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    return [_said(site, "axes", axes)]
+    return [_stated(site, "axes", axes)]
 
 
 def _equal_split(site: Site) -> list[Edit]:
-    """Parts that were equal because nobody said otherwise may be unequal after a cut: then it must be said."""
+    """A Split without sizes makes equal parts.  If a cut makes them unequal, state the sizes."""
     parts = split_sizes(site, np.zeros(0, dtype=np.int64))
     total, count = int(parts.sum()), len(parts)
     chunk = -(-total // count)
     default = [chunk] * (count - 1) + [total - chunk * (count - 1)]
-    # Only where the number of parts is stated may the last one be smaller without saying so.
-    unsaid = site.node.attribute("num_outputs") is not None or len(set(parts.tolist())) == 1
-    if unsaid and parts.tolist() == default:
+    # Without ``num_outputs`` all parts must be equal; with it, the last one may be smaller.
+    implicit = site.node.attribute("num_outputs") is not None or len(set(parts.tolist())) == 1
+    if implicit and parts.tolist() == default:
         return []
     remove: list[Edit] = []
     if site.node.attribute("num_outputs") is not None:
         remove.append(AttributeEdit(site.node.index, "num_outputs", None))
-    return [*remove, _said(site, "split", parts.tolist())]
+    return [*remove, _stated(site, "split", parts.tolist())]
 
 
-def _said(site: Site, name: str, numbers: Sequence[int]) -> Edit:
-    """What a node left unsaid, in the attribute ``name`` or, since opset 13, in its second input."""
+def _stated(site: Site, name: str, numbers: Sequence[int]) -> Edit:
+    """State ``numbers`` at a node that left them out: in the attribute ``name`` or, since opset 13, in its second input."""
     if site.graph.opsets.get("", 1) < 13:
         return AttributeEdit(site.node.index, name, tuple(numbers))
     return InputEdit(site.node.index, 1, np.asarray(numbers, dtype=np.int64))
@@ -92,8 +92,8 @@ def _slice(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
             continue
         picked = np.arange(shape[axis])[starts[k] : ends[k] : steps[k]]
         wanted = (np.cumsum(mask) - 1)[picked[mask[picked]]]
-        got = np.arange(int(mask.sum()))[now_starts[k] : now_ends[k] : steps[k]]
-        if np.array_equal(wanted, got):
+        current = np.arange(int(mask.sum()))[now_starts[k] : now_ends[k] : steps[k]]
+        if np.array_equal(wanted, current):
             continue
         if len(wanted) and steps[k] == 1:
             must_starts[k], must_ends[k] = int(wanted[0]), int(wanted[-1]) + 1
@@ -104,12 +104,12 @@ def _slice(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
             axes_in: list[tuple[Key, int]] = [(site.key(0) or "", axis)]
             raise CannotFollow(node, f"takes one of every {abs(steps[k])} positions of axis {axis}", axes_in)
     if node.integers("starts") is not None:
-        found: list[Edit] = []
+        edits: list[Edit] = []
         if tuple(must_starts) != node.integers("starts"):
-            found.append(AttributeEdit(node.index, "starts", tuple(must_starts)))
+            edits.append(AttributeEdit(node.index, "starts", tuple(must_starts)))
         if tuple(must_ends) != node.integers("ends"):
-            found.append(AttributeEdit(node.index, "ends", tuple(must_ends)))
-        return found
+            edits.append(AttributeEdit(node.index, "ends", tuple(must_ends)))
+        return edits
     result: list[Edit] = []
     for slot, now, must in ((1, now_starts, must_starts), (2, now_ends, must_ends)):
         original = site.original(slot)

@@ -1,17 +1,17 @@
-"""Ties of one mover at one node, as tracing found them."""
+"""Ties of one mover at one node, from its trace."""
 
 from __future__ import annotations
 
-from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, Option, Reason
+from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Labels, named
 from onnxprune.coupling.products import Knot, Products
 from onnxprune.coupling.rule import Call, DoesNotFit
-from onnxprune.coupling.trace import Link, Trace
+from onnxprune.coupling.trace import AxisLink, Trace
 from onnxprune.graph.view import Node
 
 
 class MoverTies:
-    """Enter what tracing found of one node into the labels."""
+    """Enters the trace of one node into the labels."""
 
     def __init__(self, labels: Labels, node: Node, products: Products) -> None:
         self.labels = labels
@@ -19,9 +19,9 @@ class MoverTies:
         self.products = products
         self.knots: list[Knot] = []
 
-    def enter(self, found: Trace, call: Call) -> None:
+    def enter(self, movement: Trace, call: Call) -> None:
         node = self.node
-        for slot, axis, positions in found.fixed:
+        for slot, axis, positions in movement.fixed:
             key = self.labels.key(node, slot)
             labels = None if key is None else self.labels.get(key)
             if labels is not None:
@@ -31,14 +31,14 @@ class MoverTies:
                 )
         for output, value in enumerate(self.node.outputs):
             if value is not None:
-                self._connect(value, [k for k in found.links if k.output == output])
+                self._connect(value, [k for k in movement.links if k.output == output])
         self._uneven_pad(call)
         self._strided_slice(call)
 
     def _lock(self, atoms: Atoms, reason: Reason) -> None:
         self.labels.ledger.lock(atoms, reason)
 
-    def _connect(self, value: str, links: list[Link]) -> None:
+    def _connect(self, value: str, links: list[AxisLink]) -> None:
         shape = self.labels.facts.shapes[value]
         into: dict[int, set[tuple[int, int]]] = {}
         outof: dict[tuple[int, int], set[int]] = {}
@@ -47,7 +47,7 @@ class MoverTies:
             outof.setdefault((link.slot, link.axis), set()).add(link.out_axis)
         labels = [self.labels.fresh(value, axis, n) for axis, n in enumerate(shape)]
         self.labels.of[value] = tuple(labels)
-        tangled: list[Link] = []
+        tangled: list[AxisLink] = []
         for link in links:
             same_slot = [k for k in into[link.out_axis] if k[0] == link.slot]
             if len(outof[link.slot, link.axis]) > 1 or len(same_slot) > 1:
@@ -56,7 +56,7 @@ class MoverTies:
             source = self._labels_of(link.slot)[link.axis][link.source]
             target = labels[link.out_axis][link.target]
             if source.shape != target.shape:
-                raise DoesNotFit("it moves parts of an axis that is a product of channels")
+                raise DoesNotFit("it moves single factors of an axis that is a product of channels")
             self.labels.ledger.tie(source, target, self.node.index)
         for links in _knots(tangled):
             knot = Knot(self.node.index, value, tuple(links))
@@ -69,17 +69,17 @@ class MoverTies:
                 self._choose_link(labels, links)
 
     def _multiply(self, labels: list[Atoms], knot: Knot) -> None:
-        """Each factor of a product that is joined or split is cut on its own; one without a column stays."""
-        found = knot.flat(self.labels)
-        if found is None:
+        """Tie each factor of a joined or split product on its own.  A factor without a column stays."""
+        product = knot.flat(self.labels)
+        if product is None:
             raise DoesNotFit("it splits or joins several axes at once")
-        (key, axis), factors = found
+        (key, axis), factors = product
         joins = key == knot.value
         grid = self.products.axes[key, axis]
         for link in knot.links:
             source, target = self._labels_of(link.slot)[link.axis], labels[link.out_axis]
-            at = factors.index((self.labels.key(self.node, link.slot) or "", link.axis) if joins else (knot.value, link.out_axis))
-            column = grid.columns[at]
+            into = (self.labels.key(self.node, link.slot) or "", link.axis)
+            column = grid.columns[factors.index(into if joins else (knot.value, link.out_axis))]
             factor = source if joins else target
             if column is None:
                 text = f"{named(self.node)} joins or splits it with axes that are cut"
@@ -96,9 +96,9 @@ class MoverTies:
             raise DoesNotFit("an input has no known shape")
         return labels
 
-    def _choose_link(self, labels: list[Atoms], knot: list[Link]) -> None:
-        """Axes that are split or merged: exactly one pair of axes stays live, the others lock."""
-        options: list[Option] = []
+    def _choose_link(self, labels: list[Atoms], knot: list[AxisLink]) -> None:
+        """Offer one option per pair of axes in a split or merge: that pair stays live, the other axes lock."""
+        options: list[CutOption] = []
         for live in sorted(knot, key=lambda k: (k.slot, k.axis, k.out_axis)):
             source = self._labels_of(live.slot)[live.axis]
             ties = ((source[live.source], labels[live.out_axis][live.target]),)
@@ -106,11 +106,11 @@ class MoverTies:
             axes_out = {k.out_axis for k in knot} - {live.out_axis}
             locks = [self._labels_of(slot)[axis] for slot, axis in sorted(axes_in)]
             locks += [labels[axis] for axis in sorted(axes_out)]
-            options.append(Option(self._name(labels, knot, live), ties, tuple(locks)))
+            options.append(CutOption(self._name(labels, knot, live), ties, tuple(locks)))
         self.labels.ledger.choose(Choice(self.node.index, named(self.node), tuple(options)))
 
-    def _name(self, labels: list[Atoms], knot: list[Link], live: Link) -> str:
-        """What is cut: "the 12 of 12x64" where one axis is the product of several."""
+    def _name(self, labels: list[Atoms], knot: list[AxisLink], live: AxisLink) -> str:
+        """Name of the axis to cut: "the 12 of 12x64" if one axis is the product of several."""
         into = {(k.slot, k.axis): self._labels_of(k.slot)[k.axis].size for k in knot}
         outof = {k.out_axis: labels[k.out_axis].size for k in knot}
         if len(into) == 1:
@@ -123,7 +123,7 @@ class MoverTies:
         return f"the {size} of {'x'.join(map(str, sizes))}{which}"
 
     def _strided_slice(self, call: Call) -> None:
-        """Every second position is found by counting, so an axis that is sliced so keeps all of its positions."""
+        """A Slice with a step counts positions, so all positions of that axis must stay."""
         if self.node.op != "Slice":
             return
         steps, shape = call.ints("steps", 4), call.shape(0) or ()
@@ -134,11 +134,11 @@ class MoverTies:
         for axis, step in zip(axes, steps, strict=True):
             labels = self.labels.get(key)
             if abs(step) > 1 and labels is not None and shape[axis] > 1:
-                text = f"Slice takes one of every {abs(step)} positions of it"
+                text = f"Slice takes every {abs(step)}th position of this axis"
                 self.labels.ledger.lock(labels[axis], Reason(text, self.node.index, self.node.inputs[0], axis))
 
     def _uneven_pad(self, call: Call) -> None:
-        """Reflected and repeated borders have no counterpart after a cut, so such axes stay."""
+        """After a cut nothing corresponds to a reflected or repeated border, so such axes stay."""
         if self.node.op != "Pad" or self.node.string("mode", "constant") == "constant":
             return
         value = self.node.outputs[0] or ""
@@ -151,9 +151,9 @@ class MoverTies:
                 )
 
 
-def _knots(links: list[Link]) -> list[list[Link]]:
-    """Connected components of links over the axes that they share."""
-    knots: list[list[Link]] = []
+def _knots(links: list[AxisLink]) -> list[list[AxisLink]]:
+    """Connected components of links that share an axis."""
+    knots: list[list[AxisLink]] = []
     for link in links:
         touching = [
             k

@@ -2,16 +2,17 @@
 
     n (g i) x.., (g o) i k.., (g o) -> n (g o) y..
 
-Terms are separated by commas, one per input or output slot; a term lists the dims of that tensor from the
-first axis to the last.  A dim is
+Commas separate terms, one per input or output slot.  A term lists the dims of that tensor from the first axis to the
+last.  A dim is
 
-* a *factor* name (``n``): positions of equal index in every place where the name stands belong together;
+* a *factor* name (``n``): positions of equal index belong together wherever the name occurs;
 * a *compound* ``(g i)``: the axis runs over all pairs, the last factor fastest;
 * ``1``: size one, or broadcast;
-* ``x..``: as many dims ``x0 x1 …`` as the tensor's rank leaves room for (at most one per term);
-* the whole term ``_``: a slot that carries no channels (indices, sizes, scalars).
+* ``x..``: as many dims ``x0 x1 …`` as the tensor's rank leaves room for (at most one per term).
 
-Parsing knows no tensors and no operators.
+The whole term ``_`` stands for a slot without channels (indices, sizes, scalars).
+
+This module knows nothing about tensors or operators.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _VARIADIC = ".."
 
 
 class NotationError(ValueError):
-    """A rule string is malformed, or does not fit the rank of a tensor."""
+    """A rule string is malformed or does not fit the rank of a tensor."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A parsed rule string; ``None`` stands for an ignored slot."""
+    """A parsed rule string.  ``None`` stands for a slot without channels."""
 
     inputs: tuple[Term | None, ...]
     outputs: tuple[Term | None, ...]
@@ -47,7 +48,7 @@ def parse(text: str) -> Pattern:
     """Parse a rule string.
 
     Raises:
-        NotationError: naming the offending piece.
+        NotationError: if ``text`` is malformed; the message quotes the faulty part.
     """
     sides = text.split("->")
     if len(sides) != 2:
@@ -87,7 +88,7 @@ def expand(term: Term, rank: int) -> Term:
     """Replace ``x..`` by ``x0 x1 …`` so that the term has ``rank`` dims.
 
     Raises:
-        NotationError: where the term cannot have that rank.
+        NotationError: if the term cannot have that rank.
     """
     place = next((k for k, d in enumerate(term) if is_variadic(d)), None)
     if place is None:

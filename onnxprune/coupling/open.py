@@ -1,4 +1,4 @@
-"""From a model to its coupling: the one door that the rest of the package uses."""
+"""From a model to its coupling: the entry point for the rest of the package."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnxprune.coupling.groups import Coupling, analyse
+from onnxprune.coupling.groups import Coupling, couple_graph
 from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
-from onnxprune.engine.probe import measure, plausible_feeds
+from onnxprune.engine.probe import measure_shapes, plausible_feeds
 from onnxprune.errors import EndlessError, ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -16,7 +16,7 @@ from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
 from onnxprune.graph.walk import Measured
 
-#: Positions of one axis at most; a minute of sound at 192 kHz has 11.5 million.
+#: Maximum positions of one axis.  A minute of sound at 192 kHz has 11.5 million.
 POSITIONS = 1 << 24
 
 
@@ -26,15 +26,15 @@ def couple(
     sample: Mapping[str, tuple[int, ...]] | None,
     rules: str = "exact",
 ) -> Coupling:
-    """The coupling of ``model`` (not changed), at input shapes that :func:`input_shapes` chooses.
+    """The coupling of ``model`` at the input shapes that :func:`input_shapes` chooses.  Does not change ``model``.
 
-    ``given``: shapes of inputs as the user states them; ``sample``: shapes of one data sample.  Where shape
-    inference leaves values of the main graph open, the model is run on made-up inputs and their shapes are
-    measured; if it cannot be run on those, what depends on these values is locked.  ``rules``: "exact", or
-    "approximate", which also cuts the width of normalizations.  Cost: seconds for 2,000 nodes.
+    ``given`` holds input shapes stated by the user, ``sample`` the shapes of one data sample.  If shape inference leaves
+    values of the main graph open, run the model on made-up inputs and measure their shapes.  If that run fails, lock
+    whatever depends on these values.  ``rules`` is "exact", or "approximate", which also cuts the width of
+    normalizations.  Cost: seconds for 2,000 nodes.
 
     Raises:
-        ModelError: where ``given`` does not fit the model.
+        ModelError: if ``given`` does not fit the model.
     """
     graph = view(model)
     shapes = input_shapes(graph, given, sample)
@@ -44,11 +44,11 @@ def couple(
         if rewritten is not None:
             graph = view(rewritten)
             facts = facts_of(graph, *shapes)
-    return analyse(graph, facts, rules)
+    return couple_graph(graph, facts, rules)
 
 
 def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
-    """Facts at ``first``, with what inference leaves open measured in one run at each of the two shapes."""
+    """Facts at ``first``.  One run at each of the two shapes measures what inference leaves open."""
     facts = evaluate(graph, first, alternative)
     _check_sizes(facts)
     unknown = [
@@ -64,20 +64,20 @@ def facts_of(graph: Graph, first: Shapes, alternative: Shapes) -> Facts:
 
 
 def _check_sizes(facts: Facts) -> None:
-    """Raise ModelError for a value that no machine holds: what follows keeps a number for every position of an axis."""
+    """Raise ModelError for a value that does not fit any machine: coupling keeps a number per position of each axis."""
     for value, shape in facts.shapes.items():
         if max(shape, default=0) > POSITIONS:
             raise ModelError(
-                f"tensor '{value}' has {max(shape):,} positions along one axis, more than {POSITIONS:,}: its size is "
-                "computed in the graph, or follows from an input's; state smaller inputs with --shape, or export anew"
+                f"tensor '{value}' has {max(shape):,} positions along one axis, more than {POSITIONS:,}; its size comes "
+                "from the graph or from an input: state smaller inputs with --shape, or export the model again"
             )
 
 
 def _measured(graph: Graph, shapes: Shapes, names: list[str]) -> Measured:
     try:
-        return measure(graph.model, plausible_feeds(graph, shapes), names)
+        return measure_shapes(graph.model, plausible_feeds(graph, shapes), names)
     except EndlessError:
         raise
     except ModelError:
-        # Made-up inputs need not suit the model; then these values stay unknown and lock, with that as reason.
+        # Made-up inputs may not suit the model.  These values then stay unknown and get locks with that reason.
         return {}

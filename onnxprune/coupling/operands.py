@@ -1,8 +1,8 @@
-"""Operands that state sizes or positions (Reshape's shape, Split's sizes, Pad's pads …), after a cut.
+"""Edits that a cut needs at operands that state sizes or positions (Reshape's shape, Split's sizes, Pad's pads …).
 
-Each handler says what an operand *must* be once given positions are gone.  What an operand *will* be comes from
-recomputing the shape arithmetic behind it; where the two differ, a literal in that arithmetic is rewritten, or
-the operand is frozen to a constant, or - where neither is possible - the cut is refused for those axes.
+A handler per operator says what an operand *must* be after the cut.  Recomputing the shape arithmetic says what it
+*will* be.  If the two differ, rewrite a literal in that arithmetic, or freeze the operand to a constant.  If neither is
+possible, refuse the cut for those axes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,43 @@ Array = np.ndarray
 
 
 def edits(graph: Graph, facts: Facts, walked: Walked, masks: Masks) -> list[Edit]:
-    """Every operand and attribute change that a cut with these ``masks`` needs.
+    """Every operand and attribute edit that a cut with these ``masks`` needs.
 
     Raises:
-        CannotFollow: naming the first node that cannot follow the cut.
+        CannotFollow: if no edit makes a node follow the cut; names the first such node.
     """
+    shape_of = _shapes_after(graph, facts, walked, masks)
+    sizes = _sizes_read(graph, facts)
+    fresh = recompute(graph, facts, shape_of, sizes)
+    needs: list[tuple[Site, int, Array]] = []
+
+    def site(node: Node) -> Site:
+        return Site(graph, facts, walked, masks, node, shape_of, needs)
+
+    for value in graph.outputs:
+        if _is_arithmetic(graph, facts, value):
+            _check_output(site(graph.nodes[graph.producer[value]]), value, fresh)
+    changes: list[Edit] = []
+    for node in graph.nodes:
+        if node.index not in facts.arithmetic and node.index not in facts.folded:
+            changes += _operand_edits(site(node), fresh)
+    changes += _repairs(changes, needs, lambda replaced: recompute(graph, facts, shape_of, sizes, replaced))
+    for index in walked.bounds:
+        changes += attribute_edits(graph.nodes[index], walked, masks)
+    return changes
+
+
+def _shapes_after(graph: Graph, facts: Facts, walked: Walked, masks: Masks) -> Callable[[str], Shape]:
+    """The shape of any value after the cut."""
 
     def shape_of(value: str) -> Shape:
         key: Key = value
         if value in graph.constants:
             uses = data_uses(graph, value)
-            lines = [[masks(use, axis) for axis in range(len(facts.shapes[value]))] for use in uses]
+            cuts = [[masks(use, axis) for axis in range(len(facts.shapes[value]))] for use in uses]
+            # Uses that are cut in different ways leave no single shape: the stored constant keeps its own.
             if not uses or any(
-                not np.array_equal(a, b) for other in lines[1:] for a, b in zip(lines[0], other, strict=True)
+                not np.array_equal(a, b) for other in cuts[1:] for a, b in zip(cuts[0], other, strict=True)
             ):
                 return facts.shapes[value]
             key = uses[0]
@@ -47,51 +71,52 @@ def edits(graph: Graph, facts: Facts, walked: Walked, masks: Masks) -> list[Edit
             return facts.shapes[value]
         return tuple(int(masks(key, axis).sum()) for axis in range(len(labels)))
 
-    def is_arithmetic(value: str | None) -> bool:
-        return value is not None and graph.producer.get(value, -1) in facts.arithmetic
-
-    wanted = sorted(
-        {v for node in graph.nodes if node.index not in facts.arithmetic for v in node.inputs if v and is_arithmetic(v)}
-        | {v for v in graph.outputs if is_arithmetic(v)}
-    )
-    fresh = recompute(graph, facts, shape_of, wanted)
-    found: list[Edit] = []
-    needs: list[tuple[Site, int, Array]] = []
-    for value in graph.outputs:
-        if is_arithmetic(value) and not np.array_equal(fresh.get(value, np.empty(0)), facts.values[value]):
-            node = graph.nodes[graph.producer[value]]
-            site = Site(graph, facts, walked, masks, node, shape_of, needs)
-            raise CannotFollow(node, f"gives a size out of the model as '{value}'", sources_of(site, value))
-    for node in graph.nodes:
-        if node.index in facts.arithmetic or node.index in facts.folded:
-            continue
-        site = Site(graph, facts, walked, masks, node, shape_of, needs)
-        if node.index in walked.movers or node.op in ("Resize", "Upsample", "MaxUnpool"):
-            found += moved_edits(site, fresh)
-        for slot, name in enumerate(node.inputs):
-            if is_arithmetic(name) and not _is_operand(walked, node, slot):
-                found += _unchanged(site, slot, fresh)
-    found += _checked(found, needs, lambda replaced: recompute(graph, facts, shape_of, wanted, replaced))
-    for index in walked.bounds:
-        found += attribute_edits(graph.nodes[index], walked, masks)
-    return found
+    return shape_of
 
 
-def _checked(
-    found: list[Edit],
+def _is_arithmetic(graph: Graph, facts: Facts, value: str | None) -> bool:
+    return value is not None and graph.producer.get(value, -1) in facts.arithmetic
+
+
+def _sizes_read(graph: Graph, facts: Facts) -> list[str]:
+    """Results of shape arithmetic that leave it: those that other nodes read, and outputs of the model."""
+    readers = (node for node in graph.nodes if node.index not in facts.arithmetic)
+    values = (*(value for node in readers for value in node.inputs), *graph.outputs)
+    return sorted({value for value in values if value and _is_arithmetic(graph, facts, value)})
+
+
+def _check_output(site: Site, value: str, fresh: Mapping[str, Array]) -> None:
+    """Raise CannotFollow if a size that the model returns would change."""
+    if not np.array_equal(fresh.get(value, np.empty(0)), site.facts.values[value]):
+        raise CannotFollow(site.node, f"returns a size as the model's output '{value}'", sources_of(site, value))
+
+
+def _operand_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
+    """Edits at one node, as far as they follow from this node alone."""
+    node, changes = site.node, list[Edit]()
+    if node.index in site.walked.movers or node.op in ("Resize", "Upsample", "MaxUnpool"):
+        changes += moved_edits(site, fresh)
+    for slot, value in enumerate(node.inputs):
+        if _is_arithmetic(site.graph, site.facts, value) and not _is_operand(node, slot):
+            changes += _unchanged(site, slot, fresh)
+    return changes
+
+
+def _repairs(
+    changes: list[Edit],
     needs: list[tuple[Site, int, Array]],
-    again: Callable[[Mapping[tuple[int, int], Array]], dict[str, Array]],
+    recomputed: Callable[[Mapping[tuple[int, int], Array]], dict[str, Array]],
 ) -> list[Edit]:
-    """Further edits, for operands that a rewrite made for one reader has spoilt for another."""
-    replaced = {(e.node, e.slot): e.value for e in found if isinstance(e, InputEdit)}
+    """Further edits, for operands that a rewrite for one reader has spoilt for another."""
+    replaced = {(e.node, e.slot): e.value for e in changes if isinstance(e, InputEdit)}
     if not replaced:
         return []
-    now = again(replaced)
+    now = recomputed(replaced)
     more: list[Edit] = []
     for site, slot, must in needs:
         value = site.node.inputs[slot] or ""
-        got = replaced.get((site.node.index, slot), now.get(value))
-        if got is None or (got.shape == must.shape and np.array_equal(got, must)):
+        will_be = replaced.get((site.node.index, slot), now.get(value))
+        if will_be is None or (will_be.shape == must.shape and np.array_equal(will_be, must)):
             continue
         if site.facts.varies(value):
             wildcards = template(site, slot, must)
@@ -100,7 +125,7 @@ def _checked(
                 continue
             raise CannotFollow(
                 site.node,
-                f"shares the arithmetic of its sizes in '{value}' with other nodes",
+                f"shares the size arithmetic in '{value}' with other nodes",
                 own_axes(site),
                 sources_of(site, value),
             )
@@ -108,7 +133,8 @@ def _checked(
     return more
 
 
-def _is_operand(walked: Walked, node: Node, slot: int) -> bool:
+def _is_operand(node: Node, slot: int) -> bool:
+    """Whether :func:`moved_edits` handles the input ``slot``."""
     handler = SHAPED.get(node.op)
     if handler is not None and handler[0] == slot:
         return True
@@ -116,7 +142,7 @@ def _is_operand(walked: Walked, node: Node, slot: int) -> bool:
 
 
 def _unchanged(site: Site, slot: int, fresh: Mapping[str, Array]) -> list[Edit]:
-    """A size that enters the computation as a number keeps the number it had (1/sqrt of a width, say)."""
+    """Edits that keep a size which enters the computation as a number, such as 1/sqrt of a width."""
     value = site.node.inputs[slot] or ""
     must, now = _left_of(site, slot), fresh.get(value)
     if not site.facts.varies(value):
@@ -124,12 +150,12 @@ def _unchanged(site: Site, slot: int, fresh: Mapping[str, Array]) -> list[Edit]:
     if now is not None and now.shape == must.shape and np.array_equal(now, must):
         return []
     if site.facts.varies(value):
-        raise CannotFollow(site.node, f"computes with the size behind '{value}'", sources_of(site, value))
+        raise CannotFollow(site.node, f"computes with the size in '{value}'", sources_of(site, value))
     return [InputEdit(site.node.index, slot, must)]
 
 
 def _left_of(site: Site, slot: int) -> Array:
-    """What a cut leaves of the numbers in ``slot``: numbers along a cut axis go with their channels."""
+    """The numbers of ``slot`` that remain after the cut: those along a cut axis leave with their channels."""
     array = site.facts.values[site.node.inputs[slot] or ""]
     for axis in range(array.ndim):
         mask = site.mask_in(slot, axis)

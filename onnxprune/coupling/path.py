@@ -1,4 +1,4 @@
-"""The shortest way from a tensor to what locks it, along nodes that its channels run through."""
+"""The shortest path from a tensor to its lock, along the nodes that its channels run through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxprune.coupling.labels import Key, named
 
 @dataclass(frozen=True)
 class _Step:
-    """One place on the way to a lock: the key, and the node that led to it from the step before."""
+    """One step on the path to a lock: the key, and the node that leads to it from the step ``before``."""
 
     key: Key
     node: int | None
@@ -23,9 +23,9 @@ class _Step:
 def path_to_lock(
     coupling: Coupling, start: Key, root: int, reasons: Sequence[Reason]
 ) -> tuple[list[str], Reason] | None:
-    """Nodes from ``start`` to the nearest of ``reasons`` that hold the class ``root``, and that reason.
+    """Nodes from ``start`` to the nearest of the ``reasons`` that lock the class ``root``, and that reason.
 
-    ``None`` where none of them stands at a node or tensor.  Cost: linear in positions and ties.
+    ``None`` if no reason names a node or tensor.  Cost: linear in positions and ties.
     """
     held = {
         key
@@ -53,7 +53,7 @@ def _is_at(coupling: Coupling, key: Key, reason: Reason) -> bool:
 
 
 def _touching(coupling: Coupling, key: Key) -> list[int]:
-    """Nodes that make or read what is at ``key``."""
+    """Indices of the nodes that make or read the tensor at ``key``."""
     if isinstance(key, tuple):
         return [key[0]]
     made = coupling.graph.producer.get(key)

@@ -1,11 +1,11 @@
 """Axes that are the product of two axes of channels: a Gram matrix or an outer product, flattened.
 
-A position (i, j) of such an axis stays where i and j both stay.  It holds one atom for each: its labels are a matrix
-(positions, factors), and what is kept is the product of what the factors keep.
+A position (i, j) of such an axis stays if both i and j stay.  It holds one atom for each, so the labels are a matrix
+(positions, factors).  A cut keeps the product of the positions that the factors keep.
 
-Where a Reshape joins or splits axes, one of them is cut and the others stay (:class:`onnxprune.coupling.atoms.Choice`).
-That is right for heads and their size, which have no weights of their own.  Axes that weights make, each its own,
-can all be cut; those are found here.
+When a Reshape joins or splits axes, usually one of them is cut and the others stay
+(:class:`onnxprune.coupling.atoms.Choice`).  That is right for heads and head size, which have no weights of their own.
+If separate weights make each axis, all of them can be cut.  This module finds such axes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 from onnxprune.coupling.atoms import Ledger, components
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels
 from onnxprune.coupling.rule import Bound
-from onnxprune.coupling.trace import Link
+from onnxprune.coupling.trace import AxisLink
 
 
 @dataclass(frozen=True, eq=False)
 class Knot:
-    """Links of one mover by which an axis is split, or axes are joined; ``value`` is the output that they reach."""
+    """Links of one mover that split an axis or join several.  ``value`` is the output that they reach."""
 
     node: int
     value: str
-    links: tuple[Link, ...]
+    links: tuple[AxisLink, ...]
 
     def flat(self, labels: Labels) -> tuple[Axis, tuple[Axis, ...]] | None:
-        """(the axis that is the product, its factors in order); ``None`` where neither side is one axis."""
+        """(the product axis, its factors in order); ``None`` if neither side is a single axis."""
         into, out = sorted({(k.slot, k.axis) for k in self.links}), sorted({k.out_axis for k in self.links})
         inputs = [(labels.key(labels.graph.nodes[self.node], slot) or "", axis) for slot, axis in into]
         outputs: list[Axis] = [(self.value, axis) for axis in out]
@@ -41,7 +41,7 @@ class Knot:
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """``nodes``: those that split or join products of channels; ``axes``: every axis that is such a product."""
+    """``nodes`` split or join products of channels; ``axes`` are all axes that are such products."""
 
     nodes: frozenset[int]
     axes: Mapping[Axis, FactorGrid]
@@ -51,15 +51,15 @@ NONE = Products(frozenset(), {})
 
 
 def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Knot]) -> Products:
-    """Products of axes that weights make, each its own: see the module.  Cost: linear in positions, per such product."""
+    """Products of axes that separate weights make; see the module.  Cost: linear in positions, per product."""
     ties = _Ties(labels, bounds)
     nodes: set[int] = set()
     axes: dict[Axis, FactorGrid] = {}
     for knot in knots:
-        found = knot.flat(labels)
-        if found is None:
+        product = knot.flat(labels)
+        if product is None:
             continue
-        flat, factors = found
+        flat, factors = product
         live = [ties.is_made(factor) for factor in factors]
         if sum(live) < 2:
             continue
@@ -73,7 +73,7 @@ def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Kno
 
 
 class _Ties:
-    """What is tied and locked whatever is chosen."""
+    """Ties and locks that hold whatever the choices decide."""
 
     def __init__(self, labels: Labels, bounds: Mapping[int, Bound]) -> None:
         self._labels = labels
@@ -101,23 +101,23 @@ class _Ties:
         return len(self._roots(axis))
 
     def is_made(self, axis: Axis) -> bool:
-        """Whether weights make this axis, and two of its positions at least may leave."""
+        """Whether weights make this axis, and at least two of its positions may leave."""
         roots = np.unique(self._roots(axis))
         return bool((self._weighed[roots] & ~self._locked[roots]).sum() > 1)
 
     def same(self, flat: Axis) -> list[Axis] | None:
-        """Every axis tied to ``flat``; ``None`` where one is not tied position by position, or is locked."""
+        """Every axis tied to ``flat``; ``None`` if one is locked or not tied position by position."""
         roots = self._roots(flat)
         mine = np.zeros(len(self._of), dtype=np.bool_)
         mine[roots] = True
         if len(np.unique(roots)) < len(roots) or self._locked[roots].any():
             return None
-        found: list[Axis] = []
+        tied: list[Axis] = []
         for axis, atoms in self._axes():
             other = self._of[atoms]
             if not mine[other].any():
                 continue
             if not np.array_equal(other, roots):
                 return None
-            found.append(axis)
-        return found
+            tied.append(axis)
+        return tied

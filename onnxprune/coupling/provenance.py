@@ -1,5 +1,4 @@
-"""Where the elements of an operand come from: the place in the arithmetic at which each can be rewritten, or the axis
-of which it is the size."""
+"""Where the elements of an operand come from: a literal that can be rewritten, or the size of an axis."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph
 from onnxprune.graph.walk import sizes_of
 
-#: Operators that copy integers about without computing; everything else makes new ones.
+#: Operators that copy integers without computing.  Every other operator makes new ones.
 COPYING = frozenset(
     [
         "Concat",
@@ -35,8 +34,10 @@ COPYING = frozenset(
 
 @dataclass(frozen=True)
 class Literal:
-    """Element ``position`` (flat) of what enters at input ``slot`` of node ``node``: a constant, or a size that is
-    the same whatever sizes a caller chooses, so that it may become a constant there.
+    """Element ``position`` (flat) of input ``slot`` of node ``node``.
+
+    The element is a constant, or a size that never changes with the sizes a caller chooses.  Either may become a
+    constant at this input.
     """
 
     node: int
@@ -53,18 +54,18 @@ class Size:
 
 
 def literal_sources(graph: Graph, facts: Facts, value: str) -> list[Literal | None] | None:
-    """For each element of ``value`` its literal, ``None`` where it changes with the sizes that a caller chooses.
+    """The literal of each element of ``value``, ``None`` for an element that changes with a caller's sizes.
 
-    ``None`` as a whole where the arithmetic cannot be traced.
+    Returns ``None`` if the arithmetic cannot be traced.
     """
-    found = _sources(graph, facts, value)
-    return None if found is None else [leaf if isinstance(leaf, Literal) else None for leaf in found]
+    sources = _sources(graph, facts, value)
+    return None if sources is None else [leaf if isinstance(leaf, Literal) else None for leaf in sources]
 
 
 def size_sources(graph: Graph, facts: Facts, value: str) -> list[Size | None]:
-    """For each element of ``value`` the axis of which it is the size, ``None`` where it is none, or can be rewritten."""
-    found = _sources(graph, facts, value) or []
-    return [leaf if isinstance(leaf, Size) else None for leaf in found]
+    """The axis whose size each element of ``value`` is; ``None`` for an element that is no size or can be rewritten."""
+    sources = _sources(graph, facts, value) or []
+    return [leaf if isinstance(leaf, Size) else None for leaf in sources]
 
 
 def _sources(graph: Graph, facts: Facts, value: str) -> list[Literal | Size | None] | None:
@@ -76,7 +77,7 @@ def _sources(graph: Graph, facts: Facts, value: str) -> list[Literal | Size | No
 
 
 def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal | Size]) -> np.ndarray | None:
-    """An array shaped like ``value`` holding, per element, 1 + the index of its source in ``leaves``, or 0."""
+    """An int64 array shaped like ``value``: per element 1 + the index of its source in ``leaves``, or 0."""
     known = facts.values.get(value)
     index = graph.producer.get(value)
     if known is None or index is None or index not in facts.arithmetic:
@@ -121,7 +122,7 @@ def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal | Siz
 
 
 def _complete(ids: np.ndarray, node: int, slot: int, leaves: list[Literal | Size]) -> np.ndarray:
-    """Elements that were computed upstream, but never vary, count as literals where they enter this node."""
+    """Make literals of elements that are computed upstream but never vary: they can be rewritten at this node's input."""
     complete = ids.copy()
     computed = [i == 0 or isinstance(leaves[i - 1], Size) for i in ids.ravel().tolist()]
     for position in np.flatnonzero(computed).tolist():

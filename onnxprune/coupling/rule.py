@@ -1,16 +1,17 @@
-"""What is known of an operator, and what that says of one node: rule → bound rule.
+"""What is known about an operator (a rule), and what it says about one node (a bound rule).
 
-An entry of the operator tables is one of five values:
+An entry of the operator tables is one of five things:
 
 * :class:`Rule` - a rule string and its declarations;
 * a *binder* - a function from a :class:`Call` to a :class:`Rule`, for operators whose rank is free;
-* :class:`Mover` - the operator only moves data, so it is run on coordinates instead (``trace.py``);
-* :class:`Locked` - channels stop here, on purpose, and why;
-* :class:`Structural` - the walk over the graph handles it (constants, shape arithmetic, control flow).
+* :class:`Mover` - the operator only moves data; ``trace.py`` runs it on coordinates instead of reading a rule;
+* :class:`Locked` - channels stop here on purpose, with the reason;
+* :class:`Structural` - the walk over the graph handles the operator (constants, shape arithmetic, control flow).
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ _NO_ZEROS: Mapping[int, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Linear:
-    """The operator computes ``y = x * w + b``; which slots hold x, w, b (b may be absent)."""
+    """The operator computes ``y = x * w + b``.  The fields are the slots of x, w and b; b may be absent."""
 
     data: int
     weight: int
@@ -40,20 +41,26 @@ class Linear:
 
 @dataclass(frozen=True)
 class Rule:
-    """``text`` in the notation of :mod:`onnxprune.coupling.notation`, and what it cannot say:
+    """``text`` in the notation of :mod:`onnxprune.coupling.notation`, and what the notation cannot say.
 
-    ``mix``: factors along which positions interact other than by a plain sum (softmax, a normalization's own
-    axis): they lock.  ``attributes``: node attribute ← size of a factor, of a product of factors (``g r``), or a
-    list of such (``h d, h d``), rewritten after a cut.  ``reads``: factor size ← attribute (or a constant in
-    ``sizes``), where shapes alone do not tell it.  ``pins``: attribute → (factor, value): a default that the
-    operator would compute from the factor's size, written down once that factor is cut.  ``macs``: products of
-    factors whose sum is the number of multiply-accumulates.  ``masks``: (slot, axis) places whose cut positions
-    are zeroed in the masked original although their factor also reaches an output (recurrent weights).
-    ``zeros`` and ``scales``: slot of a quantized tensor → slot of its zero point, the number that stands for zero
-    in it, and of its scale.  ``estimates``:
-    factors over which the operator takes a statistic (a mean, a variance), which a cut of them changes a little: in
-    the exact rules they are among ``mix``, in the approximate ones they may be cut.  ``sums``: factors of one input
-    alone that the operator adds up without a weight, so that a position which left counts as a zero.
+    ``mix``: factors whose positions interact other than in a plain sum (softmax, a normalization's own axis).  They
+    lock.
+    ``attributes``: attribute → the factor whose size it states, or a product of factors (``g r``), or a list of these
+    (``h d, h d``).  A cut rewrites it.
+    ``reads``: factor → the attribute that states its size; ``sizes``: factor → its size.  For factors whose size the
+    shapes leave open.
+    ``linear``: the slots of data, weight and bias, if the operator is linear in its weight.
+    ``macs``: products of factors; the number of multiply-accumulates is their sum.
+    ``masks``: (slot, axis) places to zero at cut positions in the masked original, although their factor also reaches
+    an output (recurrent weights).
+    ``pins``: attribute → (factor, value).  The operator would compute this default from the size of the factor, so a
+    cut of the factor writes it down.
+    ``zeros`` and ``scales``: slot of a quantized tensor → slot of its zero point (the number that stands for zero), and
+    of its scale.
+    ``estimates``: factors over which the operator takes a statistic (mean, variance).  A cut changes it a little.  The
+    exact rules have these factors in ``mix`` too; the approximate rules free them.
+    ``sums``: factors of a single input that the operator adds up without a weight, so a position that left counts as
+    zero.
     """
 
     text: str
@@ -73,9 +80,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mover:
-    """``data``: slots that are moved; the other inputs are operands (sizes, indices, axes).
+    """``data``: the slots that move; all other inputs are operands (sizes, indices, axes).
 
-    ``stand_in``: the ai.onnx operator that moves data likewise, for one that only a runtime can execute.
+    ``stand_in``: an ai.onnx operator with the same movement, for an operator that only a runtime can execute.
     """
 
     data: tuple[int, ...] = (0,)
@@ -84,21 +91,21 @@ class Mover:
 
 @dataclass(frozen=True)
 class Locked:
-    """No channel passes: ``reason`` finishes the sentence "locked: the node …"."""
+    """No channel passes.  ``reason`` completes the sentence "locked: the node …"."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Structural:
-    """Handled by the walk over the graph itself, not by a rule; ``note`` says how."""
+    """The walk over the graph handles the operator, without a rule.  ``note`` says how."""
 
     note: str
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One node with the shapes and constants around it: all that a binder may look at."""
+    """One node with its shapes and constants: everything a binder may read."""
 
     node: Node
     graph: Graph
@@ -116,23 +123,40 @@ class Call:
         return len(self.shape(slot) or ())
 
     def constant(self, slot: int) -> np.ndarray | None:
-        """The value of an operand where it is a constant or shape arithmetic, else ``None``."""
+        """The value of an operand if it is a constant or shape arithmetic, else ``None``."""
         value = self.node.inputs[slot] if slot < len(self.node.inputs) else None
         if value is None:
             return None
         return self.facts.values.get(value, self.graph.constants.get(value))
 
     def ints(self, attribute: str, slot: int) -> tuple[int, ...] | None:
-        """Integers given by an attribute in older opsets and by an input in newer ones."""
-        found = self.node.integers(attribute)
-        if found is not None:
-            return found
+        """Integers that older opsets give in an attribute and newer ones in an input."""
+        stated = self.node.integers(attribute)
+        if stated is not None:
+            return stated
         operand = self.constant(slot)
         return None if operand is None else tuple(int(i) for i in operand.ravel())
 
 
 Binder = Callable[[Call], "Rule | Mover | Locked"]
 Entry = Rule | Mover | Locked | Structural | Binder
+
+
+class Role(enum.Enum):
+    """What an operator does with the positions of one factor.  This decides whether they may leave."""
+
+    #: Positions depend on each other (softmax, the axis of a normalization).
+    MIXED = enum.auto()
+    #: The operator takes a statistic over the positions, and the approximate rules allow fewer of them.
+    ESTIMATED = enum.auto()
+    #: An input and an output have the factor: each position passes on its own.
+    PASSED = enum.auto()
+    #: Only an output has the factor.
+    CREATED = enum.auto()
+    #: Sums over the factor: a position of zeros adds nothing.
+    SUMMED = enum.auto()
+    #: One input alone has the factor: the operator slides or reduces over it.
+    CONSUMED = enum.auto()
 
 
 class DoesNotFit(Exception):
@@ -158,34 +182,43 @@ class Bound:
         return any(t is not None and any(factor in d for d in t) for t in self.outputs)
 
     def factors(self) -> list[str]:
-        seen: dict[str, None] = {}
+        names: dict[str, None] = {}
         for term in (*self.inputs, *self.outputs):
             for dim in term or ():
-                seen.update(dict.fromkeys(dim))
-        return list(seen)
+                names.update(dict.fromkeys(dim))
+        return list(names)
 
-    def summed(self, factor: str) -> bool:
-        """In two inputs or more and in no output, or declared so: the operator sums over it."""
-        return factor in self.rule.sums or (len(self.inputs_with(factor)) > 1 and not self.in_output(factor))
+    def role(self, factor: str) -> Role:
+        """What the operator does with the positions of ``factor``.  Declarations of the rule override the terms."""
+        if factor in self.rule.mix:
+            return Role.MIXED
+        if factor in self.rule.estimates:
+            return Role.ESTIMATED
+        readers = len(self.inputs_with(factor))
+        if self.in_output(factor):
+            return Role.PASSED if readers else Role.CREATED
+        return Role.SUMMED if factor in self.rule.sums or readers > 1 else Role.CONSUMED
 
 
 def bind(rule: Rule, call: Call) -> Bound:
     """Fit ``rule`` to the node of ``call``.
 
     Raises:
-        DoesNotFit: where ranks or sizes contradict the rule.
+        DoesNotFit: if ranks or sizes contradict the rule.
     """
     pattern = parse(rule.text)
     node = call.node
     if len(node.inputs) > len(pattern.inputs) or len(node.outputs) > len(pattern.outputs):
-        raise DoesNotFit(f"{len(node.inputs)} inputs, {len(node.outputs)} outputs against rule '{rule.text}'")
+        raise DoesNotFit(
+            f"it has {len(node.inputs)} inputs and {len(node.outputs)} outputs, more than rule '{rule.text}'"
+        )
     inputs = _fit(pattern.inputs, [call.shape(k) for k in range(len(node.inputs))], rule)
     outputs = _fit(pattern.outputs, [call.out_shape(k) for k in range(len(node.outputs))], rule)
     sizes = dict(rule.sizes)
     for factor, attribute in {**{f: a for a, f in rule.attributes.items()}, **rule.reads}.items():
-        found = node.attribute(attribute)
-        if found is not None and factor.isalnum():
-            sizes[factor] = int(found.i)
+        stated = node.attribute(attribute)
+        if stated is not None and factor.isalnum():
+            sizes[factor] = int(stated.i)
     shapes = [call.shape(k) for k in range(len(inputs))] + [call.out_shape(k) for k in range(len(outputs))]
     _solve((*inputs, *outputs), shapes, sizes, rule)
     return Bound(rule, inputs, outputs, MappingProxyType(sizes))
@@ -202,7 +235,7 @@ def _fit(terms: tuple[Term | None, ...], shapes: list[Shape | None], rule: Rule)
 
 
 def _solve(terms: tuple[Term | None, ...], shapes: list[Shape | None], sizes: dict[str, int], rule: Rule) -> None:
-    """Fill ``sizes`` from the shapes; single factors first, then compounds with one unknown left."""
+    """Fill ``sizes`` from the shapes: single factors first, then compounds with one unknown factor."""
     dims = [
         (dim, size)
         for term, shape in zip(terms, shapes, strict=True)
@@ -227,4 +260,4 @@ def _solve(terms: tuple[Term | None, ...], shapes: list[Shape | None], sizes: di
         if any(f not in sizes for f in dim):
             raise DoesNotFit(f"the sizes in ({' '.join(dim)}) are ambiguous (rule '{rule.text}')")
         if math.prod(sizes[f] for f in dim) != size:
-            raise DoesNotFit(f"'{' '.join(dim) or '1'}' is {size} long, not as rule '{rule.text}' has it")
+            raise DoesNotFit(f"'{' '.join(dim) or '1'}' has size {size}, which contradicts rule '{rule.text}'")

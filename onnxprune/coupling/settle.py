@@ -1,4 +1,4 @@
-"""Making an operand what it must be: rewrite a literal behind it, freeze it, or refuse the cut."""
+"""Give an operand its required value: rewrite a literal behind it, freeze it, or refuse the cut."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Array = np.ndarray
 
 
 def sources_of(site: Site, value: str) -> list[tuple[Key, int]]:
-    """The cut axes whose sizes this arithmetic value depends on: each is put back alone to see if it matters."""
+    """The cut axes on whose sizes this arithmetic value depends.  Restores each alone to see whether it matters."""
     tensors: dict[str, None] = {}
-    waiting, seen = [value], {value}
+    waiting, visited = [value], {value}
     while waiting:
         index = site.graph.producer.get(waiting.pop())
         if index is None or index not in site.facts.arithmetic:
             continue
         node = site.graph.nodes[index]
-        behind = [v for v in node.inputs if v is not None and v not in seen]
-        seen.update(behind)
+        behind = [v for v in node.inputs if v is not None and v not in visited]
+        visited.update(behind)
         if node.op in ("Shape", "Size"):
             tensors.update(dict.fromkeys(behind))
         else:
             waiting += behind
     now = recompute(site.graph, site.facts, site.shape_of, [value]).get(value)
-    found: list[tuple[Key, int]] = []
+    sources: list[tuple[Key, int]] = []
     for tensor in tensors:
         for axis, size in enumerate(site.facts.shapes[tensor]):
             if site.shape_of(tensor)[axis] == size:
@@ -40,8 +40,8 @@ def sources_of(site: Site, value: str) -> list[tuple[Key, int]]:
             then = recompute(site.graph, site.facts, _restored(site, tensor, axis), [value]).get(value)
             if now is None or then is None or not np.array_equal(now, then):
                 keys: list[Key] = [tensor] if tensor in site.walked.labels else [*data_uses(site.graph, tensor)]
-                found += [(key, axis) for key in keys]
-    return found
+                sources += [(key, axis) for key in keys]
+    return sources
 
 
 def _restored(site: Site, tensor: str, axis: int) -> Callable[[str], Shape]:
@@ -55,7 +55,11 @@ def _restored(site: Site, tensor: str, axis: int) -> Callable[[str], Shape]:
 
 
 def settle(site: Site, slot: int, current: Array, must: Array) -> list[Edit]:
-    """Edits that turn the operand ``current`` into ``must``."""
+    """Edits that turn the operand ``current`` into ``must``.
+
+    Raises:
+        CannotFollow: if no edit can do so for every size that a caller may choose.
+    """
     if site.graph.producer.get(site.node.inputs[slot] or "", -1) in site.facts.arithmetic:
         site.needs.append((site, slot, must))
     if current.shape == must.shape and np.array_equal(current, must):
@@ -66,9 +70,9 @@ def settle(site: Site, slot: int, current: Array, must: Array) -> list[Edit]:
     if current.shape == must.shape:
         sources = literal_sources(site.graph, site.facts, value)
         wrong = np.flatnonzero(current.ravel() != must.ravel())
-        found = [sources[k] for k in wrong] if sources is not None else [None]
-        literals = [s for s in found if s is not None]
-        if len(literals) == len(found):
+        behind = [sources[k] for k in wrong] if sources is not None else [None]
+        literals = [s for s in behind if s is not None]
+        if len(literals) == len(behind):
             return _rewrite(site, literals, must.ravel()[wrong])
     if not site.facts.varies(value):
         return [InputEdit(node.index, slot, must)]
@@ -80,31 +84,34 @@ def settle(site: Site, slot: int, current: Array, must: Array) -> list[Edit]:
 
 
 def template(site: Site, slot: int, must: Array) -> list[Edit] | None:
-    """A constant operand that says the same for every size a caller may choose, by the operator's own wildcards."""
+    """A constant operand that is right for every size a caller may choose, by the operator's own wildcards.
+
+    ``None`` if the operator has no wildcards for this case.
+    """
     node, source, out = site.node, site.node.inputs[0] or "", site.node.outputs[0] or ""
     if node.op not in ("Reshape", "Expand") or out not in site.facts.shapes:
         return None
     lead = len(site.shape_out()) - len(site.shape_in()) if node.op == "Expand" else 0
     same, rest = (0, -1) if node.op == "Reshape" else (1, None)
-    found = must.copy()
+    constant = must.copy()
     for axis in range(must.size):
         if not site.facts.is_dynamic(out, axis):
             continue
         opposite = axis - lead
         if 0 <= opposite < len(site.shape_in()) and site.facts.always_equal(out, axis, source, opposite):
-            found[axis] = same
-        elif rest is not None and rest not in found:
-            found[axis] = rest
+            constant[axis] = same
+        elif rest is not None and rest not in constant:
+            constant[axis] = rest
         else:
             return None
-    edits: list[Edit] = [InputEdit(node.index, slot, found)]
+    edits: list[Edit] = [InputEdit(node.index, slot, constant)]
     if node.attribute("allowzero") is not None:
         edits.append(AttributeEdit(node.index, "allowzero", None))
     return edits
 
 
 def own_axes(site: Site) -> list[tuple[Key, int]]:
-    """Every axis of what the node moves and makes."""
+    """Every axis of the node's data input and of its outputs."""
     axes = [*site.out_axes()]
     if site.node.op != "ConstantOfShape":
         axes += [(site.key(0) or "", a) for a in range(len(site.shape_in()))]
@@ -112,7 +119,7 @@ def own_axes(site: Site) -> list[tuple[Key, int]]:
 
 
 def _rewrite(site: Site, literals: list[Literal], values: Array) -> list[Edit]:
-    """Change literals where they enter the arithmetic; each is edited at one use, never for its other readers."""
+    """Change literals where they enter the arithmetic.  Edits one use each, so other readers keep the old literal."""
     changed: dict[tuple[int, int], Array] = {}
     for literal, value in zip(literals, values, strict=True):
         place = (literal.node, literal.slot)

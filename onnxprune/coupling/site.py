@@ -1,4 +1,4 @@
-"""One node during one cut: what of its axes stays, and the edits that make it follow."""
+"""One node during one cut: which positions of its axes stay, and the edits that make it follow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxprune.graph.walk import Shape
 
 Array = np.ndarray
 
-#: Which positions of one axis stay, as a boolean vector.
+#: (key, axis) → which positions of that axis stay, (positions,) bool.
 Masks = Callable[[Key, int], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class InputEdit:
-    """The node's input slot reads this constant from now on."""
+    """The node's input ``slot`` now reads the constant ``value``."""
 
     node: int
     slot: int
@@ -30,7 +30,7 @@ class InputEdit:
 
 @dataclass(frozen=True, eq=False)
 class AttributeEdit:
-    """The node's attribute has this value from now on (``None``: it is removed)."""
+    """The node's attribute ``name`` now has this value; ``None`` removes it."""
 
     node: int
     name: str
@@ -43,8 +43,8 @@ Edit = InputEdit | AttributeEdit
 class CannotFollow(Exception):
     """No edit makes this node follow the cut.
 
-    ``axes``: the (key, axis) at the node that must stay whole; ``sources``: those whose sizes its operand is
-    computed from, which must stay where the node's own axes already do.
+    ``axes``: the (key, axis) at the node that must stay whole.  ``sources``: the axes whose sizes its operand is
+    computed from; they must stay if the node's own axes already do.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class CannotFollow(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One node during one cut: masks of its axes, its operands as they will be recomputed (``fresh``), and what
-    operands must be in the end (``needs``: site, slot, value), to be checked when all edits are known.
+    """One node during one cut, with the masks of all axes.
+
+    ``shape_of`` gives the shape of a value after the cut.  ``needs`` collects the required value of each operand (site,
+    slot, value), to check once all edits are known.
     """
 
     graph: Graph
@@ -106,8 +108,8 @@ class Site:
         return self.facts.values.get(value, self.graph.constants.get(value))
 
     def ints(self, attribute: str, slot: int) -> list[int] | None:
-        found = self.node.integers(attribute)
-        if found is not None:
-            return list(found)
+        stated = self.node.integers(attribute)
+        if stated is not None:
+            return list(stated)
         operand = self.original(slot)
         return None if operand is None else [int(i) for i in operand.ravel()]

@@ -1,4 +1,4 @@
-"""What an operand that states sizes or positions must be once given positions are gone, per operator."""
+"""The required value, after a cut, of operands that state sizes or positions; per operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxprune.coupling.site import Site
 
 Array = np.ndarray
 
-#: handler(site, operand as recomputed) -> operand as it must be.  Slot -1 is an attribute or an absent input.
+#: handler(site, recomputed operand) -> required operand.
 Handler = Callable[[Site, Array], Array]
 
 
@@ -53,7 +53,7 @@ def _tile(site: Site, current: Array) -> Array:
 
 
 def split_sizes(site: Site, current: Array) -> Array:
-    """How long each part becomes."""
+    """The size of each part of a Split after the cut."""
     axis = site.node.integer("axis", 0) % len(site.shape_in())
     return np.asarray([site.new_out(axis, k) for k in range(len(site.node.outputs))], dtype=current.dtype)
 
@@ -97,13 +97,13 @@ def _scatter_nd(site: Site, current: Array) -> Array:
     out = np.empty_like(index, dtype=current.dtype)
     for axis in range(base.shape[-1]):
         mask = site.mask_in(0, axis)
-        found = index[..., axis]
-        out[..., axis] = (np.cumsum(mask) - 1)[np.where(found < 0, found + len(mask), found)]
+        positions = index[..., axis]
+        out[..., axis] = (np.cumsum(mask) - 1)[np.where(positions < 0, positions + len(mask), positions)]
     return out
 
 
 def _sizes(site: Site, current: Array) -> Array:
-    """Resize's ``sizes``: only axes that keep their size can be cut."""
+    """The ``sizes`` of a Resize.  Only axes that it does not resize can be cut."""
     rank = len(site.shape_in())
     axes = [a % rank for a in (site.node.integers("axes") or range(rank))]
     out = current.copy()

@@ -1,8 +1,8 @@
-"""Movers, run on coordinates: where each output position comes from, read off an execution.
+"""Run movers on coordinates: the execution shows where each output position comes from.
 
-For each axis of the moved input, the node is executed on a tensor that holds, at every element, the element's
-coordinate on that axis.  What comes out says which input position stands at each output place; no formula for
-any operator is needed, and every attribute and opset variant is covered by the operator's own implementation.
+For each axis of the moved input, execute the node on a tensor whose elements are their own coordinates on that axis.
+The output then names the input position of every element.  No operator needs a formula: its own implementation covers
+every attribute and opset variant.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from onnxprune.coupling.grid import grid
 from onnxprune.coupling.rule import Call, DoesNotFit
 from onnxprune.graph.execute import CannotExecute, run_node
 
-#: Coordinates are counted from one, because movers that invent elements (Pad) fill with zero.
+#: Coordinates count from one, because movers that create elements (Pad) fill with zero.
 FILL = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Link:
+class AxisLink:
     """Positions of an input axis and positions of an output axis that hold the same elements.
 
-    ``source[k]`` on (``slot``, ``axis``) meets ``target[k]`` on (``output``, ``out_axis``).
+    Position ``source[k]`` on (``slot``, ``axis``) moves to ``target[k]`` on (``output``, ``out_axis``).
     """
 
     slot: int
@@ -38,34 +38,34 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """All links of one node, and the shapes of its outputs as the execution gave them.
+    """All links of one node, and the shapes of its outputs in the execution.
 
-    ``fixed``: (slot, axis, positions) that reach the output but no axis of it (one channel taken out).
+    ``fixed``: (slot, axis, positions) that reach the output but none of its axes (one channel taken out).
     """
 
-    links: tuple[Link, ...]
+    links: tuple[AxisLink, ...]
     fixed: tuple[tuple[int, int, np.ndarray], ...]
     out_shapes: tuple[tuple[int, ...], ...]
 
 
 def trace(call: Call, data: Sequence[int], stand_in: str = "") -> Trace:
-    """Links of the mover in ``call``, run as the ai.onnx operator ``stand_in`` where one is named.
+    """Links of the mover in ``call``.  Runs it as the ai.onnx operator ``stand_in`` if one is named.
 
     Cost: one execution per axis, at the tensor's true size.
 
     Raises:
-        DoesNotFit: where the node cannot be run (an operand is not known, or a type is not supported).
+        DoesNotFit: if the node cannot run (an operand is unknown, or a type is unsupported).
     """
     shapes = [call.shape(slot) for slot in data]
     if any(s is None for s in shapes):
-        raise DoesNotFit("the shape of a moved input is not known")
+        raise DoesNotFit("the shape of a moved input is unknown")
     known = [s for s in shapes if s is not None]
     if call.node.op == "ScatterND":
         return _pasted(call, known[0])
     node = _without_fill_value(_renamed(call.node.proto, stand_in))
     operands = [call.constant(slot) for slot in range(len(node.input))]
     if len(data) > 1 and stand_in:
-        # Scales and zero points between the joined tensors are no part of the movement.
+        # Scales and zero points between the joined tensors do not move.
         del node.input[:]
         node.input.extend(f"part{k}" for k in range(len(data)))
         return _joined(call, node, [None] * len(data), range(len(data)), known, len(known[0]), data)
@@ -116,7 +116,7 @@ def _coordinates(shape: tuple[int, ...], axis: int, offset: int) -> np.ndarray:
 def _single(
     call: Call, node: onnx.NodeProto, operands: list[np.ndarray | None], slot: int, shape: tuple[int, ...]
 ) -> Trace:
-    links: list[Link] = []
+    links: list[AxisLink] = []
     fixed: list[tuple[int, int, np.ndarray]] = []
     shapes: tuple[tuple[int, ...], ...] = ()
     for axis in range(len(shape)):
@@ -127,7 +127,7 @@ def _single(
         if shape[axis] > 1:
             for output, result in enumerate(results):
                 read = _read(result)
-                links += [Link(slot, axis, output, b, s, t) for b, s, t in read]
+                links += [AxisLink(slot, axis, output, b, s, t) for b, s, t in read]
                 if not read and result.size:
                     only = np.unique(result)
                     fixed.append((slot, axis, only[only != FILL].astype(np.int64) - 1))
@@ -147,11 +147,11 @@ def _joined(
     rank: int,
     slots: Sequence[int],
 ) -> Trace:
-    """Several moved inputs (Concat): their coordinates are told apart by an offset on the joined axis.
+    """Several moved inputs (Concat).  An offset on the joined axis distinguishes their coordinates.
 
-    ``data`` are the inputs of ``node`` as it is run, ``slots`` the inputs of the graph's own node.
+    ``data`` are the input slots of ``node``, which runs; ``slots`` are the matching slots of the graph's own node.
     """
-    links: list[Link] = []
+    links: list[AxisLink] = []
     axis = call.node.integer("axis", 1) % max(rank, 1)
     offsets = np.concatenate([[0], np.cumsum([s[axis] for s in shapes])])
     thin = [tuple(n if a == axis else 1 for a, n in enumerate(s)) for s in shapes]
@@ -162,39 +162,39 @@ def _joined(
     out = tuple(len(line) if a == axis else n for a, n in enumerate(shapes[0]))
     for slot, start, stop in zip(slots, offsets, offsets[1:], strict=False):
         at = np.flatnonzero((line >= start) & (line < stop))
-        links.append(Link(slot, axis, 0, axis, line[at] - start, at))
+        links.append(AxisLink(slot, axis, 0, axis, line[at] - start, at))
         for other in range(rank):
             if other != axis and out[other] > 1:
                 same = np.arange(out[other])
-                links.append(Link(slot, other, 0, other, same, same))
+                links.append(AxisLink(slot, other, 0, other, same, same))
     return Trace(tuple(links), (), (out,))
 
 
 def _pasted(call: Call, shape: tuple[int, ...]) -> Trace:
     """ScatterND at a grid of constant indices: a block that replaces a part of every axis."""
     indices = call.constant(1)
-    found = None if indices is None else grid(indices, shape)
-    if indices is None or found is None:
-        raise DoesNotFit("its indices are no constant grid")
-    links = [Link(0, axis, 0, axis, np.arange(size), np.arange(size)) for axis, size in enumerate(shape)]
+    block = None if indices is None else grid(indices, shape)
+    if indices is None or block is None:
+        raise DoesNotFit("its indices are not a constant grid")
+    links = [AxisLink(0, axis, 0, axis, np.arange(size), np.arange(size)) for axis, size in enumerate(shape)]
     fixed: list[tuple[int, int, np.ndarray]] = []
-    for axis, (along, line) in enumerate(found.lines):
+    for axis, (along, line) in enumerate(block.lines):
         if along is None:
             fixed.append((0, axis, line))
         else:
-            links.append(Link(2, along, 0, axis, np.arange(len(line)), line))
-    lead, places = len(found.lines), indices.ndim - 1
+            links.append(AxisLink(2, along, 0, axis, np.arange(len(line)), line))
+    lead, places = len(block.lines), indices.ndim - 1
     for axis in range(lead, len(shape)):
         same = np.arange(shape[axis])
-        links.append(Link(2, places + axis - lead, 0, axis, same, same))
+        links.append(AxisLink(2, places + axis - lead, 0, axis, same, same))
     return Trace(tuple(links), tuple(fixed), (shape,))
 
 
 def _read(result: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """(output axis, source positions, target positions) for each axis along which coordinates vary."""
-    found: list[tuple[int, np.ndarray, np.ndarray]] = []
+    moves: list[tuple[int, np.ndarray, np.ndarray]] = []
     if result.size == 0:
-        return found
+        return moves
     filled = bool((result == FILL).any())
     for axis, size in enumerate(result.shape):
         if size <= 1 or not _varies(result, axis, filled):
@@ -206,8 +206,8 @@ def _read(result: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
         unique = _unique(_thin(pairs, result, axis), stride * size)
         source, target = unique % stride, unique // stride
         real = source != FILL
-        found.append((axis, source[real] - 1, target[real]))
-    return found
+        moves.append((axis, source[real] - 1, target[real]))
+    return moves
 
 
 def _varies(result: np.ndarray, axis: int, filled: bool) -> bool:
@@ -222,7 +222,7 @@ def _varies(result: np.ndarray, axis: int, filled: bool) -> bool:
 
 
 def _thin(pairs: np.ndarray, result: np.ndarray, axis: int) -> np.ndarray:
-    """Drop axes along which nothing changes (zero strides), so that broadcast views stay cheap."""
+    """Take one slice of each axis along which nothing changes (zero stride): broadcast views stay cheap."""
     index = tuple(slice(0, 1) if a != axis and result.strides[a] == 0 else slice(None) for a in range(result.ndim))
     return pairs[index]
 
@@ -230,6 +230,6 @@ def _thin(pairs: np.ndarray, result: np.ndarray, axis: int) -> np.ndarray:
 def _unique(values: np.ndarray, bound: int) -> np.ndarray:
     if bound > 1 << 26:
         return np.unique(values)
-    seen = np.zeros(bound, dtype=np.bool_)
-    seen[values.ravel()] = True
-    return np.flatnonzero(seen)
+    present = np.zeros(bound, dtype=np.bool_)
+    present[values.ravel()] = True
+    return np.flatnonzero(present)

@@ -1,8 +1,8 @@
-"""Dequantized constants and sizes that several nodes read, written once per reader: each is cut on its own.
+"""Give each reader its own copy of shared dequantized constants and shared sizes, so that each is cut on its own.
 
-Quantizers dequantize a constant once for all who read it.  What they share by accident (a vector of ones, a table of
-positions) would tie the channels of unrelated layers, which a plain constant does not.  Exporters compute a list of
-sizes once for all Reshapes that ask for the same, of layers that get unequal widths.
+Quantizers dequantize a constant once for all its readers.  Accidental sharing (a vector of ones, a table of positions)
+would then tie the channels of unrelated layers; a plain constant does not.  Exporters compute a list of sizes once for
+all Reshapes that need it, though their layers may end up with different widths.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Use = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class _Copy:
-    """``nodes``, ascending, are copied for ``use`` (node, slot), which reads the last one's first output."""
+    """Copy ``nodes``, ascending, for ``use`` (node, slot), which reads the first output of the last one."""
 
     nodes: tuple[Node, ...]
     use: Use
 
 
 def with_own_constants(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
-    """A copy of the model with one DequantizeLinear of a constant per use; ``None`` where there is none to part.
+    """A copy of the model with one DequantizeLinear of a constant per use; ``None`` if none is shared.
 
     Weights that several layers share stay shared.  The first use keeps node and value.  Cost: one copy of the model.
     """
@@ -41,14 +41,14 @@ def with_own_constants(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
 
 
 def with_own_sizes(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
-    """A copy of the model in which sizes that vary, with literals among them, are put together once per operand that
-    states them; ``None`` where there are none to part.
+    """A copy of the model in which each operand has its own arithmetic for varying sizes with literals among them.
 
-    What does not vary needs no copy: it may be frozen where it is read.  Copies that a cut leaves alike are joined
-    again by :func:`onnxprune.surgery.sweep.sweep`.  Cost: one copy of the model, and the chains' nodes per use.
+    ``None`` if no such arithmetic is shared.  Sizes that do not vary need no copy: a cut can freeze them where a node
+    reads them.  :func:`onnxprune.surgery.sweep.sweep` joins copies that are equal after a cut.  Cost: one copy of the
+    model, and the nodes of the arithmetic per use.
     """
     stated = set(_stated(graph, facts))
-    # Who computes with sizes keeps the numbers that it had.
+    # A node that computes with the sizes themselves keeps the original arithmetic.
     taken = {
         node.index
         for reader in graph.nodes
@@ -90,14 +90,14 @@ def _copied(graph: Graph, copies: Sequence[_Copy]) -> onnx.ModelProto | None:
             made.append((node.position, proto))
         reader = model.graph.node[graph.nodes[copy.use[0]].position]
         reader.input[copy.use[1]] = renamed[copy.nodes[-1].proto.output[0]]
-    # From the last on, so that positions stay true.
+    # Insert from the end, so that earlier positions stay valid.
     for position, proto in sorted(made, key=lambda pair: -pair[0]):
         model.graph.node.insert(position + 1, proto)
     return model
 
 
 class _Names:
-    """Names that nothing in the graph has: the second use of ``x`` gets ``x_2``, and so on."""
+    """Creates unused names: the second use of ``x`` gets ``x_2``, and so on."""
 
     def __init__(self, taken: set[str]) -> None:
         self._taken = taken
@@ -112,7 +112,7 @@ class _Names:
 
 
 def _stated(graph: Graph, facts: Facts) -> Iterator[Use]:
-    """Operands of the main graph that state sizes which vary."""
+    """Operands of the main graph that state varying sizes."""
     for node in graph.nodes:
         slot = SHAPED[node.op][0] if node.op in SHAPED and node.domain == "" and not node.scope else len(node.inputs)
         value = node.inputs[slot] if slot < len(node.inputs) else None
@@ -121,7 +121,7 @@ def _stated(graph: Graph, facts: Facts) -> Iterator[Use]:
 
 
 def _chain(graph: Graph, facts: Facts, value: str | None) -> tuple[Node, ...]:
-    """The nodes, ascending, that put ``value`` together with numbers that a cut may have to rewrite."""
+    """The nodes, ascending, that assemble ``value`` from parts with numbers that a cut may have to rewrite."""
     index = graph.producer.get(value or "", -1)
     if index not in facts.arithmetic:
         return ()
@@ -135,7 +135,7 @@ def _chain(graph: Graph, facts: Facts, value: str | None) -> tuple[Node, ...]:
 
 
 def _literal(graph: Graph, facts: Facts, node: Node, value: str | None) -> bool:
-    """Whether ``value``, which a Concat joins to others, holds a size above one that no caller chooses."""
+    """Whether ``value``, an input of the Concat ``node``, holds a size above one that no caller chooses."""
     known = facts.values.get(value or "", graph.constants.get(value or ""))
     return node.op == "Concat" and known is not None and not facts.varies(value or "") and bool((known > 1).any())
 
@@ -144,7 +144,7 @@ def _literal(graph: Graph, facts: Facts, node: Node, value: str | None) -> bool:
 
 
 def _apart(graph: Graph, facts: Facts, node: Node) -> list[tuple[int, int]]:
-    """The uses of a dequantized constant that get one of their own."""
+    """The uses of a dequantized constant that get their own copy."""
     out = node.outputs[0] if node.outputs else None
     if node.op != "DequantizeLinear" or node.scope or out is None or out in graph.outputs:
         return []
@@ -159,7 +159,7 @@ def _apart(graph: Graph, facts: Facts, node: Node) -> list[tuple[int, int]]:
 
 
 def _weighs(graph: Graph, facts: Facts, node: Node) -> bool:
-    """Whether the node multiplies by it, as layers do by their weights."""
+    """Whether the node multiplies its inputs, as a layer does with its weight."""
     values = [v for v in (*node.inputs, *node.outputs) if v is not None]
     entry = lookup(node.domain, node.op)
     if callable(entry) and all(v in facts.shapes for v in values):

@@ -1,1 +1,1 @@
-"""How onnxruntime is run: sessions, probes, segments of a graph, memory."""
+"""Running onnxruntime: sessions, probes, segments of a graph, memory."""

@@ -1,4 +1,4 @@
-"""One run that tells what no inference can: the types and shapes of values in the middle of a graph."""
+"""Measure in one run what inference cannot know: types and shapes of values inside a graph."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ Array = np.ndarray
 Shape = tuple[int, ...]
 
 
-def measure(model: onnx.ModelProto, feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, tuple[int, Shape]]:
+def measure_shapes(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], names: Sequence[str]
+) -> dict[str, tuple[int, Shape]]:
     """(ONNX element type, shape) of the main-graph values ``names``, from one run of ``model`` on ``feeds``.
 
-    Values that are no tensors (sequences, optionals) are left out.  Cost: one copy of the model and one run.
+    Leaves out values that are not tensors (sequences, optionals).  Cost: one copy of the model and one run.
 
     Raises:
-        ModelError: where onnxruntime cannot load the model, or cannot run it on these feeds.
+        ModelError: if onnxruntime cannot load the model or cannot run it on these feeds.
     """
     if not names:
         return {}
     session = open_session(with_outputs(model, names), Engine(threads=1))
     tensors = [o.name for o in session.get_outputs() if o.type.startswith("tensor(")]
-    found: dict[str, tuple[int, Shape]] = {}
+    measured: dict[str, tuple[int, Shape]] = {}
     if not tensors:
-        # An empty list of outputs would ask for all of them.
-        return found
+        # onnxruntime takes an empty list of outputs as a request for all of them.
+        return measured
     for name, array in zip(tensors, run(session, feeds, tensors), strict=True):
-        found[name] = (int(oh.np_dtype_to_tensor_dtype(array.dtype)), tuple(array.shape))
-    return found
+        measured[name] = (int(oh.np_dtype_to_tensor_dtype(array.dtype)), tuple(array.shape))
+    return measured
 
 
 def plausible_feeds(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Array]:
     """Made-up arrays for the graph's tensor inputs: seeded noise, ones for integers, true for booleans.
 
-    A single integer that the graph compares with constants (a sampling rate, a mode) gets the first of those.
+    If the graph compares an integer input with constants (a sampling rate, a mode), it gets the first of these.
     """
     generator = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
@@ -58,7 +60,7 @@ def plausible_feeds(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Arra
 
 
 def expected_integer(graph: Graph, name: str) -> int | None:
-    """The first constant that the graph compares the input ``name`` with; ``None`` where it does not."""
+    """The first constant that the graph compares the input ``name`` with; ``None`` if there is none."""
     for index, slot in graph.consumers.get(name, ()):
         node = graph.nodes[index]
         other = node.inputs[1 - slot] if node.op == "Equal" and len(node.inputs) == 2 else None

@@ -1,4 +1,4 @@
-"""Freed memory, given back to the system."""
+"""Return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import sys
 
 
 def release_memory() -> None:
-    """Free what only refers to itself, as graphs do whose nodes and tensors know each other, and let the C library
-    return what was freed, where that is glibc.
+    """Collect reference cycles (graphs, whose nodes and tensors refer to each other), then make glibc return free memory.
 
-    Once a few arrays of some MB were freed, glibc serves further ones from its heap, and keeps what is free in the
-    middle of it: half of the memory of a run over a model of some 100 MB.  Cost: some hundredths of a second, and the pages that are
-    needed again.
+    After a few arrays of some MB are freed, glibc allocates further ones from its heap and keeps the free space inside
+    it.  This is half of the memory of a run over a model of about 100 MB.  Cost: some hundredths of a second, and
+    mapping pages that are needed again.
     """
     gc.collect()
     if sys.platform != "linux":

@@ -1,4 +1,4 @@
-"""Run a graph piece by piece over many batches: each node is executed once per batch, in graph order."""
+"""Run a graph piece by piece over many batches.  Each node runs once per batch, in graph order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Use = tuple[int, int]
 
 
 class Runner:
-    """A cursor over the main graph.  ``advance(n)`` executes all nodes before index ``n`` that were not yet.
+    """A cursor over the main graph.  ``advance(n)`` executes the remaining nodes with an index below ``n``.
 
-    Values are held in a :class:`Store` while a later node, or ``held``, still needs them.  ``replaced`` gives
-    arrays for uses of constants, looked up when a node is first executed, so weights may be decided on the way.
-    Nodes in ``given`` are not executed: who uses the runner puts what they make.
+    A :class:`Store` holds values while a later node needs them, or while they are in ``held``.  ``replaced`` gives
+    arrays for uses of constants.  The runner reads it when a node runs, so weights may be decided along the way.  The
+    runner does not execute nodes in ``given``; its caller puts their outputs.
     """
 
     def __init__(
@@ -68,30 +68,30 @@ class Runner:
             self.count += 1
 
     def _uses(self) -> dict[str, int]:
-        """Value -> index of the last main-graph node that reads it, bodies counted at their owner."""
-        found: dict[str, int] = {}
+        """Value -> index of the last main-graph node that reads it; a reader in a body counts as the body's owner."""
+        last: dict[str, int] = {}
         owner = 0
         for node in self.graph.nodes:
             owner = node.index if not node.scope else owner
             for value in node.inputs:
                 if value is not None:
-                    found[value] = owner
-        return found
+                    last[value] = owner
+        return last
 
     def has(self, value: str) -> bool:
         return self.store.has(self._prefix + value)
 
     def get(self, value: str, batch: int) -> Array:
-        """An array of a value; of one that never changes, such as an output that is a constant, always the same."""
+        """The array of a value in one batch.  A constant, such as a constant output, has the same array in all batches."""
         fixed = None if self.has(value) else self.constant(value)
         return self.store.get(self._prefix + value, batch) if fixed is None else fixed
 
     def put(self, value: str, batch: int, array: Array) -> None:
-        """Exchange what was computed for ``value``; nodes that read it later see the new array."""
+        """Replace the array of ``value``.  Nodes that run later read the new array."""
         self.store.put(self._prefix + value, batch, array)
 
     def constant(self, value: str) -> Array | None:
-        # Folded values were computed on the original; what lays out a stored array has the one of this graph.
+        # Folded values come from the original graph.  A layout of a stored array must come from this graph.
         layout = layout_of(self.graph, self._facts, value)
         if layout is not None and layout.stored != value and layout.stored in self.graph.constants:
             array = self.graph.constants[layout.stored].transpose(layout.axes)
@@ -110,14 +110,14 @@ class Runner:
         self.release()
 
     def release(self) -> None:
-        """Forget values that nothing will read any more."""
+        """Drop values that no later node reads."""
         for name in [v for v in self.store.values() if v.startswith(self._prefix)]:
             value = name[len(self._prefix) :]
             if value not in self.held and self._last_use.get(value, -1) < self._cursor:
                 self.store.drop(name)
 
     def _wanted(self, piece: list[Node]) -> list[str]:
-        """What ``piece`` makes for nodes behind it, or for those who asked."""
+        """Outputs of ``piece`` that later nodes read, or that are in ``held``."""
         made = {o for n in piece for o in n.outputs if o is not None}
         return sorted(v for v in made if self._last_use.get(v, -1) > piece[-1].index or v in self.held)
 
@@ -187,13 +187,13 @@ class Runner:
         """Outer values that the bodies of ``node`` read."""
         if not any(True for _ in node.bodies()):
             return []
-        found: dict[str, None] = {}
+        captured: dict[str, None] = {}
         for index in range(node.index + 1, len(self.graph.nodes)):
             inner = self.graph.nodes[index]
             if not inner.scope:
                 break
-            found.update({v: None for v in inner.inputs if v is not None and v not in self._inner})
-        return list(found)
+            captured.update({v: None for v in inner.inputs if v is not None and v not in self._inner})
+        return list(captured)
 
 
 def _is_constant(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""onnxruntime sessions, with their errors turned into ours."""
+"""onnxruntime sessions.  Their errors become errors of this package."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from onnxprune.errors import EndlessError, ModelError
 from onnxprune.graph.tensors import bodies_of, copied, map_tensors, model_bytes
 
 Array = np.ndarray
-#: Protobuf holds messages below 2 GiB; arrays of this many bytes are given to onnxruntime apart where it must be.
+#: Maximum bytes of a model in one protobuf message (the limit is 2 GiB).  Larger models hand arrays of LARGE bytes and
+#: more to onnxruntime separately.
 ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
-#: Bytes of a model beside whose sessions it matters what memory is freed, but not given back.
+#: Bytes of a model from which on memory that is free, but not returned to the system, matters.
 HEAVY = 1 << 26
-#: Operators that draw random numbers, from a seed of their own where they have one.
+#: Operators that draw random numbers.  They may have a ``seed``.
 RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
-#: Seconds that one sample may take in a model with a Loop, the only operator that may never end, and the variable of
-#: the environment that states another number.
+#: Maximum seconds per sample in a model with a Loop, the only operator that may never end, and the environment variable
+#: that overrides it.
 LOOP_SECONDS, SECONDS_SETTING = 6.0, "ONNXPRUNE_LOOP_SECONDS"
 _LOOPING: WeakSet[ort.InferenceSession] = WeakSet()
-#: Arrays that onnxruntime reads where they lie, while their session lives.
+#: Arrays that onnxruntime reads without a copy: they must live as long as their session.
 _HELD: WeakKeyDictionary[ort.InferenceSession, Sequence[ort.OrtValue]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How models are run: execution providers, and threads (0: as many as there are cores)."""
+    """How models run: execution providers, and the number of threads (0: one per core)."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int = 0
@@ -55,13 +56,13 @@ def serialize(model: onnx.ModelProto) -> bytes:
 
 
 def open_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
-    """A session for ``model``, one of many: its threads sleep between operators.
+    """A session for ``model`` whose threads sleep between operators, because there may be many sessions.
 
-    Threads that wait busily, onnxruntime's default, gain a little on an idle machine; the dozens of sessions of a
-    refit, each with its own threads, would take the cores from each other and from everybody else.
+    onnxruntime's default is busy waiting, which gains a little on an idle machine.  A refit opens dozens of sessions,
+    each with its own threads: busy waiting would take the cores from the other sessions and from other processes.
 
     Raises:
-        ModelError: in one line, where onnxruntime refuses the model.
+        ModelError: if onnxruntime refuses the model; one line.
     """
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -69,21 +70,21 @@ def open_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.Inferenc
 
 
 def open_timing_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
-    """A session as users open it, with onnxruntime's defaults: for measuring time.
+    """A session with onnxruntime's defaults, as users open it, for measuring time.
 
     Raises:
-        ModelError: in one line, where onnxruntime refuses the model.
+        ModelError: if onnxruntime refuses the model; one line.
     """
     return _open(model, engine, ort.SessionOptions())
 
 
 def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
-    """A session that runs the nodes as they are written, and so computes nearly the same numbers on any processor.
+    """A session that runs the nodes exactly as written.  It computes nearly the same numbers on any processor.
 
-    Other sessions fuse and reorder nodes.  Their kernels of 8-bit integers saturate sums of 16 bits on x86 without VNNI.
+    Other sessions fuse and reorder nodes.  On x86 without VNNI, their 8-bit kernels saturate 16-bit sums.
 
     Raises:
-        ModelError: in one line, where onnxruntime refuses the model.
+        ModelError: if onnxruntime refuses the model; one line.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -98,7 +99,7 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
     data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
     try:
         session = ort.InferenceSession(data, options, providers=list(engine.providers))
-        # Kept for another choice of providers, which never comes: a copy of the model per open session.
+        # onnxruntime keeps a copy of the model per session, to change providers later.  This package never does.
         session._model_bytes = None
         if arrays:
             _HELD[session] = arrays
@@ -110,8 +111,11 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
 
 
 def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:
-    """The model in one piece; of one that protobuf cannot hold in one, without its large arrays, which ``options``
-    then carry, and which must live as long as the session."""
+    """(bytes of the model, arrays handed over separately).
+
+    A model beyond the size of a protobuf message leaves out its large arrays.  ``options`` then carries them; they must
+    live as long as the session.
+    """
     model = _seeded(model)
     size = model_bytes(model)
     if size > HEAVY:
@@ -125,7 +129,7 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[b
             return tensor
         stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         stub.data_location = onnx.TensorProto.EXTERNAL
-        # A place that is never looked at: the arrays are given by name.
+        # onnxruntime never reads this location: it gets the arrays by name.
         stub.external_data.add(key="location", value="given")
         return stub
 
@@ -135,14 +139,16 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[b
 
 
 def _seeded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, or a copy with a seed at every node that draws random numbers: two models that differ elsewhere draw
-    the same, so that what is measured between them is not chance."""
+    """The model, or a copy with a seed at every node that draws random numbers.
+
+    Two models that differ elsewhere then draw the same numbers, so that a difference between them is not chance.
+    """
     if not any(True for _ in _drawing(model.graph)):
         return model
     copy = copied(model)
     for node in _drawing(copy.graph):
         if not any(attribute.name == "seed" for attribute in node.attribute):
-            # Small enough for the attribute's type, float.
+            # Small enough to be exact in float32, the attribute's type.
             seed = zlib.crc32(node.output[0].encode()) % (1 << 16)
             node.attribute.append(oh.make_attribute("seed", float(seed)))
     return copy
@@ -161,7 +167,7 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
     """Run once.
 
     Raises:
-        ModelError: in one line, where the run fails.
+        ModelError: if the run fails; one line.
     """
     names = None if outputs is None else list(outputs)
     try:
@@ -175,7 +181,7 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
 
 
 def _run_bounded(session: ort.InferenceSession, feeds: Mapping[str, Array], names: list[str] | None) -> list[Array]:
-    """Run a model that may never end, for so many seconds per sample at most."""
+    """Run a model that may never end.  Stops it after a maximum number of seconds per sample."""
     stated = os.environ.get(SECONDS_SETTING, "")
     seconds = float(stated) if stated.replace(".", "", 1).isdigit() else LOOP_SECONDS
     allowed = seconds * max((len(array) for array in feeds.values() if array.ndim > 1), default=1)
@@ -195,8 +201,8 @@ def _run_bounded(session: ort.InferenceSession, feeds: Mapping[str, Array], name
         if not late.is_set():
             raise
         raise EndlessError(
-            f"the model did not end one run within {allowed:g} s: its Loop may have no end; if it needs longer, set "
-            f"{SECONDS_SETTING} to the seconds that one sample may take"
+            f"the model did not finish a run within {allowed:g} s: its Loop may never end; if it needs longer, set "
+            f"{SECONDS_SETTING} to the maximum seconds per sample"
         ) from error
     finally:
         timer.cancel()
@@ -211,12 +217,12 @@ def _loops(graphs: Iterable[Iterable[onnx.NodeProto]]) -> bool:
 
 
 def with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
-    """A copy whose only outputs are ``values`` (types are left to onnxruntime)."""
-    found = copied(model)
-    del found.graph.output[:]
+    """A copy whose only outputs are ``values``.  onnxruntime infers their types."""
+    copy = copied(model)
+    del copy.graph.output[:]
     for value in values:
-        found.graph.output.add().name = value
-    return found
+        copy.graph.output.add().name = value
+    return copy
 
 
 def _first_line(error: Exception) -> str:

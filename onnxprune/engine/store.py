@@ -1,4 +1,4 @@
-"""Activations of many batches, kept in memory up to a limit and on disk beyond it."""
+"""Activations of many batches: in memory up to a limit, on disk beyond it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Array = np.ndarray
 
 
 class Store:
-    """``put``/``get`` arrays by (value, batch); ``drop`` forgets a value.  Use as a context manager.
+    """``put`` and ``get`` arrays by (value, batch); ``drop`` deletes a value.  Use as a context manager.
 
-    Memory stays below ``limit`` bytes; what does not fit goes to files in a temporary folder that is removed at
-    the end, also when an exception or Ctrl-C ends the run.
+    Memory stays below ``limit`` bytes.  Further arrays go to files in a temporary folder, which is removed at the end,
+    also after an exception or Ctrl-C.
     """
 
     def __init__(self, limit: int) -> None:
@@ -35,7 +35,7 @@ class Store:
             self._folder = None
 
     def put(self, value: str, batch: int, array: Array) -> None:
-        """Keep ``array``; one that was there before goes."""
+        """Keep ``array``.  Replaces an earlier one."""
         self._forget((value, batch))
         if self._used + array.nbytes <= self.limit:
             self._memory[value, batch] = array
@@ -53,7 +53,7 @@ class Store:
         return found if found is not None else np.load(self._disk[value, batch])
 
     def feeds(self, names: Mapping[str, str], batch: int) -> dict[str, Array]:
-        """Feeds of a run: input name -> array of the value that it stands for."""
+        """Feeds of a run: input name -> array, for ``names``: input name -> value."""
         return {name: self.get(value, batch) for name, value in names.items()}
 
     def has(self, value: str) -> bool:

@@ -1,4 +1,4 @@
-"""What no sound model has, refused before anything is computed from it: each in a bounded time, in one line."""
+"""Refuse what no sound model contains, before any computation: in bounded time, with a message of one line."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import all_tensors, bodies_of, is_repeated, stored_bytes
 from onnxprune.memory import room
 
-#: Axes that every numpy holds.
+#: Maximum axes of a tensor: every numpy version supports this many.
 AXES = 32
-#: Nodes that a model may have once its local functions are written out.
+#: Maximum nodes of a model after inlining its local functions.
 NODES = 1 << 18
 
 _Key = tuple[str, str, str]
 
 
 def check_bounds(model: onnx.ModelProto, where: str) -> None:
-    """Refuse names that are no text, tensors whose data are not what they state, inputs that no machine holds, and
-    functions that call themselves or grow beyond all measure.  ``where``: what errors call the model.
+    """Refuse names that are not text, tensors whose data do not match their shape, inputs that fit no machine, and
+    functions that call themselves or expand to too many nodes.  Errors call the model ``where``.
 
-    Cost: one pass over the messages of the model, the numbers in its tensors left aside.
+    Cost: one pass over the messages of the model; tensor contents are not read.
 
     Raises:
-        ModelError: naming the tensor, input or function.
+        ModelError: if the model contains any of these; names the tensor, input or function.
     """
     text = _not_text(model)
     if text is not None:
-        told = text.decode("utf-8", errors="backslashreplace")
-        raise ModelError(f"{where}: the name '{told}' is not UTF-8; export the model again")
+        name = text.decode("utf-8", errors="backslashreplace")
+        raise ModelError(f"{where}: the name '{name}' is not UTF-8; export the model again")
     for tensor in all_tensors(model):
         fault = _fault(tensor)
         if fault:
@@ -41,16 +41,14 @@ def check_bounds(model: onnx.ModelProto, where: str) -> None:
     for value in model.graph.input:
         fault = "" if value.name in weights else _too_large(value)
         if fault:
-            raise ModelError(
-                f"{where}: input '{value.name}' {fault}; export the model with the size that it is used at"
-            )
+            raise ModelError(f"{where}: input '{value.name}' {fault}; export the model with the size you use")
     _check_functions(model, where)
 
 
 def _not_text(message: Message) -> bytes | None:
-    """The first text below ``message`` that is none: protobuf gives its bytes instead."""
+    """The first string field below ``message`` that is not UTF-8: protobuf returns its bytes instead."""
     if isinstance(message, onnx.TensorProto):
-        # Its other fields are long, and are no text.
+        # Its other fields are long and hold no text.
         texts = [message.name, message.doc_string]
         parts: list[Message] = [*message.metadata_props, *message.external_data]
     else:
@@ -60,12 +58,12 @@ def _not_text(message: Message) -> bytes | None:
                 parts.extend(value if is_repeated(field) else [value])
             elif field.type == field.TYPE_STRING:
                 texts.extend(value if is_repeated(field) else [value])
-    found = next((text for text in texts if not isinstance(text, str)), None)
-    return found if found is not None else next(filter(None, map(_not_text, parts)), None)
+    faulty = next((text for text in texts if not isinstance(text, str)), None)
+    return faulty if faulty is not None else next(filter(None, map(_not_text, parts)), None)
 
 
 def _fault(tensor: onnx.TensorProto) -> str:
-    """What is wrong with a stored tensor."""
+    """What is wrong with a stored tensor; empty if nothing is."""
     if len(tensor.dims) > AXES:
         return f"has {len(tensor.dims):,} axes, more than {AXES}"
     if any(size < 0 for size in tensor.dims):
@@ -75,24 +73,24 @@ def _fault(tensor: onnx.TensorProto) -> str:
     expected = stored_bytes(tensor)
     if tensor.HasField("raw_data"):
         if expected is not None and len(tensor.raw_data) != expected:
-            return f"has {len(tensor.raw_data):,} bytes of data where its shape {list(tensor.dims)} needs {expected:,}"
+            return f"has {len(tensor.raw_data):,} bytes of data, but its shape {list(tensor.dims)} needs {expected:,}"
         return ""
     try:
         name = onnx.helper.tensor_dtype_to_field(tensor.data_type)
     except (KeyError, ValueError, TypeError):
         return ""
-    count, found = math.prod(tensor.dims), len(getattr(tensor, name))
+    count, stored = math.prod(tensor.dims), len(getattr(tensor, name))
     if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
         count *= 2
-    # Types of less than a byte share an element, or do not.
+    # Writers differ: values of less than a byte share an element, or have one each.
     packed = expected if expected is not None and name == "int32_data" and expected < count else count
-    if found not in (count, packed):
-        return f"has {found:,} values where its shape {list(tensor.dims)} needs {count:,}"
+    if stored not in (count, packed):
+        return f"has {stored:,} values, but its shape {list(tensor.dims)} needs {count:,}"
     return ""
 
 
 def _too_large(value: onnx.ValueInfoProto) -> str:
-    """What is wrong with an input: axes without a size count as one, and a size of 0 does not make the rest small."""
+    """What is wrong with the size of an input; empty if nothing is.  Axes with no size, or size 0, count as one."""
     if not value.type.HasField("tensor_type"):
         return ""
     dims = [max(int(dim.dim_value), 1) for dim in value.type.tensor_type.shape.dim]
@@ -104,12 +102,12 @@ def _too_large(value: onnx.ValueInfoProto) -> str:
         each = 1
     needed, left = math.prod(dims) * max(each, 1), room()
     if needed > left:
-        return f"takes {needed:,} bytes for one sample, where there is room for {left:,}"
+        return f"takes {needed:,} bytes for one sample, but only {left:,} are available"
     return ""
 
 
 def _check_functions(model: onnx.ModelProto, where: str) -> None:
-    """Raise ModelError where local functions call themselves, or have too many nodes once they are written out."""
+    """Raise ModelError if local functions call themselves or have too many nodes after inlining."""
     functions = {(f.domain, f.name, getattr(f, "overload", "")): f for f in model.functions}
     if not functions:
         return
@@ -118,7 +116,7 @@ def _check_functions(model: onnx.ModelProto, where: str) -> None:
     order: list[_Key] = []
     state: dict[_Key, int] = {}
     for first in functions:
-        # Depth first without recursion: a chain of functions may be long.
+        # Depth first, without recursion: a chain of functions may be long.
         stack = [(first, iter(calls[first]))] if first not in state else []
         state.setdefault(first, 1)
         while stack:
@@ -130,19 +128,19 @@ def _check_functions(model: onnx.ModelProto, where: str) -> None:
                 order.append(key)
             elif state.get(following) == 1:
                 raise ModelError(
-                    f"{where}: local function '{following[1]}' calls itself, which never ends; export the model again"
+                    f"{where}: local function '{following[1]}' calls itself without end; export the model again"
                 )
             else:
                 state[following] = 1
                 stack.append((following, iter(calls[following])))
     for key in order:
-        sizes[key] = _written_out(functions[key].node, sizes)
-    total = _written_out(model.graph.node, sizes)
+        sizes[key] = _inlined_size(functions[key].node, sizes)
+    total = _inlined_size(model.graph.node, sizes)
     if total > NODES:
         largest = max(order, key=lambda key: sizes[key])
         raise ModelError(
-            f"{where}: its local functions, such as '{largest[1]}', call each other so often that they make more than "
-            f"{NODES:,} nodes; export the model without functions"
+            f"{where}: its local functions, such as '{largest[1]}', call each other so often that inlining them makes "
+            f"more than {NODES:,} nodes; export the model without functions"
         )
 
 
@@ -159,12 +157,12 @@ def _calls(nodes: Iterable[onnx.NodeProto], functions: Iterable[_Key]) -> Iterat
                 yield from _calls(body.node, functions)
 
 
-def _written_out(nodes: Iterable[onnx.NodeProto], sizes: dict[_Key, int]) -> int:
-    """Nodes where the functions of known size are written out; counting ends far above what is allowed."""
+def _inlined_size(nodes: Iterable[onnx.NodeProto], sizes: dict[_Key, int]) -> int:
+    """Number of nodes after inlining the functions with known ``sizes``.  Capped far above the maximum."""
     total = 0
     for node in nodes:
         total += sizes.get(_key(node), 1)
         for attribute in node.attribute:
             for body in bodies_of(attribute):
-                total += _written_out(body.node, sizes)
+                total += _inlined_size(body.node, sizes)
     return min(total, NODES << 10)

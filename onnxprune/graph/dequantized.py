@@ -1,5 +1,5 @@
-"""Integer weights and the nodes that make real numbers of them: DequantizeLinear, or a Cast, a Sub of the zero point
-and a Mul by the scale, as some exporters write it."""
+"""Integer weights and the nodes that dequantize them: DequantizeLinear, or a Cast, a Sub of the zero point and a Mul by
+the scale, as some exporters write it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from onnxprune.graph.view import Graph, Node
 
-#: Types in which weights are kept small.
+#: Types that store weights in few bytes.
 NARROW = frozenset({"int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16"})
-#: Who reads weights, and at which inputs.
+#: Operators that read weights → at which inputs.
 READERS = {
     "Conv": (1,),
     "ConvTranspose": (1,),
@@ -20,14 +20,15 @@ READERS = {
     "GRU": (1, 2),
     "LSTM": (1, 2),
 }
-#: Steps from integers to weights, each with another operand that must be constant: operator -> input that goes on.
+#: Steps from integers to weights with a second operand, which must be constant: operator → inputs that may be the
+#: weight.
 SCALING = {"Sub": (0,), "Mul": (0, 1), "Div": (0,)}
-#: Steps without one.
+#: Steps without a second operand.
 PLAIN = frozenset({"Identity", "Cast", "Transpose"})
 
 
 def dequantizes(graph: Graph, node: Node) -> bool:
-    """Whether the node begins to make real numbers of integer weights, its first input."""
+    """Whether the node starts to dequantize integer weights, its first input."""
     if node.op != "Cast" or node.domain:
         return node.op == "DequantizeLinear"
     stored = graph.constants.get(node.inputs[0] or "")
@@ -37,7 +38,7 @@ def dequantizes(graph: Graph, node: Node) -> bool:
 
 
 def _become_weights(graph: Graph, node: Node) -> bool:
-    """Whether all that is made of the node's output are weights."""
+    """Whether every path from the node's output ends at a reader of weights."""
     out = node.outputs[0]
     uses = graph.consumers.get(out or "", ())
     if not uses or any(out in body.outputs for body in graph.bodies):
@@ -57,8 +58,10 @@ def _is_step(graph: Graph, node: Node, slot: int) -> bool:
 
 
 def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
-    """The nodes, and their inputs, that come after a Cast of integers until its weights are read, as long as each
-    step is the only reader."""
+    """(node, input slot) of each step between a Cast of integers and the reader of its weights.
+
+    Stops at a value with several readers.
+    """
     while len(uses := graph.consumers.get(node.outputs[0] or "", ())) == 1:
         node, slot = graph.nodes[uses[0][0]], uses[0][1]
         if not _is_step(graph, node, slot):
@@ -67,7 +70,7 @@ def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
 
 
 def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
-    """Who reads the constant at ``use``: the node itself or, where it only dequantizes, those behind it."""
+    """Uses that read the constant at ``use``: the node itself, or those behind a node that only dequantizes."""
     node = graph.nodes[use[0]]
     if use[1] != 0 or not dequantizes(graph, node):
         return [use]
@@ -76,7 +79,7 @@ def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
-    """Which axis those :func:`readers_behind` the constant at ``use`` see as the one that is ``axis`` there."""
+    """``axis`` of the constant at ``use``, as an axis of the value that its :func:`readers_behind` read."""
     node = graph.nodes[use[0]]
     if node.op == "Cast" and use[1] == 0 and dequantizes(graph, node):
         rank = graph.constants[node.inputs[0] or ""].ndim
@@ -87,14 +90,14 @@ def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
 
 
 def stored_behind(graph: Graph, value: str) -> tuple[int, int] | None:
-    """The use of integers of which a Cast, and steps that move nothing, make ``value``; ``None`` where there is none."""
-    waiting, seen = [value], set[str]()
+    """The use of integers from which a Cast, and steps that move nothing, make ``value``; ``None`` if there is none."""
+    waiting, visited = [value], set[str]()
     while waiting:
         name = waiting.pop()
         node = graph.nodes[graph.producer[name]] if name in graph.producer else None
-        if node is None or node.domain or node.op == "Transpose" or name in seen:
+        if node is None or node.domain or node.op == "Transpose" or name in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         if node.op == "Cast" and dequantizes(graph, node):
             return node.index, 0
         before = [v for slot, v in enumerate(node.inputs) if v is not None and _is_step(graph, node, slot)]

@@ -1,4 +1,4 @@
-"""The one way to a changed model: edits on a copy of the protobuf.  What no edit names keeps its bytes."""
+"""The only way to change a model: edits on a copy of the protobuf.  Whatever no edit names keeps its bytes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from onnxprune.graph.view import Body, Graph, Node, view
 Array = np.ndarray
 Use = tuple[int, int]
 
-# Tensors of more elements are copied last, so that what an edit replaces is never copied.
+# Copy tensors with more elements last, so that a tensor which an edit replaces is never copied.
 _LARGE = 1 << 14
 
 
 class Editor:
-    """One editing session on a copy of ``graph.model``; ``finish`` gives the new model.
+    """One editing session on a copy of ``graph.model``; ``finish`` returns the new model.
 
-    Nodes are addressed as in ``graph``, values by its value ids.  Nodes keep their names and their order.  What no edit
-    names keeps its bytes: functions, metadata, annotations, unknown fields.  Cost: one copy of the model.
+    Edits name nodes of ``graph`` and its value ids.  Nodes keep their names and their order.  Whatever no edit names
+    keeps its bytes: functions, metadata, annotations, unknown fields.  Cost: one copy of the model.
 
     >>> from onnx import parser
     >>> graph = view(parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) '
@@ -42,7 +42,7 @@ class Editor:
         late = {id(tensor) for tensor in sources if math.prod(tensor.dims) > _LARGE}
         self._model = map_tensors(graph.model, lambda t: onnx.TensorProto(name=t.name) if id(t) in late else t)
         pairs = zip(sources, all_tensors(self._model), strict=True)
-        # Protobuf keeps one Python object per message that is referred to, so that ids stay true.
+        # Protobuf keeps one Python object per referenced message, so ids stay valid.
         self._late = {id(target): (source, target) for source, target in pairs if id(source) in late}
         self._copy = view(self._model)
         self._made: dict[str, onnx.TensorProto] = {}
@@ -52,9 +52,9 @@ class Editor:
     # -- constants
 
     def store(self, value: str, array: Array) -> bool:
-        """Give the initializer or Constant node behind ``value`` other numbers, and restate its shape.
+        """Replace the numbers of the initializer or Constant node ``value``, and restate its shape.
 
-        ``False``, and nothing is done, where the value is no such constant.
+        Returns ``False`` and does nothing if the value is not such a constant.
         """
         target = self._tensor(value)
         if target is None:
@@ -73,7 +73,7 @@ class Editor:
         return True
 
     def add(self, stem: str, array: Array) -> str:
-        """The name of a new constant, stored in the innermost graph that all its readers see."""
+        """Add a constant and return its name.  It is stored in the innermost graph visible to all its readers."""
         name = self.unused(stem)
         self._made[name] = numpy_helper.from_array(array, name)
         return name
@@ -83,18 +83,18 @@ class Editor:
         if producer is None:
             return self._copy.initializers.get(value)
         node = self._copy.nodes[producer]
-        found = node.attribute("value") if node.op == "Constant" and node.domain == "" else None
-        return None if found is None else found.t
+        stored = node.attribute("value") if node.op == "Constant" and node.domain == "" else None
+        return None if stored is None else stored.t
 
     # -- nodes
 
     def input(self, node: Node, slot: int) -> str:
-        """The name that the node reads at ``slot`` now; empty where it reads nothing."""
+        """The name that the node now reads at ``slot``; empty if it reads nothing."""
         inputs = self._copy.nodes[node.index].proto.input
         return str(inputs[slot]) if slot < len(inputs) else ""
 
     def rewire(self, node: Node, slot: int, name: str) -> None:
-        """Let the node read ``name`` at ``slot``.  An initializer that nothing reads any more goes."""
+        """Make the node read ``name`` at ``slot``.  ``finish`` removes an initializer that nothing reads any more."""
         inputs = self._copy.nodes[node.index].proto.input
         inputs.extend([""] * (slot + 1 - len(inputs)))
         inputs[slot] = name
@@ -103,12 +103,12 @@ class Editor:
     def attribute(self, node: Node, name: str, value: int | float | tuple[int, ...] | None) -> None:
         """Set an attribute; ``None`` removes it."""
         attributes = self._copy.nodes[node.index].proto.attribute
-        place = next((k for k, found in enumerate(attributes) if found.name == name), None)
+        place = next((k for k, attribute in enumerate(attributes) if attribute.name == name), None)
         if value is None:
             if place is not None:
                 del attributes[place]
             return
-        # An empty list does not tell its kind.
+        # onnx cannot infer the type of an empty list.
         kind = onnx.AttributeProto.INTS if isinstance(value, tuple) else None
         made = onnx.helper.make_attribute(name, value, attr_type=kind)
         if place is None:
@@ -119,14 +119,14 @@ class Editor:
         attributes[place].CopyFrom(made)
 
     def insert(self, before: Node, op: str, inputs: Iterable[str], output: str) -> None:
-        """Put a node of the default domain in front of ``before``, behind what was put there earlier."""
+        """Insert a node of the default domain in front of ``before``, after nodes inserted there earlier."""
         made = onnx.helper.make_node(op, list(inputs), [output], name=self.unused(f"{op}_mask"))
         self._inserted.append((before, made))
 
-    # -- what is written about values
+    # -- stated shapes
 
     def restate(self, value: str, sizes: Mapping[int, int]) -> None:
-        """Change sizes that the model states of a value: axis -> size.  What it leaves open stays open."""
+        """Change the sizes (axis → size) that the model states for a value.  Sizes that it leaves open stay open."""
         for info in self._stated.get(value, ()):
             dims = info.type.tensor_type.shape.dim if info.type.HasField("tensor_type") else ()
             for axis, dim in enumerate(dims):
@@ -135,7 +135,7 @@ class Editor:
 
     @cached_property
     def _stated(self) -> dict[str, list[onnx.ValueInfoProto]]:
-        found: dict[str, list[onnx.ValueInfoProto]] = {}
+        stated: dict[str, list[onnx.ValueInfoProto]] = {}
         for body in self._copy.bodies:
             inner = [body.scope + info.name for info in body.proto.value_info]
             for values, infos in (
@@ -144,13 +144,13 @@ class Editor:
                 (inner, body.proto.value_info),
             ):
                 for value, info in zip(values, infos, strict=True):
-                    found.setdefault(value, []).append(info)
-        return found
+                    stated.setdefault(value, []).append(info)
+        return stated
 
     # -- names
 
     def unused(self, stem: str) -> str:
-        """``stem``, with a number behind it where something in the model is named so."""
+        """``stem``, with a number appended if the model already has that name."""
         name, count = stem, 0
         while name in self._names:
             count += 1
@@ -160,19 +160,19 @@ class Editor:
 
     @cached_property
     def _names(self) -> set[str]:
-        found: set[str] = set()
+        names: set[str] = set()
         for body in self._copy.bodies:
             for part in (body.proto.input, body.proto.output, body.proto.initializer, body.proto.value_info):
-                found.update(one.name for one in part)
-            found.update(sparse.values.name for sparse in body.proto.sparse_initializer)
+                names.update(one.name for one in part)
+            names.update(sparse.values.name for sparse in body.proto.sparse_initializer)
             for node in body.proto.node:
-                found.update((node.name, *node.input, *node.output))
-        return found
+                names.update((node.name, *node.input, *node.output))
+        return names
 
     # -- the end
 
     def finish(self) -> onnx.ModelProto:
-        """The new model; the session is over."""
+        """The new model.  Ends the session."""
         self._drop_unread()
         scopes: dict[str, list[str]] = {name: [] for name in self._made}
         reads = [(name, self.graph.nodes[index].scope) for (index, _), name in self._rewired.items()]
@@ -185,10 +185,10 @@ class Editor:
                 home = self._innermost(scopes[name])
                 home.proto.initializer.append(tensor)
                 if self._model.ir_version < 4 and not home.scope:
-                    # Before version 4 every constant of the main graph is listed as an input, too.
+                    # Before IR version 4, every initializer of the main graph must be an input as well.
                     home.proto.input.append(oh.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         bodies = {body.scope: body.proto for body in self._copy.bodies}
-        # From the last on, so that positions stay true.
+        # Insert from the end, so that earlier positions stay valid.
         for _, before, node in sorted(
             ((k, before, node) for k, (before, node) in enumerate(self._inserted)),
             key=lambda entry: (-entry[1].position, -entry[0]),
@@ -203,7 +203,7 @@ class Editor:
         return max(outer, key=lambda body: len(body.scope))
 
     def _drop_unread(self) -> None:
-        """Remove the initializers that nodes read before and none reads now."""
+        """Remove initializers that lost their last reader in this session."""
         read = {value for body in self.graph.bodies for value in body.outputs}
         read |= {
             value
@@ -219,14 +219,14 @@ class Editor:
             forget(body.proto, names)
 
     def _passed_on(self, use: Use) -> bool:
-        """Whether a node in front of the reader reads what it read before."""
+        """Whether a node inserted in front of the reader now reads the value that it used to read."""
         index, slot = use
         before = self.graph.nodes[index].proto.input[slot]
         return any(node.index == index and before in made.input for node, made in self._inserted)
 
 
 def forget(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Remove initializers of a graph, in place, with all that it says about them."""
+    """Remove initializers of a graph in place, with their inputs, value_info and annotations."""
     stored = {tensor.name for tensor in graph.initializer if tensor.name in names}
     _remove(graph.initializer, [tensor.name in stored for tensor in graph.initializer])
     _remove(graph.input, [value.name in stored for value in graph.input])
@@ -234,7 +234,7 @@ def forget(graph: onnx.GraphProto, names: set[str]) -> None:
 
 
 def forget_notes(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Remove what a graph says about values that it no longer has: value_info and quantization annotations."""
+    """Remove value_info and quantization annotations of values that the graph no longer has."""
     _remove(graph.value_info, [value.name in names for value in graph.value_info])
     _remove(graph.quantization_annotation, [note.tensor_name in names for note in graph.quantization_annotation])
 

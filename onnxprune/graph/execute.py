@@ -1,4 +1,4 @@
-"""Run one node on arrays: the reference implementation of the operator, in the model's own opset."""
+"""Run one node on arrays, with the reference implementation of its operator in the model's own opset."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from onnx.reference import ReferenceEvaluator
 
 
 class CannotExecute(Exception):
-    """The node cannot be run on these arrays (unknown operator, unsupported type, bad shapes)."""
+    """The node cannot run on these arrays (unknown operator, unsupported type, bad shapes)."""
 
 
 def run_node(
     node: onnx.NodeProto, opsets: Mapping[str, int], inputs: Sequence[np.ndarray | None]
 ) -> tuple[np.ndarray, ...]:
-    """Outputs of ``node`` on ``inputs`` (one per slot, ``None`` where empty).
+    """Outputs of ``node`` on ``inputs`` (one per slot, ``None`` for an empty slot).
 
-    Raises :class:`CannotExecute` with the evaluator's own words; nothing else escapes.
+    Raises:
+        CannotExecute: with the evaluator's message.  No other exception escapes.
     """
     if node.op_type == "Pad":
         node, inputs = _without_cropping(node, inputs)
-    node = _told_apart(node)
+    node = _with_distinct_inputs(node)
     feeds = {name: value for name, value in zip(node.input, inputs, strict=False) if name and value is not None}
     try:
         # A bare NodeProto would run in the newest opset; a one-node function runs in the model's own.
@@ -35,7 +36,7 @@ def run_node(
             [node],
             [oh.make_opsetid(domain, version) for domain, version in opsets.items()],
         )
-        # Buckets of distances take log(0) and choose another branch: no news for whoever reads the messages.
+        # Models may compute log(0) in a branch they then discard: such warnings are noise.
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(wrapped).run(None, feeds, attributes={})
     except Exception as error:
@@ -43,8 +44,8 @@ def run_node(
     return tuple(np.asarray(result) for result in results)
 
 
-def _told_apart(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node with a name of its own for every input slot: a value that it reads twice may differ from slot to slot."""
+def _with_distinct_inputs(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node with a distinct name for every input slot.  A name read twice may have different values per slot."""
     names = [name for name in node.input if name]
     if len(names) == len(set(names)):
         return node
@@ -57,7 +58,7 @@ def _told_apart(node: onnx.NodeProto) -> onnx.NodeProto:
 def _without_cropping(
     node: onnx.NodeProto, inputs: Sequence[np.ndarray | None]
 ) -> tuple[onnx.NodeProto, Sequence[np.ndarray | None]]:
-    """Negative pads crop; the reference evaluator does not know that, so the crop is made here."""
+    """Crop the data for negative pads, which the reference evaluator does not support."""
     data = inputs[0] if inputs else None
     attribute = next((a for a in node.attribute if a.name == "pads"), None)
     stated = inputs[1] if attribute is None and len(inputs) > 1 else None

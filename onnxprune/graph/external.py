@@ -1,4 +1,4 @@
-"""Tensors whose data lie in files beside the model."""
+"""Tensors that keep their data in files beside the model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
 def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
-    """Bring all external data into memory; bytes of the data files together, None where there are none.
+    """Read all external data into ``proto``, in place.  ``path`` is the file of the model.
 
-    Changes ``proto``, which was read from ``path``, in place.
+    Returns the total bytes of the data files, or ``None`` if there are none.
 
     Raises:
-        ModelError: where a file is missing, too short, or outside the model's folder.
+        ModelError: if a file is missing, too short, or outside the model's folder.
     """
     sizes: dict[str, int] = {}
     with ExitStack() as stack:
@@ -34,9 +34,9 @@ def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
                 continue
             entries = {entry.key: entry.value for entry in tensor.external_data}
             if len(entries) < len(tensor.external_data):
-                # Readers differ in which of the two they take.
+                # Readers differ in which of two equal keys they use.
                 raise ModelError(
-                    f"{path}: tensor '{tensor.name}' says twice where its external data lie; export the model again"
+                    f"{path}: tensor '{tensor.name}' states the place of its external data twice; export the model again"
                 )
             location = entries.get("location", "")
             if location not in files:
@@ -50,9 +50,9 @@ def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files beside the model in ``path`` that its tensors are read from; none where that is no model.
+    """The external data files of the model at ``path``; none if the file is not a model.
 
-    Cost: one reading of the model's own file.
+    Cost: reads the model's own file once.
     """
     try:
         model = onnx.ModelProto.FromString(read_ordinary(path, LARGEST))
@@ -63,7 +63,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def _open_data(path: Path, location: str, name: str) -> IO[bytes]:
-    """Open the file that a tensor of the model in ``path`` names; see ``guide/security.md`` for what is refused."""
+    """Open the data file of tensor ``name`` of the model at ``path``.  ``guide/security.md`` lists the refusals."""
     parts = PurePosixPath(location).parts
     outside = os.path.isabs(location) or PureWindowsPath(location).is_absolute() or ".." in parts
     if not location or outside or "\0" in location:
@@ -71,10 +71,10 @@ def _open_data(path: Path, location: str, name: str) -> IO[bytes]:
             f"{path}: tensor '{name}' names '{location}' as its external data file, "
             "which is not inside the model's folder; export the model again with its data beside it"
         )
-    # Links are followed here, once; what is opened afterwards must be none.
+    # Follow links here, once; the file opened below must not be a link.
     real = Path(os.path.realpath(path.parent / location))
     where = f"{path}: external data file '{path.parent / location}' of tensor '{name}'"
-    # The folder of a model in a hub's cache holds links, to the model and to its data, into another.
+    # In a hub's cache, the model's folder holds links to the model and its data in another folder.
     homes = {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
     if not any(real.is_relative_to(home) for home in homes):
         raise ModelError(f"{where} is a link to {real}, outside the model's folder; copy the data beside the model")
@@ -94,22 +94,25 @@ def _open_data(path: Path, location: str, name: str) -> IO[bytes]:
 
 
 def _swapped(file: IO[bytes], real: Path) -> str:
-    """A folder on the way may have become a link between the check and the opening."""
+    """The fault if a folder on the path became a link between the check and the opening; empty if none did."""
     try:
         same = os.path.realpath(real) == str(real) and os.path.samestat(os.fstat(file.fileno()), os.stat(real))
     except OSError:
         same = False
-    return "" if same else "was exchanged while it was read; try again when nobody changes it"
+    return "" if same else "was replaced while it was read; try again when nothing changes it"
 
 
 def _known_elsewhere(file: IO[bytes], real: Path) -> str:
-    """A hard link makes any file of the disk look as if it lay here: all names of the file must be in its folder."""
-    found = os.fstat(file.fileno())
-    if found.st_nlink < 2:
+    """The fault if the file has a name outside its folder; empty if not.
+
+    A hard link can make any file of the disk appear in the folder, so all names of the file must be there.
+    """
+    status = os.fstat(file.fileno())
+    if status.st_nlink < 2:
         return ""
     with os.scandir(real.parent) as entries:
-        here = sum(entry.inode() == found.st_ino and not entry.is_symlink() for entry in entries)
-    return "" if here >= found.st_nlink else "is a hard link to a file outside the folder; put a copy in its place"
+        names = sum(entry.inode() == status.st_ino and not entry.is_symlink() for entry in entries)
+    return "" if names >= status.st_nlink else "is a hard link to a file outside the folder; put a copy in its place"
 
 
 def _read_data(file: IO[bytes], size: int, entries: dict[str, str], tensor: onnx.TensorProto, path: Path) -> bytes:
@@ -129,7 +132,7 @@ def _read_data(file: IO[bytes], size: int, entries: dict[str, str], tensor: onnx
         length = expected
     if expected is not None and length != expected:
         raise ModelError(
-            f"{where} has {length:,} bytes where its shape {list(tensor.dims)} needs {expected:,}; "
+            f"{where} has {length:,} bytes, but its shape {list(tensor.dims)} needs {expected:,}; "
             "export the model again"
         )
     file.seek(offset)

@@ -1,9 +1,9 @@
 """Concrete shapes, constant values and shape arithmetic of a graph at one set of input shapes.
 
-Three kinds of value are told apart, because channels move differently through each:
+There are three kinds of value, because channels move differently through each:
 
-* *constants*: initializers, Constant nodes, and whatever is computed from them alone;
-* *shape arithmetic*: small values computed from ``Shape``/``Size`` of tensors (and constants);
+* *constants*: initializers, Constant nodes, and values computed from them alone;
+* *shape arithmetic*: small values computed from ``Shape`` or ``Size`` of tensors (and constants);
 * *data*: everything else.
 """
 
@@ -23,14 +23,13 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of every value id at one set of input shapes.
+    """What is known about every value id at one set of input shapes.
 
-    ``shapes`` holds concrete shapes (values of unknown shape are absent); ``dtypes`` ONNX element types;
-    ``values`` arrays of folded constants and of shape arithmetic; ``folded`` the nodes computed from constants
-    alone; ``arithmetic`` the nodes that compute with sizes; ``dynamic`` per value, which axes change with the
-    sizes that a caller may choose (or that only a run can tell); ``varying`` the arithmetic values that do;
-    ``contradictions`` the nodes whose inputs' shapes do not fit together at these input shapes;
-    ``alternative`` the shapes at the other sizes.
+    ``shapes``: concrete shapes; values of unknown shape are absent.  ``dtypes``: ONNX element types.  ``values``: arrays
+    of folded constants and of shape arithmetic.  ``folded``: nodes computed from constants alone.  ``arithmetic``: nodes
+    that compute with sizes.  ``dynamic``: per value, which axes change with the sizes that a caller may choose, or have
+    a size that only a run determines.  ``varying``: arithmetic values that change in this way.  ``contradictions``:
+    nodes whose input shapes do not fit together.  ``alternative``: the shapes at the alternative input shapes.
     """
 
     shapes: Mapping[str, Shape]
@@ -44,7 +43,7 @@ class Facts:
     alternative: Mapping[str, Shape] = field(default_factory=dict)
 
     def always_equal(self, value: str, axis: int, other: str, other_axis: int) -> bool:
-        """Whether two axes have the same size, at either choice of the dynamic sizes."""
+        """Whether two axes have the same size at both choices of the dynamic sizes."""
         return all(
             shapes[value][axis] == shapes[other][other_axis]
             for shapes in (self.shapes, self.alternative)
@@ -71,11 +70,11 @@ def evaluate(
     measured: Measured | None = None,
     measured_alternative: Measured | None = None,
 ) -> Facts:
-    """Facts of ``graph`` at ``input_shapes``; axes that differ at ``alternative`` are marked dynamic.
+    """Facts of ``graph`` at ``input_shapes``.  Axes that differ at ``alternative`` are marked dynamic.
 
-    ``measured`` and ``measured_alternative`` give (element type, shape) of values that inference cannot tell, as
-    seen in a run at either shapes.  Axes that an operator's own inference leaves open depend on the data, so they
-    count as dynamic whatever was seen; of operators that ONNX does not know, what was seen is taken.
+    ``measured`` and ``measured_alternative`` give (element type, shape) of values that inference leaves open, from one
+    run at each of the two input shapes.  If an operator's own inference leaves an axis open, its size depends on the
+    data: it counts as dynamic, whatever the measured size.  For operators unknown to ONNX, the measured size counts.
     """
     first = Walk(graph, input_shapes, measured or {}, 0)
     first.body(graph.main)
@@ -115,10 +114,10 @@ def recompute(
     wanted: Iterable[str],
     replaced: Mapping[tuple[int, int], Array] | None = None,
 ) -> dict[str, Array]:
-    """Shape arithmetic again, at other sizes: values of ``wanted`` when tensors have ``shape_of`` shapes.
+    """Recompute shape arithmetic at other sizes: values of ``wanted`` if tensors have the shapes ``shape_of``.
 
-    ``replaced``: (node, slot) → what enters there instead.  Only the chains behind ``wanted`` run.  A value that
-    cannot be computed is absent from the answer.
+    ``replaced``: (node, slot) → the array that enters there instead.  Runs only the nodes behind ``wanted``.  A value
+    that cannot be computed is absent from the result.
     """
     edited = replaced or {}
     known: dict[str, Array | None] = {}

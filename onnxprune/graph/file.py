@@ -1,4 +1,4 @@
-"""The bytes of a model file, and a clear word about a file that is none."""
+"""The bytes of a model file, and a clear error for a file that is not a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxprune.errors import ModelError
 from onnxprune.paths import read_ordinary
 
-#: Protobuf holds no message of 2 GiB; larger models keep their weights in files of their own.
+#: Maximum bytes of a protobuf message.  Larger models keep their weights in separate files.
 LARGEST = (1 << 31) - 1
 
 
@@ -19,7 +19,7 @@ def read(path: Path) -> bytes:
     """All bytes of a model file.
 
     Raises:
-        ModelError: where it is no file, cannot be read, or is empty; names one that may have been meant.
+        ModelError: if ``path`` is not a file, cannot be read, or is empty; suggests a file of a similar name.
     """
     try:
         if path.is_dir():
@@ -30,7 +30,7 @@ def read(path: Path) -> bytes:
             raise ModelError(f"{path} is an address, not a file; download the model first") from None
         raise ModelError(f"{path} does not exist{_similar(path)}; check the path of the model file") from None
     except PermissionError:
-        raise ModelError(f"{path} cannot be read (permission denied); make it readable for you") from None
+        raise ModelError(f"{path} cannot be read (permission denied); make it readable") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{path} cannot be read ({reason}); check the path of the model file") from None
@@ -40,18 +40,18 @@ def read(path: Path) -> bytes:
 
 
 def _similar(path: Path) -> str:
-    """A model beside where ``path`` would be, with nearly its name."""
+    """A suggestion: a model in the folder of ``path`` with a similar name; empty if there is none."""
     beside = {p.stem: p.name for p in sorted(path.parent.glob("*.onnx"))} if path.parent.is_dir() else {}
-    # Without the suffix, in which all of them are alike.
+    # Compare without the suffix, which all of them share.
     near = difflib.get_close_matches(path.stem, beside, n=1)
     return f" (did you mean {path.with_name(beside[near[0]])}?)" if near else ""
 
 
 def parse(data: bytes, where: str) -> onnx.ModelProto:
-    """The model that ``data`` holds; ``where`` it comes from is told in errors.
+    """The model in ``data``.  Errors call its source ``where``.
 
     Raises:
-        ModelError: where it holds another format, which is named, or only the beginning of a model.
+        ModelError: if ``data`` holds another format, which the error names, or only the beginning of a model.
     """
     other = _other_format(data)
     if other is not None:
@@ -86,8 +86,7 @@ def _other_format(data: bytes) -> str | None:
 
 
 def _missing_bytes(data: bytes) -> int | None:
-    # Only a file whose fields all are ModelProto's own counts as a cut-off model; anything else is
-    # another format.
+    # A truncated model has only fields of ModelProto; anything else is another format.
     fields = {
         field.number: 0 if field.message_type is None and field.cpp_type != field.CPPTYPE_STRING else 2
         for field in onnx.ModelProto.DESCRIPTOR.fields

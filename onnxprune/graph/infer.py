@@ -1,4 +1,4 @@
-"""ONNX's own shape inference of one node, and what it does not take from exporters."""
+"""ONNX's own shape inference of one node, with workarounds for what it rejects from exporters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from onnx import shape_inference
 
 from onnxprune.graph.view import Node
 
-#: The import of the newest opset that the installed onnx knows.
+#: Opset import of the newest opset that the installed onnx knows.
 NEWEST = (oh.make_opsetid("", onnx.defs.onnx_opset_version()),)
 
 
 def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
-    """Dims of a tensor type, ``None`` per dynamic dim, also where -1 says so; ``None`` for non-tensors and unknown rank."""
+    """Dims of a tensor type, ``None`` per dynamic dim (some files write -1); ``None`` for non-tensors and unknown rank."""
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
@@ -23,7 +23,7 @@ def declared_shape(kind: onnx.TypeProto) -> tuple[int | None, ...] | None:
 
 
 def newest_schema(node: Node, schema: onnx.defs.OpSchema) -> onnx.defs.OpSchema | None:
-    """The newest version of the node's operator, if it is another that has all of the node's attributes."""
+    """The newest version of the node's operator; ``None`` if it is ``schema`` or lacks an attribute of the node."""
     if node.domain or not onnx.defs.has(node.proto.op_type):
         return None
     newest = onnx.defs.get_schema(node.proto.op_type)
@@ -47,23 +47,23 @@ def infer_outputs(
     data: Mapping[str, onnx.TensorProto],
     imports: Sequence[onnx.OperatorSetIdProto],
 ) -> Mapping[str, onnx.TypeProto]:
-    """Types of the outputs of ``node`` by the inference of ``schema``, by their names in the node.
+    """Types of the outputs of ``node``, inferred with ``schema``: output name → type.
 
-    Raises whatever that inference raises.
+    ``types`` and ``data`` map input names to types and known values.  Raises whatever that inference raises.
     """
 
     def infer(kinds: Mapping[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
-        found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
+        outputs: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
             schema, node.proto, dict(kinds), input_data=dict(data), opset_imports=list(imports)
         )
-        return found
+        return outputs
 
     try:
         return infer(types)
     except onnx.checker.ValidationError:
-        # Exporters write bfloat16 into operators whose version knows only the older float types.
+        # Exporters use bfloat16 in operator versions that know only the older float types.
         swapped = {name: _retyped(t, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT) for name, t in types.items()}
         if swapped == dict(types):
             raise
-        found = infer(swapped)
-        return {name: _retyped(t, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16) for name, t in found.items()}
+        inferred = infer(swapped)
+        return {name: _retyped(t, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16) for name, t in inferred.items()}

@@ -1,4 +1,4 @@
-"""Shapes that a file states of its values, against those that ONNX's own inference finds."""
+"""Check the shapes that a file states for its values against ONNX's own inference."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from onnxprune.graph.tensors import copied, outlined
 
 
 def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, str | None]:
-    """(``model``, or a copy of it without the value_info that inference contradicts; how many those were; the first
-    line of what the full check of ``onnx.checker`` then still holds against it).
+    """(``model``, or a copy without the value_info that inference contradicts; how many of them; the remaining objection).
 
-    Nothing is taken out where that does not settle the check.  Cost: one inference of all shapes, a few where the
-    check fails.
+    The objection is the first line of the full check of ``onnx.checker``, or ``None``.  Removes nothing if removal does
+    not settle the check.  Cost: one inference of all shapes, or a few if the check fails.
     """
     outline = outlined(model)
-    found = objection(outline)
-    if found is None or not model.graph.value_info:
-        return model, 0, found
+    fault = objection(outline)
+    if fault is None or not model.graph.value_info:
+        return model, 0, fault
     stated = list(outline.graph.value_info)
     del outline.graph.value_info[:]
     if objection(outline) is not None:
-        return model, 0, found
+        return model, 0, fault
     inferred = onnx.shape_inference.infer_shapes(outline, data_prop=True)
     known = {value.name: value.type for value in inferred.graph.value_info}
     wrong = {value.name for value in stated if _contradicts(value.type, known.get(value.name))}
@@ -36,7 +35,7 @@ def without_wrong_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int, 
 
 
 def objection(model: onnx.ModelProto) -> str | None:
-    """The first line of what the full check of ``onnx.checker``, inference of shapes included, holds against it."""
+    """The first line of the objection of ``onnx.checker`` in its full check, shape inference included, or ``None``."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker throws whatever its C++ side throws
@@ -47,9 +46,9 @@ def objection(model: onnx.ModelProto) -> str | None:
 def _contradicts(stated: onnx.TypeProto, inferred: onnx.TypeProto | None) -> bool:
     if inferred is None:
         return False
-    said, found = declared_shape(stated), declared_shape(inferred)
-    if said is None or found is None:
+    left, right = declared_shape(stated), declared_shape(inferred)
+    if left is None or right is None:
         return False
-    return len(said) != len(found) or any(
-        a is not None and b is not None and a != b for a, b in zip(said, found, strict=True)
+    return len(left) != len(right) or any(
+        a is not None and b is not None and a != b for a, b in zip(left, right, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Concrete input shapes to analyse a graph at: one, and another that differs in every size a caller may choose."""
+"""Two sets of concrete input shapes for the analysis of a graph; they differ in every size that a caller may choose."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Shapes = dict[str, Shape]
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes tried for dims that nothing fixes: (first, alternative) of a picture's side and of a sequence."""
+    """Sizes to try for open dims: (first, alternative) of the side of an image, of a sequence, and of the batch."""
 
     side: tuple[int, int]
     length: tuple[int, int]
     batch: tuple[int, int] = (1, 2)
 
 
-#: Tried in this order until all shapes fit together.  The later ones serve waveforms and spectrograms,
-#: whose first convolutions need a long input, and models whose frame length is fixed inside; then models whose batch
-#: holds the frames of clips; the last pair leaves the batch alone, for models that only run with one sample.
+#: Tried in this order until all shapes fit together.  The later ones serve waveforms and spectrograms, whose first
+#: convolutions need a long input, and models with a fixed frame length.  Then come models whose batch holds the frames
+#: of clips.  The last two keep a batch of one, for models that run only with one sample.
 _ATTEMPTS = (
     _Sizes((224, 256), (16, 24)),
     _Sizes((320, 384), (64, 96)),
@@ -45,24 +45,25 @@ _ATTEMPTS = (
     _Sizes((224, 224), (512, 512), (1, 1)),
 )
 
-#: As many batches that a graph's constants name are tried.
+#: Maximum number of batch sizes to try that the graph's constants name.
 FROZEN = 3
 
 
 def input_shapes(
     graph: Graph, given: Mapping[str, tuple[int, ...]], sample: Mapping[str, tuple[int, ...]] | None
 ) -> tuple[Shapes, Shapes]:
-    """(first, alternative): the shape of every tensor input, at two choices of its dynamic dims.
+    """(first, alternative): the shape of every tensor input at two choices of its dynamic dims.
 
-    ``given`` states shapes of inputs; a given size is taken as the only one (both answers have it), 0 or less
-    leaves that dim open.  ``sample`` has the shapes of one data sample: its sizes are used for dynamic dims other
-    than the batch, in the first answer.  Every other dynamic dim gets a usual size; the batch (the first axis) is
-    1, then 2.  Dims of one name get one size.  Several usual sizes are tried until no operator finds its inputs
-    contradictory, at last one batch for both answers, as the graph has it in its constants; where all do, those with
-    the fewest contradictions are returned.  Cost: two evaluations per try.
+    ``given`` states shapes of inputs.  Both results have the given size; 0 or less leaves a dim open.  ``sample`` has the
+    shapes of one data sample; the first result takes its sizes for dynamic dims other than the batch.  Every other
+    dynamic dim gets a usual size.  The batch (the first axis) is 1, then 2.  Dims of one name get one size.
+
+    Tries several usual sizes until no operator finds its input shapes contradictory.  The last attempts use one batch
+    for both results, taken from the graph's constants.  If every attempt has contradictions, returns the shapes with
+    the fewest.  Cost: two evaluations per attempt.
 
     Raises:
-        ModelError: where ``given`` names no input, or contradicts the shape that the model states.
+        ModelError: if ``given`` names an unknown input or contradicts the shape that the model states.
     """
     _check(graph, given)
     best: tuple[Shapes, Shapes] | None = None
@@ -84,7 +85,7 @@ def input_shapes(
 
 
 def _frozen_batches(graph: Graph) -> Iterator[_Sizes]:
-    """One batch for both answers: those that Reshape and Expand to constant shapes name first, most often named first.
+    """Batch sizes from the constant shapes of Reshape and Expand, the most frequent first; one size for both results.
 
     Exporters that trace a run write its batch into such shapes, whatever the inputs declare.
     """
@@ -98,7 +99,7 @@ def _frozen_batches(graph: Graph) -> Iterator[_Sizes]:
 
 
 def _inputs(graph: Graph) -> Iterator[tuple[str, tuple[int | None, ...]]]:
-    """Tensor inputs with their declared dims; an input of unknown rank is a scalar, for want of better."""
+    """Tensor inputs with their declared dims.  An input of unknown rank counts as a scalar."""
     for name in graph.inputs:
         kind = graph.types.get(name)
         if kind is not None and kind.HasField("tensor_type"):
@@ -110,7 +111,7 @@ def _check(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in given.items():
         if name not in declared:
             known = ", ".join(f"'{k}'" for k in declared) or "none"
-            raise ModelError(f"a shape is given for '{name}', which is no input of the model; its inputs: {known}")
+            raise ModelError(f"a shape is given for '{name}', which is not an input of the model; its inputs: {known}")
         kind = graph.types[name].tensor_type
         stated = declared[name]
         if kind.HasField("shape") and (
@@ -131,7 +132,7 @@ def _shapes(
     which: int,
 ) -> Shapes:
     named: dict[str, int] = {}
-    found: dict[str, list[int | None]] = {}
+    shapes: dict[str, list[int | None]] = {}
     for name, dims in _inputs(graph):
         stated = given.get(name)
         shape: list[int | None] = list(dims) if dims or stated is None else [None] * len(stated)
@@ -141,8 +142,8 @@ def _shapes(
                 label = _label(graph, name, axis)
                 if label:
                     named[label] = size
-        found[name] = shape
-    for name, shape in found.items():
+        shapes[name] = shape
+    for name, shape in shapes.items():
         for axis in [k for k, size in enumerate(shape) if size is None]:
             label = _label(graph, name, axis)
             if label not in named or not label:
@@ -151,11 +152,11 @@ def _shapes(
                     shape[axis] = size
                     continue
                 named[label] = size
-    # Names are settled before they are used, so that the order of the inputs does not matter.
-    for name, shape in found.items():
+    # Named dims come in a second pass, so that the order of the inputs does not matter.
+    for name, shape in shapes.items():
         for axis in [k for k, size in enumerate(shape) if size is None]:
             shape[axis] = named[_label(graph, name, axis)]
-    return {name: tuple(size for size in shape if size is not None) for name, shape in found.items()}
+    return {name: tuple(size for size in shape if size is not None) for name, shape in shapes.items()}
 
 
 def _label(graph: Graph, name: str, axis: int) -> str:
@@ -195,13 +196,13 @@ def _choose(
 
 
 def _is_state(kind: onnx.TypeProto) -> bool:
-    """The states of recurrent layers put the layers first and the batch second."""
+    """Whether the input is the state of a recurrent layer: layers first, batch second."""
     dims = declared_shape(kind) or ()
     return len(dims) == 3 and dims[1] is None and dims[0] is not None and dims[0] > 1 and dims[2] is not None
 
 
 def _channels(graph: Graph, name: str) -> tuple[int, int] | None:
-    """(axis, size) of an input's channels, where the convolution that reads it tells them."""
+    """(axis, size) of an input's channels, from the convolution that reads it; ``None`` if there is none."""
     for index, slot in graph.consumers.get(name, ()):
         node: Node = graph.nodes[index]
         if node.op == "Conv" and slot == 0 and len(node.inputs) > 1:

@@ -1,4 +1,4 @@
-"""Constants that are one stored array in several layouts: the array itself, its copies, and Transposes of it."""
+"""Constants that hold one stored array in several layouts: the array itself, its copies, and its Transposes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ Use = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """``value`` is the stored constant ``stored`` with its axes in another order: axis ``a`` is ``axes[a]`` of it."""
+class StoredLayout:
+    """``value`` is the constant ``stored`` with reordered axes: its axis ``a`` is axis ``axes[a]`` of ``stored``."""
 
     stored: str
     value: str
     axes: tuple[int, ...]
 
     def back(self, array: Array) -> Array:
-        """An array in this layout, as it would be stored."""
+        """``array``, which has this layout, in the layout of the stored constant."""
         return array.transpose(np.argsort(self.axes))
 
 
-def layout_of(graph: Graph, facts: Facts, value: str) -> Layout | None:
-    """The layout of a stored constant, or of one that other nodes compute from such, that ``value`` is; ``None`` where
-    it is no constant."""
+def layout_of(graph: Graph, facts: Facts, value: str) -> StoredLayout | None:
+    """The layout that ``value`` is of a stored or computed constant; ``None`` if ``value`` is not a constant."""
     stored, steps = value, list[Node]()
     while stored in graph.producer and _lays_out(graph, facts, graph.nodes[graph.producer[stored]]):
         steps.append(graph.nodes[graph.producer[stored]])
@@ -39,22 +38,23 @@ def layout_of(graph: Graph, facts: Facts, value: str) -> Layout | None:
     axes = tuple(range(len(facts.shapes[stored])))
     for node in reversed(steps):
         axes = _step(node, axes)
-    return Layout(stored, value, axes)
+    return StoredLayout(stored, value, axes)
 
 
-def layouts_of(graph: Graph, facts: Facts, stored: str) -> list[Layout]:
-    """Every layout in which the constant is read, its own first."""
-    found = [Layout(stored, stored, tuple(range(len(facts.shapes[stored]))))]
-    for layout in found:
+def layouts_of(graph: Graph, facts: Facts, stored: str) -> list[StoredLayout]:
+    """Every layout of the constant in the graph, its own first."""
+    layouts = [StoredLayout(stored, stored, tuple(range(len(facts.shapes[stored]))))]
+    # The list grows while it is read, so that layouts of layouts follow.
+    for layout in layouts:
         for index, _ in graph.consumers.get(layout.value, ()):
             node = graph.nodes[index]
             if _lays_out(graph, facts, node) and node.outputs[0] is not None:
-                found.append(Layout(stored, node.outputs[0], _step(node, layout.axes)))
-    return found
+                layouts.append(StoredLayout(stored, node.outputs[0], _step(node, layout.axes)))
+    return layouts
 
 
-def readers_of_stored(graph: Graph, facts: Facts, stored: str) -> Iterator[tuple[Use, Layout]]:
-    """Uses of the stored constant in any layout, other than by nodes that only lay it out or ask for its size."""
+def readers_of_stored(graph: Graph, facts: Facts, stored: str) -> Iterator[tuple[Use, StoredLayout]]:
+    """Uses of the stored constant in any layout, except by nodes that only change the layout or read its size."""
     for layout in layouts_of(graph, facts, stored):
         for use in data_uses(graph, layout.value):
             if not _lays_out(graph, facts, graph.nodes[use[0]]):

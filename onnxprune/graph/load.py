@@ -1,4 +1,4 @@
-"""Reading an ONNX model from disk, external data included, and refusing what is none in one clear line."""
+"""Read an ONNX model from disk, external data included.  Refuse anything else with one clear line."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from onnxprune.surgeon import Model, from_graph
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory and where it came from.
+    """A model in memory and its source.
 
-    proto: the whole model, no tensor refers to a file; treat as read-only.
-    path: the file it was read from; None for a model that was given in memory.
+    proto: the whole model; no tensor refers to a file; treat it as read-only.
+    path: the file it was read from; None for a model given in memory.
     external: whether the file kept tensors in external data files.
-    file_bytes: bytes on disk, model file plus its external data files (in-memory size without a path).
-    complaints: first lines of what onnx.checker objects to in a model that onnxruntime accepts, full check included.
-    repairs: what was put right in `proto` after it was read, one sentence each; see `repaired` and
-        `without_wrong_shapes`.
+    file_bytes: bytes on disk, model file plus external data files (in-memory size without a path).
+    complaints: first lines of objections of onnx.checker (full check included) to a model that onnxruntime accepts.
+    repairs: what `load` corrected in `proto`, one sentence each; see `repaired` and `without_wrong_shapes`.
     """
 
     proto: onnx.ModelProto
@@ -44,13 +43,12 @@ class LoadedModel:
 def load(source: Model) -> LoadedModel:
     """Read and check a model.
 
-    A given ModelProto is never changed, and copied only to repair it; a ``gs.Graph`` is exported first.  Models of
-    more than 2 GB are fine with external data.  Cost: one pass over the files; memory: the model plus its largest
-    tensor.
+    Never changes a given ModelProto; copies it only to repair it.  Exports a ``gs.Graph`` first.  Models of more than
+    2 GB work with external data.  Cost: one pass over the files; memory: the model plus its largest tensor.
 
     Raises:
-        ModelError: naming file and remedy, for whatever is not a complete ONNX model that the installed onnx and
-            onnxruntime know.
+        ModelError: if this is not a complete ONNX model that the installed onnx and onnxruntime support; names file and
+            remedy.
     """
     source = from_graph(source)
     if isinstance(source, onnx.ModelProto):
@@ -84,7 +82,7 @@ def load(source: Model) -> LoadedModel:
     repairs = (*converted, *repairs)
     proto, wrong, objection = without_wrong_shapes(proto)
     if wrong:
-        repairs += (f"{wrong} shape{'s' if wrong > 1 else ''} that the file states wrongly left out",)
+        repairs += (f"left out {wrong} wrong shape{'s' if wrong > 1 else ''} that the file states",)
     if objection is not None and not complaints:
         complaints = (objection.rstrip("."),)
     return LoadedModel(proto, path, external, file_bytes, complaints, repairs)
@@ -92,22 +90,22 @@ def load(source: Model) -> LoadedModel:
 
 def _check_content(proto: onnx.ModelProto, where: str) -> None:
     if not proto.HasField("graph"):
-        raise ModelError(f"{where} holds no graph: it is not an ONNX model, or only its beginning; export it again")
+        raise ModelError(f"{where} has no graph: it is not an ONNX model, or only the start of one; export it again")
     if not proto.graph.node:
-        raise ModelError(f"{where} holds a graph without nodes; export the model again")
+        raise ModelError(f"{where} has a graph without nodes; export the model again")
 
 
 def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
-            f"{where} has IR version {proto.ir_version}, the installed onnx {onnx.__version__} knows up to "
+            f"{where} has IR version {proto.ir_version}, but the installed onnx {onnx.__version__} supports only up to "
             f"{onnx.IR_VERSION}; upgrade onnx, or export with an older one"
         )
     newest = onnx.defs.onnx_opset_version()
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset > newest:
         raise ModelError(
-            f"{where} uses opset {opset}, the installed onnx {onnx.__version__} knows up to {newest}; "
+            f"{where} uses opset {opset}, but the installed onnx {onnx.__version__} supports only up to {newest}; "
             "upgrade onnx, or export with an older opset"
         )
     objection = _runtime_objection(_probe(proto.ir_version, opset or newest))
@@ -121,8 +119,7 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _probe(ir_version: int, opset: int) -> bytes:
-    # A model of one Identity stamped with the same versions: whether onnxruntime knows them costs a
-    # millisecond.
+    # A model of one Identity with the same versions: loading it takes onnxruntime a millisecond.
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
@@ -138,7 +135,7 @@ def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where
         complaint = _first_line(error)
     else:
         return ()
-    # onnxruntime reads real exporters' files that the checker objects to; what it runs can be pruned.
+    # The checker rejects some exporters' files that onnxruntime accepts.  Such a model can be pruned.
     if path is not None:
         objection = _runtime_objection(str(path))
     else:
@@ -148,11 +145,13 @@ def _complaints(proto: onnx.ModelProto, path: Path | None, external: bool, where
             objection = _runtime_objection(bytes(outline.SerializeToString()))
     if objection is None:
         return (complaint,)
-    raise ModelError(f"{where} is no valid ONNX model: {complaint} (onnxruntime: {objection}); export the model again")
+    raise ModelError(
+        f"{where} is not a valid ONNX model: {complaint} (onnxruntime: {objection}); export the model again"
+    )
 
 
 def _runtime_objection(model: str | bytes) -> str | None:
-    """The first line of onnxruntime's refusal to load the model; None when it loads."""
+    """The first line of onnxruntime's refusal to load the model; None if it loads."""
     import onnxruntime
 
     telemetry.stop()

@@ -1,4 +1,4 @@
-"""Names for what a rewrite of a graph adds."""
+"""Names for values and nodes that a rewrite adds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def value_names(graph: Graph) -> set[str]:
 
 
 def unused(name: str, taken: set[str]) -> str:
-    """``name``, with as much behind it as makes it none of those ``taken``, among which it is from then on.
+    """``name`` with underscores appended until it is not in ``taken``.  Adds the result to ``taken``.
 
     >>> unused("x", {"x", "x_"}), unused("y", {"x"})
     ('x__', 'y')

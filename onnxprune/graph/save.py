@@ -1,4 +1,4 @@
-"""Writing a model so that the file appears whole or not at all."""
+"""Write a model.  The file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from onnxprune.graph.external import data_files
 from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
 from onnxprune.paths import create, same_file
 
-# Protobuf refuses messages of 2 GiB; the margin leaves room for a reader that adds to the model.
+# Protobuf refuses messages of 2 GiB.  The margin leaves room for readers that add to the model.
 _ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
-# Small tensors stay in the model: onnx reads shapes and axes from there without opening the data file.
+# Small tensors stay in the model, so that onnx can read shapes and axes without the data file.
 _INLINE_BYTES = 1024
-# Large tensors start on a page, so that a runtime can map them into memory.
+# Large tensors start on a page boundary, so that a runtime can map them into memory.
 _PAGE = 4096
 
 
 def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
-    """Write the model; returns the bytes written, data file included.
+    """Write the model.  Returns the bytes written, data file included.
 
-    With `external`, or when the model would not fit into one protobuf file (2 GB), the initializers of 1
-    KiB and more go to one file `<path's name>.data` beside it. The same model gives the same bytes.
-    Everything is written to temporary files in the same folder first and removed again on any failure,
-    Ctrl-C included. Raises OutputError naming the file and the remedy.
+    With `external`, or for a model beyond the 2 GB of one protobuf file, initializers of 1 KiB and more go to the file
+    `<path's name>.data` beside it.  The same model gives the same bytes.  Writes temporary files in the same folder
+    first, and removes them on any failure, Ctrl-C included.
+
+    Raises:
+        OutputError: if the file cannot be written; names the file and the remedy.
     """
     _check_target(path)
     apart = external or model_bytes(model) > _ONE_FILE_LIMIT
@@ -54,9 +56,9 @@ def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
 
 
 def check_writable(path: Path, forbid: Path | None) -> None:
-    """Raise OutputError now if `save` to `path` would fail later, or would overwrite the input `forbid`.
+    """Raise OutputError now if `save` to `path` would fail later or would overwrite the input `forbid`.
 
-    Looks through symbolic and hard links. Creates and removes one empty temporary file beside `path`.
+    Sees through symbolic and hard links.  Creates and removes one empty temporary file beside `path`.
     """
     _check_target(path)
     if forbid is not None:
@@ -68,14 +70,14 @@ def check_writable(path: Path, forbid: Path | None) -> None:
             raise OutputError(f"{path} belongs to the input model; choose another output file with -o")
         if any(same_file(data_path, file) for file in taken):
             raise OutputError(
-                f"{path} would put its data into {data_path}, which belongs to the input model; "
+                f"{path} would write its data to {data_path}, which belongs to the input model; "
                 "choose another output file with -o"
             )
     part = _part(path)
     with _as_output_error(path):
         try:
             _write(part, path, lambda file: 0)
-            # Only the system knows whether it takes this name.
+            # Only the file system knows whether it accepts this name.
             with suppress(FileNotFoundError):
                 os.lstat(path)
         finally:
@@ -85,7 +87,7 @@ def check_writable(path: Path, forbid: Path | None) -> None:
 def _check_target(path: Path) -> None:
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; give the name of a file in it")
-    # A file that takes its place would remove a device for everybody.
+    # Replacing a device file would remove the device.
     if os.path.exists(path) and not os.path.isfile(path):
         raise OutputError(f"{path} is not a regular file; choose another name")
     if not os.path.exists(path.parent):
@@ -95,7 +97,7 @@ def _check_target(path: Path) -> None:
 
 
 def _part(path: Path) -> Path:
-    # Systems bound names in bytes, and a character may take four.
+    # File systems limit names in bytes, and a character may take four.
     return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}.part")
 
 
@@ -124,13 +126,13 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
         written = _write(data_part, data_path, lambda file: _write_data(model, file, data_path.name, slim))
         written += _write(part, path, lambda file: file.write(_serialized(slim[0], path)))
         staged = True
-        # An older model of this name still needs its data until the new one is in place.
+        # An older model of this name needs its data until the new model is in place.
         if data_path.exists():
             os.replace(data_path, backup)
         os.replace(data_part, data_path)
         os.replace(part, path)
     except BaseException:
-        # Once its temporary file is gone the new model is in place, and needs the new data.
+        # If its temporary file is gone, the new model is in place and needs the new data.
         if part.exists() or not staged:
             if backup.exists():
                 os.replace(backup, data_path)
@@ -145,7 +147,7 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
 
 
 def _write_data(model: onnx.ModelProto, file: IO[bytes], location: str, slim: list[onnx.ModelProto]) -> int:
-    # Held in a dict, so that the ids stay theirs while the model is copied.
+    # The dict keeps the objects alive, so that their ids stay unique during the copy.
     weights = {id(tensor): tensor for tensor in _initializers(model.graph)}
     end = 0
 
@@ -192,7 +194,7 @@ def _raw(tensor: onnx.TensorProto) -> bytes | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Makes the new name itself survive a power cut; systems that cannot open folders do without.
+    # Makes the new name survive a power cut.  Some systems cannot open folders; they do without.
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,7 +1,7 @@
-"""Sequences that are taken apart where they are made: exporters write ``chunk`` and ``unbind`` with them.
+"""Replace sequences by slices.  Exporters write ``chunk`` and ``unbind`` with sequences.
 
-A member that a constant picks out is a slice of what was split, or one of the tensors that were put in; written so,
-its channels can be followed.
+A member at a constant index is a slice of the split tensor, or one of the tensors put into the sequence.  Coupling can
+follow channels through a slice.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Array = np.ndarray
 def without_sequences(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """(``model``, or a copy with tensor operators in place of sequences; how many nodes were replaced).
 
-    Members that only a run can pick stay sequences.  Cost: a copy of the model where there is something to replace.
+    Sequences with a member index that only a run determines stay.  Cost: a copy of the model if a node is replaced.
     """
     if not any(_replacements(graph, constants) for graph, constants in _graphs(model.graph, {})):
         return model, 0
-    found = copied(model)
+    rewritten = copied(model)
     count = 0
-    for graph, constants in list(_graphs(found.graph, {})):
+    for graph, constants in list(_graphs(rewritten.graph, {})):
         replaced = _replacements(graph, constants)
         for position, (node, tensors) in replaced.items():
             graph.node[position].CopyFrom(node)
@@ -36,13 +36,13 @@ def without_sequences(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
         if replaced:
             _drop_unread(graph)
         count += len(replaced)
-    return found, count
+    return rewritten, count
 
 
 def _graphs(
     graph: onnx.GraphProto, outer: Mapping[str, Array]
 ) -> Iterator[tuple[onnx.GraphProto, Mapping[str, Array]]]:
-    """Every graph, bodies included, with the small integer constants that it sees."""
+    """Every graph, bodies included, with the small integer constants visible in it."""
     known = dict(outer)
     for tensor in graph.initializer:
         _learn(known, tensor.name, tensor)
@@ -64,9 +64,9 @@ def _learn(known: dict[str, Array], name: str, tensor: onnx.TensorProto) -> None
 def _replacements(
     graph: onnx.GraphProto, constants: Mapping[str, Array]
 ) -> dict[int, tuple[onnx.NodeProto, list[onnx.TensorProto]]]:
-    """Position of a node that reads a sequence → (what stands for it, constants of that)."""
+    """Position of a node that reads a sequence → (its replacement, constants of the replacement)."""
     makers = {out: node for node in graph.node for out in node.output}
-    found: dict[int, tuple[onnx.NodeProto, list[onnx.TensorProto]]] = {}
+    replacements: dict[int, tuple[onnx.NodeProto, list[onnx.TensorProto]]] = {}
     for position, node in enumerate(graph.node):
         maker = makers.get(node.input[0]) if node.input else None
         if maker is None or node.domain or maker.domain:
@@ -82,15 +82,15 @@ def _replacements(
             if not _integer(node, "new_axis", 0):
                 replacement = _instead(node, "Concat", list(maker.input), _integer(node, "axis", 0)), []
         if replacement is not None:
-            found[position] = replacement
-    return found
+            replacements[position] = replacement
+    return replacements
 
 
 def _part(
     node: onnx.NodeProto, split: onnx.NodeProto, place: int, constants: Mapping[str, Array]
 ) -> tuple[onnx.NodeProto, list[onnx.TensorProto]] | None:
-    """The member number ``place`` of a split, as a Slice, or a Gather where the axis goes."""
-    # Its output's name is unique, so what begins with it and a mark that exporters do not write is, too.
+    """Member ``place`` of a split, as a Slice, or as a Gather if the split drops the axis."""
+    # The output's name is unique.  Followed by a mark that exporters never write, it stays unique.
     axis, stem = _integer(split, "axis", 0), node.output[0]
     if len(split.input) < 2 or not split.input[1]:
         if not _integer(split, "keepdims", 1):
@@ -116,10 +116,10 @@ def _part(
 
 
 def _instead(node: onnx.NodeProto, op: str, inputs: list[str], axis: int | None = None) -> onnx.NodeProto:
-    found = oh.make_node(op, inputs, list(node.output), name=node.name)
+    made = oh.make_node(op, inputs, list(node.output), name=node.name)
     if axis is not None:
-        found.attribute.append(oh.make_attribute("axis", axis))
-    return found
+        made.attribute.append(oh.make_attribute("axis", axis))
+    return made
 
 
 def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -127,7 +127,7 @@ def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove the makers of sequences that nothing reads any more."""
+    """Remove nodes that make a sequence which nothing reads any more."""
     makers = ("SplitToSequence", "SequenceConstruct")
     read = set(_read(graph)) | {output.name for output in graph.output}
     for position in reversed(range(len(graph.node))):

@@ -1,8 +1,8 @@
-"""Channel shuffles written as what they are: Reshape, Transpose, Reshape that permute one axis become one Gather.
+"""Channel shuffles: replace Reshape, Transpose, Reshape that permute one axis by one Gather.
 
-A shuffle ties every channel to one of each other block, and a network of shuffles ties most channels to each other.
-A Gather with constant indices computes the same, bit for bit, and lets every channel leave alone: its indices are
-renumbered.
+A shuffle ties every channel to one channel of each other block.  A network of shuffles ties most channels together.  A
+Gather with constant indices computes the same result, bit for bit, and lets every channel leave alone: a cut renumbers
+its indices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnxprune.graph.view import Graph, Node
 
 @dataclass(frozen=True, eq=False)
 class Shuffle:
-    """``nodes`` (Reshape, Transpose, Reshape) take ``index`` along ``axis`` of the first one's input."""
+    """``nodes`` (Reshape, Transpose, Reshape) equal a Gather of ``index`` along ``axis`` of the first one's input."""
 
     nodes: tuple[Node, Node, Node]
     axis: int
@@ -33,20 +33,20 @@ class Shuffle:
 
 
 def shuffles(graph: Graph, facts: Facts) -> Iterator[Shuffle]:
-    """Every shuffle of the main graph whose inner values nothing else reads, and which holds for all input sizes."""
+    """Every shuffle of the main graph that holds for all input sizes and whose inner values nothing else reads."""
     outputs = set(graph.outputs)
     for last in graph.nodes:
         middle = _maker(graph, last, "Reshape", "Transpose", outputs)
         first = None if middle is None else _maker(graph, middle, "Transpose", "Reshape", outputs)
         if middle is None or first is None or last.scope:
             continue
-        found = _permuted(facts, first, middle, last)
-        if found is not None:
-            yield Shuffle((first, middle, last), *found)
+        permuted = _permuted(facts, first, middle, last)
+        if permuted is not None:
+            yield Shuffle((first, middle, last), *permuted)
 
 
 def _maker(graph: Graph, node: Node, op: str, wanted: str, outputs: set[str]) -> Node | None:
-    """The node that makes the first input of ``node`` (an ``op``), if it is a ``wanted`` and made for it alone."""
+    """The producer of the first input of ``node`` (an ``op``), if it is a ``wanted`` without other readers."""
     value = node.inputs[0] if node.op == op and node.domain == "" and node.inputs else None
     if value is None or value in outputs or len(graph.consumers[value]) > 1 or value not in graph.producer:
         return None
@@ -55,6 +55,7 @@ def _maker(graph: Graph, node: Node, op: str, wanted: str, outputs: set[str]) ->
 
 
 def _permuted(facts: Facts, first: Node, middle: Node, last: Node) -> tuple[int, np.ndarray] | None:
+    """(axis, index) of the Gather that equals the three nodes; ``None`` if they are not a shuffle of one axis."""
     source, split, out = first.inputs[0] or "", first.outputs[0] or "", last.outputs[0] or ""
     if any(v not in facts.shapes for v in (source, split, out)):
         return None
@@ -85,17 +86,17 @@ def _permuted(facts: Facts, first: Node, middle: Node, last: Node) -> tuple[int,
 
 
 def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
-    """A copy of the model with a Gather in place of every shuffle; ``None`` where there is none.
+    """A copy of the model with a Gather in place of every shuffle; ``None`` if there is no shuffle.
 
     The Gather has the name and the output of the shuffle's last Reshape.  Cost: one copy of the model.
     """
-    found = list(shuffles(graph, facts))
-    if not found:
+    every = list(shuffles(graph, facts))
+    if not every:
         return None
     model = copied(graph.model)
     taken = value_names(graph)
     gone: set[int] = set()
-    for shuffle in found:
+    for shuffle in every:
         first, middle, last = shuffle.nodes
         name = unused(f"{last.outputs[0]}_order", taken)
         model.graph.initializer.append(numpy_helper.from_array(shuffle.index.astype(np.int64), name))
@@ -105,6 +106,6 @@ def written_as_gathers(graph: Graph, facts: Facts) -> onnx.ModelProto | None:
         gone.update((first.position, middle.position))
     for position in sorted(gone, reverse=True):
         del model.graph.node[position]
-    lost = {out for shuffle in found for node in shuffle.nodes[:2] for out in node.proto.output}
+    lost = {out for shuffle in every for node in shuffle.nodes[:2] for out in node.proto.output}
     forget_notes(model.graph, lost)
     return model

@@ -1,4 +1,4 @@
-"""Every tensor of a model, wherever it lies: walking, replacing, weighing them."""
+"""All tensors of a model, wherever they are: iterate, replace, and measure them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[impor
 
 _P = TypeVar("_P", bound=Message)
 
-# Packed types: several elements share a byte, so numpy's itemsize does not give the stored size.
+# Bits of packed types: several elements share a byte, so numpy's itemsize is not the stored size.
 _PACKED_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
-# Weights this large never steer shape inference, so the checker can do without their values.
+# Shape inference never reads weights this large, so the checker does not need their values.
 _BULKY_BYTES = 1 << 16
 
-#: The fields of a TensorProto that say what is in it; the others say what it is for.
+#: The fields of a TensorProto that hold its content.  The other fields hold its name and notes.
 DATA_FIELDS = frozenset(
     {"dims", "data_type", "segment", "raw_data", "external_data", "data_location"}
     | {"float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"}
 )
 
-# Message types below which a TensorProto may lie; all others are small and copied whole.
+# Message types that may contain a TensorProto.  All others are small and copied whole.
 _HOLD_TENSORS = frozenset(
     {"TensorProto", "SparseTensorProto", "GraphProto", "NodeProto", "AttributeProto"}
     | {"FunctionProto", "TrainingInfoProto"}
@@ -45,35 +45,35 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A deep copy, byte for byte, also of a model beyond protobuf's 2 GB."""
+    """A deep copy, byte for byte.  Works beyond protobuf's 2 GB."""
     return map_tensors(model, lambda tensor: tensor)
 
 
 def copy_but(source: _P, skip: Container[str]) -> _P:
-    """A copy without the fields named in ``skip``, which are not even read."""
-    found: _P = type(source)()
+    """A copy without the fields named in ``skip``.  Their content is not copied, not even temporarily."""
+    copy: _P = type(source)()
     for descriptor, value in source.ListFields():
         if descriptor.name in skip:
             continue
         if is_repeated(descriptor):
-            getattr(found, descriptor.name).extend(value)
+            getattr(copy, descriptor.name).extend(value)
         elif descriptor.message_type is None:
-            setattr(found, descriptor.name, value)
+            setattr(copy, descriptor.name, value)
         else:
-            getattr(found, descriptor.name).CopyFrom(value)
-    _carry_unknown(source, found)
-    return found
+            getattr(copy, descriptor.name).CopyFrom(value)
+    _carry_unknown(source, copy)
+    return copy
 
 
 def map_tensors(model: _P, change: Callable[[onnx.TensorProto], onnx.TensorProto]) -> _P:
     """A deep copy of a model, or of a part of one, with `change(tensor)` in place of every tensor.
 
-    The data of a replaced tensor is never copied, so a model of many GB can be turned into a small outline.
-    Tensors are visited in the order of the file's fields, the same in every run.
+    Never copies the data of a replaced tensor, so a model of many GB can become a small outline.  Visits tensors in the
+    order of the file's fields, the same in every run.
     """
-    found: _P = type(model)()
-    _map_message(model, found, change)
-    return found
+    copy: _P = type(model)()
+    _map_message(model, copy, change)
+    return copy
 
 
 def bodies_of(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
@@ -82,7 +82,7 @@ def bodies_of(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
 
 
 def model_bytes(model: onnx.ModelProto) -> int:
-    """Size in bytes when written in one piece, also beyond protobuf's 2 GB, where ByteSize() gives up."""
+    """Size in bytes when written in one piece.  Works beyond protobuf's 2 GB, where ByteSize() fails."""
     bulk = 0
 
     def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
@@ -96,7 +96,7 @@ def model_bytes(model: onnx.ModelProto) -> int:
 
 
 def stored_bytes(tensor: onnx.TensorProto) -> int | None:
-    """Bytes of the tensor when stored raw; None for strings and types unknown to the installed onnx."""
+    """Bytes of the tensor when stored raw; None for strings and for types unknown to the installed onnx."""
     if tensor.data_type in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
         return None
     try:
@@ -109,8 +109,8 @@ def stored_bytes(tensor: onnx.TensorProto) -> int | None:
 
 
 def outlined(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large weights turned into graph inputs, which check the same and weigh nothing."""
-    # Held in a dict, so that the ids stay theirs while the model is copied.
+    """The model with its large weights turned into graph inputs: checks give the same result, at almost no memory."""
+    # The dict keeps the objects alive, so that their ids stay unique during the copy.
     bulky = {id(one): one for one in proto.graph.initializer if len(one.raw_data) >= _BULKY_BYTES}
     names = {tensor.name for tensor in bulky.values()}
     listed = {value.name for value in proto.graph.input}
@@ -192,10 +192,10 @@ def _holds_tensors(attribute: onnx.AttributeProto) -> bool:
 
 
 def _carry_unknown(source: Message, target: Message) -> None:
-    """Copy the fields that a newer onnx has written and the installed one does not know."""
-    found = UnknownFieldSet(source)
-    if len(found):
-        target.MergeFromString(b"".join(_encoded(field.field_number, field.wire_type, field.data) for field in found))
+    """Copy fields written by a newer onnx, which the installed onnx does not know."""
+    unknown = UnknownFieldSet(source)
+    if len(unknown):
+        target.MergeFromString(b"".join(_encoded(field.field_number, field.wire_type, field.data) for field in unknown))
 
 
 def _encoded(number: int, kind: int, data: object) -> bytes:
@@ -212,14 +212,14 @@ def _encoded(number: int, kind: int, data: object) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
 def is_repeated(field: FieldDescriptor) -> bool:
     """Whether a field holds several values."""
-    # Versions before 6.31 only have the label, of which versions from 6.31 on warn.
+    # protobuf before 6.31 has only the label; from 6.31 on, reading the label warns.
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)

@@ -1,8 +1,7 @@
 """A read-only view of a model: nodes of the main graph and of every If/Loop/Scan body in one flat order.
 
-Values are named by *value ids*: the tensor's name in the main graph, ``<owner>/<attribute>::<name>`` inside a
-body, so that two bodies may use the same tensor name.  A name that a body does not define resolves outward,
-as ONNX prescribes.
+A *value id* names a value: the tensor's name in the main graph, ``<owner>/<attribute>::<name>`` inside a body.  So two
+bodies may use the same tensor name.  A name that a body does not define refers to the enclosing graph, as in ONNX.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from onnx import numpy_helper
 from onnxprune.graph.tensors import bodies_of
 
 Array = np.ndarray
-#: Bytes from which on a decoded constant is not kept for its next reader.
+#: From this many bytes on, a decoded constant is not cached for the next reader.
 LARGE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One node; ``inputs``/``outputs`` are value ids, ``None`` where an optional slot is empty.
+    """One node.  ``inputs`` and ``outputs`` are value ids, ``None`` for an empty optional slot.
 
-    ``position`` is its place in the node list of its own graph, which ``scope`` names.
+    ``position`` is its index in the node list of its own graph; ``scope`` names that graph.
     """
 
     index: int
@@ -49,7 +48,7 @@ class Node:
 
     @property
     def label(self) -> str:
-        """What a message calls this node: its name, or its operator and first output where it has none."""
+        """The node's name in messages: its name or, for a nameless node, its operator and first output."""
         if self.proto.name:
             return str(self.proto.name)
         return f"{self.op}->{next((o for o in self.outputs if o), '?')}"
@@ -58,16 +57,16 @@ class Node:
         return next((a for a in self.proto.attribute if a.name == name), None)
 
     def integer(self, name: str, default: int) -> int:
-        found = self.attribute(name)
-        return default if found is None else int(found.i)
+        stated = self.attribute(name)
+        return default if stated is None else int(stated.i)
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        found = self.attribute(name)
-        return None if found is None else tuple(int(i) for i in found.ints)
+        stated = self.attribute(name)
+        return None if stated is None else tuple(int(i) for i in stated.ints)
 
     def string(self, name: str, default: str) -> str:
-        found = self.attribute(name)
-        return default if found is None else found.s.decode()
+        stated = self.attribute(name)
+        return default if stated is None else stated.s.decode()
 
     def bodies(self) -> Iterator[tuple[str, onnx.GraphProto]]:
         for attribute in self.proto.attribute:
@@ -80,7 +79,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A graph's own borders, as value ids (the main graph has owner ``None``)."""
+    """The inputs and outputs of one graph, as value ids.  The main graph has owner ``None``."""
 
     owner: int | None
     attribute: str
@@ -92,7 +91,7 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """The flattened, topologically ordered view of ``model`` (never modified)."""
+    """The flattened, topologically ordered view of ``model``.  Never modifies it."""
 
     model: onnx.ModelProto
     nodes: tuple[Node, ...]
@@ -118,17 +117,17 @@ class Graph:
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
-        """Value id -> ((node index, input slot), ...), body nodes that capture the value included."""
-        found: dict[str, list[tuple[int, int]]] = {}
+        """Value id -> ((node index, input slot), ...).  Includes nodes of bodies that capture the value."""
+        uses: dict[str, list[tuple[int, int]]] = {}
         for node in self.nodes:
             for slot, value in enumerate(node.inputs):
                 if value is not None:
-                    found.setdefault(value, []).append((node.index, slot))
-        return {value: tuple(uses) for value, uses in found.items()}
+                    uses.setdefault(value, []).append((node.index, slot))
+        return {value: tuple(own) for value, own in uses.items()}
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
-        """The main graph's inputs that a caller must feed (initializers listed as inputs are left out)."""
+        """The main graph's inputs that a caller must feed, without initializers listed as inputs."""
         return tuple(name for name in self.main.inputs if name not in self.initializers)
 
     @cached_property
@@ -137,26 +136,26 @@ class Graph:
 
     @cached_property
     def constants(self) -> Mapping[str, Array]:
-        """Value id -> array, of initializers and Constant nodes (sparse ones and strings are left out)."""
+        """Value id -> array, for initializers and Constant nodes, without sparse tensors and strings."""
         return _Constants(self)
 
     @cached_property
     def computed_constants(self) -> frozenset[str]:
-        """Constants, and what nodes compute from them alone (control flow is not looked into)."""
-        found = set(self.constants)
+        """Constants and values that nodes compute from them alone.  Does not look into control flow."""
+        constants = set(self.constants)
         for node in self.nodes:
             inputs = [value for value in node.inputs if value is not None]
-            if inputs and found.issuperset(inputs) and not any(True for _ in node.bodies()):
-                found.update(out for out in node.outputs if out is not None)
-        return frozenset(found)
+            if inputs and constants.issuperset(inputs) and not any(True for _ in node.bodies()):
+                constants.update(out for out in node.outputs if out is not None)
+        return frozenset(constants)
 
     def body_of(self, node: Node, attribute: str) -> Body:
         return next(b for b in self.bodies if b.owner == node.index and b.attribute == attribute)
 
 
 class _Constants(Mapping[str, Array]):
-    """Decodes each constant on first use, and large ones again once nobody holds them: a large model's weights are not
-    all in memory twice."""
+    """Decodes each constant on first use.  Caches a large one only while somebody holds it, so that the weights of a
+    large model are not all in memory twice."""
 
     def __init__(self, graph: Graph) -> None:
         self._tensors: dict[str, onnx.TensorProto] = dict(graph.initializers)
@@ -178,11 +177,11 @@ class _Constants(Mapping[str, Array]):
         self._tensors = {k: t for k, t in self._tensors.items() if t.data_type != onnx.TensorProto.STRING}
 
     def __getitem__(self, key: str) -> Array:
-        found = self._cache.get(key, self._large.get(key))
-        if found is None:
-            found = numpy_helper.to_array(self._tensors[key])
-            (self._large if found.nbytes >= LARGE else self._cache)[key] = found
-        return found
+        array = self._cache.get(key, self._large.get(key))
+        if array is None:
+            array = numpy_helper.to_array(self._tensors[key])
+            (self._large if array.nbytes >= LARGE else self._cache)[key] = array
+        return array
 
     def __contains__(self, key: object) -> bool:
         return key in self._tensors or key in self._cache
@@ -195,7 +194,7 @@ class _Constants(Mapping[str, Array]):
 
 
 def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
-    """The uses of ``value`` other than by nodes that only ask for its size."""
+    """The uses of ``value``, except by nodes that only read its size."""
     return [
         (index, slot)
         for index, slot in graph.consumers.get(value, ())
@@ -204,7 +203,7 @@ def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
 
 
 def original_of(graph: Graph, value: str) -> str:
-    """The value that ``value`` is a copy of, see :func:`copies_of`; else itself."""
+    """The value that ``value`` is a copy of, see :func:`copies_of`; ``value`` itself if it is not a copy."""
     while value in graph.producer:
         node = graph.nodes[graph.producer[value]]
         if not copies(graph, node):
@@ -214,8 +213,8 @@ def original_of(graph: Graph, value: str) -> str:
 
 
 def copies(graph: Graph, node: Node) -> bool:
-    """Whether the node makes a copy: Identity, by which exporters merge equal tensors, and a Cast that widens a
-    constant kept in half precision."""
+    """Whether the node makes a copy: an Identity, which exporters use to merge equal tensors, or a Cast that widens a
+    constant stored in half precision."""
     if node.domain or not node.inputs or node.inputs[0] is None:
         return False
     if node.op != "Cast" or node.integer("to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
@@ -229,23 +228,24 @@ def kept_in_half(graph: Graph, value: str) -> bool:
 
 
 def copies_of(graph: Graph, value: str) -> list[str]:
-    """``value`` and all that nodes make of it that only copy."""
-    found = [value]
-    for name in found:
+    """``value`` and its copies, and the copies of its copies."""
+    names = [value]
+    # The list grows while it is read.
+    for name in names:
         for index, _ in graph.consumers.get(name, ()):
             if copies(graph, graph.nodes[index]):
-                found += [out for out in graph.nodes[index].outputs if out is not None]
-    return found
+                names += [out for out in graph.nodes[index].outputs if out is not None]
+    return names
 
 
 def shared_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
-    """The :func:`data_uses` of ``value`` and of its copies, other than by the nodes that copy it."""
+    """The :func:`data_uses` of ``value`` and of its copies, except by the nodes that copy it."""
     uses = [use for name in copies_of(graph, value) for use in data_uses(graph, name)]
     return [use for use in uses if not copies(graph, graph.nodes[use[0]])]
 
 
 def view(model: onnx.ModelProto) -> Graph:
-    """Flatten ``model`` into a :class:`Graph`.  Cost: linear in nodes; no weight is decoded."""
+    """Flatten ``model`` into a :class:`Graph`.  Cost: linear in nodes; decodes no weight."""
     nodes: list[Node] = []
     bodies: list[Body] = []
     initializers: dict[str, onnx.TensorProto] = {}
@@ -267,7 +267,7 @@ def view(model: onnx.ModelProto) -> Graph:
         bodies.append(Body(owner, attribute, scope, proto, inputs, ()))
         for position, node in _sorted(proto, names):
             index = len(nodes)
-            # An input that nothing defines is left to the checker; here it is simply an unknown value.
+            # The checker reports an input that nothing defines.  Here it is an unknown value.
             ins = tuple(names.get(i, scope + i) if i else None for i in node.input)
             outs = tuple(define(o) if o else None for o in node.output)
             entry = Node(index, position, node, scope, ins, outs)
@@ -285,10 +285,10 @@ def view(model: onnx.ModelProto) -> Graph:
 
 
 def _sorted(proto: onnx.GraphProto, known: Mapping[str, str]) -> list[tuple[int, onnx.NodeProto]]:
-    """Nodes in an order that defines values before they are used (onnxruntime accepts files that are not).
+    """Nodes in an order that defines every value before its use.  onnxruntime accepts files in another order.
 
-    A file in such an order keeps it.  Nodes that wait for each other come last.  Cost: linear in nodes and edges, times
-    the logarithm of how many are ready at once (Kahn's algorithm).
+    A sorted file keeps its order.  Nodes in a cycle come last.  Cost: linear in nodes and edges, times the logarithm of
+    the number of nodes ready at once (Kahn's algorithm).
     """
     maker = {o: place for place, node in enumerate(proto.node) for o in node.output if o and o not in known}
     waits: list[set[int]] = []

@@ -1,4 +1,4 @@
-"""One pass over a graph: shapes, element types, what constants and sizes alone compute."""
+"""One pass over a graph: shapes, element types, and the values computed from constants and sizes alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from onnxprune.graph.view import Body, Graph, Node
 
 Array = np.ndarray
 Shape = tuple[int, ...]
-#: Value id -> (element type, shape), as seen in a run.
+#: Value id -> (element type, shape), measured in a run.
 Measured = Mapping[str, tuple[int, Shape]]
 
-#: Operators whose constant results stay computed by the graph: folding them would store int8 weights as floats,
-#: or freeze what is meant to be random.
+#: Operators with constant inputs that the graph must still compute: folding them would store int8 weights as floats,
+#: or freeze random values.
 NEVER_FOLDED = frozenset(
     [
         "DequantizeLinear",
@@ -40,36 +40,36 @@ NEVER_FOLDED = frozenset(
         "SequenceEmpty",
     ]
 )
-#: Operators of the default domain that onnx has no shape inference for: their output is as large as their input.
+#: Operators of the default domain without shape inference in onnx.  Their output has the shape of their input.
 SHAPE_KEPT = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
-#: Operators that slide a window: where it is longer than its input, inference goes on and a run would not.
+#: Operators that slide a window.  If it is longer than its input, inference continues, but a run would fail.
 WINDOWED = frozenset(
     ["Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "AveragePool", "LpPool", "MaxPool"]
 )
-#: The largest value, in elements, that counts as shape arithmetic and is evaluated as such.
+#: Maximum elements of a value that counts as shape arithmetic.
 SMALL = 4096
-#: Elements of all constants together that one walk computes: a model may ask for more than any machine holds.
+#: Maximum elements, over all constants, that one walk computes: a model may request more than fits any machine.
 BEARABLE = 1 << 26
 
 
 def sizes_of(node: Node, shape: Shape) -> Array:
-    """What a Shape or Size ``node`` answers for a tensor of this ``shape``, int64."""
+    """The result of a Shape or Size ``node`` for a tensor of this ``shape``, int64."""
     if node.op == "Size":
         return np.asarray(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
     start, end = node.integer("start", 0), node.integer("end", len(shape))
     return np.asarray(shape[start:end], dtype=np.int64)
 
 
-def _tells_shape(inferred: Mapping[str, onnx.TypeProto] | None) -> bool:
+def _has_shapes(inferred: Mapping[str, onnx.TypeProto] | None) -> bool:
     return inferred is not None and all(declared_shape(kind) is not None for kind in inferred.values())
 
 
 class Walk:
-    """One pass over the graph, begun by :meth:`body` of its main part; bodies are visited when their owner is.
+    """One pass over the graph.  Start it with :meth:`body` of the main graph; it visits bodies with their owner.
 
-    It fills ``shapes``, ``dtypes``, ``values``, ``folded``, ``arithmetic`` and ``contradictions``, see
-    :class:`onnxprune.graph.facts.Facts`; ``sized``: the values that follow from sizes.  ``before``: what an earlier
-    walk found, for sizes that this one cannot tell.
+    Fills ``shapes``, ``dtypes``, ``values``, ``folded``, ``arithmetic`` and ``contradictions``, see
+    :class:`onnxprune.graph.facts.Facts`.  ``sized`` holds the values that follow from sizes.  ``before`` holds the
+    shapes of an earlier walk, for sizes that this one cannot determine.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Walk:
         self.graph = graph
         self.measured = measured
         self.before = before or {}
-        # Added to every axis whose size only the data tell: two walks that disagree mark what follows from it.
+        # Added to every axis whose size depends on the data.  Two walks then disagree on all sizes that follow from it.
         self.grown = grown
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
@@ -140,31 +140,63 @@ class Walk:
             return
         kind, shape = self.measured[value]
         if inferred:
-            told = self._partial.get(value, (None,) * len(shape))
+            partial = self._partial.get(value, (None,) * len(shape))
             shape = tuple(
                 size if known is not None else max(size, 1) + self.grown
-                for size, known in zip(shape, told, strict=False)
+                for size, known in zip(shape, partial, strict=False)
             )
         self._put(value, kind, shape)
 
     def _infer(self, node: Node) -> None:
+        """Record the types and shapes of the node's outputs, as far as inference knows them."""
         if node.domain == "" and node.op in SHAPE_KEPT and node.outputs and node.outputs[0] is not None:
             self._alias(node.outputs[0], node.inputs[0])
             return
-        schema_version = self.graph.opsets.get(node.domain)
-        if schema_version is None or not onnx.defs.has(node.proto.op_type, schema_version, node.domain):
+        schema = self._schema(node)
+        types = None if schema is None else self._input_types(node)
+        if schema is None or types is None:
             return
-        schema = onnx.defs.get_schema(node.proto.op_type, schema_version, node.domain)
-        types = {n: self._type(v) for n, v in zip(node.proto.input, node.inputs, strict=True) if v is not None}
-        if any(t is None for t in types.values()):
+        inferred = self._inferred(node, schema, types)
+        if inferred is None:
+            # The checker and the final run judge the model.  Here the value stays unknown.
+            self.contradictions.add(node.index)
+            self._take_stated(node)
             return
+        for name, value in zip(node.proto.output, node.outputs, strict=True):
+            if value is not None and name in inferred and inferred[name].HasField("tensor_type"):
+                self._record(node, value, inferred[name])
+        if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
+            self.contradictions.add(node.index)
+
+    def _schema(self, node: Node) -> onnx.defs.OpSchema | None:
+        """The operator's schema in the model's opset; ``None`` if onnx does not know the operator."""
+        version = self.graph.opsets.get(node.domain)
+        if version is None or not onnx.defs.has(node.proto.op_type, version, node.domain):
+            return None
+        return onnx.defs.get_schema(node.proto.op_type, version, node.domain)
+
+    def _input_types(self, node: Node) -> dict[str, onnx.TypeProto] | None:
+        """Types of the node's inputs, by their names in the node; ``None`` if one is unknown."""
+        types: dict[str, onnx.TypeProto] = {}
+        for name, value in zip(node.proto.input, node.inputs, strict=True):
+            kind = None if value is None else self._type(value)
+            if value is not None and kind is None:
+                return None
+            if kind is not None:
+                types[name] = kind
+        return types
+
+    def _inferred(
+        self, node: Node, schema: onnx.defs.OpSchema, types: Mapping[str, onnx.TypeProto]
+    ) -> Mapping[str, onnx.TypeProto] | None:
+        """Output types by ``schema`` or, if that leaves shapes open, by the operator's newest version."""
         data = {}
         for name, value in zip(node.proto.input, node.inputs, strict=True):
             known = self._known(value)
             if known is not None and known.size <= SMALL and known.dtype.kind in "iufb":
                 data[name] = numpy_helper.from_array(known)
 
-        def tried(
+        def attempt(
             version: onnx.defs.OpSchema, imports: Sequence[onnx.OperatorSetIdProto]
         ) -> Mapping[str, onnx.TypeProto] | None:
             try:
@@ -172,37 +204,34 @@ class Walk:
             except Exception:
                 return None
 
-        inferred = tried(schema, self._imports)
-        if not _tells_shape(inferred) and (newest := newest_schema(node, schema)) is not None:
-            # Exporters write what only a later version of the operator allows (a negative axis), and runtimes take it.
-            later = tried(newest, NEWEST)
-            inferred = later if _tells_shape(later) else inferred
-        if inferred is None:
-            # The checker and the final run judge the model; here the value simply stays unknown.
-            self.contradictions.add(node.index)
-            self._take_stated(node)
+        inferred = attempt(schema, self._imports)
+        if not _has_shapes(inferred) and (newest := newest_schema(node, schema)) is not None:
+            # Exporters use what only a later version of the operator allows (a negative axis), and runtimes accept it.
+            later = attempt(newest, NEWEST)
+            inferred = later if _has_shapes(later) else inferred
+        return inferred
+
+    def _record(self, node: Node, value: str, inferred: onnx.TypeProto) -> None:
+        """Record the inferred type and shape of one output."""
+        kind = inferred.tensor_type
+        self.dtypes[value] = int(kind.elem_type)
+        dims = declared_shape(inferred)
+        if dims is None:
             return
-        for name, value in zip(node.proto.output, node.outputs, strict=True):
-            if value is None or name not in inferred or not inferred[name].HasField("tensor_type"):
-                continue
-            kind = inferred[name].tensor_type
-            self.dtypes[value] = int(kind.elem_type)
-            dims = declared_shape(inferred[name])
-            if dims is None:
-                continue
-            self._partial[value] = dims
-            least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
-            # Inference computes negative sizes where a window is larger than what it slides over.
-            if any(dim.HasField("dim_value") and dim.dim_value < least for dim in kind.shape.dim):
-                self.contradictions.add(node.index)
-            if all(d is not None for d in dims):
-                self.shapes[value] = tuple(d for d in dims if d is not None)
-        if node.op == "Reshape" and not self._same_count(node.inputs[0], node.outputs[0]):
+        self._partial[value] = dims
+        least = 1 if node.op in WINDOWED and not self._is_empty(node) else 0
+        # Inference computes negative sizes if a window is larger than its input.
+        if any(dim.HasField("dim_value") and dim.dim_value < least for dim in kind.shape.dim):
             self.contradictions.add(node.index)
+        if all(d is not None for d in dims):
+            self.shapes[value] = tuple(d for d in dims if d is not None)
 
     def _take_stated(self, node: Node) -> None:
-        """The sizes that a Reshape states hold whatever was guessed of a size that only the data tell, which it
-        contradicts: the one that it leaves open counts as changing, the others do not."""
+        """Take the sizes that a Reshape states, although they contradict its input.
+
+        The input's size may be a guess, if it depends on the data.  The stated sizes hold all the same.  Only the size
+        that the Reshape leaves open counts as changing.
+        """
         source, out = node.inputs[0], node.outputs[0] if node.outputs else None
         target = self._known(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
         shape = self.before.get(out or "")
@@ -214,7 +243,7 @@ class Walk:
             self._put(out, self.dtypes[source], sizes)
 
     def _same_count(self, one: str | None, other: str | None) -> bool:
-        """Whether two values have equally many elements, as far as their shapes are known."""
+        """Whether two values have the same number of elements, as far as their shapes are known."""
         before, after = self.shapes.get(one or ""), self.shapes.get(other or "")
         return before is None or after is None or math.prod(before) == math.prod(after)
 
@@ -229,7 +258,7 @@ class Walk:
         return self._types[value]
 
     def _compute(self, node: Node) -> bool:
-        """Evaluate ``node`` where its inputs are known; true where its outputs became known values."""
+        """Evaluate ``node`` if its inputs are known.  Returns whether its outputs became known values."""
         if node.op in NEVER_FOLDED or node.domain != "" or dequantizes(self.graph, node):
             return False
         if node.op in ("Shape", "Size"):
@@ -257,7 +286,7 @@ class Walk:
         return True
 
     def _is_weight(self, value: str) -> bool:
-        """Whether a constant is one whose size a cut may change (a list of sizes or indices is none)."""
+        """Whether a cut may change the size of a constant.  It never changes that of a list of sizes or indices."""
         return value in self.graph.constants and self.dtypes[value] not in (
             onnx.TensorProto.INT64,
             onnx.TensorProto.INT32,
@@ -269,7 +298,7 @@ class Walk:
         return all(s is None or int(np.prod(s, dtype=np.int64)) <= SMALL for s in shapes)
 
     def _is_bearable(self, node: Node) -> bool:
-        """Whether the results of ``node``, as far as their sizes are known, fit what one walk may compute."""
+        """Whether the results of ``node`` fit into what one walk may compute, as far as their sizes are known."""
         shapes = [self.shapes.get(o) for o in node.outputs if o is not None]
         return self._computed + sum(math.prod(s) for s in shapes if s is not None) <= BEARABLE
 
@@ -328,14 +357,14 @@ class Walk:
                 self._take_measured(out, True)
 
     def _stack(self, node: Node, place: int, value: str, slice_shape: Shape | None) -> None:
-        """The body tells all of a stacked output's shape but how many slices there are."""
+        """Record the shape of a stacked output, except the number of slices, which the body does not determine."""
         if slice_shape is not None:
             axes = node.integers("scan_output_axes") if node.op == "Scan" else None
             axis = axes[place] % (len(slice_shape) + 1) if axes else 0
             self._partial[value] = (*slice_shape[:axis], None, *slice_shape[axis:])
 
     def _taken(self, node: Node, branches: list[Body]) -> list[Body]:
-        """The one branch that a known condition selects, else both."""
+        """The branch that a known condition selects; both branches if the condition is unknown."""
         condition = self._known(node.inputs[0])
         if condition is None or condition.size != 1:
             return branches

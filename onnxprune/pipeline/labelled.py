@@ -17,7 +17,7 @@ from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.notes import NO_ACCURACY
 from onnxprune.result import Change
 from onnxprune.tasks.answers import answers_of
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.precision import precision, truth
 from onnxprune.tasks.detect.reader import Detect
 from onnxprune.tasks.task import Reader
@@ -88,7 +88,7 @@ def box_scores(
     if labelled.things is None or not isinstance(reader, Detect):
         return ()
     found = [labelled.things(sample) for sample in range(labelled.count)]
-    there = [Found(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
+    there = [Detections(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
     if not any(len(t) for t in there):
         return ()
     wanted = truth(there)

@@ -40,7 +40,7 @@ class _Plots:
     """Each plot for both widths; None if there is nothing to draw."""
 
     channels: tuple[plots.Bars, plots.Bars] | None
-    search: tuple[plots.Curve, plots.Curve] | None
+    search: tuple[plots.LinePlot, plots.LinePlot] | None
     panels: tuple[plots.Panel, ...]
     graph: Lanes | None
     learning: tuple[Learning, Learning] | None = None

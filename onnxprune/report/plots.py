@@ -64,7 +64,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LinePlot:
     """A line with dots.  ``chosen`` marks the result; ``limit`` marks the allowed drop."""
 
     width: float
@@ -87,7 +87,7 @@ class Panel:
 
     name: str
     short: str
-    curve: Curve
+    curve: LinePlot
 
 
 def channel_bars(groups: Sequence[GroupRow], width: float) -> Bars:
@@ -128,7 +128,7 @@ def search_curve(
     limit: float | None,
     in_percent: bool,
     width: float,
-) -> Curve:
+) -> LinePlot:
     """Drop over the share of MACs kept, for every candidate.  Candidates with a non-finite drop are left out."""
     points = sorted({(s.macs_ratio, s.drop) for s in steps if math.isfinite(s.drop)})
     kept = [x for x, _ in points] + ([chosen.macs_ratio] if chosen else [])
@@ -151,7 +151,7 @@ def search_curve(
         )
 
     dots = tuple(place(x, y) for x, y in points)
-    return Curve(
+    return LinePlot(
         width,
         height,
         left,
@@ -188,7 +188,7 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
     )
 
 
-def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
+def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> LinePlot:
     width, height, left, right, top, bottom = 200.0, 118.0, 44.0, 194.0, 8.0, 96.0
     whole = max([p.kept for p in curve.points] + ([row.before] if row else [1]))
     lowest = 10.0 ** powers[0]
@@ -208,7 +208,7 @@ def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> Curve:
     if row is not None and points:
         chosen = place(row.after, _between(points, row.after, lowest))
     shown = (powers[0], powers[-1])
-    return Curve(
+    return LinePlot(
         width,
         height,
         left,

@@ -14,7 +14,7 @@ from onnxprune.calibration.layout import image_layout
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.result import Shown
 from onnxprune.tasks.answers import Answers, answers_of
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.reader import CONFIDENT, Detect
 from onnxprune.tasks.segment import Segment
 from onnxprune.tasks.task import Reader
@@ -57,7 +57,7 @@ def _boxes(dataset: Dataset, reader: Detect, before: Answers, after: Answers) ->
     return shown
 
 
-def _counted(found: Found) -> str:
+def _counted(found: Detections) -> str:
     return f"{len(found)} detection{'' if len(found) == 1 else 's'} above {CONFIDENT:g}"
 
 
@@ -107,7 +107,7 @@ def _picture(dataset: Dataset, sample: int) -> Image.Image | None:
     return None
 
 
-def _with_boxes(picture: Image.Image, found: Found) -> Image.Image:
+def _with_boxes(picture: Image.Image, found: Detections) -> Image.Image:
     drawn, factor = _small(picture)
     draw = ImageDraw.Draw(drawn)
     for box, score, kind in zip(found.boxes * factor, found.scores, found.classes, strict=True):

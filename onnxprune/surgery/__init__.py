@@ -1,1 +1,1 @@
-"""Making a smaller model out of a model and a plan; the original is never changed."""
+"""Build a smaller model from a model and a plan.  Never changes the original."""

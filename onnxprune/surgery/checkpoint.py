@@ -1,4 +1,4 @@
-"""The cut, carried over to a checkpoint of the framework that the model came from, so that it can be trained on."""
+"""Apply a cut to a checkpoint of the training framework, so that training can continue with the smaller model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from onnxprune.graph.load import load
 from onnxprune.plan import Plan, TensorCut, fingerprint, keep_vector
 from onnxprune.surgeon import Model
 
-#: More names than this are counted, not listed.
+#: Maximum names to list; the rest is counted.
 LISTED = 5
-#: Exporters fold, rename and merge tensors in inference mode.
+#: In inference mode exporters fold, rename and merge tensors.
 REMEDY = "export with training=TrainingMode.TRAINING and without constant folding, so that every tensor keeps its name"
-#: What frameworks call the statistics of a BatchNormalization.
+#: The name that frameworks give to the statistics of a BatchNormalization.
 STATISTICS = "running_mean"
 
 
 class Tensor(Protocol):
-    """What a numpy array and a torch tensor have in common."""
+    """The common interface of a numpy array and a torch tensor."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -36,9 +36,9 @@ Kind = TypeVar("Kind", bound=Tensor)
 
 
 def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
-    """What a cut leaves of every stored tensor; one that its readers cut differently is listed once for each."""
+    """The positions that a cut keeps of every stored tensor it touches.  One entry per cut, if readers cut differently."""
     masks = coupling.masks(keep)
-    found: dict[str, TensorCut] = {}
+    cuts: dict[str, TensorCut] = {}
     for key, lines in coupling.units.items():
         name = coupling.value_of(key)
         if not isinstance(key, tuple) or not _named(coupling, name):
@@ -48,12 +48,12 @@ def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
         cut = {a: tuple(int(p) for p in where) for a, where in kept.items() if len(where) < lengths[a]}
         if cut:
             entry = TensorCut(name, lengths, cut)
-            found[repr((name, sorted(cut.items())))] = entry
-    return tuple(found.values())
+            cuts[repr((name, sorted(cut.items())))] = entry
+    return tuple(cuts.values())
 
 
 def _named(coupling: Coupling, value: str) -> bool:
-    """Whether this constant bears a name of the framework's: exporters give equal tensors theirs by an Identity."""
+    """Whether this constant has a name from the framework.  For merged equal tensors, exporters keep it in an Identity."""
     producer = coupling.graph.producer.get(value)
     return value in coupling.graph.initializers or (
         producer is not None and coupling.graph.nodes[producer].op == "Identity"
@@ -61,17 +61,16 @@ def _named(coupling: Coupling, value: str) -> bool:
 
 
 def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: Model | None = None) -> dict[str, Kind]:
-    """``state_dict`` with every tensor that the plan cuts sliced, and the others as they are.
+    """``state_dict`` with every tensor that the plan cuts sliced, and the others unchanged.
 
-    Works on arrays and on torch tensors alike (they are only indexed; torch is not imported): what goes in as a
-    tensor comes out as one, with its dtype and device.  Names must be those of the ONNX initializers, but for a
-    common prefix such as ``module.``; vectors that the exporter merged with equal ones are cut like the others of their
-    module.  ``model``: the original ONNX model, needed for a plan written by hand, which
-    lists no tensors.  The weights are the checkpoint's own, not refitted.
+    Works on arrays and on torch tensors: it only indexes them and does not import torch.  A tensor stays a tensor, with
+    its dtype and device.  Names must be those of the ONNX initializers, except for a common prefix such as ``module.``.
+    Vectors that the exporter merged with equal ones are cut like the other vectors of their module.  Pass the original
+    ONNX ``model`` for a plan written by hand, which lists no tensors.  The weights are those of the checkpoint, not
+    refitted.
 
     Raises:
-        PlanError: where a tensor that the plan cuts is not in ``state_dict``, or has another shape there: the
-            message names it.
+        PlanError: if a tensor that the plan cuts is missing from ``state_dict`` or has another shape there; names it.
 
     >>> from onnxprune.plan import Plan, TensorCut
     >>> plan = Plan("", (), (TensorCut("weight", (4, 2), {0: (0, 2)}),))
@@ -81,7 +80,7 @@ def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: M
     plan = plan if isinstance(plan, Plan) else Plan.read(plan)
     cuts = plan.tensors if model is None else _from_model(plan, model)
     if not cuts and plan.cuts:
-        raise PlanError("the plan lists no tensors (written by hand?); give the original ONNX model as 'model', too")
+        raise PlanError("the plan lists no tensors (written by hand?); also give the original ONNX model as 'model'")
     names = [cut.name for cut in cuts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -96,12 +95,12 @@ def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: M
     for cut in cuts:
         shape = tuple(state_dict[prefix + cut.name].shape)
         if shape != cut.shape:
-            raise PlanError(f"'{cut.name}' has shape {shape} in the checkpoint, {cut.shape} in the ONNX model")
+            raise PlanError(f"'{cut.name}' has shape {shape} in the checkpoint, but {cut.shape} in the ONNX model")
     _refuse_folded(cuts, state_dict)
-    found = dict(state_dict)
+    small = dict(state_dict)
     for cut in (*cuts, *_merged(cuts, prefix, state_dict)):
-        found[prefix + cut.name] = _sliced(state_dict[prefix + cut.name], cut)
-    return found
+        small[prefix + cut.name] = _sliced(state_dict[prefix + cut.name], cut)
+    return small
 
 
 def _sliced(tensor: Kind, cut: TensorCut) -> Kind:
@@ -115,13 +114,13 @@ def _sliced(tensor: Kind, cut: TensorCut) -> Kind:
 def _from_model(plan: Plan, model: Model) -> tuple[TensorCut, ...]:
     loaded = load(model)
     if plan.model != fingerprint(loaded.proto):
-        raise PlanError("the plan was made for another model (its nodes or the shapes of its weights differ)")
+        raise PlanError("the plan is for another model: its nodes or the shapes of its weights differ")
     coupling = couple(loaded.proto, {}, None, plan.rules)
     return tensor_cuts(coupling, keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count))
 
 
 def _prefix(names: list[str], state_dict: Mapping[str, object]) -> str:
-    """What the checkpoint's names have before the model's, such as ``module.``."""
+    """The prefix, such as ``module.``, that the checkpoint puts before the model's names; may be empty."""
     if not names or names[0] in state_dict:
         return ""
     for name in state_dict:
@@ -133,14 +132,16 @@ def _prefix(names: list[str], state_dict: Mapping[str, object]) -> str:
 def _merged(cuts: tuple[TensorCut, ...], prefix: str, state_dict: Mapping[str, Tensor]) -> list[TensorCut]:
     """Cuts of vectors that the ONNX model lacks, because exporters store equal tensors once.
 
-    A vector is cut like another of the same length in the same module (the vectors of a normalization).  Where the
-    module only has a matrix or kernel of that length, which of its axes the vector goes with cannot be told.
+    A vector is cut like another vector of the same length in the same module (the vectors of a normalization).
+
+    Raises:
+        PlanError: if the module has only a matrix or kernel of that length: the matching axis is then unknown.
     """
     beside: dict[str, list[TensorCut]] = {}
     for cut in cuts:
         beside.setdefault(cut.name.rpartition(".")[0], []).append(cut)
     names = {cut.name for cut in cuts}
-    found, unsure = [], []
+    merged, unsure = [], []
     for full, tensor in state_dict.items():
         name = full.removeprefix(prefix)
         shape = tuple(tensor.shape)
@@ -149,24 +150,24 @@ def _merged(cuts: tuple[TensorCut, ...], prefix: str, state_dict: Mapping[str, T
         near = [cut for cut in beside.get(name.rpartition(".")[0], ()) if cut.shape[0] == shape[0] and 0 in cut.kept]
         vectors = [cut for cut in near if len(cut.shape) == 1]
         if vectors:
-            found.append(TensorCut(name, shape, vectors[0].kept))
+            merged.append(TensorCut(name, shape, vectors[0].kept))
         elif near:
             unsure.append(name)
     if unsure:
-        raise PlanError(f"{_list(unsure)} may have to be cut, too, but the ONNX model has no such tensor; {REMEDY}")
-    return found
+        raise PlanError(f"{_list(unsure)} may need a cut too, but the ONNX model has no such tensor; {REMEDY}")
+    return merged
 
 
 def _refuse_folded(cuts: tuple[TensorCut, ...], state_dict: Mapping[str, Tensor]) -> None:
-    """Statistics of a normalization that the exporter folded into a layer would stay too long, unnoticed."""
+    """Raise PlanError for a normalization that the exporter folded into a layer: its statistics would stay uncut."""
     statistics = [name for name in state_dict if name.endswith(STATISTICS)]
     lengths = {cut.shape[0] for cut in cuts if 0 in cut.kept}
     cut_too = any(cut.name.endswith(STATISTICS) for cut in cuts)
     left = [name for name in statistics if state_dict[name].shape[0] in lengths]
     if left and not cut_too:
         raise PlanError(
-            f"the checkpoint has {_list(left)}, but the ONNX model has no BatchNormalization that the plan cuts: the "
-            f"exporter folded it into the layer before; {REMEDY}"
+            f"the checkpoint has {_list(left)}, but the plan cuts no BatchNormalization of the ONNX model: the exporter "
+            f"folded it into the layer before; {REMEDY}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The cut itself, and its oracle: the masked original.
+"""The cut, and its oracle: the masked original.
 
-``cut`` removes positions everywhere; ``mask`` leaves the graph as it is and zeroes, at every node that sums over
-a cut axis, the part that the cut would remove.  Both compute the same function, exactly: that is the proof.
+``cut`` removes positions everywhere.  ``mask`` keeps the graph; at every node that sums over a cut axis, it zeroes the
+positions that the cut would remove.  Both compute exactly the same function, which proves the cut.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnx
 
 from onnxprune.coupling.groups import Coupling, stored_at
 from onnxprune.coupling.labels import Key
+from onnxprune.coupling.rule import Role
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.graph.edit import Editor
 from onnxprune.surgery.edit import Use, add_input, give_constants, insert_scale, insert_select
@@ -23,16 +24,16 @@ Array = np.ndarray
 
 
 def constant_of(coupling: Coupling, use: Use) -> Array:
-    """The array behind one use of a constant (initializer, Constant node, or computed from those)."""
+    """The array of one use of a constant (an initializer, a Constant node, or computed from these)."""
     value = coupling.value_of(use)
-    found = coupling.facts.values.get(value)
-    return found if found is not None else coupling.graph.constants[value]
+    computed = coupling.facts.values.get(value)
+    return computed if computed is not None else coupling.graph.constants[value]
 
 
 def laid_along(coupling: Coupling, use: Use, slot: int | None) -> Array | None:
-    """The constant at another input of the same node (a scale, a zero point), shaped to broadcast over ``use``'s.
+    """The constant at input ``slot`` of the same node (a scale, a zero point), shaped to broadcast over that at ``use``.
 
-    ``None`` where there is none, or its values run along no axis of the constant at ``use`` (blocks).
+    ``None`` if there is none, or if its values run along no axis of the constant at ``use`` (blocks).
     """
     inputs, bound = coupling.graph.nodes[use[0]].inputs, coupling.walked.bounds[use[0]]
     name = inputs[slot] if slot is not None and slot < len(inputs) else None
@@ -47,9 +48,9 @@ def laid_along(coupling: Coupling, use: Use, slot: int | None) -> Array | None:
 
 
 def kept_constants(coupling: Coupling, keep: Array) -> dict[Use, Array]:
-    """Every use of a constant that loses positions, with what is left of it."""
+    """Every use of a constant that loses positions, with the array that remains."""
     masks = coupling.masks(keep)
-    found: dict[Use, Array] = {}
+    remaining: dict[Use, Array] = {}
     for key, lines in coupling.units.items():
         if not isinstance(key, tuple) or not any((line >= 0).any() for line in lines):
             continue
@@ -60,14 +61,14 @@ def kept_constants(coupling: Coupling, keep: Array) -> dict[Use, Array]:
         for axis, mask in enumerate(lines_kept):
             if not mask.all():
                 array = np.compress(mask, array, axis=axis)
-        found[key] = np.ascontiguousarray(array)
-    return found
+        remaining[key] = np.ascontiguousarray(array)
+    return remaining
 
 
 def cut(coupling: Coupling, keep: Array, weights: Mapping[Use, Array] | None = None) -> onnx.ModelProto:
-    """A new model without the units that ``keep`` drops; ``weights`` replaces sliced constants (a refit).
+    """A new model without the units that ``keep`` (units,) bool drops.  ``weights`` replaces sliced constants (a refit).
 
-    Node order and names stay, so node indices of ``coupling.graph`` are valid in the result, too.
+    Node order and names stay, so node indices of ``coupling.graph`` are valid in the result.
     """
     editor = Editor(coupling.graph)
     constants = {**kept_constants(coupling, keep), **(weights or {})}
@@ -94,19 +95,19 @@ def _has_input(coupling: Coupling, use: Use) -> bool:
 
 def _new_sizes(coupling: Coupling, keep: Array) -> dict[str, dict[int, int]]:
     masks = coupling.masks(keep)
-    found: dict[str, dict[int, int]] = {}
+    sizes: dict[str, dict[int, int]] = {}
     for key, lines in coupling.units.items():
         if isinstance(key, str):
             for axis, line in enumerate(lines):
                 if (line >= 0).any():
                     mask = masks(key, axis)
                     if not mask.all():
-                        found.setdefault(key, {})[axis] = int(mask.sum())
-    return found
+                        sizes.setdefault(key, {})[axis] = int(mask.sum())
+    return sizes
 
 
 def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
-    """The original with the readers of the cut channels zeroed; same shapes as the original."""
+    """The original with zeros wherever a node reads cut channels.  All shapes stay."""
     editor, places = Editor(coupling.graph), _masked(coupling, keep)
     for place in places:
         if place.stored is None:
@@ -122,14 +123,14 @@ def mask(coupling: Coupling, keep: Array) -> onnx.ModelProto:
 
 
 def masked_constants(coupling: Coupling, keep: Array) -> dict[Use, Array] | None:
-    """The constants in which the masked original differs from the original; ``None`` where that is not all."""
+    """The constants in which the masked original differs from the original; ``None`` if it differs in more than these."""
     places = _masked(coupling, keep)
     return None if any(place.stored is None for place in places) else _zeroed(coupling, places)
 
 
 @dataclass(frozen=True, eq=False)
 class _Masked:
-    """An input of a node of which only ``stays`` (broadcasts over it) counts; ``stored``: the constant it is."""
+    """A node input to zero outside ``stays``, which broadcasts over it.  ``stored`` is the constant there, if any."""
 
     node: int
     slot: int
@@ -139,7 +140,7 @@ class _Masked:
 
 def _masked(coupling: Coupling, keep: Array) -> list[_Masked]:
     masks = coupling.masks(keep)
-    found: list[_Masked] = []
+    masked: list[_Masked] = []
     for index in coupling.walked.bounds:
         for slot, axes in _places(coupling, index):
             stored = stored_at(coupling.graph, coupling.walked, index, slot)
@@ -150,42 +151,42 @@ def _masked(coupling: Coupling, keep: Array) -> list[_Masked]:
             for axis, line in lines:
                 stays = stays & line.reshape([-1 if a == axis else 1 for a in range(rank)])
             if lines:
-                found.append(_Masked(index, slot, stored, stays))
-    return found
+                masked.append(_Masked(index, slot, stored, stays))
+    return masked
 
 
 def _zeroed(coupling: Coupling, places: Sequence[_Masked]) -> dict[Use, Array]:
-    found: dict[Use, Array] = {}
+    zeroed: dict[Use, Array] = {}
     for place in places:
         if place.stored is not None:
             # Several nodes may read one dequantized weight.
-            array = found.get(place.stored, constant_of(coupling, place.stored))
-            found[place.stored] = np.where(place.stays, array, _zero(coupling, place.stored)).astype(array.dtype)
-    return found
+            array = zeroed.get(place.stored, constant_of(coupling, place.stored))
+            zeroed[place.stored] = np.where(place.stays, array, _zero(coupling, place.stored)).astype(array.dtype)
+    return zeroed
 
 
 def _zero(coupling: Coupling, use: Use) -> Array:
-    """What stands for zero in a constant: its zero point, laid along the axis that the zero points run along."""
-    found = laid_along(coupling, use, coupling.walked.bounds[use[0]].rule.zeros.get(use[1]))
-    return np.zeros((), dtype=np.int8) if found is None else found
+    """The number that stands for zero in a constant: its zero points, shaped to broadcast over it, or 0."""
+    points = laid_along(coupling, use, coupling.walked.bounds[use[0]].rule.zeros.get(use[1]))
+    return np.zeros((), dtype=np.int8) if points is None else points
 
 
 def _places(coupling: Coupling, index: int) -> list[tuple[int, list[int]]]:
-    """(slot, axes) to zero at one node: where its rule says so, and one slot of each factor that it sums over."""
+    """(slot, axes) to zero at one node: the places that its rule declares, and one slot per factor that it sums over."""
     bound = coupling.walked.bounds[index]
     inputs = coupling.graph.nodes[index].inputs
-    found: dict[int, set[int]] = {}
+    places: dict[int, set[int]] = {}
     covered: set[str] = set()
     for slot, axis in bound.rule.masks:
         if slot < len(inputs) and inputs[slot] is not None:
-            found.setdefault(slot, set()).add(axis)
+            places.setdefault(slot, set()).add(axis)
             covered.update((bound.inputs[slot] or ())[axis])
     for factor in bound.factors():
-        if factor in covered or factor in bound.rule.mix or not bound.summed(factor):
+        if factor in covered or bound.role(factor) is not Role.SUMMED:
             continue
         slots = [slot for slot in bound.inputs_with(factor) if inputs[slot] is not None]
-        # A constant is zeroed in place; anything else needs a node in front.
+        # A constant can be zeroed in place; any other input needs a node in front.
         slot = next((s for s in slots if stored_at(coupling.graph, coupling.walked, index, s)), slots[0])
         term = bound.inputs[slot] or ()
-        found.setdefault(slot, set()).update(a for a, dim in enumerate(term) if factor in dim)
-    return [(slot, sorted(axes)) for slot, axes in sorted(found.items())]
+        places.setdefault(slot, set()).update(a for a, dim in enumerate(term) if factor in dim)
+    return [(slot, sorted(axes)) for slot, axes in sorted(places.items())]

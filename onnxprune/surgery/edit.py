@@ -1,4 +1,4 @@
-"""The edits of a cut and of its mask: constants for those who read them, a mask in front of an input."""
+"""The edits of a cut and of its mask: new constants for their readers, a mask in front of an input."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Use = tuple[int, int]
 def give_constants(editor: Editor, values: Mapping[Use, Array]) -> None:
     """Give each use (node index, input slot) of a constant the array ``values[use]``.
 
-    A constant whose every use asks for the same array keeps its name and place, as do its copies.  Otherwise the uses
-    get constants of their own, one for all that ask for the same, so that no other reader is touched.  A constant kept
-    in half precision stays so where all who read one Cast of it agree.
+    If every use of a constant needs the same array, the constant and its copies keep their name and place.  Otherwise
+    the uses get new constants, one per distinct array, and other readers keep the old one.  A constant stored in half
+    precision stays in half precision if all readers of a Cast of it agree.
     """
     graph = editor.graph
     by_value: dict[str, list[Use]] = {}
@@ -34,13 +34,13 @@ def give_constants(editor: Editor, values: Mapping[Use, Array]) -> None:
                 continue
         first = _give_own(editor, value, {use: values[use] for use in uses})
         if readers == set(uses) and len({values[use].shape for use in uses}) == 1:
-            # Who asks for its size would keep the original alive, and get the old size.
-            for node, slot in _asking(graph, copies):
+            # A node that reads only the size would keep the old constant alive, and would return the old size.
+            for node, slot in _size_readers(graph, copies):
                 editor.rewire(node, slot, first)
 
 
 def _give_own(editor: Editor, value: str, values: Mapping[Use, Array]) -> str:
-    """Let each use read a new constant; the answer is the name of the first one's."""
+    """Make each use read a new constant.  Returns the name of the first one's constant."""
     halves = _halves(editor, value, values)
     made: list[tuple[Array, str]] = []
     for use, own in values.items():
@@ -54,9 +54,9 @@ def _give_own(editor: Editor, value: str, values: Mapping[Use, Array]) -> str:
 
 
 def _halves(editor: Editor, value: str, values: Mapping[Use, Array]) -> dict[Use, tuple[Use, Array]]:
-    """Uses of casts of a constant in half precision -> the input of the Cast, and what to store there."""
+    """Use of a Cast of a half-precision constant -> (the input of the Cast, the array to store there)."""
     graph = editor.graph
-    found: dict[Use, tuple[Use, Array]] = {}
+    halves: dict[Use, tuple[Use, Array]] = {}
     for name in copies_of(graph, value) if kept_in_half(graph, value) else ():
         node = graph.nodes[graph.producer[name]] if name in graph.producer else None
         if node is None or node.op != "Cast":
@@ -66,36 +66,36 @@ def _halves(editor: Editor, value: str, values: Mapping[Use, Array]) -> dict[Use
         if uses and len(arrays) == len(uses) and _hidden(graph, copies):
             if all(same_array(array, arrays[0]) for array in arrays):
                 _restate_made(editor, copies, arrays[0].shape)
-                found.update(dict.fromkeys(uses, ((node.index, 0), arrays[0].astype(np.float16))))
-    return found
+                halves.update(dict.fromkeys(uses, ((node.index, 0), arrays[0].astype(np.float16))))
+    return halves
 
 
 def _hidden(graph: Graph, values: Iterable[str]) -> bool:
-    """Whether none of these values leaves the model or a body of control flow."""
+    """Whether none of these values is an output of the model or of a control-flow body."""
     return {output for body in graph.bodies for output in body.outputs}.isdisjoint(values)
 
 
 def _restate_made(editor: Editor, values: Iterable[str], shape: tuple[int, ...]) -> None:
-    """Restate the shapes of those of these constants that nodes make: Constant nodes, and copies."""
+    """Restate the shapes of the constants among ``values`` that nodes make: Constant nodes, and copies."""
     for value in values:
         if value in editor.graph.producer:
             editor.restate(value, dict(enumerate(shape)))
 
 
-def _asking(graph: Graph, values: Iterable[str]) -> list[tuple[Node, int]]:
-    """The uses by nodes that only ask for the size of what they read."""
+def _size_readers(graph: Graph, values: Iterable[str]) -> list[tuple[Node, int]]:
+    """(node, input slot) of each Shape and Size that reads one of ``values``."""
     uses = [(graph.nodes[index], slot) for value in values for index, slot in graph.consumers.get(value, ())]
     return [(node, slot) for node, slot in uses if node.op in ("Shape", "Size") and node.domain == ""]
 
 
 def add_input(editor: Editor, node: Node, slot: int, array: Array) -> None:
-    """Give an empty optional input slot a constant of its own."""
+    """Fill an empty optional input slot with a new constant."""
     stem = next((name for name in node.proto.output if name), node.proto.op_type)
     editor.rewire(node, slot, editor.add(f"{stem}_input{slot}", array))
 
 
 def insert_scale(editor: Editor, node: Node, slot: int, factors: Array) -> None:
-    """Put a Mul by ``factors`` between the node and its input ``slot``."""
+    """Insert a Mul by ``factors`` in front of the node's input ``slot``."""
     source = editor.input(node, slot)
     masked, operand = editor.unused(f"{source}_masked"), editor.add(f"{source}_mask", factors)
     editor.insert(node, "Mul", (source, operand), masked)
@@ -103,8 +103,11 @@ def insert_scale(editor: Editor, node: Node, slot: int, factors: Array) -> None:
 
 
 def insert_select(editor: Editor, node: Node, slot: int, stays: Array, zero: Array, zero_slot: int | None) -> None:
-    """Put a Where in front of input ``slot``: what ``stays`` passes, the rest becomes the node's own input
-    ``zero_slot`` (a zero point), or ``zero`` where there is none."""
+    """Insert a Where in front of input ``slot``.
+
+    Elements in ``stays`` pass.  The others become the node's own input ``zero_slot`` (a zero point), or ``zero`` if the
+    node has none.
+    """
     source = editor.input(node, slot)
     other = "" if zero_slot is None else editor.input(node, zero_slot)
     masked, operand = editor.unused(f"{source}_masked"), editor.add(f"{source}_mask", stays)

@@ -1,4 +1,4 @@
-"""One array for all who read a stored constant, also behind Transposes, where a cut leaves them alike."""
+"""Keep one stored array for readers in several layouts (behind Transposes), if a cut leaves the same for all of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Use = tuple[int, int]
 def at_the_source(
     coupling: Coupling, constants: Mapping[Use, Array]
 ) -> tuple[dict[Use, Array], dict[str, dict[int, int]]]:
-    """(``constants`` with what is read behind a Transpose put where the array is stored, new sizes of the values that
-    change with it: value -> {axis: size}).
+    """(``constants`` with arrays moved from behind Transposes to where they are stored, new sizes of the values that
+    change with them: value -> {axis: size}).
 
-    Only arrays that have readers in several layouts, all of which ask for the same, are put there: a weight that is
-    read behind one Transpose alone is given to its reader, and the Transpose goes.
+    Moves an array only if it has readers in several layouts, all of which need the same.  A weight behind a single
+    Transpose goes to its reader, and the Transpose disappears.
     """
     graph, facts = coupling.graph, coupling.facts
-    found = dict(constants)
+    moved = dict(constants)
     sizes: dict[str, dict[int, int]] = {}
     exposed = {output for body in graph.bodies for output in body.outputs}
     layouts = {use: layout_of(graph, facts, coupling.value_of(use)) for use in constants}
@@ -37,8 +37,8 @@ def at_the_source(
         if len(arrays) < len(readers) or not all(np.array_equal(arrays[0], other) for other in arrays):
             continue
         for use, _ in readers:
-            del found[use]
-        found.update(dict.fromkeys(shared_uses(graph, stored), np.ascontiguousarray(arrays[0])))
+            del moved[use]
+        moved.update(dict.fromkeys(shared_uses(graph, stored), np.ascontiguousarray(arrays[0])))
         for layout in known:
             sizes[layout.value] = {a: arrays[0].shape[axis] for a, axis in enumerate(layout.axes)}
-    return found, sizes
+    return moved, sizes

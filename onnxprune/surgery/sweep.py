@@ -1,4 +1,4 @@
-"""What a cut leaves unread, or computed twice, is taken out."""
+"""Remove what a cut leaves unread or computed twice."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from onnxprune.graph.tensors import bodies_of, copied
 
 
 def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop constants, and nodes computed from them, that a cut left unread.  What was unread before stays.
+    """Remove constants that a cut left unread, and nodes whose result it left unread.
 
-    Nodes that are not in the original and compute what others do, as copies made for a reader each that it turned out
-    to need no difference between, are joined.
+    Whatever was unread before stays.  Joins equal nodes that are not in the original: copies made for each reader that
+    turned out to need no difference.
     """
     unread_before = _unread(original)
-    found = copied(model)
-    _join(found.graph, {name for node in original.graph.node for name in node.output})
+    swept = copied(model)
+    _join(swept.graph, {name for node in original.graph.node for name in node.output})
     while True:
-        dead = _unread(found) - unread_before
+        dead = _unread(swept) - unread_before
         if not dead:
-            return found
-        _remove(found.graph, dead)
+            return swept
+        _remove(swept.graph, dead)
 
 
 def _join(graph: onnx.GraphProto, known: Container[str]) -> None:
-    """Let who reads a node that is not ``known`` read the first that does the same; it is left unread."""
+    """Rewire the readers of a node that is not ``known`` to the first equal node, which leaves the later one unread."""
     exposed = {output.name for output in graph.output}
     first: dict[bytes, onnx.NodeProto] = {}
     instead: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _unread(model: onnx.ModelProto) -> set[str]:
 
 
 def _remove(graph: onnx.GraphProto, dead: set[str]) -> None:
-    """Remove what makes ``dead`` values, in place, bodies of control flow included."""
+    """Remove the producers of ``dead`` values, in place, control-flow bodies included."""
     made = [len(node.output) == 1 and node.output[0] in dead for node in graph.node]
     names = {node.output[0] for node, gone in zip(graph.node, made, strict=True) if gone}
     for place in reversed([k for k, gone in enumerate(made) if gone]):

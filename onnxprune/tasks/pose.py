@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.reader import CONFIDENT, Detect, detect
 from onnxprune.tasks.detect.suppress import overlap
 from onnxprune.tasks.interval import bootstrap
@@ -31,7 +31,7 @@ class Pose:
     """``points``: answers to the people on each sample, as detections with keypoints; ``how``: in words;
     ``reads``: positions of the outputs that are read."""
 
-    points: Callable[[Answers], list[Found]]
+    points: Callable[[Answers], list[Detections]]
     how: str
     reads: tuple[int, ...]
 
@@ -71,7 +71,7 @@ class PoseComparer:
     """One less the mean object keypoint similarity of the original's people with those found in their places."""
 
     reader: Pose
-    there: Sequence[Found]
+    there: Sequence[Detections]
 
     @property
     def basis(self) -> str:
@@ -89,7 +89,7 @@ class PoseComparer:
         return Agreement(MEASURE, drop, len(similar), low, high, (("OKS", 1 - drop),))
 
 
-def _similar(there: Found, found: Found) -> Array:
+def _similar(there: Detections, found: Detections) -> Array:
     """(people,): the similarity of each with the best of those that overlap it and are not taken, 0 where none is."""
     left = np.ones(len(found), dtype=bool)
     values = np.zeros(len(there))
@@ -158,7 +158,7 @@ def _heat(values: Array) -> int | None:
 
 
 def _of_heat(index: int, axis: int) -> Reader:
-    def points(answers: Answers) -> list[Found]:
+    def points(answers: Answers) -> list[Detections]:
         found = []
         for part in answers.parts(index):
             maps = np.moveaxis(part, axis, 1)
@@ -174,7 +174,7 @@ def _of_heat(index: int, axis: int) -> Reader:
 
 
 def _of_coordinates(index: int) -> Reader:
-    def points(answers: Answers) -> list[Found]:
+    def points(answers: Answers) -> list[Detections]:
         values = np.concatenate(answers.parts(index)).astype(np.float64)
         rows = np.nan_to_num(values.reshape(len(values), -1, 3))
         height, width = answers.size or (1, 1)
@@ -184,7 +184,7 @@ def _of_coordinates(index: int) -> Reader:
     return Pose(points, "three numbers per keypoint", (index,))
 
 
-def _one(points: Array, size: tuple[int, int]) -> Found:
+def _one(points: Array, size: tuple[int, int]) -> Detections:
     """The one thing on a picture: its box is the picture, so that a lost pose still has a place."""
     box = np.array([[0.0, 0.0, size[1], size[0]]])
-    return Found(box, np.ones(1), np.zeros(1, dtype=np.int64), points[None].astype(np.float64))
+    return Detections(box, np.ones(1), np.zeros(1, dtype=np.int64), points[None].astype(np.float64))

@@ -1,1 +1,1 @@
-"""Proof, before anything is written, that a pruned model is sound."""
+"""Prove that a pruned model is sound, before anything is written."""

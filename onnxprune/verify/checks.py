@@ -1,4 +1,4 @@
-"""Proof, before anything is written, that a pruned model is sound."""
+"""The checks of a pruned model before it is written."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from onnxprune.surgery.cut import cut, mask
 from onnxprune.verify.guided import choosing, side_by_side
 
 Array = np.ndarray
-#: Largest relative error that float32 arithmetic in another order explains; half precision gets more room.
+#: Bytes per number → the largest relative error that another order of the same arithmetic explains.
 TOLERANCE = {2: 5e-2, 4: 1e-4, 8: 1e-9}
 HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
-#: How many times over the rounding that was measured is tolerated, and the relative error that no rounding excuses.
+#: Tolerated multiple of the measured rounding error, and the relative error that no rounding excuses.
 ROUNDINGS, MOST_ROUNDING = 4.0, 1e-2
 
 
@@ -35,11 +35,11 @@ def verify(
     feeds: Mapping[str, Array],
     engine: Engine,
 ) -> Verification:
-    """All four checks: checker, onnxruntime, signature, masked equivalence.
+    """All four checks: checker, onnxruntime, interface, masked equivalence.
 
-    ``complaints_before``: what ``onnx.checker`` already held against the original, which is not held against the
-    result.  Masked equivalence is measured, but not held against a cut of the approximate rules that narrows a
-    normalization.  Never raises for a failed check: ``Verification.complaints`` says what failed.
+    ``complaints_before`` are the objections of ``onnx.checker`` to the original; the result may have them too.  A cut
+    of the approximate rules that narrows a normalization need not pass masked equivalence, but the error is measured.
+    Never raises for a failed check: ``Verification.complaints`` says what failed.
     """
     sound = soundness(pruned, coupling.graph.model, complaints_before, feeds, engine)
     complaints = list(sound.complaints)
@@ -57,8 +57,8 @@ def soundness(
     feeds: Mapping[str, Array],
     engine: Engine,
 ) -> Verification:
-    """The checks of :func:`verify` that hold for any model in the place of ``original``: checker, onnxruntime, finite
-    outputs, signature."""
+    """The checks of :func:`verify` for any model that replaces ``original``: checker, onnxruntime, finite outputs,
+    interface."""
     complaints: list[str] = []
     whole = model_bytes(model) < ONE_PIECE
     checked = None if complaints_before else objection(model if whole else outlined(model))
@@ -67,27 +67,27 @@ def soundness(
     loaded = True
     try:
         results = run(open_session(model, engine), feeds)
-        endless = [k for k, result in enumerate(results) if not _is_finite(result)]
-        if endless:
-            # Masked places are infinite by design.
+        infinite = [k for k, result in enumerate(results) if not _is_finite(result)]
+        if infinite:
+            # The original may return infinity on purpose, for example in an attention mask.
             wanted = run(open_session(original, engine), feeds)
-            endless = [k for k in endless if _is_finite(wanted[k])]
-        for k in endless:
+            infinite = [k for k in infinite if _is_finite(wanted[k])]
+        for k in infinite:
             name = model.graph.output[k].name
             complaints.append(f"output '{name}' of the pruned model is not finite on the calibration data")
     except ModelError as error:
         loaded = False
         complaints.append(str(error))
-    same = signature(model) == signature(original)
+    same = interface(model) == interface(original)
     if not same:
         complaints.append("the inputs or outputs of the pruned model are not those of the original")
     return Verification(checked is None, loaded, same, 0.0, tuple(complaints))
 
 
-def signature(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | str | None, ...] | None]]:
-    """(direction, name, element type, dims) of every input that must be fed and of every output."""
+def interface(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | str | None, ...] | None]]:
+    """(direction, name, element type, dims) of every input that a caller must feed and of every output."""
     stored = {t.name for t in model.graph.initializer}
-    found: list[tuple[str, str, int, tuple[int | str | None, ...] | None]] = []
+    entries: list[tuple[str, str, int, tuple[int | str | None, ...] | None]] = []
     for direction, values in (("in", model.graph.input), ("out", model.graph.output)):
         for value in values:
             if direction == "in" and value.name in stored:
@@ -99,37 +99,40 @@ def signature(model: onnx.ModelProto) -> list[tuple[str, str, int, tuple[int | s
                 if dims is None
                 else tuple(d if d is not None else (kind.shape.dim[k].dim_param or None) for k, d in enumerate(dims))
             )
-            found.append((direction, value.name, int(kind.elem_type), named))
-    return found
+            entries.append((direction, value.name, int(kind.elem_type), named))
+    return entries
 
 
 def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], engine: Engine) -> tuple[float, float]:
-    """(largest relative error of the un-refitted cut against the masked original, what is tolerated).
+    """(largest relative error of the cut, without a refit, against the masked original; the tolerated error).
 
-    Relative to the largest value of the original's output, so that an output which the mask makes vanish is not
-    divided by itself.  Both run as users run models.  Where they differ by more than usual, they run again, in sessions
-    that compute what is written: fused kernels may round otherwise in a graph with a mask in it, and 8-bit ones saturate
-    on some processors.  Where outputs differ by what was chosen (a TopK among ties), the cut model is given the choices
-    of the masked original, and what it chooses by is compared, too.  Where they still differ, rounding is measured: what
-    a change of the inputs in their last bit, or another order of the same operations, does to the masked original, a few
-    times over, is no fault of the cut.
+    The error is relative to the largest value of the original's output, because the mask may make an output vanish.
+    Four comparisons follow each other; each runs only if the one before exceeds the tolerance:
+
+    1. Both models run as users run them.
+    2. Both run literally: fused kernels may round differently in a graph with a mask, and 8-bit kernels saturate on some
+       processors.
+    3. The cut model gets the discrete choices of the masked original (a TopK among ties), and the values behind the
+       choices are compared too.
+    4. The tolerance grows to a few times the measured rounding error: the change of the masked original if the last bit
+       of its inputs changes, or the order of its operations.
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
     small, silenced, whole = cut(coupling, keep), mask(coupling, keep), coupling.graph.model
     try:
-        found, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, whole))
+        outputs, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, whole))
     except ModelError:
         return float("inf"), TOLERANCE[4]
-    worst = _worst(found, masked, base)
-    tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in found if a.dtype.kind == "f")])
+    worst = _worst(outputs, masked, base)
+    tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in outputs if a.dtype.kind == "f")])
     if _in_half(coupling):
         tolerance = max(tolerance, TOLERANCE[2])
     if worst <= tolerance:
         return worst, tolerance
     try:
-        found, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, whole))
-        worst = min(worst, _worst(found, again, base))
+        outputs, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, whole))
+        worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
             by_mask, by_cut = side_by_side(silenced, small, nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
@@ -143,25 +146,27 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
 
 
 def _in_half(coupling: Coupling) -> bool:
-    """Whether a layer multiplies half precision numbers, whatever type the outputs are cast to in the end."""
+    """Whether a layer multiplies half-precision numbers, whatever the type of the model's outputs."""
     layers = (coupling.graph.nodes[index] for index, bound in coupling.walked.bounds.items() if bound.rule.macs)
     return any(coupling.facts.dtypes.get(value or "") in HALF for node in layers for value in node.inputs)
 
 
-def _worst(found: Sequence[Array], wanted: Sequence[Array], original: Sequence[Array]) -> float:
+def _worst(outputs: Sequence[Array], wanted: Sequence[Array], original: Sequence[Array]) -> float:
+    """The largest error of ``outputs`` against ``wanted``, relative to the largest value of either ``wanted`` or
+    ``original``; infinity if shapes or non-finite values differ."""
     worst = 0.0
-    for a, b, c in zip(found, wanted, original, strict=True):
+    for a, b, c in zip(outputs, wanted, original, strict=True):
         if a.shape != b.shape:
             return float("inf")
         if a.size == 0 or a.dtype.kind not in "fiub":
             continue
         left, right, whole = (v.astype(np.float64) for v in (a, b, c))
-        told = np.isfinite(right)
-        if not np.array_equal(left[~told], right[~told], equal_nan=True) or not np.isfinite(left[told]).all():
+        finite = np.isfinite(right)
+        if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.isfinite(left[finite]).all():
             return float("inf")
         whole = np.where(np.isfinite(whole), whole, 0.0)
-        size = max(float(np.abs(right[told]).max(initial=0.0)), float(np.abs(whole).max()), 1e-30)
-        worst = max(worst, float(np.abs(left[told] - right[told]).max(initial=0.0)) / size)
+        size = max(float(np.abs(right[finite]).max(initial=0.0)), float(np.abs(whole).max()), 1e-30)
+        worst = max(worst, float(np.abs(left[finite] - right[finite]).max(initial=0.0)) / size)
     return worst
 
 
@@ -170,7 +175,7 @@ def _is_finite(output: Array) -> bool:
 
 
 def _in_the_last_bit(feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every floating-point input, each of its numbers moved to a neighbouring one; seeded."""
+    """``feeds`` with every floating-point number replaced by one of its two neighbours, chosen with a fixed seed."""
     generator = np.random.default_rng(0)
     return {
         name: np.nextafter(array, np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))

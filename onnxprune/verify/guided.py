@@ -1,8 +1,8 @@
-"""Two models run side by side, the second with the discrete choices of the first.
+"""Run two models side by side, the second with the discrete choices of the first.
 
-Where two scores all but tie, rounding decides which of them a TopK takes, and everything behind it differs wholly
-although nothing is wrong.  So the choices are taken once: the other model is given their outcome, and what it would
-have chosen by is compared instead.
+If two scores nearly tie, rounding decides which of them a TopK takes.  Everything behind it then differs although
+nothing is wrong.  So only the first model chooses.  The second gets the outcome, and the values behind the choices are
+compared instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxprune.engine.session import Engine, open_literal_session, run, with_out
 from onnxprune.graph.view import Node
 
 Array = np.ndarray
-#: Operators whose outputs jump where their inputs hardly move.
+#: Operators whose outputs may jump after a tiny change of their inputs.
 CHOOSING = frozenset(
     [
         "TopK",
@@ -38,12 +38,13 @@ CHOOSING = frozenset(
         "Sign",
     ]
 )
-#: Those whose outcome is which elements go on, and how many.
+#: Those whose outcome decides which elements continue, and how many.
 PICKING = frozenset(["TopK", "NonMaxSuppression", "ArgMax", "ArgMin", "NonZero", "Unique"])
 
 
 def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSING) -> tuple[Node, ...]:
-    """Nodes of the main graph that choose, by values that are computed and that the cut ``keep`` leaves whole."""
+    """Nodes of the main graph with one of ``operators``, not computed from constants alone, whose inputs and outputs the
+    cut ``keep`` leaves whole."""
     masks = coupling.masks(keep)
     shapes, graph, folded = coupling.facts.shapes, coupling.graph, coupling.facts.folded
 
@@ -64,31 +65,34 @@ def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSI
 def side_by_side(
     first: onnx.ModelProto, second: onnx.ModelProto, nodes: Sequence[Node], feeds: Mapping[str, Array], engine: Engine
 ) -> tuple[list[Array], list[Array]]:
-    """What ``first`` and ``second`` give and choose by at ``nodes``, which both have, where the choices are those of
-    ``first``: outputs that are no choices, then the inputs of ``nodes`` that are computed.  Both run literally.
+    """Values of ``first`` and of ``second``, where ``second`` gets the outputs of ``nodes`` from ``first``.
+
+    Both models have ``nodes``.  The values are the outputs of the model that are not outputs of ``nodes``, then the
+    computed inputs of ``nodes``.  Both models run literally.
 
     Raises:
-        ModelError: where one of them cannot be run like that.
+        ModelError: if one of them cannot run that way.
     """
     made = {name for node in first.graph.node for name in node.output}
     chosen = list(dict.fromkeys(name for node in nodes for name in node.proto.output if name))
     read = list(dict.fromkeys(name for node in nodes for name in node.proto.input if name in made))
     outputs = [o.name for o in first.graph.output if o.name not in chosen]
     wanted = list(dict.fromkeys([*outputs, *(name for name in read if name not in chosen)]))
-    found = run(open_literal_session(with_outputs(first, [*wanted, *chosen]), engine), feeds)
-    outcome = dict(zip(chosen, found[len(wanted) :], strict=True))
-    return found[: len(wanted)], run(open_literal_session(_given(second, outcome, wanted), engine), {**feeds, **outcome})
+    values = run(open_literal_session(with_outputs(first, [*wanted, *chosen]), engine), feeds)
+    outcome = dict(zip(chosen, values[len(wanted) :], strict=True))
+    guided = open_literal_session(_given(second, outcome, wanted), engine)
+    return values[: len(wanted)], run(guided, {**feeds, **outcome})
 
 
 def _given(model: onnx.ModelProto, outcome: Mapping[str, Array], wanted: Sequence[str]) -> onnx.ModelProto:
-    """A copy that is fed what it would have chosen, and computes ``wanted``."""
-    found = with_outputs(model, wanted)
-    kept = [node for node in found.graph.node if not any(name in outcome for name in node.output)]
-    del found.graph.node[:]
-    found.graph.node.extend(kept)
-    stale = [info for info in found.graph.value_info if info.name not in outcome]
-    del found.graph.value_info[:]
-    found.graph.value_info.extend(stale)
+    """A copy that takes the values in ``outcome`` as inputs instead of computing them, and returns ``wanted``."""
+    copy = with_outputs(model, wanted)
+    computed = [node for node in copy.graph.node if not any(name in outcome for name in node.output)]
+    del copy.graph.node[:]
+    copy.graph.node.extend(computed)
+    infos = [info for info in copy.graph.value_info if info.name not in outcome]
+    del copy.graph.value_info[:]
+    copy.graph.value_info.extend(infos)
     for name, array in outcome.items():
-        found.graph.input.append(oh.make_tensor_value_info(name, oh.np_dtype_to_tensor_dtype(array.dtype), None))
-    return found
+        copy.graph.input.append(oh.make_tensor_value_info(name, oh.np_dtype_to_tensor_dtype(array.dtype), None))
+    return copy

@@ -1,4 +1,4 @@
-"""The operator tables: all that is known about operators, one file per family."""
+"""The operator tables: everything onnxprune knows about operators, one file per family."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNKNOWN = Locked("has no rule in onnxprune")
 
 
 def _loosened(entry: Entry) -> Entry:
-    """The entry with the axes left free over which it only takes a statistic."""
+    """The entry with those axes freed over which it only takes a statistic."""
     if isinstance(entry, Rule):
         return replace(entry, mix=entry.mix - entry.estimates)
     return _loosened_binder(entry) if callable(entry) else entry
@@ -49,13 +49,13 @@ def _loosened(entry: Entry) -> Entry:
 
 def _loosened_binder(binder: Binder) -> Binder:
     def bind(call: Call) -> Rule | Mover | Locked:
-        found = binder(call)
-        return replace(found, mix=found.mix - found.estimates) if isinstance(found, Rule) else found
+        entry = binder(call)
+        return replace(entry, mix=entry.mix - entry.estimates) if isinstance(entry, Rule) else entry
 
     return bind
 
 
-#: By name: "exact" cuts only what the masked original proves; "approximate" also the width of normalizations.
+#: By name: "exact" cuts only what the masked original proves; "approximate" also cuts the width of normalizations.
 TABLES: Mapping[str, Mapping[tuple[str, str], Entry]] = MappingProxyType(
     {"exact": TABLE, "approximate": MappingProxyType({key: _loosened(entry) for key, entry in TABLE.items()})}
 )

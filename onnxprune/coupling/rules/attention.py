@@ -1,7 +1,7 @@
 """Fused attention and rotary embeddings: heads may leave, or positions inside every head.
 
-Query heads come in groups that share one key/value head: ``(g r)``, g groups of r heads.  Scores are scaled by
-the head size unless the node says otherwise, so a cut of the head size writes the old scale down.
+Query heads come in groups that share one key/value head: ``(g r)``, g groups of r heads.  By default the operator
+scales scores by the head size, so a cut of the head size writes down the old scale.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def attention(call: Call) -> Rule | Locked:
 
 
 def _bias(call: Call, slot: int, heads: int) -> str:
-    """A mask or bias on the scores, broadcast from the right: (batch, heads, queries, keys)."""
+    """Term of a mask or bias on the scores, broadcast from the right: (batch, heads, queries, keys)."""
     shape = call.shape(slot)
     if not shape:
         return "_"
@@ -56,14 +56,14 @@ def _bias(call: Call, slot: int, heads: int) -> str:
 
 
 def _scale(call: Call, factor: str, head: int) -> MappingProxyType[str, tuple[str, float]]:
-    found = call.node.attribute("scale")
-    if found is not None and found.f != 0.0:
+    stated = call.node.attribute("scale")
+    if stated is not None and stated.f != 0.0:
         return MappingProxyType({})
     return MappingProxyType({"scale": (factor, 1 / math.sqrt(max(head, 1)))})
 
 
 def linear_attention(call: Call) -> Rule | Locked:
-    """Heads, key positions (summed in the state) and value positions may leave, each on its own."""
+    """Heads, key positions (summed in the state) and value positions may leave independently."""
     kv, heads = call.node.integer("kv_num_heads", 0), call.node.integer("q_num_heads", 0)
     if not kv or heads % kv or call.node.domain:
         return Locked("groups its heads unevenly")
@@ -100,14 +100,14 @@ def packed(call: Call) -> Rule | Locked:
         attributes,
         sizes={"u": 3, "h": heads, "d": head},
         macs=(("b", "s", "i", "u", "h", "d"), ("b", "s", "s", "h", "d")),
-        # A cut position must leave the scores, too, not only the output.
+        # A cut position must leave the scores too, not only the output.
         masks=((1, 1), (2, 0)),
         pins=_scale(call, "d", head),
     )
 
 
 def packed_quantized(call: Call) -> Rule | Locked:
-    """QAttention: as com.microsoft Attention, with 8-bit data and weights."""
+    """QAttention: com.microsoft Attention with 8-bit data and weights."""
     heads = call.node.integer("num_heads", 0)
     columns = (call.shape(1) or (0, 0))[-1]
     if not heads or columns % (3 * heads):
@@ -127,11 +127,11 @@ def packed_quantized(call: Call) -> Rule | Locked:
 
 
 def multi_head(call: Call) -> Rule | Locked:
-    """com.microsoft MultiHeadAttention: separate, or packed as (b s h 3 d), or keys and values as (b t h 2 d)."""
+    """com.microsoft MultiHeadAttention: separate, or packed as (b s h 3 d), or with keys and values as (b t h 2 d)."""
     heads = call.node.integer("num_heads", 0)
     query, key, value = call.shape(0) or (), call.shape(1), call.shape(2)
     if not heads or not query:
-        return Locked("does not say how many heads it has")
+        return Locked("does not state its number of heads")
     extra = f"_, {_bias(call, 5, heads).replace('(g r)', 'h')}"
     mix = _SCORES | {"u"}
     if len(query) == 5:
@@ -182,7 +182,7 @@ def grouped_query(call: Call) -> Rule | Locked:
     return Rule(
         "b s (g r d), b t (g d), b t (g d), b g p d, b g p d, _, _, m f, m f, _, "
         f"{_bias(call, 10, heads)}, (g r), _, _, d, d, _ -> b s (g r d), b g T d, b g T d, b (g r) s T",
-        # Kernels ask for a head size in multiples of eight, so positions inside a head stay.
+        # Kernels need a head size in multiples of eight, so positions inside a head stay.
         _SCORES | {"f", "d"},
         {"num_heads": "g r", "kv_num_heads": "g"},
         sizes={"g": kv, "r": heads // kv, "d": head},
@@ -203,11 +203,11 @@ def rotary_microsoft(call: Call) -> Rule | Locked:
 
 
 def _rotary(call: Call, tables: tuple[int, int], positions: int) -> Rule | Locked:
-    """Positions are turned in pairs (u), each by its own angle (e): a pair leaves with its column of the tables."""
+    """The operator rotates pairs of positions (u), each by its own angle (e).  A pair leaves with its table column."""
     shape, table = call.shape(0) or (), call.shape(tables[0]) or ()
     half, heads = (table[-1] if table else 0), call.node.integer("num_heads", 0)
     if len(shape) not in (3, 4) or not half:
-        return Locked("turns tensors of a rank that is not known")
+        return Locked("rotates tensors of unknown rank")
     heads = heads or (shape[-1] // (2 * half) if len(shape) == 3 else shape[1])
     head = shape[-1] // heads if len(shape) == 3 else shape[-1]
     partial = call.node.integer("rotary_embedding_dim", 0) not in (0, head) or head != 2 * half

@@ -1,4 +1,4 @@
-"""Operators that act on every position alone, with broadcasting: residual Adds and gates need nothing more."""
+"""Operators that act on every position alone, with broadcasting.  This covers residual Adds and gates."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def aligned(shape: tuple[int, ...] | None, out: tuple[int, ...]) -> str:
 
 
 def legacy_broadcast(call: Call) -> Rule:
-    """Opset 1-6 binary operators align the second input at ``axis`` when ``broadcast`` is set."""
+    """Binary operators of opsets 1 to 6 align the second input at ``axis`` if ``broadcast`` is set."""
     if not call.node.integer("broadcast", 0):
         return broadcast(call)
     out, second = call.out_shape() or (), call.shape(1) or ()
@@ -108,13 +108,13 @@ def clip(call: Call) -> Rule:
 
 
 def dropout(call: Call) -> Rule:
-    """At inference the identity; the optional mask output has the data's shape."""
+    """The identity at inference.  The optional mask output has the shape of the data."""
     dims = " ".join(f"d{k}" for k in range(call.rank())) or "_"
     return Rule(f"{dims}, _, _ -> {dims}, {dims}")
 
 
 def like(call: Call) -> Rule:
-    """CastLike: the second input only lends its type."""
+    """CastLike: the second input only gives the type."""
     return _first(call, extra=1)
 
 

@@ -1,4 +1,4 @@
-"""Gathers, scatters and selections: the axis that is indexed stays whole, the others pass."""
+"""Gathers, scatters and selections: the indexed axis stays whole, the other axes pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
 
 
 def gather_elements(call: Call) -> Rule:
-    """out[…, i, …] = data[…, index[…, i, …], …]: the other axes pass where all of the data is taken."""
+    """out[…, i, …] = data[…, index[…, i, …], …].  Another axis passes if the index covers all of it."""
     return _elements(call, 1, "{data}, {index} -> {index}")
 
 
@@ -21,13 +21,13 @@ def _elements(call: Call, slot: int, form: str) -> Rule:
     same = [k != axis and a == b for k, (a, b) in enumerate(zip(shape, index, strict=True))]
     data = [f"d{k}" for k in range(len(shape))]
     other = [f"d{k}" if equal else f"q{k}" for k, equal in enumerate(same)]
-    # Where only a part is taken, which positions those are is not said by any size, so both sides stay.
+    # If the index covers only a part of an axis, no size says which part, so both sides stay.
     mixed = {name for k, equal in enumerate(same) for name in (data[k], other[k]) if not equal}
     return Rule(form.format(data=" ".join(data), index=" ".join(other)), frozenset(mixed))
 
 
 def gather_nd(call: Call) -> Rule:
-    """The first axes are batch axes, then come indexed ones (as many as an index is long), the rest passes."""
+    """Batch axes come first, then the indexed axes (as many as an index has elements).  The rest passes."""
     rank, indices = call.rank(), call.shape(1) or (1,)
     batch = call.node.integer("batch_dims", 0)
     data = [f"d{k}" for k in range(rank)]
@@ -39,7 +39,7 @@ def gather_nd(call: Call) -> Rule:
 
 
 def scatter_nd(call: Call) -> Rule | Mover:
-    """A constant grid of indices pastes a block; else the indexed axes (as many as an index is long) stay whole."""
+    """A constant grid of indices pastes a block.  Otherwise the indexed axes (one per index element) stay whole."""
     known, indices = call.constant(1), call.shape(1) or (1,)
     if known is not None and grid(known, call.shape(0) or ()) is not None:
         return Mover((0, 2))
@@ -52,7 +52,7 @@ def scatter_nd(call: Call) -> Rule | Mover:
 
 
 def tensor_scatter(call: Call) -> Rule:
-    """A cache is written at given places of one axis; the batch axis pairs with the list of places."""
+    """Writes into a cache at given positions of one axis.  The list of positions has one entry per batch entry."""
     rank = call.rank()
     axis = call.node.integer("axis", -2) % max(rank, 1)
     data = [f"d{k}" for k in range(rank)]
@@ -70,7 +70,7 @@ def top_k(call: Call) -> Rule:
 
 
 def compress(call: Call) -> Rule | Locked:
-    """Along its axis positions are selected; without an axis it flattens everything first."""
+    """Selects positions along its axis.  Without an axis it flattens everything first."""
     if call.node.attribute("axis") is None:
         return Locked("flattens its input and selects single elements")
     rank = call.rank()
@@ -81,7 +81,7 @@ def compress(call: Call) -> Rule | Locked:
 
 
 def one_hot(call: Call) -> Rule:
-    """Indices keep their axes; the new axis is made here."""
+    """Indices keep their axes; the operator creates a new one."""
     rank = call.rank()
     data = [f"d{k}" for k in range(rank)]
     axis = call.node.integer("axis", -1) % (rank + 1)
@@ -95,7 +95,7 @@ def lookup_rows(call: Call) -> Rule:
 
 
 def distances(call: Call) -> Rule:
-    """CDist between all rows of A and of B; a distance is no plain sum over the columns."""
+    """CDist between all rows of A and of B.  A distance is not a plain sum over the columns, so the columns mix."""
     return Rule("m k, n k -> m n", frozenset("k"))
 
 

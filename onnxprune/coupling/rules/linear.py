@@ -55,7 +55,7 @@ def _gemm_bias(shape: tuple[int, ...] | None, out: tuple[int, ...] | None) -> st
 
 
 def fused_gemm(call: Call) -> Rule:
-    """Gemm with an activation behind it: what is fitted to its output is not linear in its weight."""
+    """Gemm followed by an activation: its output is not linear in its weight, so least squares does not apply."""
     return replace(gemm(call), linear=None)
 
 
@@ -73,9 +73,9 @@ def matmul(call: Call, second: int = 1) -> Rule:
 
 
 def fused_matmul(call: Call) -> Rule | Locked:
-    """com.microsoft FusedMatMul: MatMul that may transpose the last axes, or the first one, of either matrix.
+    """com.microsoft FusedMatMul: MatMul that may transpose the last axes, or move the first axis, of either matrix.
 
-    ``transA`` swaps the last two axes; ``transBatchA`` moves the first axis to the place before the last.
+    ``transA`` swaps the last two axes; ``transBatchA`` moves the first axis to the second-last place.
     """
     a, b = call.rank(0), call.rank(1)
     if a < 2 or b < 2:
@@ -90,8 +90,8 @@ def fused_matmul(call: Call) -> Rule | Locked:
 
 
 def _alpha(call: Call) -> float:
-    found = call.node.attribute("alpha")
-    return 1.0 if found is None else float(found.f)
+    stated = call.node.attribute("alpha")
+    return 1.0 if stated is None else float(stated.f)
 
 
 def _transposes(call: Call) -> bool:
@@ -105,7 +105,7 @@ def _arranged(
     last = [column, row] if call.node.integer(f"trans{which}", 0) else [row, column]
     lead = len(names) - (len(shape) - 2)
     if call.node.integer(f"transBatch{which}", 0) and len(shape) > 2:
-        # (rows, batch…, columns): the first axis is a matrix axis, the batch axes come after it.
+        # (rows, batch…, columns): the batch axes follow the first matrix axis.
         batch = [
             n if s == out[lead + k] else "1" for k, (n, s) in enumerate(zip(names[lead:], shape[1:-1], strict=True))
         ]
@@ -154,17 +154,17 @@ def einsum(call: Call) -> Rule | Locked:
 
 
 def fused_conv(call: Call) -> Rule:
-    """Conv, an optional tensor Z of the output's shape added to it, and an activation behind both."""
+    """Conv plus an optional tensor Z of the output's shape, followed by an activation."""
     return _added(call, "n (g i) x.., (g o) i k.., (g o), n (g o) y.. -> n (g o) y..")
 
 
 def _added(call: Call, text: str) -> Rule:
-    # The places y come from the window over x, whatever Z has there, so they stay.
+    # The window over x makes the positions y, whatever Z holds there, so they stay.
     return replace(conv(call), text=text, linear=None, mix=frozenset(_names("y", max(call.rank(1) - 2, 0))))
 
 
 def nhwc_conv(call: Call) -> Rule:
-    """Channels last in the data; the weight is as Conv has it."""
+    """Data with channels last; the weight has the layout of Conv."""
     return _added(call, "n x.. (g i), (g o) i k.., (g o), n y.. (g o) -> n y.. (g o)")
 
 
@@ -175,7 +175,7 @@ def padded_transpose(call: Call) -> Rule:
 
 
 def deformable(call: Call) -> Rule | Locked:
-    """DeformConv: sampling offsets are made per offset group (p) of input channels."""
+    """DeformConv: each offset group (p) of input channels has its own sampling offsets."""
     kernel = (call.shape(1) or ())[2:]
     taps = 1
     for size in kernel:
@@ -194,14 +194,14 @@ def deformable(call: Call) -> Rule | Locked:
 
 
 def activated_matmul(call: Call) -> Rule | Locked:
-    """FusedMatMul with an activation behind it, which some of them take along an axis."""
+    """FusedMatMul followed by an activation, in some variants along an axis."""
     if call.node.attribute("activation_axis") is not None:
         return Locked("ends in an activation along an axis, such as a softmax")
     return fused_matmul(call)
 
 
 def causal_conv(call: Call) -> Rule | Locked:
-    """CausalConvWithState of ai.onnx: depthwise along time, with the last inputs carried over."""
+    """CausalConvWithState of ai.onnx: depthwise along time; the state holds the last inputs."""
     if len(call.node.outputs) > 2:
         return Locked("keeps a convolution state in a layout of its own")
     return Rule("n c x, c 1 k, c, n c p -> n c x, n c p", frozenset("xp"), macs=(("n", "c", "k", "x"),))

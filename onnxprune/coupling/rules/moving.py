@@ -1,4 +1,4 @@
-"""Operators that only move data: no rule, they are run on coordinates."""
+"""Operators that only move data.  They have no rule; ``trace.py`` runs them on coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def concat(call: Call) -> Mover:
 
 
 def gather(call: Call) -> Rule | Mover | Locked:
-    """Constant indices are a movement; computed ones look up rows of a table whose row axis locks."""
+    """With constant indices, a movement.  With computed indices, a lookup in a table whose row axis locks."""
     index = call.node.inputs[1]
     sized = call.graph.producer.get(index or "") in call.facts.arithmetic
     if call.constant(1) is not None and not sized:
@@ -22,7 +22,7 @@ def gather(call: Call) -> Rule | Mover | Locked:
     dims = [f"d{k}" for k in range(rank)]
     rows = [f"q{k}" for k in range(call.rank(1))]
     out = [*dims[:axis], *rows, *dims[axis + 1 :]]
-    # The indices' own axes carry positions, never channels.
+    # The axes of the indices hold positions, never channels.
     return Rule(
         f"{' '.join(dims)}, {' '.join(rows) or '_'} -> {' '.join(out) or '_'}", mix=frozenset({dims[axis], *rows})
     )
@@ -35,7 +35,7 @@ def reverse_sequence(call: Call) -> Rule:
 
 
 def depth_to_space(call: Call) -> Rule:
-    """The block (p q) has a fixed size, so it cannot lose a part; channels behind it can."""
+    """The block (p q) has a fixed size and cannot lose a part.  The channels can."""
     deep, fixed, sizes = _blocks(call)
     return Rule(f"n {deep} h w -> n c (h p) (w q)", fixed, sizes=sizes)
 
@@ -46,7 +46,7 @@ def space_to_depth(call: Call) -> Rule:
 
 
 def _blocks(call: Call) -> tuple[str, frozenset[str], dict[str, int]]:
-    """The deep axis, and the block's factors with their sizes; both operators name the same two orders."""
+    """(term of the deep axis, factors of the block, their sizes).  Both operators have the same two orders."""
     block = call.node.integer("blocksize", 1)
     deep = "(c p q)" if call.node.string("mode", "DCR") == "CRD" else "(p q c)"
     return deep, frozenset("pq"), {"p": block, "q": block}

@@ -1,4 +1,4 @@
-"""Normalizations and softmaxes: along their own axis every position depends on every other, so it locks."""
+"""Normalizations and softmaxes.  Along their own axis every position depends on every other, so the axis locks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 
 def batch_normalization(call: Call) -> Rule | Locked:
-    """In training mode the statistics are those of the batch, per channel: batch and places mix, channels do not.
+    """In training mode the statistics come from the batch, per channel: batch and positions mix, channels do not.
 
-    Before opset 14 the outputs for statistics ask for training mode.
+    Before opset 14, the outputs for statistics turn training mode on.
     """
     if call.rank(1) != 1:
-        return Locked("normalizes every place of a feature map on its own (spatial=0)")
+        return Locked("normalizes every position of a feature map on its own (spatial=0)")
     statistics = call.node.outputs[1:]
     training = call.node.integer("training_mode", 0) or any(value is not None for value in statistics)
     mixed = ["n", *(f"x{k}" for k in range(call.rank() - 2))] if training else []
@@ -19,7 +19,7 @@ def batch_normalization(call: Call) -> Rule | Locked:
 
 
 def instance_normalization(call: Call) -> Rule:
-    """Behind a Reshape, places hold channels: a GroupNorm written out."""
+    """The spatial axes mix.  After a Reshape they hold channels: exporters write a GroupNorm that way."""
     space = frozenset(f"x{k}" for k in range(call.rank() - 2))
     return Rule("n c x.., c, c -> n c x..", mix=space, estimates=space)
 
@@ -28,7 +28,7 @@ def group_normalization(call: Call) -> Rule | Locked:
     scale, data = call.shape(1), call.shape(0)
     space = [f"x{k}" for k in range(call.rank() - 2)]
     if scale is not None and data is not None and scale[0] != data[1]:
-        # Opset 18 gives one scale per group, later opsets one per channel.
+        # Opset 18 has one scale per group, later opsets have one per channel.
         text = "n (g c) x.., g, g -> n (g c) x.."
     else:
         text = "n (g c) x.., (g c), (g c) -> n (g c) x.."
@@ -57,7 +57,7 @@ def layer_normalization(call: Call) -> Rule:
 
 
 def along_axis(call: Call) -> Rule:
-    """Softmax and its kin: one axis mixes; before opset 13 everything from ``axis`` on is one flat axis."""
+    """Softmax and its variants: one axis mixes.  Before opset 13, all axes from ``axis`` on mix as one flat axis."""
     return along(call, call.graph.opsets.get("", 1) < 13 and call.node.op in ("Softmax", "LogSoftmax", "Hardmax"))
 
 
@@ -70,7 +70,7 @@ def along(call: Call, flat: bool) -> Rule:
 
 
 def lp_normalization(call: Call) -> Rule:
-    """Division by a norm, to which a zero adds nothing: a position that leaves is zeroed, the others keep theirs."""
+    """Division by a norm.  A zero adds nothing to the norm, so the masked original zeroes positions that leave."""
     rank = call.rank()
     full = " ".join(f"d{k}" for k in range(rank)) or "_"
     return Rule(f"{full} -> {full}", masks=((0, call.node.integer("axis", -1) % max(rank, 1)),))
@@ -89,7 +89,7 @@ def mean_variance(call: Call) -> Rule:
 
 
 def skip_layer_normalization(call: Call) -> Rule:
-    """(input, skip, gamma[, beta], bias) -> output, mean, deviation, sum; skip may be broadcast over the batch."""
+    """(input, skip, gamma[, beta], bias) -> output, mean, deviation, sum.  The skip may broadcast over the batch."""
     shape = call.shape(0) or ()
     names = [f"d{k}" for k in range(len(shape))]
     full, width = " ".join(names), names[-1]
@@ -104,13 +104,13 @@ def skip_layer_normalization(call: Call) -> Rule:
 
 
 def embed_layer_normalization(call: Call) -> Rule:
-    """Sum of looked-up word, position and segment embeddings, normalized over their width."""
+    """Sum of word, position and segment embeddings, normalized over their width."""
     text = "b s, b s, v d, p d, q d, d, d, b s, b s -> b s d, b, b s d"
     return Rule(text, frozenset({"d", "v", "p", "q", "s"}), estimates=frozenset("d"))
 
 
 def group_norm(call: Call) -> Rule:
-    """com.microsoft GroupNorm, channels last unless it says otherwise; SkipGroupNorm adds a skip and a bias first."""
+    """com.microsoft GroupNorm, by default with channels last.  SkipGroupNorm adds a skip and a bias first."""
     if call.node.integer("channels_last", 1):
         data, axis = "n x.. (g c)", call.rank() - 1
     else:
@@ -147,7 +147,7 @@ TABLE: dict[str, Entry] = {
     "GroupNormalization": group_normalization,
     "LayerNormalization": layer_normalization,
     "RMSNormalization": layer_normalization,
-    # onnxruntime's optimizer registers this one in the default domain.
+    # onnxruntime's optimizer registers this operator in the default domain.
     "SimplifiedLayerNormalization": layer_normalization,
     "Softmax": along_axis,
     "LogSoftmax": along_axis,

@@ -1,4 +1,4 @@
-"""Quantized operators: scales and zero points of a channel leave with it; per-tensor ones stay."""
+"""Quantized operators.  Scales and zero points per channel leave with their channel; those per tensor stay."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onnxprune.coupling.rules.linear import conv, gemm, matmul
 from onnxprune.coupling.rules.normalize import along
 from onnxprune.coupling.rules.spatial import reduced
 
-#: Of the tensor at slot 0: its scale, then its zero point.
+#: Slot of the scale, and slot of the zero point, of the tensor at slot 0.
 _FIRST, _SECOND = MappingProxyType({0: 1}), MappingProxyType({0: 2})
-#: Of data at slot 0 and a weight at slot 3, as most quantized layers have them.
+#: The same for most quantized layers: data at slot 0 and a weight at slot 3.
 _LAYER_SCALES, _LAYER_ZEROS = MappingProxyType({0: 1, 3: 4}), MappingProxyType({0: 2, 3: 5})
 
 
@@ -30,26 +30,26 @@ def linear_scale(call: Call) -> Rule | Locked:
     block = call.node.integer("block_size", 0)
     if not block:
         return Rule(f"{full}, {names[axis]}, {names[axis]} -> {full}", zeros=_SECOND, scales=_FIRST)
-    # A block shares its scale, so it can only leave whole.
+    # A block shares one scale, so it can only leave whole.
     blocks = " ".join([*names[:axis], "q", *names[axis + 1 :]])
     data = " ".join([*names[:axis], "(q r)", *names[axis + 1 :]])
     return Rule(f"{data}, {blocks}, {blocks} -> {data}", frozenset({"r"}), sizes={"r": block})
 
 
 def dynamic_quantize(call: Call) -> Rule:
-    """One scale from the range of all values; it always includes zero, so zeroed channels do not widen it."""
+    """One scale from the range of all values.  The range always includes zero, so zeroed channels do not widen it."""
     full = " ".join(f"d{k}" for k in range(call.rank())) or "_"
     return Rule(f"{full} -> {full}, _, _", masks=tuple((0, axis) for axis in range(call.rank())))
 
 
 def _along(call: Call, slot: int, word: str, size: int) -> str:
-    """A scale or zero point: per channel where it has as many values as there are channels."""
+    """Term of a scale or zero point: per channel (``word``) if it has one value per channel."""
     shape = call.shape(slot)
     return word if shape and len(shape) == 1 and shape[0] == size > 1 else "_"
 
 
 def qlinear_conv(call: Call) -> Rule:
-    """x, scale, zero, w, scale, zero, scale, zero, B; with channels_last the data (not the weight) end in channels."""
+    """x, scale, zero, w, scale, zero, scale, zero, B.  ``channels_last`` applies to the data, not to the weight."""
     weight = call.shape(3) or (0, 0)
     space = len(weight) - 2
     per_channel = [_along(call, slot, "(g o)", weight[0]) for slot in (4, 5)]
@@ -79,15 +79,15 @@ def conv_integer(call: Call) -> Rule:
 
 
 def _product(call: Call, second: int) -> tuple[str, str, str, Rule]:
-    """Terms of a, b and y of a matrix product whose second matrix is at slot ``second``."""
-    found = matmul(call, second)
-    left, _, right = found.text.partition(" -> ")
+    """Terms of a, b and y of a matrix product whose second matrix is at slot ``second``, and its rule."""
+    plain = matmul(call, second)
+    left, _, right = plain.text.partition(" -> ")
     a, b = left.split(", ")
-    return a, b, right, found
+    return a, b, right, plain
 
 
 def _lines(call: Call, slot: int, term: str, keep: str) -> str:
-    """A scale or zero point per row or column of a matrix (``1-D``), or per line of every matrix in a batch."""
+    """Term of a scale or zero point: per row or column of a matrix (1-D), or per line of every matrix in a batch."""
     shape = call.shape(slot) or ()
     if all(size == 1 for size in shape):
         return "_"
@@ -98,47 +98,47 @@ def _lines(call: Call, slot: int, term: str, keep: str) -> str:
 
 
 def qlinear_matmul(call: Call) -> Rule:
-    a, b, y, found = _product(call, 3)
+    a, b, y, plain = _product(call, 3)
     row, column = (_lines(call, slot, a, "i") for slot in (1, 2)), (_lines(call, slot, b, "j") for slot in (4, 5))
     out = [_lines(call, slot, y, "i") for slot in (6, 7)]
     text = f"{a}, {', '.join(row)}, {b}, {', '.join(column)}, {', '.join(out)} -> {y}"
-    return Rule(text, macs=found.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
+    return Rule(text, macs=plain.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
 def matmul_integer(call: Call) -> Rule:
-    a, b, y, found = _product(call, 1)
+    a, b, y, plain = _product(call, 1)
     text = f"{a}, {b}, {_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')} -> {y}"
-    return Rule(text, macs=found.macs, zeros=MappingProxyType({0: 2, 1: 3}))
+    return Rule(text, macs=plain.macs, zeros=MappingProxyType({0: 2, 1: 3}))
 
 
 def matmul_integer_to_float(call: Call) -> Rule:
-    a, b, y, found = _product(call, 1)
+    a, b, y, plain = _product(call, 1)
     scales = (
         f"{_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')}, {_lines(call, 4, a, 'i')}, {_lines(call, 5, b, 'j')}"
     )
     return Rule(
         f"{a}, {b}, {scales}, j -> {y}",
-        macs=found.macs,
+        macs=plain.macs,
         zeros=MappingProxyType({0: 4, 1: 5}),
         scales=MappingProxyType({0: 2, 1: 3}),
     )
 
 
 def dynamic_quantize_matmul(call: Call) -> Rule:
-    """A is quantized inside, by the range of all its values: what goes must not count there."""
-    a, b, y, found = _product(call, 1)
+    """The operator quantizes A by the range of all its values, so positions that leave must not count in that range."""
+    a, b, y, plain = _product(call, 1)
     text = f"{a}, {b}, {_lines(call, 2, b, 'j')}, {_lines(call, 3, b, 'j')}, j -> {y}"
     masks = tuple((0, axis) for axis in range(call.rank(0)))
-    return Rule(text, macs=found.macs, masks=masks, zeros=MappingProxyType({1: 3}), scales=MappingProxyType({1: 2}))
+    return Rule(text, macs=plain.macs, masks=masks, zeros=MappingProxyType({1: 3}), scales=MappingProxyType({1: 2}))
 
 
 def qgemm(call: Call) -> Rule:
     """A, scale, zero, B, scale, zero, C, scale, zero."""
-    found = gemm(call, 3, 6)
-    a, b, c = found.text.split(" -> ")[0].split(", ")
+    plain = gemm(call, 3, 6)
+    a, b, c = plain.text.split(" -> ")[0].split(", ")
     columns = [_along(call, slot, "j", (call.out_shape() or (0, 0))[-1]) for slot in (4, 5)]
     text = f"{a}, _, _, {b}, {columns[0]}, {columns[1]}, {c}, _, _ -> i j"
-    return Rule(text, macs=found.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
+    return Rule(text, macs=plain.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
 def qlinear_binary(call: Call) -> Rule:
@@ -165,9 +165,9 @@ def qlinear_pool(call: Call) -> Rule:
 
 
 def qlinear_softmax(call: Call) -> Rule:
-    found = along(call, call.node.integer("opset", 13) < 13)
-    full = found.text.split(" -> ")[0]
-    return Rule(f"{full}, _, _, _, _ -> {full}", found.mix)
+    plain = along(call, call.node.integer("opset", 13) < 13)
+    full = plain.text.split(" -> ")[0]
+    return Rule(f"{full}, _, _, _, _ -> {full}", plain.mix)
 
 
 def qlinear_reduce(call: Call) -> Rule:
@@ -183,14 +183,14 @@ def qlinear_concat(call: Call) -> Mover:
 def block_matmul(call: Call) -> Rule | Locked:
     """MatMulNBits: weights packed in blocks along the summed axis.
 
-    Columns leave alone, summed positions a block at a time (not where zero points are packed across blocks).
+    Columns leave one by one.  Summed positions leave a block at a time, unless zero points are packed across blocks.
     """
     if call.node.integer("weight_prepacked", 0):
-        return Locked("holds weights that were rearranged for one processor")
+        return Locked("holds weights rearranged for one processor")
     block, total = call.node.integer("block_size", 0), call.node.integer("K", 0)
     packed, scales, points = call.shape(1) or (), call.shape(2) or (), call.shape(3)
     if len(packed) != 3 or not block:
-        return Locked("packs its weights in an unknown way")
+        return Locked("packs its weights in an unknown format")
     whole = total == packed[1] * block and call.shape(4) is None
     flat = len(scales) == 1
     point = "_"
@@ -207,7 +207,7 @@ def block_matmul(call: Call) -> Rule | Locked:
         {"N": "n", **({"K": "kb e"} if whole else {})},
         sizes={"kb": packed[1], **({"e": block} if whole else {})},
         macs=((*lead.split(), *(("kb", "e") if whole else ("k",)), "n"),),
-        # A block whose scale is zero contributes nothing, whatever its packed bits say.
+        # A block whose scale is zero contributes nothing, whatever its packed bits.
         masks=((2, 0 if flat else 1),) if whole else (),
     )
 

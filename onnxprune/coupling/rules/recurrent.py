@@ -1,7 +1,7 @@
-"""Recurrent layers: hidden units leave every gate at once, and the recurrence that reads them.
+"""Recurrent layers: a hidden unit leaves every gate, and the recurrence that reads it, at once.
 
-The gates are stacked in one axis, ``(q h)``: q gates of h units each.  A cut unit still reaches its own output,
-so the masked original silences it where it could be heard: in the recurrent weights of the units that stay.
+One axis stacks the gates: ``(q h)``, q gates of h units each.  A cut unit still reaches its own output.  The masked
+original therefore zeroes the recurrent weights by which the remaining units read it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from onnxprune.coupling.rule import Call, Entry, Rule
 
 GATES = MappingProxyType({"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4})
-#: Directions and time steps interact, and gates are told apart by their place.
+#: Directions and time steps interact; each gate has a fixed position.
 _MIX = frozenset("tdqzp")
 
 
@@ -22,19 +22,19 @@ def recurrent(call: Call) -> Rule:
 
 
 def dynamic_quantized(call: Call) -> Rule:
-    """DynamicQuantizeLSTM: weights are stored input first; scales per tensor or per gate and unit."""
+    """DynamicQuantizeLSTM: weights have the input axis first; scales are per tensor, or per gate and unit."""
     data, sequence, state = _layout(call)
     terms = [data, "d i (q h)", "d h (q h)", "d (z h)", "b", state, state, "d (p h)"]
     terms += [_scale(call, slot) for slot in range(8, 12)]
-    found = _rule(call, terms, sequence, state)
-    # Data and state are quantized inside, each with one scale for all, so the part that goes must not count there
-    # either: a unit without weights, bias and initial state stays at zero.
+    plain = _rule(call, terms, sequence, state)
+    # The operator quantizes data and state, each with one scale for all positions, so units that leave must not count
+    # in that scale: a unit without weights, bias and initial state stays at zero.
     return Rule(
-        found.text,
-        found.mix | {"b"},
-        found.attributes,
-        sizes=found.sizes,
-        macs=found.macs,
+        plain.text,
+        plain.mix | {"b"},
+        plain.attributes,
+        sizes=plain.sizes,
+        macs=plain.macs,
         masks=((0, len(call.shape(0) or ()) - 1), (1, 2), (2, 1), (2, 2), (3, 1), (5, 2), (6, 2)),
         zeros=MappingProxyType({1: 9, 2: 11}),
     )

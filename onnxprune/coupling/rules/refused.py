@@ -1,4 +1,4 @@
-"""Operators at which channels stop on purpose, each with the reason; and those that the walk handles itself."""
+"""Operators at which channels stop on purpose, with the reason, and operators that the walk over the graph handles."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from onnxprune.coupling.rule import Entry, Locked, Structural
 
 
 def _reasons(table: Mapping[str, str]) -> dict[str, Entry]:
-    """One entry per name of ``names -> reason``, where names are separated by blanks."""
+    """One entry per name.  ``table`` maps names, separated by blanks, to their reason."""
     return {op: Locked(reason) for names, reason in table.items() for op in names.split()}
 
 
-_CONTROL = Structural("its bodies are walked with the graph; what cannot cross their border stays")
+_CONTROL = Structural("channels pass into its bodies; channels that cannot cross the border stay")
 STRUCTURAL: dict[str, Entry] = {
     "Constant": Structural("its value is a constant like any initializer"),
     "Shape": Structural("shape arithmetic: recomputed after a cut"),
@@ -22,10 +22,10 @@ STRUCTURAL: dict[str, Entry] = {
     "Scan": _CONTROL,
 }
 
-_SEQUENCES = "keeps tensors in a sequence, whose members cannot be told apart before a run"
-_RANDOM = "draws random numbers, which a cut would deal out differently"
+_SEQUENCES = "keeps tensors in a sequence, whose members only a run distinguishes"
+_RANDOM = "draws random numbers, and a cut would change the draws"
 _WINDOW = "makes a table from a size"
-_FOUND = "finds as many elements as the data decide"
+_DATA_SIZED = "returns as many elements as the data decide"
 _TEXT = "works on text"
 _LOSS = "computes a training loss over all classes"
 
@@ -38,8 +38,8 @@ TABLE: dict[str, Entry] = {
             "Optional OptionalGetElement OptionalHasElement": "wraps a tensor as an optional value",
             "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike": _RANDOM,
             "BlackmanWindow HammingWindow HannWindow MelWeightMatrix EyeLike Range": _WINDOW,
-            "NonZero Unique": _FOUND,
-            "NonMaxSuppression": "chooses boxes by comparing all of them",
+            "NonZero Unique": _DATA_SIZED,
+            "NonMaxSuppression": "selects boxes by comparing all of them",
             "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer": _TEXT,
             "ImageDecoder": "decodes an image file",
             "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss": _LOSS,
@@ -54,29 +54,29 @@ ML: dict[str, Entry] = _reasons(
         ),
         "CastMap CategoryMapper DictVectorizer LabelEncoder ZipMap": "maps labels or dictionaries",
         "LinearClassifier LinearRegressor SVMClassifier SVMRegressor TreeEnsemble TreeEnsembleClassifier "
-        "TreeEnsembleRegressor": "is a classical model whose coefficients are attributes of the node",
+        "TreeEnsembleRegressor": "is a classical model with its coefficients in node attributes",
     }
 )
 TRAINING: dict[str, Entry] = _reasons({"Adagrad Adam Gradient Momentum": "is a step of training"})
-#: What onnxruntime makes of convolutions when it optimizes for the processor that it runs on.
+#: Operators that onnxruntime writes when it optimizes convolutions for its own processor.
 BLOCKED: dict[str, Entry] = _reasons(
     {
         "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample": (
-            "keeps channels in blocks made for one processor: prune the model as it was before onnxruntime optimized it"
+            "keeps channels in blocks for one processor: prune the model from before onnxruntime's optimization"
         )
     }
 )
 PREVIEW: dict[str, Entry] = _reasons(
-    {"FlexAttention": "computes its scores with bodies of its own, which may look at any position"}
+    {"FlexAttention": "computes its scores in its own bodies, which may read any position"}
 )
 
-_GENERATION = "runs a decoder of its own, step by step"
+_GENERATION = "runs its own decoder, step by step"
 _PACKED = "packs sequences of different lengths into one"
-_SPARSE = "attends along a sparse pattern in a layout of its own"
-_ORDERED = "keeps tensors in a memory order of one device"
-_BLOCKS = "stores blocks of weights in a packed format of its own"
-_EXPERTS = "routes every row to experts that it chooses at run time"
-_DEVICE = "is a compiled part of one device"
+_SPARSE = "attends along a sparse pattern in its own layout"
+_ORDERED = "keeps tensors in the memory order of one device"
+_BLOCKS = "stores blocks of weights in its own packed format"
+_EXPERTS = "routes every row to experts chosen at run time"
+_DEVICE = "is code compiled for one device"
 
 MICROSOFT: dict[str, Entry] = _reasons(
     {
@@ -93,21 +93,21 @@ MICROSOFT: dict[str, Entry] = _reasons(
         "MoE QMoE MoEPacked MoEGroupRouter RouterGateUpProj": _EXPERTS,
         "EPContext Snpe": _DEVICE,
         "DecoderAttention DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention": (
-            "keeps its keys and values in a cache of its own layout"
+            "keeps its keys and values in a cache with its own layout"
         ),
         "RelativePositionBias GatedRelativePositionBias": "makes a bias for every pair of positions",
-        "GemmaRotaryEmbedding MRotaryEmbedding RMSNormRotary": "turns positions of one head against each other",
+        "GemmaRotaryEmbedding MRotaryEmbedding RMSNormRotary": "rotates pairs of positions of one head",
         "LinearAttention LinearAttentionGate GatedDeltaNet GatedDeltaNetStateReplay ConvStateReplay Mamba2Verify "
-        "EngramGate GatedAdd": "carries a state in a layout of its own",
+        "EngramGate GatedAdd": "carries a state in its own layout",
         "HyperConnectionLowRankMix HyperConnectionPostMix HyperConnectionPreMix BranchwiseRMSNorm": (
-            "mixes parallel branches that it keeps in one axis"
+            "mixes parallel branches stored along one axis"
         ),
         "BitmaskDropout BitmaskBiasDropout": "packs its mask into bits",
         "QEmbedLayerNormalization": "normalizes over the width of its embeddings",
         "AttnLSTM": "attends to a memory inside its recurrence",
         "ComplexMul ComplexMulConj Rfft Irfft": "keeps real and imaginary parts in its last axis",
         "Range": _WINDOW,
-        "Unique IsAllFinite BifurcationDetector SpeculativePrefixCommit": _FOUND,
+        "Unique IsAllFinite BifurcationDetector SpeculativePrefixCommit": _DATA_SIZED,
         "Tokenizer WordConvEmbedding MurmurHash3 NGramHashMapping NGramRepeatBlock": _TEXT,
         "DynamicTimeWarping": "aligns two series by dynamic programming",
         "SparseToDenseMatMul": "multiplies by a sparse tensor",

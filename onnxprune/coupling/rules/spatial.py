@@ -1,4 +1,4 @@
-"""Pooling, resizing and reductions: channels pass, the other axes shrink or mix."""
+"""Pooling, resizing and reductions: channels pass; the other axes shrink or mix."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import replace
 from onnxprune.coupling.rule import Call, Entry, Locked, Rule
 
 REDUCE = [f"Reduce{k}" for k in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]]
-#: Reductions to which a zero adds nothing.
+#: Reductions to which zeros add nothing.
 ZERO_ADDS_NOTHING = frozenset(
     {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSum", "ReduceSumSquare", "ReduceSumInteger"}
 )
-#: Reductions along one axis, whose result over the channels that stay stands for that over all of them.
+#: Reductions whose result over the remaining channels estimates the result over all channels.
 ESTIMATES = frozenset({"ReduceMax", "ReduceMean", "ReduceMin"})
 
 
 def reduce(call: Call) -> Rule | Locked:
-    """Positions that are only added up may leave; of other reductions the reduced axes lock."""
+    """The reduced positions may leave if the reduction only adds them up.  Otherwise the reduced axes lock."""
     rank = call.rank()
     axes = call.ints("axes", 1)
     if axes is None and len(call.node.inputs) > 1 and call.node.inputs[1] is not None:
         return Locked("reduces over axes that are computed at run time")
     if not axes:
         axes = () if call.node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
-    found = reduced(call, tuple(a % max(rank, 1) for a in axes), extra=1)
+    rule = reduced(call, tuple(a % max(rank, 1) for a in axes), extra=1)
     if call.node.op in ZERO_ADDS_NOTHING:
-        return replace(found, mix=frozenset(), sums=found.mix)
-    # One axis that is kept, to be broadcast again: a normalization or a gate written out.
+        return replace(rule, mix=frozenset(), sums=rule.mix)
+    # A single axis kept for broadcasting: exporters write normalizations and gates that way.
     spelled_out = call.node.op in ESTIMATES and len(axes) == 1 and call.node.integer("keepdims", 1)
-    return replace(found, estimates=found.mix) if spelled_out else found
+    return replace(rule, estimates=rule.mix) if spelled_out else rule
 
 
 def reduced(call: Call, axes: tuple[int, ...], extra: int) -> Rule:
@@ -54,7 +54,7 @@ def cumulative(call: Call) -> Rule | Locked:
 
 
 def resize(call: Call) -> Rule:
-    """Axes that keep their size at a scale of one pass; sizes and scales are operands."""
+    """Axes with a scale of one pass.  Sizes and scales are operands."""
     before, after = call.shape(0) or (), call.out_shape() or ()
     whole = [a == b and _untouched(call, k) for k, (a, b) in enumerate(zip(before, after, strict=True))]
     left = [f"d{k}" if same else f"x{k}" for k, same in enumerate(whole)]
@@ -64,7 +64,7 @@ def resize(call: Call) -> Rule:
 
 
 def _untouched(call: Call, axis: int) -> bool:
-    """Whether the node passes ``axis`` on as it is.  Where its scales are not known, N and C are trusted."""
+    """Whether the node leaves ``axis`` unchanged.  If its scales are unknown, assume so for N and C."""
     if call.node.string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return axis < 2
     axes = [a % max(call.rank(), 1) for a in (call.node.integers("axes") or range(call.rank()))]
@@ -72,20 +72,20 @@ def _untouched(call: Call, axis: int) -> bool:
         return True
     if call.node.string("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
-    found = call.node.attribute("scales")
-    scales = list(found.floats) if found is not None else None
+    stated = call.node.attribute("scales")
+    scales = list(stated.floats) if stated is not None else None
     if scales is None:
         slot = 1 if call.node.op == "Upsample" or call.graph.opsets.get("", 11) < 11 else 2
         operand = call.constant(slot)
         scales = None if operand is None or operand.size == 0 else [float(v) for v in operand.ravel()]
     if scales is None:
-        # Sizes are given instead: equal sizes are a scale of one.
+        # The node states sizes instead: equal sizes are a scale of one.
         return call.constant(3) is not None or axis < 2
     return len(scales) == len(axes) and scales[axes.index(axis)] == 1.0
 
 
 def last_axes(call: Call) -> Rule:
-    """Trilu, Det and the like act on the last two axes and pass the others."""
+    """Trilu, Det and similar operators act on the last two axes; the others pass."""
     dims = [f"d{k}" for k in range(call.rank())]
     out = [f"d{k}" for k in range(len(call.out_shape() or ()))]
     extra = ", _" * (len(call.node.inputs) - 1)
@@ -93,13 +93,13 @@ def last_axes(call: Call) -> Rule:
 
 
 def last_pairs(call: Call) -> Rule:
-    """Inverse and the like act on matrices in the last two axes and keep their shape."""
+    """Inverse acts on matrices in the last two axes and keeps their shape."""
     full = " ".join(f"d{k}" for k in range(call.rank()))
     return Rule(f"{full} -> {full}", frozenset(f"d{call.rank() - k}" for k in (1, 2)))
 
 
 def max_pool(call: Call) -> Rule | Locked:
-    """The second output numbers positions through all channels, which only MaxUnpool takes back consistently."""
+    """The second output numbers positions across all channels.  Only MaxUnpool can read such numbers after a cut."""
     if len(call.node.outputs) > 1 and call.node.outputs[1] is not None:
         uses = call.graph.consumers.get(call.node.outputs[1], ())
         readers = [(call.graph.nodes[node].op, slot) for node, slot in uses]
@@ -109,7 +109,7 @@ def max_pool(call: Call) -> Rule | Locked:
 
 
 def max_unpool(call: Call) -> Rule | Locked:
-    """Indices number positions through all channels: they only follow a cut where MaxPool makes them anew."""
+    """Indices number positions across all channels.  They follow a cut only if a MaxPool computes them again."""
     made = call.graph.producer.get(call.node.inputs[1] or "")
     fresh = made is not None and call.graph.nodes[made].op == "MaxPool"
     space = frozenset(f"x{k}" for k in range(call.rank() - 2))
@@ -121,7 +121,7 @@ def masked_pool(call: Call) -> Rule:
 
 
 def column_to_image(call: Call) -> Rule | Locked:
-    """Col2Im: every channel brings one row per place of its block."""
+    """Col2Im: every channel has one row per position of its block."""
     block = call.constant(2)
     if block is None:
         return Locked("takes a block shape that is computed at run time")
@@ -132,7 +132,7 @@ def column_to_image(call: Call) -> Rule | Locked:
 
 
 def crop_pad(call: Call) -> Rule:
-    """CenterCropPad: axes that it names are cropped or padded, the others pass."""
+    """CenterCropPad crops or pads the axes that it names; the others pass."""
     rank = call.rank()
     touched = {a % max(rank, 1) for a in (call.node.integers("axes") or range(rank))}
     left = [f"{'x' if k in touched else 'd'}{k}" for k in range(rank)]
@@ -141,7 +141,7 @@ def crop_pad(call: Call) -> Rule:
 
 
 def fourier(call: Call) -> Rule | Locked:
-    """DFT along one axis; the last axis holds real and imaginary parts."""
+    """DFT along one axis.  The last axis holds real and imaginary parts."""
     rank, axis = call.rank(), call.node.attribute("axis")
     operand = call.constant(2)
     if len(call.node.inputs) > 2 and call.node.inputs[2] is not None and operand is None:

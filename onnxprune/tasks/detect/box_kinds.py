@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import softmax
 
-from onnxprune.tasks.detect.grid import Level
+from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 
 Array = np.ndarray
@@ -20,7 +20,7 @@ NORMALISED = 2.5
 
 
 def with_boxes(
-    raw: Array, layout: Layout, grids: tuple[Level, ...], size: tuple[int, int], given: Mapping[str, object]
+    raw: Array, layout: Layout, grids: tuple[GridLevel, ...], size: tuple[int, int], given: Mapping[str, object]
 ) -> Layout | None:
     """The layout with its kind of box and its unit; None where the values are no boxes."""
     if not np.isfinite(raw).all():
@@ -41,7 +41,7 @@ def with_boxes(
     return layout.stated({"box": box, "unit": unit})
 
 
-def _box(raw: Array, grids: tuple[Level, ...], size: tuple[int, int]) -> str | None:
+def _box(raw: Array, grids: tuple[GridLevel, ...], size: tuple[int, int]) -> str | None:
     flat = raw.reshape(-1, 4).astype(np.float64)
     reach = np.array([size[1], size[0]]) if _span(flat) > NORMALISED else np.ones(2)
     spread = (flat[:, :2].std(axis=0) > 0.05 * reach).all()
@@ -73,7 +73,7 @@ def _inside(points: Array, reach: Array, margin: float) -> bool:
     return bool(np.mean((points >= -margin * limits) & (points <= (1 + margin) * limits)) >= NEARLY_ALL)
 
 
-def follows(raw: Array, grids: tuple[Level, ...]) -> bool:
+def follows(raw: Array, grids: tuple[GridLevel, ...]) -> bool:
     """Whether the first two fields grow with the places' x and y."""
     centres = np.concatenate([level.centres() for level in grids])
     told = []
@@ -85,7 +85,7 @@ def follows(raw: Array, grids: tuple[Level, ...]) -> bool:
     return min(told) >= FOLLOWS
 
 
-def _unit(raw: Array, box: str, grids: tuple[Level, ...]) -> str:
+def _unit(raw: Array, box: str, grids: tuple[GridLevel, ...]) -> str:
     if box == "grid":
         return "strides"
     if box == "priors":

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, softmax
 
-from onnxprune.tasks.detect.found import Found
-from onnxprune.tasks.detect.grid import Level
+from onnxprune.tasks.detect.detections import Detections
+from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout, read_anchors
 from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.detect.wiring import Wiring, joined
@@ -49,7 +49,7 @@ def classes_of(scores: Array, layout: Layout) -> Array:
     return scores[..., :1] * scores[..., 1:] if scores.shape[-1] > 1 else scores
 
 
-def corners(boxes: Array, layout: Layout, levels: Sequence[Level], size: tuple[int, int]) -> Array:
+def corners(boxes: Array, layout: Layout, levels: Sequence[GridLevel], size: tuple[int, int]) -> Array:
     """Raw boxes (n, A, 4·bins) as left, top, right, bottom in pixels of a picture of (height, width), (n, A, 4)."""
     height, width = size
     wide = boxes.astype(np.float64)
@@ -97,10 +97,10 @@ def decode(
     arrays: Sequence[Array],
     wiring: Wiring,
     layout: Layout,
-    levels: Sequence[Level],
+    levels: Sequence[GridLevel],
     size: tuple[int, int],
     samples: int,
-) -> list[Found]:
+) -> list[Detections]:
     """What a batch of a dense detector's outputs says was found, sample by sample, suppressed."""
     raw, scores, points = split(arrays, wiring, layout, samples)
     boxes, scored = corners(raw, layout, levels, size), classes_of(scores, layout)

@@ -15,7 +15,7 @@ PER_CELL = 9
 
 
 @dataclass(frozen=True)
-class Level:
+class GridLevel:
     """A grid of ``height`` × ``width`` cells, each of ``stride`` pixels, with ``count`` predictions per cell."""
 
     stride: int
@@ -33,21 +33,21 @@ class Level:
         return np.repeat(np.stack([x.ravel(), y.ravel()], axis=1) * self.stride, self.count, axis=0)
 
 
-def level_of(places: int, size: tuple[int, int]) -> Level | None:
+def level_of(places: int, size: tuple[int, int]) -> GridLevel | None:
     """The one level that has so many places in a picture of (height, width), if any.
 
     >>> level_of(2704, (416, 416))
-    Level(stride=8, height=52, width=52, count=1)
+    GridLevel(stride=8, height=52, width=52, count=1)
     """
     found = [level for level in _grids(size) if places % level.places == 0 and places // level.places <= PER_CELL]
     if not found:
         return None
     # One prediction per cell is usual; several would mean a coarser grid.
     best = min(found, key=lambda level: places // level.places)
-    return Level(best.stride, best.height, best.width, places // best.places)
+    return GridLevel(best.stride, best.height, best.width, places // best.places)
 
 
-def levels_of(places: int, size: tuple[int, int]) -> tuple[Level, ...] | None:
+def levels_of(places: int, size: tuple[int, int]) -> tuple[GridLevel, ...] | None:
     """Consecutive levels that have so many places together, the finest first; None where there are none.
 
     >>> [level.stride for level in levels_of(8400, (640, 640))]
@@ -58,10 +58,10 @@ def levels_of(places: int, size: tuple[int, int]) -> tuple[Level, ...] | None:
         total = sum(level.places for level in grids[first:last])
         if last - first > 1 and places % total == 0 and places // total <= PER_CELL:
             count = places // total
-            return tuple(Level(g.stride, g.height, g.width, count) for g in grids[first:last])
+            return tuple(GridLevel(g.stride, g.height, g.width, count) for g in grids[first:last])
     return next(((level,) for level in grids if level.places == places), None)
 
 
-def _grids(size: tuple[int, int]) -> list[Level]:
+def _grids(size: tuple[int, int]) -> list[GridLevel]:
     height, width = size
-    return [Level(s, -(-height // s), -(-width // s)) for s in STRIDES if min(size) >= s]
+    return [GridLevel(s, -(-height // s), -(-width // s)) for s in STRIDES if min(size) >= s]

@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.suppress import MOST
 from onnxprune.tasks.interval import bootstrap, wilson
 
@@ -44,7 +44,7 @@ class Precision:
     high: float | None = None
 
 
-def truth(found: Sequence[Found]) -> Truth:
+def truth(found: Sequence[Detections]) -> Truth:
     """Boxes that are taken for what is there: labels, or the confident detections of another model."""
     notes: list[dict[str, Any]] = []
     for sample, here in enumerate(found, start=1):
@@ -54,7 +54,7 @@ def truth(found: Sequence[Found]) -> Truth:
     return Truth(_coco(notes, len(found), classes), len(found), classes, len(notes))
 
 
-def precision(truth: Truth, found: Sequence[Found], resamples: int) -> Precision:
+def precision(truth: Truth, found: Sequence[Detections], resamples: int) -> Precision:
     """Average precision of ``found`` (at most 100 per sample) against ``truth``, as COCO defines it.
 
     Classes that ``truth`` does not have are left out, as COCO leaves them out of its mean.  ``resamples``: of the

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.dense import decode
-from onnxprune.tasks.detect.found import Found
+from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.precision import Truth, precision, truth
 from onnxprune.tasks.detect.ready import Ready, decode_ready, recognise_ready
@@ -57,9 +57,9 @@ class Detect:
     def reads(self) -> tuple[int, ...]:
         return self.read.reads
 
-    def detections(self, answers: Answers) -> list[Found]:
+    def detections(self, answers: Answers) -> list[Detections]:
         """What was found on each sample, at most 100 each, the most confident first."""
-        found: list[Found] = []
+        found: list[Detections] = []
         for batch, count in zip(answers.batches, answers.counts, strict=True):
             if isinstance(self.read, Ready):
                 found += decode_ready(batch, self.read, self.size, count)

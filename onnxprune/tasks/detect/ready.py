@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.dense import straight
-from onnxprune.tasks.detect.found import Found, ranked
+from onnxprune.tasks.detect.detections import Detections, ranked
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.suppress import FLOOR, MOST
 
@@ -186,7 +186,7 @@ def _shares(values: Array) -> bool:
 # -- decoding ---------------------------------------------------------------------------------------------------
 
 
-def decode_ready(arrays: Sequence[Array], ready: Ready, size: tuple[int, int], samples: int) -> list[Found]:
+def decode_ready(arrays: Sequence[Array], ready: Ready, size: tuple[int, int], samples: int) -> list[Detections]:
     """What a batch of ready detections says, sample by sample."""
     if ready.rows >= 0:
         beside = arrays[ready.classes] if ready.classes >= 0 else None
@@ -209,7 +209,7 @@ def decode_ready(arrays: Sequence[Array], ready: Ready, size: tuple[int, int], s
 
 def _decode_rows(
     array: Array, beside: Array | None, layout: Layout, size: tuple[int, int], samples: int
-) -> list[Found]:
+) -> list[Detections]:
     order = layout.order
     flat = array.reshape(-1, array.shape[-1])
     if beside is not None:
@@ -228,7 +228,7 @@ def _decode_rows(
     return found
 
 
-def _found(boxes: Array, scores: Array, classes: Array, layout: Layout, size: tuple[int, int]) -> Found:
+def _found(boxes: Array, scores: Array, classes: Array, layout: Layout, size: tuple[int, int]) -> Detections:
     wide = boxes.astype(np.float64)
     if layout.unit == "normalised":
         sides = np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.box_kinds import follows, with_boxes
 from onnxprune.tasks.detect.dense import split
-from onnxprune.tasks.detect.grid import Level
+from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.wiring import Wiring, levels, wirings
 
@@ -31,7 +31,7 @@ class Recognised:
 
     layout: Layout
     wiring: Wiring
-    levels: tuple[Level, ...]
+    levels: tuple[GridLevel, ...]
     doubts: tuple[str, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ def _read(
     arrays: Sequence[Array],
     samples: int,
     wiring: Wiring,
-    grids: tuple[Level, ...],
+    grids: tuple[GridLevel, ...],
     size: tuple[int, int],
     given: Mapping[str, object],
 ) -> Recognised | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.tasks.detect.found import Found, ranked
+from onnxprune.tasks.detect.detections import Detections, ranked
 
 Array = np.ndarray
 #: Boxes below FLOOR are not looked at.  Average precision is taken over at most MOST per sample, as COCO does.
@@ -14,7 +14,7 @@ FLOOR, MOST = 0.01, 100
 CANDIDATES, OVERLAP = 1000, 0.6
 
 
-def suppressed(boxes: Array, scores: Array, classes: Array, points: Array | None) -> Found:
+def suppressed(boxes: Array, scores: Array, classes: Array, points: Array | None) -> Detections:
     """Greedy non-maximum suppression within each class.
 
     ``boxes``: (N, 4) left, top, right, bottom.  Cost: at most ``CANDIDATES`` × ``MOST`` overlaps.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.tasks.detect.grid import Level, level_of, levels_of
+from onnxprune.tasks.detect.grid import GridLevel, level_of, levels_of
 
 Array = np.ndarray
 #: A box of four distances may be four distributions over this many bins each: 8 (NanoDet), 16 (GFL, YOLOv8), more.
@@ -114,7 +114,7 @@ def _splits(
             return
 
 
-def levels(arrays: Sequence[Array], wiring: Wiring, samples: int, size: tuple[int, int] | None) -> tuple[Level, ...]:
+def levels(arrays: Sequence[Array], wiring: Wiring, samples: int, size: tuple[int, int] | None) -> tuple[GridLevel, ...]:
     """The grids behind the places; none where they lie on no grid."""
     if size is None:
         return ()
