@@ -161,13 +161,15 @@ class CurveOfTuning:
 
     ``seconds`` counts from the start.  ``samples`` counts the samples trained on so far, with repetitions.  ``loss`` is
     the mean over the steps since the last evaluation, NaN at the first.  ``held`` is the mean error of the outputs on
-    the held-out samples.
+    the held-out samples, ``same_top1`` the share of them (0 … 1) for which both models name the same class, None where
+    the outputs are not class scores.
     """
 
     seconds: float
     samples: int
     loss: float
     held: float
+    same_top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ class Tuning:
     """What tuning did.
 
     ``before`` and ``after`` are the mean errors of the outputs on ``held`` held-out samples, in units of a channel's
-    variance, or as a divergence.  ``gained`` says whether the gain is significant.  ``samples`` counts the samples
+    variance, or as a divergence.  They are equal where the
+    weights stay.  ``gained`` says whether the difference is more than chance.  ``samples`` counts the samples
     trained on, ``weights`` the trained tensors.  ``stages`` shows the quality of the model on the way.
     """
 

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -20,16 +23,20 @@ from onnxprune.allowance import allowance
 from onnxprune.cli import main
 from onnxprune.errors import DataError, ModelError, OptionError
 from onnxprune.graph.view import view
+from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
 
 torch = pytest.importorskip("torch")
 
 from onnxprune.progress import Silent  # noqa: E402
-from onnxprune.tuning.chance import better  # noqa: E402
-from onnxprune.tuning.hidden import matched  # noqa: E402
+from onnxprune.tuning import pair as pair_module  # noqa: E402
+from onnxprune.tuning import tune as tune_module  # noqa: E402
+from onnxprune.tuning.chance import better, lower  # noqa: E402
+from onnxprune.tuning.hidden import Hidden, matched  # noqa: E402
+from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
 from onnxprune.tuning.recipe import rate  # noqa: E402
 from onnxprune.tuning.samples import endless  # noqa: E402
-from onnxprune.tuning.target import output_error, output_terms  # noqa: E402
+from onnxprune.tuning.target import hidden_error, output_error, output_terms  # noqa: E402
 
 
 def net(seed: int = 0) -> onnx.ModelProto:
@@ -94,7 +101,7 @@ def test_where_nothing_is_to_be_gained_the_weights_stay() -> None:
     found = tuned(model, model)
     assert not found.tuning.gained
     assert found.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
-    assert any("nothing beyond chance" in note for note in found.tuning.notes)
+    assert any("gained nothing on the held-out" in note for note in found.tuning.notes)
 
 
 def test_too_few_held_out_samples_are_told() -> None:
@@ -129,6 +136,27 @@ def test_an_operator_without_entry_is_named_and_the_larger_part_is_tuned(before:
     changed = {n for n, a in view(found.model).constants.items() if not np.array_equal(a, view(student).constants[n])}
     convolutions = {i for node in found.model.graph.node if node.op_type == "Conv" for i in node.input[1:]}
     assert changed and (changed <= convolutions if before else not changed & convolutions)
+
+
+def test_where_no_output_can_be_compared_a_cut_model_is_tuned_by_hidden_values() -> None:
+    """In front of an operator without gradient, where the cut model has fewer channels."""
+    model = lp(True)
+    small = damaged(without_last_channel(model))
+    found = tuned(small, model, length="10x").tuning
+    assert found.gained and found.after < 0.8 * found.before
+
+
+def without_last_channel(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The net of :func:`lp` with one channel less before the operator that tuning does not know."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    last = next(node for node in found.graph.node if node.name == "last")
+    axes = {last.input[1]: 0, last.input[2]: 0, "wide": 0}
+    for tensor in found.graph.initializer:
+        if tensor.name in axes:
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array[:-1].copy(), tensor.name))
+    return found
 
 
 def test_nothing_that_can_be_tuned_is_one_line() -> None:
@@ -241,6 +269,30 @@ def test_a_channel_counts_in_its_own_scale_and_a_kind_as_much_as_another() -> No
     assert max(alone) < 1.3 * min(alone)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 6, 5), (4, 5, 3, 3), (8, 5, 3)])
+@pytest.mark.parametrize("kept", [None, [0, 2, 3], [0, 1, 2, 3, 4]])
+def test_hidden_errors_and_their_gradients_are_those_of_the_formula(shape, kept) -> None:
+    axis = shape.index(5)
+    torch.manual_seed(0)
+    mine, theirs = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    places = None if kept is None else np.asarray(kept)
+    scale = np.linspace(0.5, 2, 5 if kept is None else len(kept))
+    hidden = Hidden("y", axis, places, places, scale)
+
+    def plainly(x):
+        a, b = (v if kept is None else v.index_select(axis, torch.as_tensor(kept)) for v in (x, theirs))
+        unit = torch.as_tensor(scale).reshape([-1 if k == axis else 1 for k in range(a.dim())])
+        return ((a - b) / unit).square().reshape(4, -1).mean(1)
+
+    mine.requires_grad_()
+    assert torch.allclose(hidden_error(hidden, mine, theirs, 4), plainly(mine))
+    share = torch.arange(1.0, 5, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((f @ share), mine)[0] for f in (hidden_error(hidden, mine, theirs, 4), plainly(mine))
+    ]
+    assert torch.allclose(*gradients)
+
+
 def test_a_box_counts_where_something_is() -> None:
     values = np.random.default_rng(0).random((16, 5, 50)).astype(np.float32)
     values[:, :4] *= 100
@@ -262,6 +314,78 @@ def test_chance() -> None:
     assert better(base - 0.1, base) and not better(base, base - 0.1)
     assert not better(base + 0.001 * generator.standard_normal(64), base)
     assert not better(base[:4] - 1, base[:4]) and not better(np.full(64, np.nan), base)
+
+
+def test_a_lower_error_is_kept_and_told_to_be_chance_where_it_may_be() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.exponential(size=64)
+    likely = base - 0.01 + 0.2 * generator.standard_normal(64)
+    assert lower(likely, base) and not better(likely, base) and not better(base, likely)
+    assert not lower(base, likely) and not lower(base, base) and not lower(base[:4] - 1, base[:4])
+    assert not lower(np.full(64, np.nan), base) and lower(base, np.full(64, np.nan))
+    model = net()
+    with mock.patch.object(tune_module, "better", lambda first, second: False):
+        found = tuned(damaged(model), model, length="8x")
+    told = found.tuning
+    assert told.after < told.before and not told.gained and "by chance" in told.notes[-1]
+    assert found.model != damaged(model) and wording.gain(told).endswith("which may be chance")
+
+
+def test_a_refitted_model_takes_careful_steps_and_a_damaged_one_fast_steps() -> None:
+    assert [careful(steps) for steps in (1, 1e9)] == [SLOWEST, FASTEST]
+    assert careful(100) < careful(400) < careful(1600)
+    model = net()
+    near, far = paced(model, model), paced(damaged(model, 1.0), model)
+    assert near.fast is None and near.rate(400) == careful(400)
+    assert far.fast in FAST and far.later().rate(400) == careful(400)
+
+
+def paced(student: onnx.ModelProto, teacher: onnx.ModelProto):
+    with mock.patch("onnxprune.tuning.tune.pace", side_effect=pace) as asked:
+        found = []
+        asked.side_effect = lambda *given: found.append(pace(*given)) or found[-1]
+        tuned(student, teacher, length="2x")
+    return found[0]
+
+
+def test_the_time_starts_with_the_preparation_and_includes_the_last_look(monkeypatch) -> None:
+    """By a clock that only the preparation and each look move on."""
+    clock, cycles = [0.0], []
+
+    def later(function, seconds):
+        def slow(*given):
+            clock[0] += seconds
+            return function(*given)
+
+        return slow
+
+    def cycle(setting, start, clock, *rest):
+        cycles.append(clock.seconds)
+        return start
+
+    monkeypatch.setattr(tune_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(tune_module, "pair", later(tune_module.pair, 20.0))
+    monkeypatch.setattr(tune_module, "initial", later(tune_module.initial, 5.0))
+    monkeypatch.setattr(tune_module, "cycle", cycle)
+    model = net()
+    tuned(damaged(model), model, length="60s")
+    tuned(damaged(model), model, length="22s")
+    assert cycles == [60 - 20 - 5 - 5, 1.0]
+
+
+def test_the_original_answers_held_out_samples_once() -> None:
+    model, asked = net(), []
+    runtime = pair_module.original_answers
+
+    def counted(original, names, *rest):
+        answers = runtime(original, names, *rest)
+        return lambda feeds: asked.append(tuple(names)) or answers(feeds)
+
+    with mock.patch.object(pair_module, "original_answers", counted):
+        found = tuned(damaged(model), model, length="4x").tuning
+    judged = min(set(asked), key=len)
+    # 19 held-out samples are one batch; the trials of the rate ask for two, three times at most.
+    assert len(found.curve) > 5 and asked.count(judged) <= 1 + 3 * 2
 
 
 def test_every_sample_comes_once_per_pass_and_rates_follow_a_cosine() -> None:
@@ -300,6 +424,7 @@ def test_the_command_writes_a_model_and_tells_in_json(files, capsys) -> None:
     assert main(command(files, "--for", "6x", "--json")) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["gained"] and told["held_out_error"]["after"] < told["held_out_error"]["before"]
+    assert all(0 <= point["same_top1"] <= 1 for point in told["curve"])
     assert told["curve"][0]["loss"] is None and told["output"] == str(files[1].with_name("small.tuned.onnx"))
     written = onnx.load(told["output"])
     onnx.checker.check_model(written)
@@ -368,6 +493,28 @@ def test_one_interrupt_keeps_the_best_and_a_second_ends_the_run() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_run_that_is_killed_while_it_tunes_leaves_the_refitted_model(files, tmp_path: Path) -> None:
+    teacher, _, data = files
+    output = tmp_path / "out" / "net.onnx"
+    output.parent.mkdir()
+    line = [sys.executable, "-m", "onnxprune", str(teacher), "--data", str(data), "--macs", "0.7", "--effort", "fast"]
+    running = subprocess.Popen([*line, "--round", "1", "--threads", "1", "--tune", "2h", "-q", "-o", str(output)])
+    try:
+        while running.poll() is None and not output.exists():
+            time.sleep(0.05)
+        assert running.poll() is None, "the model is not there before the tuning ends"
+    finally:
+        running.kill()
+        running.wait()
+    assert [path.name for path in output.parent.iterdir()] == ["net.onnx"]
+    left = onnx.load(output)
+    onnx.checker.check_model(left)
+    assert sum(a.size for a in view(left).constants.values()) < sum(a.size for a in view(net()).constants.values())
+    # It can go on from there.
+    again = main(["tune", str(output), "--teacher", str(teacher), "--data", str(data), "--for", "1x", "-q"])
+    assert again == 0 and output.with_name("net.tuned.onnx").exists()
+
+
 def test_two_processes_give_what_one_gives_to_rounding(files, tmp_path: Path) -> None:
     outputs = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     launch = [
@@ -396,4 +543,4 @@ def test_the_report_draws_the_curve_and_every_stage() -> None:
     page = render(result.report, None)
     assert "<h2>Tuning</h2>" in page and "refitted" in page
     assert page.count("loss and held-out error over the time of tuning") == 2
-    assert page.count("samples seen, held-out error") == 2 * len(result.report.tuning.curve)
+    assert page.count("samples seen, same top-1 for ") == 2 * len(result.report.tuning.curve)

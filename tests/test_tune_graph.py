@@ -190,3 +190,48 @@ def test_the_demo_is_the_same_function() -> None:
     feeds = plausible_feeds(graph, input_shapes(graph, {}, None)[0])
     for got, want in zip(outputs(function_of(model), feeds), run(model, feeds), strict=True):
         assert np.allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def normalized(rank: int, group: int, bias: bool) -> onnx.ModelProto:
+    s = Sketch()
+    x = s.input("x", ["n", 4, *[9] * rank])
+    weights = [s.weight(6, 4 // group, *[3] * rank), *([s.weight(6)] if bias else [])]
+    attrs = {"group": group, "pads": [1] * rank + [0] * rank, "strides": [2] * rank}
+    y = s.op("Relu", s.norm(s.op("Conv", x, *weights, attrs=attrs), 6))
+    s.output(s.norm(y, 6), ["n", 6, *[None] * rank])
+    return s.model()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("group", "bias"), [(1, True), (1, False), (2, True)])
+def test_a_folded_normalization_is_the_same_function_with_the_same_gradients(rank, group, bias, monkeypatch) -> None:
+    model = normalized(rank, group, bias)
+    both = [function_of(model)]
+    monkeypatch.setattr("onnxprune.tuning.function.folded", lambda steps, wanted: steps)
+    both.append(function_of(model))
+    assert [len(f.steps) for f in both] == [3, 4] and both[0].parameters.keys() == both[1].parameters.keys()
+    x = torch.randn((3, 4, *[9] * rank), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for function in both:
+        function.fixed = {n: v.double() for n, v in function.fixed.items()}
+        weights = {n: w.detach().double().requires_grad_() for n, w in function.parameters.items()}
+        y = next(iter(function({"x": x}, weights).values()))
+        share = torch.arange(y.numel(), dtype=torch.float64).reshape(y.shape).sin()
+        found.append([y, *torch.autograd.grad((y * share).sum(), [weights[n] for n in sorted(weights)])])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kept", ["wanted", "read"])
+def test_a_normalization_is_not_folded_where_something_else_reads_the_convolution(kept) -> None:
+    s = Sketch()
+    between = s.conv(s.input("x", ["n", 4, 5, 5]), 4, 6, 3)
+    y = s.norm(between, 6)
+    s.output(s.op("Add", y, between) if kept == "read" else y, ["n", 6, 5, 5])
+    model = s.model()
+    graph, block = program_of(model)
+    wanted = [*graph.outputs, *([between] if kept == "wanted" else [])]
+    function = build(graph, block, graph.inputs, wanted, trainable(graph), torch.device("cpu"))
+    x = np.random.default_rng(0).standard_normal((2, 4, 5, 5)).astype(np.float32)
+    assert len(function.steps) == (3 if kept == "read" else 2)
+    assert np.allclose(outputs(function, {"x": x})[0], run(model, {"x": x})[0], atol=1e-5)

@@ -136,7 +136,7 @@ def covered(path: Path) -> Covered:
         model, told = tune(student, loaded.proto, fit, held, Engine(threads=1), request, Silent())
         checks = soundness(model, loaded.proto, loaded.complaints, next(fit.batches(2)), Engine(threads=1))
         losses = [p.loss for p in told.curve if np.isfinite(p.loss)]
-        notes = "; ".join(note for note in told.notes if "chance" not in note)
+        notes = "; ".join(note for note in told.notes if "held-out" not in note)
         return Covered(path.stem, losses[0], losses[-1], checks.passed, notes, time.process_time() - begun)
     except OnnxPruneError as error:
         return Covered(path.stem, None, None, False, str(error), time.process_time() - begun)

@@ -47,7 +47,7 @@ def tuned(
     found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
     after = evaluator.drop(found)
     before = chosen.drop or evaluator.drop(chosen.model)
-    if told.gained and evaluator.metric is not None and before.value < after.value:
+    if told.after < told.before and evaluator.metric is not None and before.value < after.value:
         note = "tuning brings the outputs nearer to the original's, but the metric of --eval falls: the weights stay"
         progress.note(note)
         found, after = chosen.model, before

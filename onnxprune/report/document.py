@@ -57,12 +57,21 @@ def of_report(report: Report) -> Json:
 
 
 def of_tuning(tuning: Tuning) -> Json:
-    """What tuning did.  ``loss`` is null before the first step."""
+    """What tuning did.  ``loss`` is null before the first step, ``same_top1`` where the outputs are not class scores."""
     return {
         "gained": tuning.gained,
         "held_out_error": {"before": tuning.before, "after": tuning.after},
         "stages": [{"name": s.name, "drop": _drop(s.drop), "accuracy": s.accuracy} for s in tuning.stages],
-        "curve": [{"seconds": p.seconds, "samples": p.samples, "loss": p.loss, "held_out_error": p.held} for p in tuning.curve],
+        "curve": [
+            {
+                "seconds": p.seconds,
+                "samples": p.samples,
+                "loss": p.loss,
+                "held_out_error": p.held,
+                "same_top1": p.same_top1,
+            }
+            for p in tuning.curve
+        ],
         "seconds": tuning.seconds,
         "samples": {"tuned_on": tuning.samples, "held_out": tuning.held},
         "tensors": tuning.weights,

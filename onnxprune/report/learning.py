@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxprune.report import wording
 from onnxprune.report.plots import Dot, Tick, polyline, round_ticks
-from onnxprune.result import Tuning
+from onnxprune.result import CurveOfTuning, Tuning
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def learning_curve(tuning: Tuning, width: float) -> Learning:
             f"{wording.duration(seconds)}: {told} {wording.decimals(value)}",
         )
 
-    dots = tuple(place(p.seconds, p.held, f"{p.samples:,} samples seen, held-out error") for p in points)
+    dots = tuple(place(p.seconds, p.held, _seen(p)) for p in points)
     return Learning(
         width,
         height,
@@ -56,3 +56,8 @@ def learning_curve(tuning: Tuning, width: float) -> Learning:
         x_ticks=tuple(Tick(place(x, 0, "").x, wording.duration(x)) for x in x_values[::2]),
         y_ticks=tuple(Tick(place(0, y, "").y, f"{y:g}") for y in y_values),
     )
+
+
+def _seen(point: CurveOfTuning) -> str:
+    agreement = "" if point.same_top1 is None else f"same top-1 for {wording.percent(point.same_top1)}, "
+    return f"{point.samples:,} samples seen, {agreement}held-out error"

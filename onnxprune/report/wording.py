@@ -20,6 +20,8 @@ AGREEMENTS: Mapping[str, str] = {
     "strings changed": "{drop} of its strings change (character error {character error})",
     "relative error per channel": "its outputs move by {drop} per channel",
 }
+#: What to do where the result is not faster.
+SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
 #: Metrics whose drops are shown in percent.
 SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))
 
@@ -183,13 +185,14 @@ def verdict(report: Report) -> str:
     latency = report.latency_ms
     speed = speed_text(latency, report.latency_spread)
     parts += [speed] if speed else []
+    remedy = ""
     if latency is not None and (latency.ratio > 1 or same_speed(latency, report.latency_spread)):
-        name = f"NOT FASTER here: {name}"
+        name, remedy = f"NOT FASTER here: {name}", SLOW
     accuracy = report.accuracy
     measured = ""
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
-    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}."
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}.{remedy}"
 
 
 def prunable(inspection: Inspection) -> str:
@@ -231,10 +234,13 @@ def estimates(verify: Verification) -> str:
 
 def gain(tuning: Tuning) -> str:
     """The outcome of tuning in one sentence."""
-    if not tuning.gained:
-        return "tuning gained nothing significant: the weights are unchanged"
-    share = 1 - tuning.after / tuning.before if tuning.before else 0.0
-    return f"tuned: the outputs are {percent(share)} closer to the original's on {tuning.held:,} held-out samples"
+    if not tuning.after < tuning.before:
+        return "tuning gained nothing: the weights are unchanged"
+    share = 1 - tuning.after / tuning.before
+    chance = "" if tuning.gained else ", which may be chance"
+    return (
+        f"tuned: the outputs are {percent(share)} closer to the original's on {tuning.held:,} held-out samples{chance}"
+    )
 
 
 def stage(stage: Stage) -> str:

@@ -27,3 +27,7 @@ class Clock:
         if self.steps is not None:
             return min(step / self.steps, 1.0)
         return min(self.elapsed() / self.seconds, 1.0)
+
+    def part(self, seconds: float) -> float:
+        """What share of the cosine so many seconds are; 0 where steps are counted, so that time decides nothing."""
+        return 0.0 if self.steps is not None else seconds / self.seconds

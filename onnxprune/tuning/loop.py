@@ -16,6 +16,7 @@ from onnxprune.result import CurveOfTuning
 from onnxprune.tuning.augment import Augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
+from onnxprune.tuning.held import Held
 from onnxprune.tuning.pair import Pair, samples_in
 from onnxprune.tuning.recipe import Optimizer, rate
 from onnxprune.tuning.samples import Samples, endless
@@ -23,8 +24,8 @@ from onnxprune.tuning.workers import Workers
 
 Array = np.ndarray
 Weights = Mapping[str, Tensor]
-#: Looks at the held-out samples in one run, besides the first.
-LOOKS = 10
+#: Looks at the held-out samples in one run at most, besides the first, and the share of the time that they may take.
+LOOKS, LOOKING = 10, 0.05
 #: Units of the progress bar.
 BAR = 1000
 
@@ -36,7 +37,7 @@ class Setting:
 
     pair: Pair
     fit: Samples
-    held: Samples
+    held: Held
     augment: Augment
     batch: int
     micro: int
@@ -48,26 +49,16 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """``weights`` and their ``errors`` on the held-out samples, (samples,)."""
+    """``weights``, their ``errors`` on the held-out samples, (samples,), and the share of those with the same class."""
 
     weights: dict[str, Tensor]
     errors: Array
-
-
-def held_errors(setting: Setting, weights: Weights) -> Array:
-    """The outputs' errors on the held-out samples, one each."""
-    found = []
-    with torch.no_grad():
-        for rows, feeds in zip(
-            setting.held.dataset.rows(setting.micro), setting.held.batches(setting.micro), strict=True
-        ):
-            found.append(setting.pair.errors(feeds, weights, False).cpu().numpy()[: len(rows)])
-    return np.concatenate(found).astype(np.float64)
+    same: float | None
 
 
 def initial(setting: Setting) -> State:
     weights = {name: value.detach().clone() for name, value in setting.pair.function.parameters.items()}
-    return State(weights, held_errors(setting, weights))
+    return _look(setting, weights)
 
 
 def cycle(
@@ -81,17 +72,18 @@ def cycle(
     optimizer.restart(start.weights)
     generator = np.random.default_rng((setting.seed, turn))
     rows = endless(setting.fit.count, setting.batch, generator)
-    best, step, shown, looks, losses = start, 0, 0, 0, [0.0]
-    losses.clear()
+    best, step, shown, due = start, 0, 0, 1 / LOOKS
+    losses: list[float] = []
     clock.start()
     while True:
         share = workers.agreed(1.0 if setting.stopped() else clock.share(step))
-        if share >= 1 or share >= (looks + 1) / LOOKS:
-            looks = int(share * LOOKS)
+        if share >= min(due, 1.0):
+            looked = clock.elapsed()
             if step:
                 state = _look(setting, optimizer.averaged())
                 best = state if not better(best.errors, state.errors) else best
                 _draw(setting, curve, state, losses, step, since)
+            due = share + workers.agreed(max(1 / LOOKS, clock.part(clock.elapsed() - looked) / LOOKING))
         if share >= 1:
             return best
         losses.append(one_step(setting, next(rows), generator))
@@ -103,7 +95,7 @@ def cycle(
 
 
 def _look(setting: Setting, weights: dict[str, Tensor]) -> State:
-    return State(weights, held_errors(setting, weights))
+    return State(weights, *setting.held.look(weights))
 
 
 def _draw(
@@ -111,10 +103,11 @@ def _draw(
 ) -> None:
     done = curve[-1].samples if curve else 0
     recent = float(np.mean(losses)) if losses else float("nan")
-    curve.append(
-        CurveOfTuning(time.monotonic() - since, done + len(losses) * setting.batch, recent, float(state.errors.mean()))
-    )
-    setting.progress.show(f"loss {recent:.3g}, held-out error {state.errors.mean():.3g}")
+    error = float(state.errors.mean())
+    seen = done + len(losses) * setting.batch
+    curve.append(CurveOfTuning(time.monotonic() - since, seen, recent, error, state.same))
+    agreement = "" if state.same is None else f", same top-1 {state.same:.1%}"
+    setting.progress.show(f"loss {recent:.3g}, held-out error {error:.3g}{agreement}")
     losses.clear()
 
 
@@ -128,7 +121,7 @@ def one_step(setting: Setting, rows: list[int], generator: np.random.Generator) 
         if not share and setting.workers.size > 1:
             continue
         mine = _rows_of(feeds, share) if setting.workers.size > 1 else feeds
-        errors = setting.pair.errors(mine, None, True)
+        errors = setting.pair.losses(mine)
         error = errors.sum() / (len(rows) if samples_in(feeds) > 1 else max(len(rows) // setting.micro, 1))
         if error.requires_grad:
             error.backward()

@@ -32,27 +32,45 @@ LOOKED_AT = 32
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """``outside``: what onnxruntime computes of the small model, before the part that is tuned."""
+    """``original`` answers all that is compared, ``judge`` what a model is judged by: the outputs; the hidden values
+    where no output can be compared.  ``outside``: what onnxruntime computes of the small model, before the part that is
+    tuned."""
 
     function: Function
     original: Answers
+    judge: Answers
     outside: Answers | None
     terms: tuple[Term, ...]
     hidden: tuple[Hidden, ...]
     notes: tuple[str, ...]
 
-    def errors(self, feeds: Feeds, parameters: Mapping[str, Tensor] | None, also_hidden: bool) -> Tensor:
-        """One number per sample: how far the small model's outputs are from the original's, and with ``also_hidden``
-        the mean of its hidden errors beside it.  Differentiable in the parameters."""
+    def losses(self, feeds: Feeds) -> Tensor:
+        """What is trained on, one number per sample: how far the outputs are from the original's, and beside it the
+        mean of the hidden errors.  Differentiable in the parameters."""
         with torch.no_grad():
             wanted = self.original(feeds)
         count = samples_in(feeds)
-        tuned = self.function(self.given_of(feeds), parameters)
-        error = output_error(self.terms, tuned, wanted, count)
-        if also_hidden and self.hidden:
-            parts = [hidden_error(h, tuned[h.name], wanted[h.name], count) for h in self.hidden]
-            error = error + torch.stack(parts).mean(0)
-        return error
+        tuned = self.function(self.given_of(feeds), None)
+        parts = [output_error(self.terms, tuned, wanted, count)] if self.terms else []
+        parts += [self._hidden(tuned, wanted, count)] if self.hidden else []
+        return torch.stack(parts).sum(0)
+
+    def look(
+        self, feeds: Feeds, wanted: Values, parameters: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(how far the small model is from ``wanted``, the answers of ``judge``; whether both say the same class): one
+        value per sample each.  The second is ``None`` where the outputs are not class scores."""
+        tuned, count = self.function(self.given_of(feeds), parameters), samples_in(feeds)
+        if not self.terms:
+            return self._hidden(tuned, wanted, count), None
+        errors = output_error(self.terms, tuned, wanted, count)
+        name = self.terms[0].name
+        if len(self.terms) > 1 or self.terms[0].kind not in ("logits", "probabilities") or tuned[name].dim() != 2:
+            return errors, None
+        return errors, tuned[name].argmax(1) == wanted[name].argmax(1)
+
+    def _hidden(self, tuned: Values, wanted: Values, count: int) -> Tensor:
+        return torch.stack([hidden_error(h, tuned[h.name], wanted[h.name], count) for h in self.hidden]).mean(0)
 
     def given_of(self, feeds: Feeds) -> Values:
         device = self.function.device
@@ -99,7 +117,10 @@ def pair(
     function = _function(graph, block, found, wanted, device)
     outside = by_runtime(student, found.outside, engine) if found.outside else None
     notes = (*found.notes, *_integer_note(len(integer_weights(graph))))
-    return Pair(function, original_answers(original, wanted, engine, device), outside, terms, hidden, notes)
+    answers = original_answers(original, wanted, engine, device)
+    ends = list(dict.fromkeys(t.name for t in terms)) or wanted
+    judge = original_answers(original, ends, engine, device) if ends != wanted else answers
+    return Pair(function, answers, judge, outside, terms, hidden, notes)
 
 
 def _function(graph: Graph, block: Block, found: Reach, wanted: list[str], device: torch.device) -> Function:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,14 +130,42 @@ def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows:
     return of
 
 
+class _Apart(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
+    """Weighted squared distance of each row of axis 0.
+
+    Two passes forward and one back.  Composed of torch's own operators it takes seven, and a quarter of the time of a
+    step of a small network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tuned: Tensor, original: Tensor, axis: int, weights: Tensor) -> Tensor:
+        """(rows,); ``weights``, (channels,), belong to ``axis``, which is not 0."""
+        apart = tuned - original
+        other = [k for k in range(1, apart.dim()) if k != axis]
+        squares = apart.square().sum(other) if other else apart.square()
+        ctx.save_for_backward(apart, weights)
+        ctx.axis = axis
+        return squares @ weights
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        apart, weights = ctx.saved_tensors
+        shape = [-1 if k == ctx.axis else 1 for k in range(apart.dim())]
+        factor = weights.reshape(shape) * gradients[0].reshape(-1, *[1] * (apart.dim() - 1))
+        return apart * (2 * factor), None, None, None
+
+
 def hidden_error(hidden: Hidden, tuned: Tensor, original: Tensor, count: int) -> Tensor:
     """Squared error over variance, mean over the channels that both models have: one number per sample."""
     if hidden.mine is not None and hidden.theirs is not None:
-        tuned = tuned.index_select(hidden.axis, torch.as_tensor(hidden.mine, device=tuned.device))
+        if len(hidden.mine) < tuned.shape[hidden.axis]:
+            tuned = tuned.index_select(hidden.axis, torch.as_tensor(hidden.mine, device=tuned.device))
         original = original.index_select(hidden.axis, torch.as_tensor(hidden.theirs, device=original.device))
-    shape = [-1 if k == hidden.axis else 1 for k in range(tuned.dim())]
-    scale = torch.as_tensor(hidden.scale, device=tuned.device, dtype=tuned.dtype).reshape(shape)
-    return _per_sample(((tuned - original) / scale).square(), count)
+    scale = torch.as_tensor(hidden.scale, device=tuned.device, dtype=tuned.dtype)
+    if not hidden.axis:
+        return _per_sample(((tuned - original) / scale).square(), count)
+    weights = len(tuned) / (tuned.numel() * scale.square())
+    return _per_sample(_Apart.apply(tuned, original, hidden.axis, weights), count)
 
 
 def output_error(

@@ -1,0 +1,51 @@
+"""Held-out samples: how far a model with some weights is from the original on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune.tuning.pair import Pair
+from onnxprune.tuning.samples import Samples
+
+Array = np.ndarray
+#: Bytes of the original's answers that are kept from look to look.
+KEPT = 256 << 20
+
+
+@dataclass(eq=False)
+class Held:
+    """``micro``: samples that are run at once.  The original answers each of them once, while its answers fit into
+    :data:`KEPT` bytes."""
+
+    pair: Pair
+    samples: Samples
+    micro: int
+    _answers: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def look(self, weights: Mapping[str, Tensor]) -> tuple[Array, float | None]:
+        """(error of the outputs per sample, float64; share of samples with the same class, for class scores)."""
+        errors: list[Array] = []
+        same: list[bool] = []
+        with torch.no_grad():
+            rows = self.samples.dataset.rows(self.micro)
+            for place, (chosen, feeds) in enumerate(zip(rows, self.samples.batches(self.micro), strict=True)):
+                wanted = self._answers.get(place)
+                if wanted is None:
+                    wanted = self.pair.judge(feeds)
+                    self._keep(place, wanted)
+                apart, alike = self.pair.look(feeds, wanted, weights)
+                errors.append(apart.cpu().numpy()[: len(chosen)])
+                same += [] if alike is None else alike.cpu().tolist()[: len(chosen)]
+        return np.concatenate(errors).astype(np.float64), float(np.mean(same)) if same else None
+
+    def _keep(self, place: int, wanted: dict[str, Tensor]) -> None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
+        if self._bytes + size <= KEPT:
+            self._answers[place] = wanted
+            self._bytes += size
