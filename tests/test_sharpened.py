@@ -11,8 +11,8 @@ from graphs import Sketch
 from workbench import OPTIONS, Bench, bench
 
 import onnxprune
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import Costing, macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import Measured, Survey, curves, joined, survey_of
 from onnxprune.coupling.groups import Coupling
@@ -128,7 +129,8 @@ def price(
     Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
     """
     given = calibrated(context, grams, context.holdout, options)
-    survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
+    allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
+    survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", survey.steps * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
