@@ -198,7 +198,7 @@ def _prune(
     progress.stage("measure", None)
     report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
-    plan = plan_of(context, outcome.keep, outcome.rounding)
+    plan = plan_of(context, outcome.keep, outcome.rounding, options)
     return Result(outcome.model, plan, closed(report, written, stopwatch), target)
 
 

@@ -124,7 +124,8 @@ class Options:
                 raise OptionError(f"{name} must be at least {least}, got {value}")
         if self.workers and self.cluster is not None:
             raise OptionError("workers start processes here, cluster names those of a scheduler: give one of them")
-        _few_threads(self.threads)
+        _few("threads", self.threads)
+        _few("workers", self.workers)
         _several("exclude", self.exclude)
         _several("only", self.only)
         _one_each(self.budgets)
@@ -137,14 +138,14 @@ class Options:
         return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 
 
-def _few_threads(threads: int) -> None:
-    # onnxruntime starts them all, for each of dozens of sessions, until the system refuses.
+def _few(name: str, count: int) -> None:
+    # They are all started, threads for each of dozens of sessions, until the system refuses.
     cores = os.cpu_count() or 1
     most = THREADS_PER_CORE * cores
-    if threads > most:
+    if count > most:
+        rest = ", or 0 for as many as there are cores" if name == "threads" else ""
         raise OptionError(
-            f"threads: {threads} are too many for the {cores} cores of this machine; give at most {most}, or 0 for as "
-            "many as there are cores"
+            f"{name}: {count} are too many for the {cores} cores of this machine; give at most {most}{rest}"
         )
 
 

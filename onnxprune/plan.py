@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,8 @@ import onnx
 from onnxprune.errors import PlanError
 from onnxprune.json_file import DIGITS, check, parse_json, read_json
 
+#: What a run was asked: a number, a name, or what a repeatable option said.
+Asked = float | str | tuple[str, ...]
 VERSION = 1
 #: No axis of a tensor that is cut has more.
 MOST_POSITIONS = 1 << 24
@@ -67,7 +69,8 @@ class Plan:
     ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
     (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.  ``rules``: the
     operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.  ``rounding``: which channel
-    counts the run preferred, for the record; None in a plan written by hand.
+    counts the run preferred, for the record; None in a plan written by hand.  ``asked``: budgets, widths by name and
+    targets of the run, for the record, by the names that a file of options has (``{"macs": 0.5, "keep": ("stem=9",)}``).
     """
 
     model: str
@@ -75,6 +78,7 @@ class Plan:
     tensors: tuple[TensorCut, ...] = ()
     rules: str = "exact"
     rounding: Rounding | None = None
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
     def to_json(self) -> str:
         document: dict[str, object] = {
@@ -86,6 +90,8 @@ class Plan:
             document["rules"] = self.rules
         if self.rounding is not None:
             document["rounding"] = {key: value for key, value in asdict(self.rounding).items() if value is not None}
+        if self.asked:
+            document["asked"] = {k: list(v) if isinstance(v, tuple) else v for k, v in self.asked.items()}
         if self.tensors:
             document["tensors"] = [
                 {
@@ -155,7 +161,8 @@ def _of(document: Any) -> Plan:
     tensors = tuple(_tensor(entry) for entry in document.get("tensors", ()))
     told = document.get("rounding")
     rounding = None if told is None else Rounding(told["setting"], told.get("block"), told["because"])
-    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding)
+    asked = {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in document.get("asked", {}).items()}
+    return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding, asked)
 
 
 def _tensor(entry: Mapping[str, Any]) -> TensorCut:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +23,8 @@ from onnxprune.budget.lengths import Lengths
 from onnxprune.cli import main
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OnnxPruneError
+from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.plan import Plan
 from onnxprune.result import Result
 from onnxprune.target import Budget, Width
 
@@ -107,6 +112,73 @@ def test_the_joint_cost_of_random_costs_is_met_where_each_can_be(seed: int) -> N
             allocate(*(lambda pair: (pair[0], curves, pair[1]))(joint(costs)))
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_any_combination_holds_or_is_refused_with_what_contradicts_what(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+
+    def some(share: float, make: Callable[[], object]) -> object:
+        return make() if generator.random() < share else None
+
+    asked: dict[str, object] = {
+        "macs": some(0.5, lambda: float(generator.uniform(0.05, 1))),
+        "params": some(0.4, lambda: float(generator.uniform(0.1, 1))),
+        "size": some(0.3, lambda: float(generator.choice([0.5, 0.9, 150_000, 500_000]))),
+        "max_drop": some(0.2, lambda: float(generator.choice([0.3, 0.95]))),
+        "keep": some(0.5, lambda: {str(generator.choice(["/stem*", WIDEN, "op:Gemm", "*gate*"])): _amount(generator)}),
+        "at_least": some(0.5, lambda: {str(generator.choice(["*", "/stage1*"])): _amount(generator)}),
+        "at_most": some(0.5, lambda: {str(generator.choice(["*", "/stage3*"])): _amount(generator)}),
+        "exclude": some(0.2, lambda: ("/stage2/stage2.1*",)),
+        "target": some(0.3, lambda: str(generator.choice(["ti-npu", "tensorrt-fp16"]))),
+        "round_to": some(0.3, lambda: int(generator.choice([1, 4]))),
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked.keys() & {"macs", "params", "size", "max_drop", "keep"}:
+        asked["macs"] = 0.9
+    try:
+        result = pruned(**asked)
+    except BudgetError as refused:
+        _blames_what_was_asked(str(refused), asked)
+        return
+    _holds(result, asked)
+
+
+def _amount(generator: np.random.Generator) -> float | int:
+    return float(generator.choice([0.25, 0.5, 0.75])) if generator.random() < 0.6 else int(generator.choice([4, 8, 12]))
+
+
+def _holds(result: Result, asked: Mapping[str, Any]) -> None:
+    report = result.report
+    assert report.macs.ratio <= asked.get("macs", 1)
+    assert report.params.ratio <= asked.get("params", 1)
+    size = asked.get("size", 1)
+    assert report.bytes.after <= (size * report.bytes.before if size <= 1 else max(size, report.bytes.before * (size > report.bytes.before)))
+    if "max_drop" in asked:
+        assert report.drop is not None and report.drop.value <= asked["max_drop"]
+    coupling = onnxprune.analyse(DEMO)
+    multiple = asked.get("round_to", TARGETS[asked["target"]].multiple if "target" in asked else 1)
+    for group in coupling.groups:
+        before, names = len(group), names_of(coupling, group)
+        after = widths(result).get(group.name, before)
+        counts = {
+            flag: [Width(glob, n).of(before) for glob, n in asked.get(flag, {}).items() if matches(names, glob)]
+            for flag in ("keep", "at_least", "at_most")
+        }
+        assert all(after == max(1, np.floor(count + 0.5)) for count in counts["keep"])
+        assert all(after >= min(count, before) for count in counts["at_least"])
+        assert all(after <= max(1, count) for count in counts["at_most"])
+        if any(matches(names, glob) for glob in asked.get("exclude", ())):
+            assert after == before
+        if not any(counts.values()):
+            assert after == before or after % min(multiple, before) == 0
+
+
+def _blames_what_was_asked(message: str, asked: Mapping[str, Any]) -> None:
+    """The message names options that were given, two of them where one alone could be met."""
+    named = {flag for flag in asked if re.search(f"--{flag.replace('_', '-').replace('round-to', 'round')}\\b", message)}
+    alone = "no prunable channels" in message or "channels; give fewer" in message or len(asked) == 1
+    assert len(named) >= 2 or alone, message
+
+
 # -- widths by name
 
 
@@ -118,6 +190,40 @@ def test_what_is_given_is_given_and_the_rest_takes_the_budget() -> None:
     before = {row.name: row.before for row in result.report.groups}
     assert all(4 * kept >= before[name] for name, kept in found.items())
     assert result.report.macs.ratio <= 0.7
+
+
+def test_the_plan_records_what_was_asked_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ["--samples", "32", "--effort", "fast", "--select", "magnitude", "--refit", "none", "--preprocess", "unit", "-q"]
+    line = [str(DEMO), "--data", str(CALIB), *quick, "--target", "ti-npu", "--macs", "0.8", "--max-drop", "0.95"]
+    line += ["--keep", f"{STEM}=8", "--keep", f"{WIDEN}=50%", "--at-least", "*=0.25", "--exclude", "*gate*"]
+    assert main([*line, "-o", "small.onnx", "--plan", "p.json"]) == 0
+    plan = Plan.read("p.json")
+    assert plan.asked == {
+        "macs": 0.8,
+        "max-drop": 0.95,
+        "keep": (f"{STEM}=8", f"{WIDEN}=0.5"),
+        "at-least": ("*=0.25",),
+        "exclude": ("*gate*",),
+        "target": "ti-npu",
+    }
+    assert Plan.from_json(plan.to_json()) == plan
+    assert main(["apply", str(DEMO), "p.json", "-o", "again.onnx", "-q"]) == 0
+    shapes = [{t.name: list(t.dims) for t in onnx.load(name).graph.initializer} for name in ("small.onnx", "again.onnx")]
+    assert shapes[0] == shapes[1]
+    # What it records is what a file of options says: the same cut, told again.
+    again = {key: list(value) if isinstance(value, tuple) else value for key, value in plan.asked.items()}
+    Path("o.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in again.items()))
+    assert main([str(DEMO), "--data", str(CALIB), *quick, "--config", "o.toml", "-o", "told.onnx"]) == 0
+    assert Path("told.onnx").read_bytes() == Path("small.onnx").read_bytes()
+
+
+def test_a_floor_or_ceiling_above_a_group_is_no_contradiction() -> None:
+    result = pruned(macs=0.95, at_least={"*": 40}, at_most={"*": 72}, round_to=1)
+    before = {row.name: row.before for row in result.report.groups}
+    found = widths(result)
+    assert all(kept == before[name] for name, kept in found.items() if before[name] <= 40)
+    assert found[WIDEN] <= 72 and before[WIDEN] == 80 and before[GATE] < 40
 
 
 def test_widths_without_a_budget_leave_the_rest_whole() -> None:
@@ -193,8 +299,13 @@ def test_a_target_sets_its_multiple_and_round_wins(name: str) -> None:
     result = pruned(macs=0.9, target=name)
     kept = [(row.after, row.before) for row in result.report.groups if row.locked is None]
     assert all(after == before or after % min(multiple, before) == 0 for after, before in kept)
+    assert not [note for note in result.report.notes if "wins over" in note]
     if multiple == 32:
-        assert widths(pruned(macs=0.9, target=name, round_to=1)) == widths(pruned(macs=0.9, round_to=1))
+        for won in ({"round_to": 1}, {"block": 8}):
+            both = pruned(macs=0.9, target=name, **won)
+            assert widths(both) == widths(pruned(macs=0.9, **won))
+            said = "--round 1" if "round_to" in won else "--round auto:8"
+            assert f"{said} wins over --target {name}, which asks for multiples of 32" in both.report.notes
 
 
 def test_the_guide_lists_every_target_with_its_source() -> None:

@@ -19,8 +19,9 @@ import pytest
 from graphs import Sketch
 
 from onnxprune.calibration.preprocess import PRESETS
-from onnxprune.cli import main
+from onnxprune.cli import main, values
 from onnxprune.cli.entry import COMMANDS, HELP
+from onnxprune.cli.table import options_of
 from onnxprune.errors import BudgetError, OnnxPruneError, VerificationError
 from onnxprune.options import Options
 from onnxprune.paths import create
@@ -240,6 +241,10 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --report=", "--report: an empty name; give the name of a file"),
         ("net.onnx --output=", "an empty name"),
         ("net.onnx --tune soon", "--tune: "),
+        ("net.onnx --letterbox --stretch", "--letterbox and --stretch contradict each other; give one of them"),
+        ("tune net.onnx --stretch --data d --letterbox", "--stretch and --letterbox contradict each other"),
+        ("net.onnx --providers bogus", "cpu; other packages have more, such as onnxruntime-gpu"),
+        ("net.onnx --workers 999", "workers: 999 are too many for the"),
         ("net.onnx --target ncn", "--target: no target 'ncn' (did you mean 'ncnn'?)"),
         ("net.onnx --round up", "--round: 'up' is not a multiple of channels; give auto"),
         ("net.onnx --crop wide", "--crop: 'wide' is not a size in pixels"),
@@ -271,6 +276,53 @@ def test_what_is_no_ordinary_file_is_not_replaced(
     name = "link" if linked else "pipe"
     assert f"{name} is not a regular file; choose another name" in refused(engine, capsys, f"{command} {name}")
     assert Path("pipe").is_fifo()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder that lets nobody create a file")
+@pytest.mark.parametrize(
+    "command", ["net.onnx -o", "net.onnx --plan", "net.onnx --report", "inspect net.onnx --layers"]
+)
+def test_a_folder_that_takes_no_file_is_refused_before_the_run(
+    engine: Engine, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert "/proc/x cannot be written (" in refused(engine, capsys, f"{command} /proc/x")
+
+
+@pytest.mark.parametrize("text", ["9" * 12, "9" * 30, "9" * 5000, "1e400", "9e30", "auto:" + "9" * 30])
+def test_numbers_that_no_run_can_have_are_one_line(
+    engine: Engine, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Whatever option takes a number: refused in one line, or harmless."""
+    refusals = 0
+    for option in options_of("prune"):
+        spoken = {"NAME=DIMS": f"x=1x{text}", "GLOB=N|R": f"a={text}"}.get(option.shows, text)
+        if option.read is None or option.read in (str, Path, values.output, values.target, values.providers):
+            continue
+        code = main(["net.onnx", option.flags[0], spoken])
+        assert code in (0, 2)
+        out, err = capsys.readouterr()
+        assert "unexpected" not in err and (code == 0 or len(err.splitlines()) == 1), (option.flags, err)
+        refusals += code == 2
+    assert refusals > 10
+
+
+def test_the_command_line_takes_another_side_than_the_file(engine: Engine) -> None:
+    Path("o.toml").write_text('preprocess = "unit"\nletterbox = true\n')
+    assert main(["net.onnx", "--config", "o.toml", "--stretch"]) == 0
+    assert engine.options.preprocess is not None and engine.options.preprocess.fit == "stretch"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_help_says_made_up_only_where_data_may_be_left_out(
+    name: str, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([name, "--help"])
+    promised = "made-up inputs" in capsys.readouterr().out
+    if "--data" in COMMANDS[name].parser().options():
+        code = main([name, "net.onnx", *{"compare": ["b.onnx"], "tune": ["--teacher", "b.onnx"]}.get(name, [])])
+        assert ("--data is missing" not in capsys.readouterr().err and code == 0) == promised
+    else:
+        assert not promised
 
 
 @pytest.mark.parametrize("flag", ["-o", "--plan", "--report"])
@@ -448,7 +500,8 @@ def test_a_report_that_cannot_be_written_loses_nothing_else(
             raise OSError(errno.ENOSPC, "No space left on device")
         return create(part, target)
 
-    monkeypatch.setattr("onnxprune.cli.files.create", full)
+    # There was room before the run.
+    engine.act = lambda: monkeypatch.setattr("onnxprune.cli.files.create", full)
     assert main(["net.onnx", "--report", "r.html", "--plan", "p.json"]) == 2
     out, err = capsys.readouterr()
     assert wording.verdict(made_up.report()) in " ".join(out.split())

@@ -379,3 +379,15 @@ def test_the_outer_factor_is_taken_while_it_leaves_eight_units(free: list[int], 
     from onnxprune.coupling.atoms import _pick
 
     assert _pick(free) == picked
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "free"), [(2, 16, 16), (7, 16, 16), (8, 16, 8), (9, 4, 9), (7, 4, 7), (16, 4, 16)]
+)
+def test_heads_leave_whole_where_there_are_enough_of_them(heads: int, size: int, free: int) -> None:
+    """From eight heads on, whole heads leave; with fewer, the positions in them do, if there are more of those."""
+    s = Sketch()
+    inner = s.op("MatMul", s.input("x", [1, 5, 12]), s.weight(12, heads * size))
+    split = s.op("Relu", s.op("Reshape", inner, s.array([1, 5, heads, size])))
+    s.output(s.op("MatMul", s.op("Reshape", split, s.array([1, 5, heads * size])), s.weight(heads * size, 12)), [1, 5, 12])
+    assert [len(group) for group in couple(s.model(), {}, None).groups] == [free]

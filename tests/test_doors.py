@@ -76,6 +76,7 @@ DOORS: dict[str, tuple[str, Callable[[str], list[str]]]] = {
     "function": ("f.py", lambda name: ["net.onnx", "--data", f"{name}:f", "-q"]),
     "metric": ("f.py", lambda name: ["net.onnx", "--eval", f"{name}:f", "-q"]),
     "plan": ("p.json", lambda name: ["apply", "net.onnx", name, "-q"]),
+    "options": ("o.toml", lambda name: ["net.onnx", "--config", name, "-q"]),
     "table": ("t.json", lambda name: ["net.onnx", "--latency", "0.5", "--latency-table", name, "-q"]),
 }
 
@@ -357,6 +358,12 @@ def test_a_cache_of_wrong_content_is_measured_again(monkeypatch: pytest.MonkeyPa
         found = cache._read(path)
         if found:
             cache.table_of(found)
+    beyond = [sound | {key: v} for key in ("block", "align") for v in (0, -1, 2**63, 2**70, 1e300, True)]
+    beyond += [sound | {key: v} for key in ("unaligned", "per_byte", "per_mac") for v in (-1, 1e300, 2**70, True)]
+    beyond += [sound | {"layers": {"k": points}} for points in ([[2**40, 1, 1e-3]], [[1, 1e300, 1e-3]], [[1, 1, 1e300]])]
+    for document in beyond:
+        path.write_text(json.dumps(document))
+        assert cache._read(path) == {}, document
     path.write_text(json.dumps(sound | {"layers": {"k": [[1]]}}))
     assert cache._read(path) == {}
 

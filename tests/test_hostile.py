@@ -96,6 +96,14 @@ STATED = {
     "negative size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, -16), "a negative size"),
     "overflowing size": (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**62), "bytes of data, but its shape"),
     "empty axis beside a huge one": (_input_of(1, 0, 2**31, 2**31), "bytes for one sample"),
+    "a type that nobody knows": (
+        lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 99),
+        "input 'input' has no element type that onnx knows (99)",
+    ),
+    "no type at all": (
+        lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type"),
+        "input 'input' has no element type that onnx knows (0)",
+    ),
     "an input of a thousand axes": (_input_of(*[1] * 1001), "1,001 axes"),
 }
 
@@ -157,16 +165,39 @@ def _sizes_of_another_rank(model: onnx.ModelProto) -> None:
     _after_r1(model, helper.make_node("Resize", ["r1", "", "", "three"], ["resized"], "resize"), three=[16, 8, 8])
 
 
-@pytest.mark.parametrize("change", [_negative_batch, _constant_output, _sizes_of_another_rank])
+def _constant_without_a_value(model: onnx.ModelProto) -> None:
+    _after_r1(model, helper.make_node("Constant", [], ["sizes"]), helper.make_node("Reshape", ["r1", "sizes"], ["shaped"]))
+
+
+@pytest.mark.parametrize(
+    "change", [_negative_batch, _constant_output, _sizes_of_another_rank, _constant_without_a_value]
+)
 def test_what_was_found_stays_mended(change: object, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(_changed(change), "net.onnx")
     code = main(["net.onnx", "--macs", "0.8", "--samples", "4", "--effort", "fast", "--threads", "1", "-q"])
     err = capsys.readouterr().err
     assert "unexpected" not in err and "Traceback" not in err
-    if change is _sizes_of_another_rank:
+    if change in (_sizes_of_another_rank, _constant_without_a_value):
         assert code == 2 and err.count("onnxprune: error: ") == 1
     else:
         assert code == 0
+
+
+@pytest.mark.parametrize("budget", ["macs", "params", "size", "latency", "max-drop", ""])
+def test_a_model_that_multiplies_nothing(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An embedding whose columns are added: there are channels, parameters and bytes to save, but no MACs."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (int64[n,4] x) => (float[n,4] y) { e = Gather(table, x)  r = Relu(e)  y = ReduceSum<keepdims = 0>(r, last) }""")
+    table = np.random.default_rng(0).standard_normal((10, 64)).astype(np.float32)
+    model.graph.initializer.extend([numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([-1]), "last")])
+    onnx.save(model, "net.onnx")
+    assert main(["inspect", "net.onnx"]) == 0
+    assert "0 MACs" in capsys.readouterr().out
+    code = main(["net.onnx", *([f"--{budget}", "0.8"] if budget else []), "--samples", "8", "--threads", "1", "-q"])
+    out, err = capsys.readouterr()
+    assert "unexpected" not in err and "Traceback" not in err
+    assert code == 0 if budget in ("params", "size") else code == 2 or budget == "latency"
+    assert ("there are no MACs to save; give --params or --size" in err) == (budget in ("macs", "max-drop", ""))
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------

@@ -383,6 +383,7 @@ def test_the_layers_file_is_json_and_small() -> None:
 def test_a_result_that_is_not_faster_says_so_first(after: float, told: bool) -> None:
     report = replace(made_up.report(1), latency_ms=Change(10.0, after), latency_spread=(0.1, 0.1))
     assert wording.verdict(report).startswith("NOT FASTER") == told
+    assert ("--latency 0.7 ('onnxprune help faster')" in wording.verdict(report)) == told
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def in_terminal(show: object, *values: object, width: int = 80) -> str:
     console = terminal.console_for(out)
     console.width = width
     show(console, *values)  # type: ignore[operator]
+    assert not re.search(r" $", out.getvalue(), flags=re.M), "blanks at the end of a line"
     return out.getvalue()
 
 

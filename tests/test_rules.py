@@ -109,9 +109,22 @@ SEQUENCES = frozenset({"SplitToSequence"})
 LEFT_OUT = {"SoftmaxCrossEntropyLoss": 2, "Einsum": 1}
 
 
+#: Cases whose shapes leave no factor of two positions or more to cut, by operator: batches and channels of one, and
+#: axes that the operator mixes.  Where a rule loses a factor, more cases check nothing than stand here.
+NO_FACTOR = {
+    "Attention": 1, "AveragePool": 11, "BitCast": 1, "CausalConvWithState": 1, "CenterCropPad": 3, "Col2Im": 4,
+    "Conv": 6, "ConvTranspose": 1, "CumProd": 5, "DeformConv": 3, "Det": 1, "Einsum": 1, "GlobalAveragePool": 1,
+    "GlobalMaxPool": 1, "Hardmax": 1, "LayerNormalization": 6, "LogSoftmax": 1, "LpPool": 1, "MaxPool": 12,
+    "MaxUnpool": 2, "RMSNormalization": 6, "ReduceLogSumExp": 2, "ReduceMax": 2, "ReduceMean": 2, "ReduceMin": 2,
+    "ReduceProd": 2, "Resize": 39, "ReverseSequence": 2, "Scatter": 1, "ScatterElements": 6, "ScatterND": 2,
+    "Softmax": 1, "TopK": 2, "Trilu": 11, "Upsample": 1,
+}
+
+
 @pytest.mark.parametrize("op", sorted(backend_cases()))
 def test_onnx_own_cases_obey_their_rule(op: str) -> None:
     wrong: list[str] = []
+    unchecked: list[str] = []
     for name, model, inputs in backend_cases()[op]:
         node = model.graph.node[0]
         feeds = {i: x for i, x in zip(node.input, inputs, strict=True) if x is not None}
@@ -125,7 +138,9 @@ def test_onnx_own_cases_obey_their_rule(op: str) -> None:
             bound = bind(rule, call)
             verdicts = check_rule(model, inputs, bound, 1e-4)
             wrong += [f"{name}: {factor} in '{bound}'" for factor, fine in verdicts.items() if not fine]
+            unchecked += [] if verdicts else [name]
     assert not wrong, "\n".join(wrong)
+    assert len(unchecked) <= NO_FACTOR.get(op, 0), f"cases that check no factor: {unchecked}"
 
 
 @pytest.mark.parametrize("op", sorted(backend_cases()))

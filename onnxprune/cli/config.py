@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from onnxprune.cli.option import Option
 from onnxprune.errors import UsageError
+from onnxprune.paths import read_ordinary
 from onnxprune.words import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+#: Bytes of a file of options at most.
+_MOST = 1 << 20
 
 
 def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
@@ -26,10 +29,13 @@ def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
         UsageError: the file is unreadable or not TOML, or no option takes a key or value.
     """
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(read_ordinary(path, _MOST).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}; check its path") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"--config {path}: not TOML: nested too deeply") from None
+    except ValueError as error:
+        # Wrong syntax, wrong UTF-8, or a number of thousands of digits.
         raise UsageError(f"--config {path}: not TOML: {error}") from error
     known = {flag.removeprefix("--"): option for option in options for flag in option.flags if flag.startswith("--")}
     return tuple(token for key, value in document.items() for token in _tokens(path, key, value, known))

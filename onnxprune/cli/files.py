@@ -30,6 +30,7 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
     _check_name(path, flag)
     if any(same_file(path, other) for other in taken):
         raise OutputError(f"{flag} {path} is another file of this run; choose another name")
+    _check_creates(path, flag)
 
 
 def model_files(model: Path, targets: Iterable[Path | None]) -> tuple[Path, ...]:
@@ -61,8 +62,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written; the message names it.
     """
-    # File systems limit names in bytes, and a character may take four bytes.
-    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
+    part = _part(path)
     try:
         with create(part, path) as file:
             file.write(text.encode("utf-8"))
@@ -72,6 +72,25 @@ def write_text(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
     finally:
         # If removing fails, writing failed for the same reason, and that error is already reported.
+        with suppress(OSError):
+            part.unlink()
+
+
+def _part(path: Path) -> Path:
+    # File systems limit names in bytes, and a character may take four bytes.
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
+
+
+def _check_creates(path: Path, flag: str) -> None:
+    """Create and remove an empty file beside ``path``.  Permissions do not tell: /proc has them, and takes no file."""
+    part = _part(path)
+    try:
+        create(part, path).close()
+    except OSError as error:
+        raise OutputError(
+            f"{flag} {path} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+    finally:
         with suppress(OSError):
             part.unlink()
 

@@ -48,10 +48,14 @@ class Parser:
             HelpAsked: ``-h`` was given; this takes precedence over any error.
             UsageError: one line; for an unknown option it suggests the nearest spelling.
         """
-        tokens = [*self._configured(argv), *argv]
+        configured = tuple(self._configured(argv))
+        tokens = [*configured, *argv]
         dashes = tokens.index("--") if "--" in tokens else len(tokens)
         if {"-h", "--help"} & set(tokens[:dashes]):
             raise HelpAsked(self.text)
+        # The command line may take another side than the file.
+        self._check_alternatives(configured)
+        self._check_alternatives(tokens[len(configured) : dashes])
         given: dict[str, list[object]] = {}
         words: list[str] = []
         bare = ""
@@ -83,6 +87,16 @@ class Parser:
         for flag, text in self._split(before):
             if flag == "--config" and text is not None:
                 yield from tokens_of(text, self._options)
+
+    def _check_alternatives(self, tokens: Sequence[str]) -> None:
+        """Raise UsageError if ``tokens`` hold two switches of one choice, such as --letterbox and --stretch."""
+        given: dict[str, str] = {}
+        for flag, _ in self._split(tokens):
+            if flag is None or self._flags[flag].takes_value:
+                continue
+            one = given.setdefault(self._flags[flag].name, flag)
+            if self._flags[one].on != self._flags[flag].on:
+                raise UsageError(f"{one} and {flag} contradict each other; give one of them")
 
     def _read_words(self, words: Sequence[str]) -> dict[str, object]:
         if len(words) > len(self._words):

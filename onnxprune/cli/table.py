@@ -17,6 +17,8 @@ from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, 
 PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare", "tune"), ("prune", "compare", "apply", "tune")
 WRITE, EVERY = ("prune", "apply", "tune"), ("prune", "inspect", "why", "compare", "apply", "tune")
 TUNE = ("prune", "tune")
+#: What ``--data`` takes.
+SOURCES = "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]"
 
 OPTIONS = (
     Option("output", ("-o", "--output"), WRITE, values.output, "FILE", "where the new model goes",
@@ -26,9 +28,8 @@ OPTIONS = (
     Option("gate", ("--max-drop",), ("compare",), values.drop, "X",
            "a gate for CI: exit code 1 if the drop is above X"),
     # -- data
-    Option("data", ("--data",), DATA, str, "SRC",
-           "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]", "data",
-           unsaid="made-up inputs"),
+    Option("data", ("--data",), ("prune", "compare"), str, "SRC", SOURCES, "data", unsaid="made-up inputs"),
+    Option("data", ("--data",), ("tune",), str, "SRC", f"{SOURCES}; required", "data"),
     Option("samples", ("--samples",), DATA, values.whole(1), "N", "maximum samples", "data",
            unsaid="64 to 2048, depending on model cost"),
     Option("preset", ("--preprocess",), DATA, None, "P", "how to turn pixels into numbers; adjust it with:", "data", choices=PRESET_NAMES),

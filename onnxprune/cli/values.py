@@ -18,6 +18,12 @@ from onnxprune.words import nearest
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 #: From this number on, a user who should give a fraction probably meant percent; 1.5 is more likely a typo.
 _PERCENT = 5
+#: Largest count that an option takes; numpy and onnxruntime count in 32 bits in places.
+MOST = 2**31 - 1
+#: Sizes of files and memory are signed 64-bit numbers.
+MOST_BYTES = 2**63
+#: More digits than any count has; Python refuses to read thousands of them.
+DIGITS = 20
 #: Short names of onnxruntime's execution providers.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -73,6 +79,8 @@ def byte_count(text: str) -> int:
     value = _bytes(text)
     if value < 1:
         raise UsageError(f"{text}: give at least one byte, such as 4GB")
+    if value >= MOST_BYTES:
+        raise UsageError(f"{text} is more than any machine has; give a number such as 4GB")
     return int(value)
 
 
@@ -96,11 +104,13 @@ def output(text: str) -> Path:
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """A whole number, at least ``least``."""
+    """A whole number, at least ``least`` and at most :data:`MOST`."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
+        if not re.fullmatch(r"[+-]?[0-9]+", text) or len(text) > DIGITS or int(text) < least:
             raise UsageError(f"'{text}' is not a whole number of {least} or more")
+        if int(text) > MOST:
+            raise UsageError(f"{text} is too large; give at most {MOST:,}")
         return int(text)
 
     return parse
@@ -111,7 +121,7 @@ def rounding(text: str) -> tuple[int | None, int | None]:
     if text == "auto":
         return None, None
     number = text.removeprefix("auto:")
-    if not number.isdecimal() or int(number) < 1:
+    if _count(number) is None:
         raise UsageError(f"'{text}' is not a multiple of channels; give auto, a number such as 8, or auto:8")
     return (None, int(number)) if text.startswith("auto:") else (int(number), None)
 
@@ -131,7 +141,7 @@ def numbers(text: str) -> tuple[float, ...]:
 def crop(text: str) -> tuple[int, int]:
     """``224`` or ``HxW``."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(_count(part) for part in parts):
         raise UsageError(f"'{text}' is not a size in pixels, such as 224 or 480x640")
     return int(parts[0]), int(parts[-1])
 
@@ -142,7 +152,7 @@ def width(text: str) -> Width:
     if not equals or not glob or not amount:
         raise UsageError(f"'{text}' is not GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75' or 'head.conv1=48'")
     try:
-        return Width(glob, int(amount) if amount.isdecimal() else fraction(amount))
+        return Width(glob, whole(1)(amount) if amount.isdecimal() else fraction(amount))
     except BudgetError as error:
         raise UsageError(str(error)) from error
 
@@ -151,7 +161,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``NAME=1x3x224x224``: an input and its shape."""
     name, equals, dims = text.rpartition("=")
     parts = re.split("[x,]", dims.lower()) if dims else []
-    if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not equals or not name or not all(_count(part) for part in parts):
         raise UsageError(f"'{text}' is not NAME=DIMS, such as input=1x3x224x224")
     return name, tuple(int(part) for part in parts)
 
@@ -177,11 +187,18 @@ def providers(text: str) -> tuple[str, ...]:
         if name not in here:
             # A known provider that this package lacks is not a misspelling.
             near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *here))
+            short = {full: word for word, full in PROVIDERS.items()}
             raise UsageError(
-                f"this onnxruntime has no {name}{near}; it has {', '.join(here)}; other packages have more, "
-                "such as onnxruntime-gpu"
+                f"this onnxruntime has no {name}{near}; it has {', '.join(short.get(one, one) for one in here)}; other "
+                "packages have more, such as onnxruntime-gpu"
             )
     return asked
+
+
+def _count(text: str) -> int | None:
+    """A whole number from 1 to :data:`MOST`; None for any other text."""
+    plain = re.fullmatch(r"[0-9]+", text) is not None and len(text) <= DIGITS
+    return int(text) if plain and 1 <= int(text) <= MOST else None
 
 
 def _bytes(text: str) -> float:

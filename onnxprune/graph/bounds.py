@@ -39,6 +39,9 @@ def check_bounds(model: onnx.ModelProto, where: str) -> None:
             raise ModelError(f"{where}: tensor '{tensor.name}' {fault}; export the model again")
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
+        kind = value.type.tensor_type.elem_type
+        if value.type.HasField("tensor_type") and _item_bytes(kind) is None:
+            raise ModelError(f"{where}: input '{value.name}' has no element type that onnx knows ({kind}); export the model again")
         fault = "" if value.name in weights else _too_large(value)
         if fault:
             raise ModelError(f"{where}: input '{value.name}' {fault}; export the model with the size you use")
@@ -96,14 +99,19 @@ def _too_large(value: onnx.ValueInfoProto) -> str:
     dims = [max(int(dim.dim_value), 1) for dim in value.type.tensor_type.shape.dim]
     if len(dims) > AXES:
         return f"has {len(dims):,} axes, more than {AXES}"
-    try:
-        each = int(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).itemsize)
-    except (KeyError, ValueError, TypeError):
-        each = 1
-    needed, left = math.prod(dims) * max(each, 1), room()
+    each = _item_bytes(value.type.tensor_type.elem_type) or 1
+    needed, left = math.prod(dims) * each, room()
     if needed > left:
         return f"takes {needed:,} bytes for one sample, but only {left:,} are available"
     return ""
+
+
+def _item_bytes(kind: int) -> int | None:
+    """Bytes of an element; None for a type that onnx does not know."""
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _check_functions(model: onnx.ModelProto, where: str) -> None:

@@ -232,8 +232,10 @@ class Walk:
         The input's size may be a guess, if it depends on the data.  The stated sizes hold all the same.  Only the size
         that the Reshape leaves open counts as changing.
         """
+        if node.op != "Reshape" or len(node.inputs) < 2:
+            return
         source, out = node.inputs[0], node.outputs[0] if node.outputs else None
-        target = self._known(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
+        target = self._known(node.inputs[1])
         shape = self.before.get(out or "")
         if target is None or shape is None or out is None or source not in self.dtypes or node.inputs[1] in self.sized:
             return

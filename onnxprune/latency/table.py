@@ -14,6 +14,8 @@ from onnxprune.json_file import read_json
 from onnxprune.latency.device import TABLE, Json
 
 Array = np.ndarray
+#: Larger numbers are mistakes, and overflow where they are multiplied.
+MOST_CHANNELS, MOST_SECONDS = 1 << 24, 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +49,24 @@ def table_of(document: Json) -> Table:
         raise BudgetError(f"not a latency table: no '{TABLE}': 1; tools/measure_latency_table.py makes one")
     try:
         origin = f"{document['device']}, {document['runtime']}, {document['threads']} threads"
+        block, align = (int(_number(document, key, 1, MOST_CHANNELS)) for key in ("block", "align"))
         return Table(
             origin=origin,
-            blocks=Blocks(max(1, int(document["block"])), max(1, int(document["align"])), f"latency table: {origin}"),
-            unaligned=float(document["unaligned"]),
-            per_byte=float(document["per_byte"]),
-            per_mac=float(document["per_mac"]),
+            blocks=Blocks(block, align, f"latency table: {origin}"),
+            unaligned=_number(document, "unaligned", 0, MOST_SECONDS),
+            per_byte=_number(document, "per_byte", 0, MOST_SECONDS),
+            per_mac=_number(document, "per_mac", 0, MOST_SECONDS),
             layers={str(key): grid_of(points) for key, points in document["layers"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BudgetError(f"the latency table lacks or misspells a field: {error!r}") from error
+
+
+def _number(document: Json, key: str, least: float, most: float) -> float:
+    value = document[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"'{key}' must be a number from {least:g} to {most:g}")
+    return float(value)
 
 
 def read_table(path: Path) -> Table:
@@ -87,6 +97,8 @@ def grid_of(points: list[list[float]]) -> Grid:
     table = np.asarray(points, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != 3 or not np.isfinite(table).all() or (table[:, :2] < 1).any():
         raise ValueError("a layer's points are [inputs, outputs, seconds]")
+    if (table > (MOST_CHANNELS, MOST_CHANNELS, MOST_SECONDS)).any():
+        raise ValueError(f"a layer has at most {MOST_CHANNELS:,} channels and takes {MOST_SECONDS:,.0f} s")
     inputs, outputs = np.unique(table[:, 0]), np.unique(table[:, 1])
     seconds = np.full((len(inputs), len(outputs)), np.nan)
     seconds[np.searchsorted(inputs, table[:, 0]), np.searchsorted(outputs, table[:, 1])] = table[:, 2]

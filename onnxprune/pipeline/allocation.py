@@ -24,7 +24,7 @@ from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.bounds import Bounds
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.setup import Context, calibrated
-from onnxprune.plan import Cut, Plan, Rounding, fingerprint
+from onnxprune.plan import Asked, Cut, Plan, Rounding, fingerprint
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, evidence
 from onnxprune.selection.table import SELECTORS
@@ -92,8 +92,8 @@ def rank(
 
 
 def multiple(options: Options) -> int | None:
-    """The multiple of channels from ``--round`` or else ``--target``; None if neither is given."""
-    if options.round_to is None and options.target is not None:
+    """The multiple of channels from ``--round`` or else ``--target``; None if neither is given, or ``--round auto:N``."""
+    if options.round_to is None and options.block is None and options.target is not None:
         return TARGETS[options.target].multiple
     return options.round_to
 
@@ -265,15 +265,25 @@ def _free(curves: Sequence[Curve]) -> Array:
     return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
 
 
-def plan_of(context: Context, keep: Array, rounding: Rounding | None) -> Plan:
-    """The plan of a cut."""
+def plan_of(context: Context, keep: Array, rounding: Rounding | None, options: Options) -> Plan:
+    """The plan of a cut that ``options`` asked for."""
     cuts = []
     for group in context.coupling.groups:
         kept = np.flatnonzero(keep[group.units])
         if len(kept) < len(group):
             cuts.append(Cut(group.name, len(group), tuple(int(k) for k in kept)))
     rules = context.coupling.walked.rules
-    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensor_cuts(context.coupling, keep), rules, rounding)
+    tensors = tensor_cuts(context.coupling, keep)
+    return Plan(fingerprint(context.loaded.proto), tuple(cuts), tensors, rules, rounding, _asked(options))
+
+
+def _asked(options: Options) -> dict[str, Asked]:
+    """What a plan records of the options: those that decide how many channels stay."""
+    said: dict[str, Asked] = {budget.kind.replace("_", "-"): budget.value for budget in options.budgets}
+    for name, widths in (("keep", options.keep), ("at-least", options.at_least), ("at-most", options.at_most)):
+        said[name] = tuple(width.describe() for width in widths)
+    said |= {"only": options.only, "exclude": options.exclude, "target": options.target or ()}
+    return {name: value for name, value in said.items() if value != ()}
 
 
 def whole(coupling: Coupling) -> Array:

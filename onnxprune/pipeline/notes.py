@@ -10,6 +10,7 @@ from onnxprune.budget.cost import macs, node_macs, sizes
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.loosened import loosened
+from onnxprune.devices import TARGETS
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.load import LoadedModel
 from onnxprune.linear.form import layers
@@ -85,6 +86,15 @@ def few_samples(dataset: Dataset, options: Options) -> tuple[str, ...]:
     if options.samples is None or dataset.count >= options.samples:
         return ()
     return (f"the data has only {dataset.count} samples, fewer than --samples {options.samples}",)
+
+
+def rounding_wins(options: Options) -> tuple[str, ...]:
+    """A note if both --round and --target are given."""
+    if options.target is None or options.round_to is options.block is None:
+        return ()
+    said = f"--round {options.round_to}" if options.round_to is not None else f"--round auto:{options.block}"
+    multiple = TARGETS[options.target].multiple
+    return (f"{said} wins over --target {options.target}, which asks for multiples of {multiple}",)
 
 
 def single_sample(dataset: Dataset) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
 from onnxprune.pipeline.naming import frozen_groups
-from onnxprune.pipeline.notes import few_samples, reading_notes, single_sample
+from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
@@ -168,7 +168,13 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
         engine_of(options),
         frozen,
         bounds(coupling, frozen, options),
-        (*few_samples(dataset, options), *single_sample(dataset), *dataset.notes, *reading_notes(loaded, coupling)),
+        (
+            *rounding_wins(options),
+            *few_samples(dataset, options),
+            *single_sample(dataset),
+            *dataset.notes,
+            *reading_notes(loaded, coupling),
+        ),
         spare,
     )
 

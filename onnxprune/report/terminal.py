@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any, cast
 
 from rich import box
 from rich.console import Console, Group
@@ -34,9 +35,23 @@ class View:
     told: tuple[str, ...] = ()
 
 
+class _Trimmed:
+    """A text stream without blanks at the ends of lines, which tables leave there."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        self._file.write(re.sub(r" +(?=\n)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def console_for(file: IO[str]) -> Console:
     """A console that prints text literally: node names may look like markup."""
-    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console = Console(file=cast(IO[str], _Trimmed(file)), markup=False, highlight=False, emoji=False)
     console.width = min(console.width, 110)
     return console
 

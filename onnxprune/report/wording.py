@@ -20,6 +20,8 @@ AGREEMENTS: Mapping[str, str] = {
     "strings changed": "{drop} of its strings change (character error {character error})",
     "relative error per channel": "its outputs move by {drop} per channel",
 }
+#: What to do where the result is not faster.
+SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
 #: Metrics whose drops are shown in percent.
 SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))
 
@@ -183,13 +185,14 @@ def verdict(report: Report) -> str:
     latency = report.latency_ms
     speed = speed_text(latency, report.latency_spread)
     parts += [speed] if speed else []
+    remedy = ""
     if latency is not None and (latency.ratio > 1 or same_speed(latency, report.latency_spread)):
-        name = f"NOT FASTER here: {name}"
+        name, remedy = f"NOT FASTER here: {name}", SLOW
     accuracy = report.accuracy
     measured = ""
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
-    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}."
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}.{remedy}"
 
 
 def prunable(inspection: Inspection) -> str:

@@ -138,5 +138,5 @@ KINDS: dict[str, Kind] = {
         files.change_json,
         _beside("t.json", ["net.onnx", "-o", "out.onnx", "--macs", "0.7", "--latency-table", "t.json", *QUICK]),
     ),
-    "cache": Kind(lambda which, known: (known["table"], "a cache"), files.change_json, files.write_cache),
+    "cache": Kind(lambda which, known: (known["wide table"], "a cache"), files.change_json, files.write_cache),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, Pricing, narrowest, pricing_macs, trial_macs, widest
+from onnxprune.pipeline.allocation import OVERSHOT, Pricing, multiple, narrowest, pricing_macs, trial_macs, widest
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -47,7 +48,7 @@ def find(
         BudgetError: the budget cannot be met.
     """
     found = _found(Trials(context, orders, evaluator, options, progress))
-    if options.round_to is not None or options.target is not None:
+    if multiple(options) is not None:
         return found
     notes = [*_no_faster(context, found), *_below(context, found, options)]
     return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, *notes)))
@@ -68,7 +69,8 @@ def _below(context: Context, found: Found, options: Options) -> list[str]:
         return []
     kind = options.budgets[0].kind
     cost, target = cost_of(context, kind, options.budgets[0].value)
-    got, asked = (part / cost(sizes(context.coupling)) for part in (cost(found.candidate.counts), target))
+    full = cost(sizes(context.coupling))
+    got, asked = cost(found.candidate.counts) / full, target / full
     finer = give_back(cost, found.pricing.curves, found.candidate.counts, target)
     if got >= OVERSHOT * asked or np.array_equal(finer, found.candidate.counts):
         return []
@@ -79,12 +81,16 @@ def _found(trials: Trials) -> Found:
     options = trials.options
     drop, latency = options.asked("max_drop"), options.asked("latency")
     kinds = [budget.kind for budget in options.budgets]
+    if ("macs" in kinds or kinds == ["max_drop"]) and not trials.full:
+        raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
     if kinds == ["max_drop"]:
-        return by_drop(trials, trials.best_order(trials.cost, USUAL))
+        with _bound_by(options):
+            return by_drop(trials, trials.best_order(trials.cost, USUAL))
     costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
-        found = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
+        with _bound_by(options):
+            found = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
         allowed = pricing_macs(trials.context, options)
         each = trial_macs(trials.context)
@@ -94,7 +100,7 @@ def _found(trials: Trials) -> Found:
         # The user gave every width.
         found = trials.only(trials.orders[0], widest(trials.orders[0]))
     if drop is not None and not found.candidate.drop.value <= drop:
-        rest = " ".join(b.describe() for b in options.budgets if b.kind != "max_drop")
+        rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
             f"{found.candidate.drop.value:.4g} ({found.candidate.drop.metric}); allow more, or keep more"
@@ -103,19 +109,41 @@ def _found(trials: Trials) -> Found:
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:
-    """Raise BudgetError if even the narrowest model cannot meet one of several budgets.
+    """Raise BudgetError if even the narrowest model cannot meet a budget beside other budgets or given widths.
 
     Every cost grows with every width, so the narrowest model has the minimum of all costs.
     """
-    if len(budgets) < 2:
-        return
     for budget, (cost, target) in zip(budgets, costs, strict=True):
         least = min(cost(narrowest(pricing)) for pricing in trials.orders)
-        if least > target:
-            full = cost(sizes(trials.context.coupling))
+        full = sizes(trials.context.coupling)
+        widths = said_widths(trials.options) if cost(np.ones(len(full))) <= target else []
+        if least > target and (widths or len(budgets) > 1):
             raise BudgetError(
-                f"{budget.describe()} cannot be met: the narrowest model keeps {least / full:.4f} of the original"
+                f"{' together with '.join([budget.describe(), *([' '.join(widths)] if widths else [])])} cannot be met: "
+                f"the narrowest model keeps {least / cost(full):.4f} of the original"
             )
+
+
+def said_widths(options: Options) -> list[str]:
+    """The options that bind widths, as the user wrote them."""
+    said = [f"--{flag} {glob}" for flag in ("only", "exclude") for glob in getattr(options, flag)]
+    for flag, widths in (("keep", options.keep), ("at-least", options.at_least), ("at-most", options.at_most)):
+        said += [f"--{flag} {width.describe()}" for width in widths]
+    if options.round_to is not None and options.round_to > 1:
+        said.append(f"--round {options.round_to}")
+    return [*said, f"--target {options.target}"] if options.target is not None and multiple(options) else said
+
+
+@contextmanager
+def _bound_by(options: Options) -> Iterator[None]:
+    """Add to a BudgetError which options bind the widths."""
+    try:
+        yield
+    except BudgetError as error:
+        widths = said_widths(options)
+        if not widths:
+            raise
+        raise BudgetError(f"{error}; these bind the widths: {' '.join(widths)}") from error
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
