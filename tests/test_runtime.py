@@ -184,16 +184,14 @@ def test_calibration_streams_and_its_batches_do_not_matter(monkeypatch: pytest.M
         np.testing.assert_allclose(one / scale, other / scale, atol=0.05)
 
 
-def test_a_batch_is_as_large_as_memory_allows_and_the_model_takes() -> None:
-    model = chain(2)
-    coupling = couple(model, {}, {"x": (1, 8, 16, 16)})
-    data = data_for(model, np.zeros((30, 8, 16, 16), np.float32))
+def test_a_batch_is_as_large_as_memory_allows() -> None:
+    coupling = couple(chain(2), {}, {"x": (1, 8, 16, 16)})
     values = ["x", coupling.graph.outputs[0]]
     one = 2 * 4 * 8 * 16 * 16
     for samples in (1, 3, 20):
-        assert batch_size(coupling, values, data, samples * one) == samples
-    assert batch_size(coupling, values, data, 0) == 1
-    assert batch_size(coupling, values, data, 1 << 40) <= 64
+        assert batch_size(coupling, values, samples * one) == samples
+    assert batch_size(coupling, values, 0) == 1
+    assert batch_size(coupling, values, 1 << 40) <= 64
 
 
 def test_outputs_are_those_of_single_samples_whatever_the_batch() -> None:

@@ -11,8 +11,8 @@ from graphs import Sketch
 from workbench import OPTIONS, Bench, bench, correlated
 
 import onnxprune
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import Blocks
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
@@ -77,7 +77,8 @@ class Known:
 
 
 def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
-    monkeypatch.setattr(trials, "attempt", known.attempt)
+    for name in ("attempt", "trial"):
+        monkeypatch.setattr(trials, name, known.attempt)
     options = replace(OPTIONS, budgets=(Budget("max_drop", allowed),))
     return find(on.work, [pricing], known, options, Silent())  # type: ignore[arg-type]
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.allocate import Curve
 from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
 from onnxprune.budget.probe import Probe
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.effort import measurements
+from onnxprune.effort import PER_NODE, measurements
 from onnxprune.engine.store import Store
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, readers_of
@@ -46,12 +46,15 @@ class Survey:
     samples: int
 
 
-def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float) -> Survey:
-    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels."""
+def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most: int) -> Survey:
+    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels, on at
+    most ``most`` samples."""
     coupling = given.coupling
     asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
     # On average a group stands in the middle: half of the network comes behind it.
-    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * len(asked) / 2)
+    halves = len(asked) / 2
+    fixed = PER_NODE * len(coupling.graph.nodes) * halves
+    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * halves, fixed, most)
     return Survey(asked, shares, min(given.dataset.count, samples))
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import Costing, macs, sizes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import curves, survey_of
 from onnxprune.coupling.groups import Coupling
@@ -125,7 +126,8 @@ def price(
     Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
     """
     given = calibrated(context, grams, context.holdout, options)
-    survey = survey_of(given, context.frozen, pricing_macs(context, options) / len(rankings))
+    allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
+    survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.budget.allocate import Curve
+from onnxprune.budget.curve import Curve
 from onnxprune.engine.release import release_memory
 from onnxprune.errors import VerificationError
 from onnxprune.options import Options

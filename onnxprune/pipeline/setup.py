@@ -17,7 +17,7 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
-from onnxprune.calibration.row_rule import FIT, RowRule
+from onnxprune.calibration.row_rule import FIT, MOMENTS
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
@@ -50,7 +50,7 @@ COPIES = 3
 @dataclass(frozen=True, eq=False)
 class Context:
     """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
-    that is not held out, ``fit`` and more.  ``rows``: how many rows a refit samples."""
+    that is not held out, ``fit`` and more."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -62,13 +62,13 @@ class Context:
     bounds: Bounds
     notes: tuple[str, ...]
     spare: Dataset | None = None
-    rows: RowRule = FIT
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
     """What pricing and refit compute with, on the samples of ``dataset``."""
     memory = activation_bytes(options)
-    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, context.rows, options.seed)
+    rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
+    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:

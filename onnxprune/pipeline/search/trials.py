@@ -12,7 +12,7 @@ from onnxprune.budget.cost import Cost, Costing, macs, sizes
 from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
-from onnxprune.pipeline.candidate import Candidate, attempt, quick
+from onnxprune.pipeline.candidate import Candidate, attempt, quick, trial
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Turn
@@ -54,7 +54,7 @@ class Trials:
 
     def trial(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
         part, options = quick(self.context, self.options)
-        return attempt(part, pricing, counts, self.evaluator, options, progress)
+        return trial(part, pricing, counts, self.evaluator, options, progress)
 
     @property
     def finer(self) -> bool:
