@@ -27,7 +27,7 @@ from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.tasks.answers import answers_of
 from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
-from onnxprune.tuning.need import need_torch
+from onnxprune.tuning.need import need_device, need_torch
 from onnxprune.verify.checks import soundness
 
 #: Samples on which a tuned model is run before it is believed.
@@ -44,11 +44,16 @@ def tuned(
 ) -> Outcome:
     """``chosen`` with a tuned model, and how good the model was on the way; with its own where tuning gains nothing.
 
-    Raises:
-        VerificationError: where the tuned model is not sound.
+    ``chosen`` itself, with a note, where nothing can be tuned or the tuned model is not sound: it was verified before,
+    and may be written already.
     """
     fit = context.spare or context.fit
-    found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+    try:
+        found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+    except (ModelError, VerificationError) as error:
+        note = f"{error}; the model stays as it was before tuning"
+        progress.note(note)
+        return replace(chosen, notes=(*chosen.notes, note))
     after = evaluator.drop(found)
     before = chosen.drop or evaluator.drop(chosen.model)
     if told.after < told.before and evaluator.metric is not None and before.value < after.value:
@@ -86,7 +91,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         DataError: where the data cannot be used.
         VerificationError: where the tuned model is not sound.
     """
-    need_torch()
+    need_device(options.device)
     check_alike(student, original)
     samples = options.samples if options.samples is not None else MOST_TUNED
     specs = specs_for(original, data, options)
