@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Change, Drop
 from onnxprune.target import USUAL, Budget
-from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.answers import Answers, answers_of
 from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.interval import RESAMPLES
 from onnxprune.tasks.task import Reader
@@ -31,11 +31,13 @@ from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 Array = np.ndarray
 #: The argument of the user's metric: feeds -> outputs by name.
 SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
+#: Bytes of a model's answers that are kept for the next question about it; larger ones are computed again.
+MOST_KEPT = 128 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Knows the original's outputs and score, so that each candidate costs one pass.
+    """Knows the original's outputs and score, so that each candidate costs one pass, whatever is asked about it.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0.  ``kind``: see :func:`kind_of`.
     ``score``: the original's score by the user's ``metric``, 0 without a metric.  ``yardstick``: the measure of the drop
@@ -50,6 +52,7 @@ class Evaluator:
     metric: OwnMetric | None
     score: float
     yardstick: Yardstick
+    _latest: _Latest = field(default_factory=lambda: _Latest())
 
     @property
     def usual(self) -> Budget:
@@ -79,24 +82,46 @@ class Evaluator:
     def with_interval(self, drop: Drop, model: onnx.ModelProto) -> Drop:
         """The ``drop`` of ``model`` with its interval; the user's metric has none.
 
-        Cost: a pass over the holdout, and a bootstrap of seconds at most.
+        Cost: a bootstrap of seconds at most, and a pass over the holdout unless ``model`` was the last one measured.
         """
         return drop if self.metric is not None else self._drop(model, RESAMPLES)
 
     def _drop(self, model: onnx.ModelProto, resamples: int) -> Drop:
         if self.metric is not None:
             return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
-        answers = answers_of(open_session(model, self.engine), self.holdout, self.outputs)
-        return self.yardstick.drop(answers, resamples)
+        return self.yardstick.drop(self._answers(model), resamples)
 
     def damage(self, model: onnx.ModelProto) -> float:
         """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
         Infinite where it is no number: what a cut turned into NaN is worse than anything else.
         """
-        session = open_session(model, self.engine)
-        found = self.yardstick.loss.of(outputs_of(session, self.holdout, self.outputs))
+        found = self.yardstick.loss.of(outputs(self._answers(model)))
         return math.inf if math.isnan(found) else found
+
+    def _answers(self, model: onnx.ModelProto) -> Answers:
+        """What ``model`` answers on the holdout: one pass, unless it was the last one that was asked."""
+        known = self._latest.answers
+        if known is None or self._latest.model is not model:
+            self._latest.forget()
+            known = answers_of(open_session(model, self.engine), self.holdout, self.outputs)
+            self._latest.keep(model, known)
+        return known
+
+
+@dataclass(eq=False)
+class _Latest:
+    """The answers of the last model that was run, where they are small."""
+
+    model: onnx.ModelProto | None = None
+    answers: Answers | None = None
+
+    def keep(self, model: onnx.ModelProto, answers: Answers) -> None:
+        if sum(part.nbytes for batch in answers.batches for part in batch) <= MOST_KEPT:
+            self.model, self.answers = model, answers
+
+    def forget(self) -> None:
+        self.model = self.answers = None
 
 
 def evaluator_for(context: Context, options: Options) -> Evaluator:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.budget.allocate import Curve
+from onnxprune.budget.curve import Curve
 from onnxprune.engine.release import release_memory
 from onnxprune.errors import VerificationError
 from onnxprune.options import Options
@@ -73,7 +73,7 @@ def run(
     orders = price(context, options, rankings, grams, progress, compute)
     stopwatch.mark("select")
     release_memory()
-    found = find(context, orders, evaluator, options, progress)
+    found = find(context, orders, evaluator, options, progress, compute)
     chosen, steps, select = found.candidate, found.steps, found.pricing.select
     rounding = found.pricing.rounding
     curves = group_curves(context, found.pricing.curves)

@@ -17,12 +17,12 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
-from onnxprune.calibration.row_rule import FIT, RowRule
+from onnxprune.calibration.row_rule import FIT, MOMENTS
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
-from onnxprune.engine.session import Engine
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -30,18 +30,17 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.measure.said import said
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
+from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
-#: Bounds of the held-out samples, which selection and refit never see.  A fifth of all samples, within these bounds.
-LEAST_HELD, MOST_HELD = 8, 128
-#: Maximum held-out samples and training samples of a tuning.  With fewer held-out samples, a gain of one point would not
-#: be significant.
-MOST_JUDGED, MOST_TUNED = 256, 8192
+#: Maximum training samples of a tuning.
+MOST_TUNED = 8192
 #: Bytes of activations kept in memory during the refit, if the user sets no limit.
 DEFAULT_MEMORY = 3 << 30
 #: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
@@ -52,8 +51,9 @@ COPIES = 3
 class Context:
     """The inputs of all later stages.
 
-    ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare`` holds all samples that are not held out,
-    ``fit`` and more; it is None without tuning.  ``rows`` says how many rows a refit samples.
+    ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held`` holds the positions of the holdout, see
+    :func:`onnxprune.pipeline.division.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
+    is None without tuning.
     """
 
     loaded: LoadedModel
@@ -65,14 +65,15 @@ class Context:
     frozen: frozenset[int]
     bounds: Bounds
     notes: tuple[str, ...]
+    held: tuple[int, ...] = ()
     spare: Dataset | None = None
-    rows: RowRule = FIT
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
     """The inputs of pricing and refit, on the samples of ``dataset``."""
     memory = activation_bytes(options)
-    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, context.rows, options.seed)
+    rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
+    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
@@ -140,8 +141,12 @@ def _reopens(data: object) -> bool:
     return isinstance(data, Mapping | np.ndarray)
 
 
-def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Context:
-    """Open the data, couple the model at the data's shapes, and split the samples.
+def set_up(
+    loaded: LoadedModel, data: object | None, options: Options, held: tuple[int, ...] | None = None
+) -> Context:
+    """Open the data, couple the model at the data's shapes, hold out some samples: ``held``, if given.
+
+    Cost: if the outputs hold probabilities at several places, one pass of the original over the samples.
 
     Raises:
         OnnxPruneError: if data or options do not fit the model.
@@ -158,18 +163,28 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    fit, holdout = split(dataset, options.seed)
-    frozen = frozen_groups(coupling, options.exclude, options.only)
+    whole, most = dataset, MOST_HELD
+    if options.tune is not None:
+        most = MOST_JUDGED
+        if options.samples is None and _reopens(data):
+            whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+    engine = engine_of(options)
+    if held is None:
+        told = None if data is None else said(coupling, open_session(loaded.proto, engine), whole)
+        held = held_out(whole.count, options.seed, most, told)
+    fit, holdout = divide(whole, held)
     spare = None
     if options.tune is not None:
-        fit, holdout, spare = _for_tuning(dataset, data, options)
+        # Tuning takes all other samples, also if the refit needs few.
+        fit, spare = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed)), fit
+    frozen = frozen_groups(coupling, options.exclude, options.only)
     return Context(
         loaded,
         coupling,
         layers(coupling),
         fit,
         holdout,
-        engine_of(options),
+        engine,
         frozen,
         bounds(coupling, frozen, options),
         (
@@ -179,17 +194,9 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             *dataset.notes,
             *reading_notes(loaded, coupling),
         ),
+        held,
         spare,
     )
-
-
-def _for_tuning(dataset: Dataset, data: object | None, options: Options) -> tuple[Dataset, Dataset, Dataset]:
-    """(fit, holdout, spare) for a run with tuning: it holds out more samples, and trains on all others."""
-    whole = dataset
-    if options.samples is None and _reopens(data):
-        whole = open_dataset(data, dataset.specs, options.preprocess, MOST_TUNED, options.seed)
-    spare, holdout = split(whole, options.seed, MOST_JUDGED)
-    return spare.take(choose(spare.count, min(dataset.count, spare.count), options.seed)), holdout, spare
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
@@ -231,12 +238,3 @@ def _with_batch(
             spec = replace(spec, shape=(*batch, *spec.shape[1:]))
         fixed.append(spec)
     return tuple(fixed)
-
-
-def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, Dataset]:
-    """(fit, holdout of at most ``most`` samples), by a seeded permutation.  A single sample serves as both."""
-    if dataset.count < 2:
-        return dataset, dataset
-    held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
-    order = np.random.default_rng(seed).permutation(dataset.count)
-    return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
