@@ -16,8 +16,9 @@ from scipy.sparse import csr_array
 
 import onnxprune
 from onnxprune import guide
-from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import Cost
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.excess import joint
 from onnxprune.budget.lengths import Lengths
 from onnxprune.cli import main

@@ -16,8 +16,9 @@ from random_graphs import random_model
 from scipy.sparse import csr_array
 
 from onnxprune import prune
-from onnxprune.budget.allocate import Curve, allocate, allowed_widths, uniform
+from onnxprune.budget.allocate import allocate, allowed_widths, uniform
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import TINY, interpolate
 from onnxprune.budget.lengths import Lengths
 from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for

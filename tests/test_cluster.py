@@ -78,7 +78,7 @@ def summed(compute: Any, context: Context, progress: Any) -> list[object]:
     """Everything that ``compute`` computes in a run, as values that can be compared."""
     rankings, grams = rank(context, OPTIONS, progress, compute)
     given = calibrated(context, grams, context.holdout, OPTIONS)
-    survey = survey_of(given, frozenset(), 1e12)
+    survey = survey_of(given, frozenset(), 1e12, 32)
     losses = compute.measured(context, OPTIONS, grams, rankings, survey, progress)
     moments = [(index, gram.rows, gram.of(0).tobytes()) for index, gram in sorted(grams.items())]
     return [moments, [order.order.tolist() for order in rankings["qr"]], losses]

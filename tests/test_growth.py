@@ -11,6 +11,9 @@ import onnx
 import pytest
 
 from onnxprune import inspect
+from onnxprune.coupling.open import couple
+from onnxprune.linear.form import layers
+from onnxprune.refit.hidden import stretches
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -40,3 +43,15 @@ def test_the_order_of_the_file_changes_nothing(shape: str) -> None:
     assert [(g.name, g.before, g.locked) for g in forward.groups] == [
         (g.name, g.before, g.locked) for g in reverse.groups
     ]
+
+
+def test_twice_the_layers_take_twice_the_calls_to_find_hidden_ones() -> None:
+    found = []
+    for count in (100, 200):
+        coupling = couple(build("convs", count, False), {}, None)
+        known = layers(coupling)
+        with cProfile.Profile() as profile:
+            hidden = stretches(coupling, known)
+        assert sum(map(bool, hidden.values())) > count / 4
+        found.append(int(pstats.Stats(profile).total_calls))  # type: ignore[attr-defined]
+    assert found[1] <= TWICE * found[0]

@@ -18,8 +18,9 @@ import onnxruntime as ort
 import pytest
 
 from onnxprune import api, prune
-from onnxprune.budget.allocate import Curve, allocate
+from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import macs, sizes, stepped_macs
+from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import TABLE, Blocks, blocks_of, faster_widths, tiers
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple

@@ -119,7 +119,7 @@ def test_layers_without_a_bias_are_fitted_without_a_constant() -> None:
         fits = {}
         for constant in (0.0, 1.0):
             parts = (slice(300), slice(300, None))
-            train, test = (Rows(x[p], wanted[p], none[p], np.ones(3, np.float32), constant) for p in parts)
+            train, test = (Rows([(x[p], wanted[p], none[p])], np.ones(3, np.float32), constant) for p in parts)
             fits[constant] = fit(train, test, start, start, window)
         assert fits[0.0].accepted
         np.testing.assert_array_equal(fits[0.0].weights[:, -1], 0)
@@ -200,7 +200,7 @@ def test_a_fit_that_held_out_rows_do_not_confirm_is_rejected() -> None:
     noise = 3 * generator.standard_normal(true.shape)
     for window in ((-np.inf, np.inf), (0.0, np.inf)):
         train, test = (
-            Rows(part, wanted.astype(np.float32), np.zeros(wanted.shape, np.float32), np.ones(4, np.float32))
+            Rows([(part, wanted.astype(np.float32), np.zeros(4, np.float32))], np.ones(4, np.float32))
             for part, wanted in ((x[:60], noise[:60]), (x[60:], true[60:] + 0.01 * noise[60:]))
         )
         found = fit(train, test, weights, weights, window)
@@ -307,7 +307,7 @@ def test_the_chosen_fit_is_made_once_more_on_all_rows() -> None:
     def rows(count: int) -> Rows:
         x = draw.standard_normal((count, 1, 6)).astype(np.float32)
         wanted = (x[:, 0] @ np.ones((6, 3), np.float32) + draw.standard_normal((count, 3))).astype(np.float32)
-        return Rows(x, wanted, np.zeros((count, 3), np.float32), np.ones(3, np.float32))
+        return Rows([(x, wanted, np.zeros((count, 3), np.float32))], np.ones(3, np.float32))
 
     train, test = rows(40), rows(40)
     prior = np.zeros((1, 7, 3))

@@ -17,7 +17,7 @@ from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
 from onnxprune.options import AUTO
 from onnxprune.options import SELECTORS as NAMES
-from onnxprune.selection.base import Evidence, Reading, channel_gram, covariance, evidence, readers_of, reading_axis
+from onnxprune.selection.base import Evidence, Reading, channel_gram, covariance, evidence, readers_of
 from onnxprune.selection.qr import pivoted_cholesky
 from onnxprune.selection.table import SELECTORS
 from onnxprune.surgery.cut import constant_of
@@ -75,7 +75,7 @@ def contributions(on: Bench, group: Group, layer: Layer) -> np.ndarray:
     z -= z.mean(axis=0)
     z = z.reshape(-1, z.shape[-1])
     z /= np.linalg.norm(z.sum(axis=1))
-    units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - int(group.units[0])
+    units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - int(group.units[0])
     owned = np.zeros((len(z), len(group)))
     for channel, unit in enumerate(units):
         if 0 <= unit < len(group):

@@ -87,7 +87,7 @@ def test_each_channel_is_fitted_within_its_own_window() -> None:
     # What no reader sees is not even linear.
     goal = np.where(true < -4, true - 3 * np.abs(true + 4) ** 1.5, true) * [1, 0] + true * [0, 1]
     window = np.float32([-4, -math.inf]), np.float32([4, math.inf])
-    rows = Rows(x, goal.astype(np.float32), np.zeros((4000, 2), np.float32), np.ones(2, np.float32))
+    rows = Rows([(x, goal.astype(np.float32), np.zeros(2, np.float32))], np.ones(2, np.float32))
     start = np.zeros((1, 7, 2))
     found, plain = (fit(rows, rows, start, start, w).weights for w in (window, EVERYTHING))
     assert np.isfinite(found).all()

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.budget.cost import Costing
+from onnxprune.budget.curve import Curve
+from onnxprune.budget.steps import Steps
 from onnxprune.errors import BudgetError
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """``damage[k]``: estimated output loss with k of the group's units kept, k = 0 … size; it falls to 0.
-
-    ``widths``: the allowed numbers of kept units, ascending.  The last is the whole group.
-    """
-
-    damage: Array
-    widths: Array
 
 
 def allowed_widths(size: int, multiple: int) -> Array:
@@ -47,31 +37,22 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
         raise BudgetError(
             f"the budget cannot be met: at most {1 - least / whole:.1%} can go (keep at least {least / whole:.4f})"
         )
-    now = cost(kept)
-    while now > target:
-        options = [_narrower(c.widths, k) for c, k in zip(curves, kept, strict=True)]
-        groups = np.repeat(np.arange(len(curves)), [len(o) for o in options])
-        widths = np.concatenate(options)
+    steps = Steps(cost, curves, kept, _narrower)
+    while steps.now > target:
+        groups, widths = steps.groups, steps.widths
         if not len(widths):
             break
-        trial = np.repeat(kept[None], len(widths), axis=0)
-        trial[np.arange(len(widths)), groups] = widths
-        saved = now - cost.many(trial)
+        saved = steps.now - steps.then
         # A step that overshoots counts only for what was still missing.
-        useful = np.minimum(saved, (now - target) * 1.02)
-        here = [c.damage[int(k)] for c, k in zip(curves, kept, strict=True)]
-        there = np.concatenate([c.damage[o] for c, o in zip(curves, options, strict=True)])
+        useful = np.minimum(saved, (steps.now - target) * 1.02)
         with np.errstate(divide="ignore", invalid="ignore"):
-            price = np.where(
-                saved > 0, np.maximum(there - np.repeat(here, [len(o) for o in options]), 0) / useful, np.inf
-            )
+            price = np.where(saved > 0, np.maximum(steps.harm, 0) / useful, np.inf)
         # Ties go to the first group and its smallest step.
         k = int(np.lexsort((-widths, groups, price))[0])
         if not np.isfinite(price[k]):
             break
-        kept[groups[k]] = widths[k]
-        now -= float(saved[k])
-    return give_back(cost, curves, kept, target)
+        steps.take(int(groups[k]), float(widths[k]))
+    return give_back(cost, curves, steps.kept, target)
 
 
 def _narrower(widths: Array, kept: float) -> Array:
@@ -82,27 +63,21 @@ def _narrower(widths: Array, kept: float) -> Array:
     )
 
 
+def _wider(widths: Array, kept: float) -> Array:
+    """The next width above ``kept``."""
+    return widths[widths > kept][:1]
+
+
 def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float) -> Array:
     """Widen groups while the target holds; first the one that saves the most output loss per cost."""
-    kept = kept.copy()
+    steps = Steps(cost, curves, kept, _wider)
     while True:
-        now = cost(kept)
-        best: tuple[float, int, float] | None = None
-        for g, curve in enumerate(curves):
-            wider = curve.widths[curve.widths > kept[g]]
-            if not len(wider):
-                continue
-            trial = kept.copy()
-            trial[g] = wider[0]
-            price = cost(trial) - now
-            if now + price > target:
-                continue
-            gain = (curve.damage[int(kept[g])] - curve.damage[int(wider[0])] + 1e-15) / max(price, 1e-9)
-            if best is None or gain > best[0]:
-                best = (float(gain), g, float(wider[0]))
-        if best is None:
-            return kept.astype(np.int64)
-        kept[best[1]] = best[2]
+        price = steps.then - steps.now
+        gain = np.where(steps.then <= target, (1e-15 - steps.harm) / np.maximum(price, 1e-9), -np.inf)
+        k = int(np.argmax(gain)) if len(gain) else 0
+        if not len(gain) or gain[k] == -np.inf:
+            return steps.kept.astype(np.int64)
+        steps.take(int(steps.groups[k]), float(steps.widths[k]))
 
 
 def uniform(cost: Costing, curves: Sequence[Curve], target: float) -> Array:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import onnx
+from scipy.sparse import csr_array
 
 from onnxprune.budget.lengths import Lengths, lengths_of
 from onnxprune.coupling.groups import Coupling
@@ -30,6 +31,10 @@ class Costing(Protocol):
     def __call__(self, kept: Array) -> float: ...
 
     def many(self, kept: Array) -> Array: ...
+
+    def linked(self) -> csr_array:
+        """(groups, groups), non-zero where two groups share a term: what narrowing one saves depends on the other."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,9 @@ class Cost:
     def many(self, kept: Array) -> Array:
         return np.asarray(self.terms(kept).sum(axis=-1) + self.fixed)
 
+    def linked(self) -> csr_array:
+        return self.lengths.linked()
+
 
 #: How much slower a dense layer is in the layout for unaligned channels (measured, see budget/rounding.py).
 UNALIGNED = 1.4
@@ -74,6 +82,9 @@ class Stepped:
         padded *= np.where(np.rint(lengths) % self.align, UNALIGNED, 1.0)
         lengths = np.where(self.channels, padded, lengths)
         return np.asarray((self.exact.factor * lengths.prod(axis=-1)).sum(axis=-1) + self.exact.fixed)
+
+    def linked(self) -> csr_array:
+        return self.exact.linked()
 
     def __call__(self, kept: Array) -> float:
         return float(self.many(kept))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from onnxprune.budget.cost import Costing
 
@@ -26,8 +27,15 @@ class Excess:
         return float(self.many(kept))
 
     def many(self, kept: Array) -> Array:
-        parts = [np.maximum(c.many(kept) / t - 1.0, 0.0) for c, t in zip(self.costs, self.targets, strict=True)]
-        return np.asarray(sum(parts))
+        return self.of([cost.many(kept) for cost in self.costs])
+
+    def of(self, values: Sequence[Array] | Array) -> Array:
+        """The excess for the ``values`` of each cost."""
+        return np.asarray(sum(np.maximum(v / t - 1.0, 0.0) for v, t in zip(values, self.targets, strict=True)))
+
+    def linked(self) -> csr_array:
+        """Which groups count together in any of the costs; see :class:`onnxprune.budget.cost.Costing`."""
+        return csr_array(sum(cost.linked() for cost in self.costs))
 
 
 def joint(costs: Sequence[tuple[Costing, float]]) -> tuple[Costing, float]:
@@ -35,3 +43,13 @@ def joint(costs: Sequence[tuple[Costing, float]]) -> tuple[Costing, float]:
     if len(costs) == 1:
         return costs[0]
     return Excess(tuple(cost for cost, _ in costs), tuple(target for _, target in costs)), 0.0
+
+
+def parts_of(cost: Costing) -> tuple[Costing, ...]:
+    """The costs, each a sum of terms, that ``cost`` is a function of."""
+    return cost.costs if isinstance(cost, Excess) else (cost,)
+
+
+def total_of(cost: Costing, values: Array) -> Array:
+    """``cost``, given the values of its :func:`parts_of`, (parts,) or (parts, n)."""
+    return cost.of(values) if isinstance(cost, Excess) else np.asarray(values[0])

@@ -53,6 +53,13 @@ class Lengths:
         bounds = zip(columns.indptr, columns.indptr[1:], strict=False)
         return [np.unique(rows[columns.indices[a:b]]) for a, b in bounds]
 
+    def linked(self) -> csr_array:
+        """(groups, groups), non-zero where a row depends on both."""
+        place = np.repeat(self._rows(), np.diff(self.slope.indptr))
+        ones = np.ones(len(place))
+        rows = csr_array((ones, (place, self.slope.indices)), shape=(self.shape[0], self.slope.shape[1]))
+        return csr_array(rows.T @ rows)
+
     def _rows(self) -> Array:
         """The row of each factor."""
         axes = np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.base)))

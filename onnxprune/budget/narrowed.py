@@ -15,7 +15,7 @@ from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.linear.gram import SecondMoments, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import blas_threads
-from onnxprune.selection.base import readers_of, reading_axis
+from onnxprune.selection.base import readers_of
 from onnxprune.surgery.cut import constant_of
 from onnxprune.surgery.edit import Use
 
@@ -49,7 +49,7 @@ def narrowed_constants(
 
 def _gone(coupling: Coupling, group: Group, kept: Array, layer: Layer) -> Array:
     """Boolean per input channel of ``layer``: it belongs to a unit of ``group`` that is cut."""
-    units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - int(group.units[0])
+    units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - int(group.units[0])
     mine = (units >= 0) & (units < len(group))
     gone = np.zeros(units.shape, dtype=np.bool_)
     gone[mine] = ~kept[units[mine]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from onnxprune.engine.segment import Runner, Use
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node
+from onnxprune.graph.view import Graph
 
 Array = np.ndarray
 _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]
@@ -39,6 +40,7 @@ class Relay(Runner):
         super().__init__(graph, facts, store, "relay:", list(batches), engine)
         self._stops = sorted(set(stops))
         self._bounds = _every_root(self._stops, len(graph.nodes))
+        self._places = [node.index for node in self._nodes]
         self._sessions: dict[int, _Piece] = {}
         self._outputs = tuple(outputs)
         self.held = set(outputs)
@@ -52,11 +54,8 @@ class Relay(Runner):
     def outcome(self, replaced: Mapping[Use, Array]) -> list[Array]:
         """Each output over all batches, with the constants ``replaced`` in the nodes from the last stop on."""
         bounds = [self._cursor, *(bound for bound in self._bounds if bound > self._cursor)]
-        pieces = [
-            self._piece(nodes, replaced)
-            for start, end in pairwise(bounds)
-            if (nodes := [n for n in self._nodes if start <= n.index < end])
-        ]
+        at = [bisect_left(self._places, bound) for bound in bounds]
+        pieces = [self._piece(start, end, replaced) for start, end in pairwise(at) if start < end]
         columns: list[list[Array]] = [[] for _ in self._outputs]
         for batch in range(self.count):
             known: dict[str, Array] = {}
@@ -68,11 +67,12 @@ class Relay(Runner):
                 column.append(np.atleast_1d(known[value] if value in known else self.get(value, batch)))
         return [stack(column) for column in columns]
 
-    def _piece(self, nodes: list[Node], replaced: Mapping[Use, Array]) -> _Piece:
-        mine = {use: array for use, array in replaced.items() if any(n.index == use[0] for n in nodes)}
-        start = nodes[0].index
+    def _piece(self, start: int, end: int, replaced: Mapping[Use, Array]) -> _Piece:
+        first, last = self._places[start], self._places[end - 1]
+        mine = {use: array for use, array in replaced.items() if first <= use[0] <= last}
         if not mine and start in self._sessions:
             return self._sessions[start]
+        nodes = self._nodes[start:end]
         wanted = self._wanted(nodes)
         model, inputs = self._model(nodes, wanted, mine)
         made = (open_session(model, self.engine), inputs, wanted)

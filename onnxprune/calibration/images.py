@@ -24,6 +24,7 @@ from onnxprune.calibration.dataset import (
     subset_of,
 )
 from onnxprune.calibration.geometry import ImageFit, image_fit
+from onnxprune.calibration.kept import kept
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
 from onnxprune.calibration.request import DataRequest
@@ -76,6 +77,7 @@ def open_images(source: ImageSource, request: DataRequest) -> Dataset:
     encoder = make_encoder(applied, spec, layout)
     limit = spec.shape[0] if layout.batched else 1
 
+    @kept
     def decode(row: int) -> NDArray[np.uint8]:
         try:
             image = loaded(source.load(row))

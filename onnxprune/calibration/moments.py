@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime as ort
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.row_rule import MOMENTS
@@ -39,11 +40,30 @@ class Moments:
     grams: Mapping[int, SecondMoments]
 
 
-def batch_size(coupling: Coupling, values: list[str], dataset: Dataset, budget: int = TAP_BYTES) -> int:
-    """Samples per run, so that the ``values`` of one batch take at most ``budget`` bytes."""
+def batch_size(coupling: Coupling, values: list[str], budget: int = TAP_BYTES) -> int:
+    """Samples whose ``values`` take at most ``budget`` bytes, at most 64."""
     per_sample = sum(4 * math.prod(coupling.facts.shapes[v]) for v in values)
-    size = max(1, min(64, budget // max(per_sample, 1)))
-    return min(size, dataset.batch_limit) if dataset.batch_limit else size
+    return max(1, min(64, budget // max(per_sample, 1)))
+
+
+def blocks(dataset: Dataset, size: int) -> list[range]:
+    """Runs of batches of ``dataset.batches(size)`` that are sampled together, by number.
+
+    A block is one batch, or so many as have about ``size`` samples where the model takes fewer at a time: many
+    detectors are exported for one picture, and to sample rows of one picture at a time takes most of the pass.
+    """
+    count = len(list(dataset.rows(size)))
+    each = max(1, size // dataset.batch_limit) if dataset.batch_limit else 1
+    return [range(start, min(start + each, count)) for start in range(0, count, each)]
+
+
+def stacked(arrays: Sequence[Array]) -> Array | None:
+    """One value of several batches together, samples on axis 0; None where they differ in shape."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if any(array.shape != arrays[0].shape for array in arrays):
+        return None
+    return np.concatenate(arrays) if arrays[0].ndim > 1 else np.stack(arrays)
 
 
 def layer_geometry(
@@ -92,11 +112,11 @@ def measure(
 
 
 def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
-    """The batches, by number, in parts that depend on the model and the data alone, so that their sum is the same
-    wherever each of them is computed."""
-    batches = len(_batches(coupling, layers, dataset))
-    count = max(1, min(MOST_SHARDS, batches, dataset.count // LEAST_IN_SHARD))
-    bounds = [batches * k // count for k in range(count + 1)]
+    """The blocks of batches, by number, in parts that depend on the model and the data alone, so that their sum is the
+    same wherever each of them is computed."""
+    number = len(blocks(dataset, _size(coupling, layers)))
+    count = max(1, min(MOST_SHARDS, number, dataset.count // LEAST_IN_SHARD))
+    bounds = [number * k // count for k in range(count + 1)]
     return [range(start, end) for start, end in pairwise(bounds)]
 
 
@@ -125,28 +145,45 @@ def measure_shard(
     shard: range,
     progress: Progress,
 ) -> dict[int, SecondMoments]:
-    """Second moments per layer index, over the batches ``shard``; ``progress`` advances by one per batch."""
+    """Second moments per layer index, over the blocks ``shard``; ``progress`` advances by one per block."""
     wanted = _measurable(coupling, layers)
     inputs = {layer.index: InputMoments(*_unknowns(coupling, layer)) for layer in wanted}
     values = _taps(coupling, wanted)
     if not wanted:
         return {}
     session = open_session(with_outputs(coupling.graph.model, values or list(coupling.graph.outputs)), engine)
-    batches = _batches(coupling, layers, dataset)
+    size = _size(coupling, layers)
+    batches, parts = list(dataset.rows(size)), blocks(dataset, size)
     for number in shard:
-        feeds = dataset.fetch(batches[number])
-        taps = dict(zip(values, run(session, feeds, values), strict=True)) if values else {}
+        taps = _tapped(session, values, [dataset.fetch(batches[batch]) for batch in parts[number]])
         for layer in wanted:
-            x = taps[layer.data] if layer.data in taps else feeds[layer.data]
             into = inputs[layer.index]
-            out = (x.shape[0], *_out_space(coupling, layer, x))
             wanted_rows = MOMENTS.rows(into.groups, into.features)
-            picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
-            rows = sample_rows(layer, x, geo, picks, into.groups)
-            with product_threads(into.features + 1):
-                into.update(rows)
+            for x in taps[layer.data]:
+                out = (x.shape[0], *_out_space(coupling, layer, x))
+                picks, geo = row_picks(coupling, layer, x, out, wanted_rows, dataset.count, seed + number)
+                rows = sample_rows(layer, x, geo, picks, into.groups)
+                with product_threads(into.features + 1):
+                    into.update(rows)
         progress.advance()
     return {index: one.found() for index, one in inputs.items()}
+
+
+def _tapped(
+    session: ort.InferenceSession, values: list[str], fed: Sequence[Mapping[str, Array]]
+) -> dict[str, Sequence[Array]]:
+    """Inputs and ``values``, over all batches that are ``fed``; batch by batch only where these differ in shape."""
+    found: dict[str, list[Array]] = {}
+    for feeds in fed:
+        taps = dict(zip(values, run(session, feeds, values), strict=True)) if values else {}
+        for name, array in (dict(feeds) | taps).items():
+            found.setdefault(name, []).append(array)
+    joined: dict[str, Sequence[Array]] = {}
+    for name in list(found):
+        each = found.pop(name)
+        whole = stacked(each)
+        joined[name] = each if whole is None else [whole]
+    return joined
 
 
 def _unknowns(coupling: Coupling, layer: Layer) -> tuple[int, int]:
@@ -163,10 +200,9 @@ def _taps(coupling: Coupling, layers: Sequence[Layer]) -> list[str]:
     return sorted({layer.data for layer in layers} - set(coupling.graph.inputs))
 
 
-def _batches(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
-    """Positions of the samples of each batch."""
-    values = _taps(coupling, _measurable(coupling, layers))
-    return list(dataset.rows(batch_size(coupling, values, dataset)))
+def _size(coupling: Coupling, layers: Sequence[Layer]) -> int:
+    """Samples to sample rows from together."""
+    return batch_size(coupling, _taps(coupling, _measurable(coupling, layers)))
 
 
 def _out_space(coupling: Coupling, layer: Layer, x: Array) -> tuple[int, ...]:

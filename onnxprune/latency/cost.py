@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from onnxprune.budget.cost import Cost, Product, build, macs
 from onnxprune.budget.lengths import Lengths, lengths_of
@@ -85,6 +86,9 @@ class Latency:
 
     def __call__(self, kept: Array) -> float:
         return float(self.many(kept))
+
+    def linked(self) -> csr_array:
+        return csr_array(self.lengths.linked() + self.moved.linked() + self.multiplied.linked())
 
 
 def latency(coupling: Coupling, timed: Sequence[Timed], table: Table) -> Latency:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from onnxprune.graph.view import Graph, Node
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
+#: Positions that are looked up at a time: 32 MB of them.
+MOST_LOOKED_UP = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,21 @@ class Layer:
 
     def groups(self) -> int:
         return self.node.integer("group", 1) if self.kind != "matmul" else 1
+
+    @property
+    def reading_axis(self) -> int:
+        """The axis of the stored weight that runs over input channels."""
+        if self.kind == "matmul":
+            return 0 if self.flip else 1
+        return 1 if self.kind == "conv" else 0
+
+    @cached_property
+    def sums_over(self) -> tuple[tuple[int, int], int] | None:
+        """The (use, axis) of the weight that the layer sums over; None for a grouped transposed convolution, whose
+        input channels are not all summed."""
+        if self.kind == "transpose" and self.groups() > 1:
+            return None
+        return (self.index, self.weight_slot), self.reading_axis
 
 
 def layers(coupling: Coupling) -> tuple[Layer, ...]:
@@ -182,20 +200,40 @@ def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, grou
         flat = x.reshape(-1, x.shape[-1])[picks]
         return np.asarray(flat, dtype=np.float32)[:, None, :, None]
     batch, channels = x.shape[:2]
-    sizes = [len(t) for t in geo.taps]
-    where = np.unravel_index(picks, sizes)
+    linear, valid = _reads(geo, picks, x.shape[2:])
+    flat = x.reshape(batch, channels, math.prod(x.shape[2:]))
+    taps = linear.shape[1]
+    if taps == 1 and valid.all():
+        taken = np.take(flat, linear[:, 0], axis=2).transpose(0, 2, 1)
+    else:
+        if not valid.all():
+            # Taps in the padding read one more position, which is zero.
+            linear = np.where(valid, linear, flat.shape[2])
+            flat = np.concatenate([flat, np.zeros((batch, channels, 1), x.dtype)], axis=2)
+        # One look-up in the order of the result: to turn what was taken costs several times as much.
+        starts = (np.arange(channels) * flat.shape[2])[:, None]
+        lines = flat.reshape(batch, -1)
+        taken = np.empty((batch, len(picks), channels * taps), x.dtype)
+        step = max(1, MOST_LOOKED_UP // (channels * taps))
+        for start in range(0, len(picks), step):
+            part = slice(start, start + step)
+            at = (starts + linear[part, None, :]).reshape(-1)
+            taken[:, part] = np.take(lines, at, axis=1, mode="clip").reshape(batch, -1, channels * taps)
+    rows = taken.reshape(batch * len(picks), groups, channels // groups, taps)
+    return np.asarray(rows, dtype=np.float32)
+
+
+def _reads(geo: Geometry, picks: Array, space: tuple[int, ...]) -> tuple[Array, Array]:
+    """Per pick and tap the flat input position, and whether it lies in the input: (picks, taps) each."""
+    where = np.unravel_index(picks, [len(t) for t in geo.taps])
     linear = np.zeros((len(picks), 1), dtype=np.int64)
     valid = np.ones((len(picks), 1), dtype=np.bool_)
-    for axis, (taps, at) in enumerate(zip(geo.taps, where, strict=True)):
+    for size, taps, at in zip(space, geo.taps, where, strict=True):
         here = taps[at]
-        linear = linear[:, :, None] * x.shape[2 + axis] + np.maximum(here, 0)[:, None, :]
+        linear = linear[:, :, None] * size + np.maximum(here, 0)[:, None, :]
         valid = valid[:, :, None] & (here >= 0)[:, None, :]
         linear, valid = linear.reshape(len(picks), -1), valid.reshape(len(picks), -1)
-    taken = np.take(x.reshape(batch, channels, math.prod(x.shape[2:])), linear, axis=2)
-    if not valid.all():
-        taken = taken * valid.astype(taken.dtype)
-    rows = taken.transpose(0, 2, 1, 3).reshape(batch * len(picks), groups, channels // groups, linear.shape[1])
-    return np.asarray(rows, dtype=np.float32)
+    return linear, valid
 
 
 def sample_outputs(layer: Layer, y: Array, geo: Geometry | None, picks: Array) -> Array:

@@ -16,8 +16,8 @@ from scipy.linalg.blas import ssyrk
 Array = np.ndarray
 #: Rows per float32 product: small enough that rounding stays near 1e-6 of the diagonal.
 CHUNK = 8192
-#: Number of columns to mirror at a time.
-BLOCK = 256
+#: Number of columns to mirror at a time, and of rows to add in float32.
+BLOCK, RUN = 256, 64
 
 #: Up to this many rows per feature, keep the rows themselves.  They take a quarter of the memory of their second
 #: moments, and their product costs no more than the factorization that follows.
@@ -67,14 +67,14 @@ class Gram:
             a = features[start : start + CHUNK].transpose(1, 0, 2)
             turned = a.transpose(0, 2, 1)
             # Handle the constant separately: appending a column of ones would copy the whole array.
-            sums = a.sum(axis=1, dtype=np.float64)
+            sums = column_sums(features[start : start + CHUNK])
             self.xx[:, :-1, :-1] += np.matmul(turned, a)
             self.xx[:, -1, :-1] += sums
             self.xx[:, :-1, -1] += sums
             if y is not None:
                 b = y[start : start + CHUNK].reshape(a.shape[1], groups, -1).transpose(1, 0, 2)
                 self.xy[:, :-1] += np.matmul(turned, b)
-                self.xy[:, -1] += b.sum(axis=1, dtype=np.float64)
+                self.xy[:, -1] += column_sums(y[start : start + CHUNK]).reshape(groups, -1)
         self.xx[:, -1, -1] += rows
         self.rows += rows
 
@@ -192,15 +192,25 @@ class InputMoments:
         if self.groups == 1:
             ssyrk(1.0, rows[:, 0].T, beta=1.0, c=self._products[0], overwrite_c=1)
         else:
-            each = np.ascontiguousarray(rows.transpose(1, 0, 2))
-            self._products += np.matmul(each.transpose(0, 2, 1), each)
-        self._sums += rows.sum(axis=0, dtype=np.float64)
+            self._products += np.matmul(rows.transpose(1, 2, 0), rows.transpose(1, 0, 2))
+        self._sums += column_sums(rows)
 
     def found(self) -> SecondMoments:
         if self._products is not None and self._sums is not None:
             return LightGram(self._products, self._sums, self._count)
         none = np.zeros((0, self.groups, self.features), np.float32)
         return FewRows(np.concatenate([none, *self._rows]))
+
+
+def column_sums(rows: Array) -> Array:
+    """Sums of float32 ``rows`` (r, ...) over r, in float64.
+
+    Runs of :data:`RUN` rows are added in float32, with a relative error of at most 4e-6 of the sum of the sizes.  To add
+    every number in float64 takes twice as long.
+    """
+    whole = len(rows) // RUN * RUN
+    runs = rows[:whole].reshape(-1, RUN, *rows.shape[1:]).sum(axis=1)
+    return np.asarray(runs.sum(axis=0, dtype=np.float64) + rows[whole:].sum(axis=0, dtype=np.float64))
 
 
 def with_constant(xx: Array, value: float) -> Array:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.effort import EFFORTS, trial_samples
 from onnxprune.graph.view import view
 from onnxprune.options import Options
@@ -41,28 +40,45 @@ class Candidate:
 def attempt(
     context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and evaluator; a refit that is worse than none is left out.
+    """Cut to ``counts`` (units kept per group), refit, and measure; a refit that is worse than none is left out.
 
-    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout.
+    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout: the plain cut and the refitted.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
-    pruned = cut(context.coupling, keep)
-    plain = sweep(pruned, context.loaded.proto)
-    unfitted = Candidate(counts, keep, plain, evaluator.drop(plain))
     if options.refit == "none" or keep.all():
-        return unfitted
-    given = calibrated(context, pricing.grams, context.fit, options)
-    found = refit(given, keep, view(pruned), EFFORTS[options.effort].rounds, progress)
-    if not found.weights:
-        return replace(unfitted, refits=found.layers)
+        return _unfitted(context, counts, keep, evaluator)
+    # Of the plain cut only the drop is kept: a second model beside the refit may take hundreds of megabytes.
+    plain = evaluator.drop(sweep(cut(context.coupling, keep), context.loaded.proto))
+    found = trial(context, pricing, counts, evaluator, options, progress)
+    if found.drop.value <= plain.value or not found.refits:
+        return found
+    worse = _unfitted(context, counts, keep, evaluator)
+    return replace(worse, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+
+
+def trial(
+    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+) -> Candidate:
+    """Cut to ``counts`` (units kept per group), refit, and measure.
+
+    Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
+    """
+    keep = keep_of(context.coupling, pricing.rankings, counts)
+    if options.refit == "none" or keep.all():
+        return _unfitted(context, counts, keep, evaluator)
+    pruned = view(cut(context.coupling, keep))
+    found = refit(calibrated(context, pricing.grams, context.fit, options), keep, pruned, EFFORTS[options.effort].rounds, progress)
+    del pruned
     model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)
-    drop = evaluator.drop(model)
-    if unfitted.drop.value < drop.value:
-        return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
-    return Candidate(counts, keep, model, drop, found.layers)
+    return Candidate(counts, keep, model, evaluator.drop(model), found.layers)
+
+
+def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator) -> Candidate:
+    model = sweep(cut(context.coupling, keep), context.loaded.proto)
+    return Candidate(counts, keep, model, evaluator.drop(model))
 
 
 def quick(context: Context, options: Options) -> tuple[Context, Options]:
     """What a trial is refitted on, and how: some of the samples, fewer rows, no refinement."""
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    return replace(context, fit=context.fit.take(some), rows=MOMENTS), replace(options, effort="fast")
+    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")

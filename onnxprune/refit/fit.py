@@ -9,7 +9,7 @@ no longer gain.  The first prediction is that of the better of the plain slice a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -31,31 +31,54 @@ EXACT = 1e-10
 FAR = np.float32(1e30)
 
 
+#: Rows of one part, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the activation behind the layer's affine tail;
+#: ``offset``, what that tail adds to ``scale``·output: (r, g·o), or (g·o,) where it is the same in all rows.
+Part = tuple[Array, Array, Array]
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Sampled rows of one layer, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the activation behind the layer's
-    affine tail; ``offset`` (r, g·o), what that tail adds to ``scale``·output; ``scale`` (g·o,); ``constant``: the
-    value of the constant feature, 0 where the layer has no place for a bias (the prior's stays)."""
+    """Sampled rows of one layer, in ``parts``; ``scale`` (g·o,); ``constant``: the value of the constant feature, 0
+    where the layer has no place for a bias (the prior's stays)."""
 
-    x: Array
-    wanted: Array
-    offset: Array
+    parts: Sequence[Part]
     scale: Array
     constant: float = 1.0
 
-    def chunks(self) -> Iterator[tuple[Array, Array, Array]]:
-        for start in range(0, len(self.x), CHUNK):
-            part = slice(start, start + CHUNK)
-            yield self.x[part], self.wanted[part], self.offset[part]
+    @property
+    def groups(self) -> int:
+        return int(self.parts[0][0].shape[1])
+
+    @property
+    def count(self) -> int:
+        return sum(len(x) for x, _, _ in self.parts)
+
+    def chunks(self) -> Iterator[Part]:
+        for x, wanted, offset in self.parts:
+            for start in range(0, len(x), CHUNK):
+                part = slice(start, start + CHUNK)
+                yield x[part], wanted[part], offset[part] if offset.ndim > 1 else offset
 
     def gram(self) -> Gram:
-        groups, features = self.x.shape[1:]
-        found = Gram.empty(groups, features, self.wanted.shape[1] // groups)
+        """Moments of the rows and of what the layer should answer to them."""
+        found = self._empty()
         for x, wanted, offset in self.chunks():
             found.update(x[:, :, :, None], (wanted - offset) / self.scale)
         found.xx = with_constant(found.xx, self.constant)
         found.xy[:, -1] *= self.constant
         return found
+
+    def inputs(self) -> Array:
+        """The same of the rows alone, (g, n+1, n+1)."""
+        found = self._empty()
+        for x, _, _ in self.chunks():
+            found.update(x[:, :, :, None], None)
+        return with_constant(found.xx, self.constant)
+
+    def _empty(self) -> Gram:
+        x, wanted, _ = self.parts[0]
+        groups, features = x.shape[1:]
+        return Gram.empty(groups, features, wanted.shape[1] // groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +97,9 @@ class Fit:
 def predict(x: Array, weights: Array) -> Array:
     """(r, g, n) rows through (g, n+1, o) weights: (r, g·o), float32."""
     light = weights.astype(np.float32)
+    if len(light) > 1 and light.shape[2] == 1:
+        # Depthwise: thousands of tiny products cost more than one sum.
+        return np.asarray(np.einsum("rgn,gn->rg", x, light[:, :-1, 0]) + light[:, -1, 0])
     out = np.matmul(x.transpose(1, 0, 2), light[:, :-1])
     out += light[:, -1:]
     return np.ascontiguousarray(out.transpose(1, 0, 2).reshape(len(x), -1))
@@ -136,15 +162,15 @@ def fit(
         return Fit(base, 0.0, 0.0, False)
     before = float(np.sqrt(first / energy))
     start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
-    moments = train.gram()
+    clipped = is_finite(window)
     # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
-    right = moments.xy if not is_finite(window) else _refined(train, start.weights, window)
-    best = _best_strength(moments.xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
+    xx, right = _system(train, start.weights, window)
+    best = _best_strength(xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
     if best.factor is None:
         return Fit(best.weights, before, float(np.sqrt(best.loss / energy)), best.weights is not base)
-    if is_finite(window):
-        best = _censored(train, test, best, best.factor, prior, window)
-    final = _final(train, test, moments, best.weights, prior, best.strength, window)
+    if clipped:
+        best, right = _censored(train, test, best, best.factor, prior, window)
+    final = _final(train, test, xx, right, best, prior, window)
     return Fit(final, before, float(np.sqrt(best.loss / energy)), True, (best.strength,))
 
 
@@ -178,16 +204,21 @@ def _best_strength(
 
 def _censored(
     train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
-) -> _Trial:
-    """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain."""
-    best, current = start, start.weights
+) -> tuple[_Trial, Array]:
+    """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain.
+
+    Returns the best, and the right-hand side that its predictions give on ``train``.
+    """
+    best = start
+    right = _refined(train, best.weights, window)
     for _ in range(ROUNDS):
-        current = factor.solve(_refined(train, current, window), prior)
-        error = loss(test, current, window)
+        weights = factor.solve(right, prior)
+        error = loss(test, weights, window)
         if error > best.loss * (1 - LEAST_GAIN):
             break
-        best = replace(best, weights=current, loss=error)
-    return best
+        best = replace(best, weights=weights, loss=error)
+        right = _refined(train, weights, window)
+    return best, right
 
 
 def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:
@@ -197,12 +228,12 @@ def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window)
     """
     first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
     best, best_loss = start, loss(test, start, window)
-    if train.constant and len(train.x):
-        missing = np.zeros(train.wanted.shape[1])
+    if train.constant and train.count:
+        missing = np.zeros(len(train.scale))
         for x, wanted, offset in train.chunks():
             missing += ((wanted - offset) / train.scale - predict(x, start)).sum(axis=0, dtype=np.float64)
         moved = start.copy()
-        moved[:, -1] += (missing / len(train.x)).reshape(len(start), -1)
+        moved[:, -1] += (missing / train.count).reshape(len(start), -1)
         error = loss(test, moved, window)
         if error < best_loss:
             best, best_loss = moved, error
@@ -212,27 +243,26 @@ def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window)
 
 
 def _final(
-    train: Rows,
-    test: Rows,
-    moments: Gram,
-    start: Array,
-    prior: Array,
-    strength: float,
-    window: Window,
+    train: Rows, test: Rows, xx: Array, right: Array, best: _Trial, prior: Array, window: Window
 ) -> Array:
-    """The chosen fit once more, on all rows."""
+    """The chosen fit once more, on all rows.  ``xx`` and ``right``: the system of ``train``."""
     if test is train:
-        return start
-    both = moments.merge(test.gram())
-    factor = Ridges(both.xx, strength)
-    if not is_finite(window):
-        return factor.solve(both.xy, prior)
-    return factor.solve(_refined(train, start, window) + _refined(test, start, window), prior)
+        return best.weights
+    more, beside = _system(test, best.weights, window)
+    return Ridges(xx + more, best.strength).solve(right + beside, prior)
+
+
+def _system(rows: Rows, weights: Array, window: Window) -> tuple[Array, Array]:
+    """XᵀX and XᵀY, with targets outside the window replaced by what ``weights`` predict."""
+    if is_finite(window):
+        return rows.inputs(), _refined(rows, weights, window)
+    both = rows.gram()
+    return both.xx, both.xy
 
 
 def _refined(rows: Rows, weights: Array, window: Window) -> Array:
     """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
-    groups = rows.x.shape[1]
+    groups = rows.groups
     total = np.zeros_like(weights)
     for x, wanted, offset in rows.chunks():
         step = (_beyond(wanted, _activations(rows, x, weights, offset), window) - offset) / rows.scale

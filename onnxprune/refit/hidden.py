@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,8 @@ DEPTH = 2
 
 def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hidden, ...]]:
     """Per layer index, in graph order, the hidden layers that lead to it, the nearest first."""
-    pairs = {layer.index: hidden_of(coupling, layer, layers) for layer in layers}
+    made_by = {layer.output: layer for layer in layers}
+    pairs = {layer.index: hidden_of(coupling, layer, made_by) for layer in layers}
     found: dict[int, tuple[Hidden, ...]] = {}
     for index, pair in pairs.items():
         stretch: list[Hidden] = []
@@ -39,41 +40,44 @@ def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hi
     return found
 
 
-def hidden_of(coupling: Coupling, reader: Layer, layers: Sequence[Layer]) -> Hidden | None:
-    """The hidden layer that ``reader`` reads, if there is one."""
+def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> Hidden | None:
+    """The hidden layer that ``reader`` reads, if there is one; ``made_by``: layers by their output.
+
+    Cost: the nodes between the two.
+    """
     if reader.kind == "transpose":
         return None
-    for layer in reversed([known for known in layers if known.index < reader.index]):
-        chain = _chain(coupling, layer, reader)
-        if chain is not None:
-            alike = all(
-                constant_of(coupling, (one.index, one.weight_slot)).dtype == np.float32 for one in (layer, reader)
-            )
-            return Hidden(layer, chain, reader) if alike else None
-    return None
-
-
-def _chain(coupling: Coupling, layer: Layer, reader: Layer) -> tuple[Node, ...] | None:
-    """The nodes between the two, in graph order; ``None`` where others see what is between, or there is no way."""
-    graph = coupling.graph
-    reached = {layer.output}
-    after: list[Node] = []
-    for node in graph.nodes[layer.index + 1 : reader.index]:
-        data = [v for v in node.inputs if v is not None and not _fixed(coupling, v)]
-        if not node.scope and data and reached.issuperset(data) and _elementwise(coupling, node):
-            after.append(node)
-            reached.update(v for v in node.outputs if v is not None)
-    if reader.data not in reached:
+    found = _origin(coupling, reader, made_by)
+    if found is None:
         return None
-    needed = {reader.data}
-    chain: list[Node] = []
-    for node in reversed(after):
-        if needed.intersection(v for v in node.outputs if v is not None):
-            chain.insert(0, node)
-            needed.update(v for v in node.inputs if v is not None and not _fixed(coupling, v))
-    members = {reader.index, *(node.index for node in chain)}
-    seen = any(v in graph.outputs or any(i not in members for i, _ in graph.consumers.get(v, ())) for v in needed)
-    return None if seen or layer.output not in needed else tuple(chain)
+    layer, between = found
+    members = {reader.index, *between}
+    values = {layer.output, *(o for index in between for o in coupling.graph.nodes[index].outputs if o is not None)}
+    graph = coupling.graph
+    seen = any(v in graph.outputs or any(i not in members for i, _ in graph.consumers.get(v, ())) for v in values)
+    alike = all(constant_of(coupling, (one.index, one.weight_slot)).dtype == np.float32 for one in (layer, reader))
+    return Hidden(layer, tuple(graph.nodes[index] for index in sorted(between)), reader) if alike and not seen else None
+
+
+def _origin(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> tuple[Layer, set[int]] | None:
+    """The one layer that what ``reader`` reads comes from, through elementwise nodes only, and the indices of these."""
+    graph = coupling.graph
+    origins: dict[int, Layer] = {}
+    between: set[int] = set()
+    ahead = [reader.data]
+    while ahead:
+        value = ahead.pop()
+        if value in made_by:
+            origins[made_by[value].index] = made_by[value]
+            continue
+        index = graph.producer.get(value)
+        if index is None or graph.nodes[index].scope or not _elementwise(coupling, graph.nodes[index]):
+            return None
+        if index in between:
+            continue
+        between.add(index)
+        ahead += [v for v in graph.nodes[index].inputs if v is not None and not _fixed(coupling, v)]
+    return (next(iter(origins.values())), between) if len(origins) == 1 else None
 
 
 def _fixed(coupling: Coupling, value: str) -> bool:

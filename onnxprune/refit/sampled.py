@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.calibration.moments import row_picks
+from onnxprune.calibration.moments import row_picks, stacked
 from onnxprune.calibration.row_rule import RowRule
 from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
-from onnxprune.refit.fit import Rows
+from onnxprune.linear.gram import CHUNK
+from onnxprune.refit.fit import Part, Rows
 from onnxprune.refit.job import Job
 from onnxprune.refit.pair import Pair
 from onnxprune.refit.refine import Maps
 
 Array = np.ndarray
-#: One batch in this many is held out inside the fit, to choose the strength of the ridge.
+#: One block in this many is held out inside the fit, to choose the strength of the ridge.
 HOLD_EVERY = 5
 #: Bytes of one activation that a refinement looks at; more samples than these hold are left out.
 MAP_BYTES = 64 << 20
@@ -26,10 +27,14 @@ MAP_BYTES = 64 << 20
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Samples ``pair`` over all batches, which hold ``samples`` together; ``rule`` says how many rows."""
+    """Samples ``pair`` over all batches, which hold ``samples`` together; ``rule`` says how many rows.
+
+    ``blocks``: batches that are sampled together (:func:`onnxprune.calibration.moments.blocks`).
+    """
 
     coupling: Coupling
     pair: Pair
+    blocks: Sequence[range]
     samples: int
     rule: RowRule
     seed: int
@@ -39,21 +44,35 @@ class Sampler:
         behind the cut."""
         layer, groups, features = job.layer, job.part.groups, job.base.shape[1] - 1
         wanted_rows = self.rule.rows(groups, features)
-        sides: tuple[list[tuple[Array, Array, Array]], ...] = ([], [])
-        for batch in range(self.pair.pruned.count):
-            x, y = self.pair.pruned.get(layer.data, batch), self._wanted(job, batch)
-            if math.prod(_row_axes(layer, x)) != math.prod(_row_axes(layer, y)):
-                return None
-            picks, geo = row_picks(self.coupling, layer, x, y.shape, wanted_rows, self.samples, self.seed + batch)
-            rows = sample_rows(layer, x, geo, picks, groups).reshape(-1, groups, features)
-            wanted = sample_outputs(layer, y, geo, picks)[:, job.part.kept_outputs]
-            offset = np.broadcast_to(job.shift, wanted.shape)
-            if job.target.other is not None:
-                other = self.pair.pruned.get(job.target.other, batch)
-                offset = offset + sample_outputs(layer, other, geo, picks)
-            sides[held_out(batch)].append((rows, wanted, offset))
-        made = [_joined(side, job) for side in sides if side]
+        everything = bool(job.part.kept_outputs.all())
+        sides: tuple[list[Part], ...] = ([], [])
+        for number, block in enumerate(self.blocks):
+            for x, y, *other in self._activations(job, block):
+                if math.prod(_row_axes(layer, x)) != math.prod(_row_axes(layer, y)):
+                    return None
+                picks, geo = row_picks(self.coupling, layer, x, y.shape, wanted_rows, self.samples, self.seed + number)
+                rows = sample_rows(layer, x, geo, picks, groups).reshape(-1, groups, features)
+                wanted = sample_outputs(layer, y, geo, picks)
+                wanted = wanted if everything else wanted[:, job.part.kept_outputs]
+                offset = job.shift
+                if other:
+                    offset = offset + sample_outputs(layer, other[0], geo, picks)
+                sides[held_out(number)].append((rows, wanted, offset))
+        made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
         return made[0], made[-1]
+
+    def _activations(self, job: Job, block: range) -> Iterator[tuple[Array, ...]]:
+        """(input, what the original has at the target, what the pruned model adds to it if anything), over the
+        batches of ``block``: one after the other only where they differ in shape."""
+        pruned, other = self.pair.pruned, job.target.other
+        each = [
+            (pruned.get(job.layer.data, batch), self._wanted(job, batch))
+            + (() if other is None else (pruned.get(other, batch),))
+            for batch in block
+        ]
+        columns = [stacked(column) for column in zip(*each, strict=True)]
+        whole = [column for column in columns if column is not None]
+        yield from [tuple(whole)] if len(whole) == len(columns) else each
 
     def maps(self, hidden: Job, reader: Job, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
         """Whole activations to step on and to search the steps' lengths on; ``shape`` is that of the hidden layer's
@@ -62,7 +81,7 @@ class Sampler:
         room = [MAP_BYTES, MAP_BYTES // 4]
         for batch in range(self.pair.pruned.count):
             x, wanted = self.pair.pruned.get(hidden.layer.data, batch), self._wanted(reader, batch)
-            side = held_out(batch)
+            side = held_out(next(number for number, block in enumerate(self.blocks) if batch in block))
             if sides[side] and room[side] < max(x.nbytes, wanted.nbytes):
                 continue
             room[side] -= max(x.nbytes, wanted.nbytes)
@@ -87,14 +106,25 @@ class Sampler:
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 
 
-def held_out(batch: int) -> int:
-    """1 for a batch that is held out, else 0."""
-    return int(batch % HOLD_EVERY == HOLD_EVERY - 1)
+def held_out(block: int) -> int:
+    """1 for a block of batches that is held out, else 0."""
+    return int(block % HOLD_EVERY == HOLD_EVERY - 1)
 
 
-def _joined(side: Sequence[tuple[Array, Array, Array]], job: Job) -> Rows:
-    x, wanted, offset = (np.concatenate(column) for column in zip(*side, strict=True))
-    return Rows(x, wanted, offset, job.scale.astype(np.float32), job.constant)
+def gathered(parts: Iterable[Part]) -> list[Part]:
+    """``parts`` in their order, with small ones joined: up to :data:`onnxprune.linear.gram.CHUNK` rows.  Products of
+    many rows take less time; large parts are not copied."""
+    groups: list[list[Part]] = [[]]
+    for part in parts:
+        if groups[-1] and sum(len(x) for x, _, _ in groups[-1]) + len(part[0]) > CHUNK:
+            groups.append([])
+        groups[-1].append(part)
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups]
+
+
+def _joined(group: Sequence[Part]) -> Part:
+    x, wanted, offset = zip(*group, strict=True)
+    return np.concatenate(x), np.concatenate(wanted), offset[0] if offset[0].ndim == 1 else np.concatenate(offset)
 
 
 def _row_axes(layer: Layer, array: Array) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.calibration.calibrated import Calibrated
-from onnxprune.calibration.moments import batch_size
+from onnxprune.calibration.moments import batch_size, blocks
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
 from onnxprune.graph.view import Graph
@@ -62,20 +62,22 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
     """
     coupling = given.coupling
     jobs = jobs_of(coupling, keep, given.layers, pruned)
-    together = shared(coupling, given.layers)
-    solution = Solution(together)
-    for members in dict.fromkeys(together.values()):
+    alike = shared(coupling, given.layers)
+    solution = Solution(alike)
+    for members in dict.fromkeys(alike.values()):
         fit_together([jobs[layer.index] for layer in members], given.grams, solution)
-    hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in together]) if rounds else {}
+    hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in alike]) if rounds else {}
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
     with Store(given.memory) as store:
-        pair = _pair(given, keep, pruned, store)
+        size = _size(given)
+        pair = _pair(given, keep, pruned, store, size)
         pair.pruned.replaced = solution.constants
-        sampler = Sampler(coupling, pair, given.dataset.count, given.rows, given.seed)
+        together = blocks(given.dataset, size)
+        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed)
         refinement = Refinement(jobs, hidden, sampler, solution, rounds)
         for job in pair.in_order(list(jobs.values()), hidden):
-            found = fit_shared(job, sampler, solution) if job.index in together else _fit(job, given, refinement)
+            found = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
             fitted += [found] if found is not None else []
             progress.advance()
     return Refit(solution.constants, tuple(fitted))
@@ -89,12 +91,15 @@ def _fit(job: Job, given: Calibrated, refinement: Refinement) -> Refitted | None
     return refinement.improve(job, found, prior)
 
 
-def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store) -> Pair:
-    coupling, dataset = given.coupling, given.dataset
+def _size(given: Calibrated) -> int:
+    """Samples whose activations are looked at together: a tenth of all at most, so that some can be held out."""
     biggest = sorted({v for layer in given.layers for v in (layer.data, layer.output)})
-    size = max(1, min(batch_size(coupling, biggest, dataset, budget=BATCH_BYTES), -(-dataset.count // 10)))
-    size = min(size, dataset.batch_limit) if dataset.batch_limit else size
-    batches = list(dataset.batches(size))
+    return max(1, min(batch_size(given.coupling, biggest, BATCH_BYTES), -(-given.dataset.count // 10)))
+
+
+def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> Pair:
+    coupling = given.coupling
+    batches = list(given.dataset.batches(size))
     original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
     small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
     return Pair(original, small, choosing(coupling, keep, PICKING))

@@ -63,23 +63,10 @@ class Evidence:
 Selector = Callable[[Evidence, int], Ranking]
 
 
-def reading_axis(layer: Layer) -> int:
-    """The axis of the stored weight that runs over input channels."""
-    if layer.kind == "matmul":
-        return 0 if layer.flip else 1
-    return 1 if layer.kind == "conv" else 0
-
-
 def readers_of(coupling: Coupling, group: Group, layers: tuple[Layer, ...]) -> list[Layer]:
     """The layers that sum over the units of ``group``."""
     places = set(group.axes)
-    readers = []
-    for layer in layers:
-        if layer.kind == "transpose" and layer.groups() > 1:
-            continue
-        if ((layer.index, layer.weight_slot), reading_axis(layer)) in places:
-            readers.append(layer)
-    return readers
+    return [layer for layer in layers if layer.sums_over in places]
 
 
 def evidence(
@@ -94,7 +81,7 @@ def evidence(
         gram = grams.get(layer.index)
         if gram is None:
             continue
-        units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - first
+        units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - first
         normal = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
         groups, outs, _, taps = normal.shape
         product = units.ndim > 1

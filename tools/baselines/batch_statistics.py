@@ -72,7 +72,7 @@ def reestimated(
     convs = [y for y in layers(coupling) if y.kind == "conv" and y.output in channels and y.output in wanted]
     weights: dict[Use, Array] = {}
     with Store(MEMORY) as store:
-        size = batch_size(coupling, [v for y in convs for v in (y.data, y.output)], work.fit)
+        size = batch_size(coupling, [v for y in convs for v in (y.data, y.output)])
         runner = Runner(coupling.graph, coupling.facts, store, "", list(work.fit.batches(size)), work.engine)
         for layer in convs:
             runner.held = {layer.output}

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
 from onnxprune.linear.gram import SecondMoments
-from onnxprune.selection.base import readers_of, reading_axis
+from onnxprune.selection.base import readers_of
 from onnxprune.surgery.cut import constant_of
 from onnxprune.surgery.edit import Use
 
@@ -46,7 +46,7 @@ def readers(
         gram = grams.get(layer.index)
         if gram is None:
             continue
-        units = coupling.units[layer.index, layer.weight_slot][reading_axis(layer)] - first
+        units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - first
         own = np.flatnonzero((units >= 0) & (units < size))
         # Units of one group stand equally often on an axis; the sort is stable, so occurrences pair up in order.
         places = own[np.argsort(units[own], kind="stable")].reshape(size, -1)

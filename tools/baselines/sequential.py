@@ -33,7 +33,7 @@ def exact_sequential(bench: Workbench, keep: Array) -> dict[Use, Array]:
     if not layers:
         return weights
     with Store(MEMORY) as store:
-        batches = list(work.fit.batches(batch_size(coupling, taps, work.fit)))
+        batches = list(work.fit.batches(batch_size(coupling, taps)))
         original = Runner(coupling.graph, coupling.facts, store, "o:", batches, work.engine)
         pruned = Runner(view(cut(coupling, keep)), coupling.facts, store, "p:", batches, work.engine)
         for layer in layers:

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 
 from onnxprune import metrics
-from onnxprune.budget.allocate import Curve, uniform
+from onnxprune.budget.allocate import uniform
 from onnxprune.budget.cost import Cost, macs
+from onnxprune.budget.curve import Curve
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
