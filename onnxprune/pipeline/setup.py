@@ -1,6 +1,6 @@
-"""Everything that is known before anything is cut: model, coupling, data, and who holds what.
+"""Everything known before the cut: model, coupling, data, bounds.
 
-A :class:`Context` is made once per run and read by all later stages.
+Each run makes one :class:`Context`; all later stages read it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
-from onnxprune.engine.session import Engine
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -30,27 +30,31 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.measure.said import said
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
+from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
-#: Samples that selection and refit never see: a fifth, within these bounds.
-LEAST_HELD, MOST_HELD = 8, 128
-#: Samples that a tuning looks at, and is fed, at most: a gain of a point shows in no fewer.
-MOST_JUDGED, MOST_TUNED = 256, 8192
-#: Bytes of activations kept in memory during the refit where the user sets no limit.
+#: Maximum training samples of a tuning.
+MOST_TUNED = 8192
+#: Bytes of activations kept in memory during the refit, if the user sets no limit.
 DEFAULT_MEMORY = 3 << 30
-#: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
+#: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
 COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
-    that is not held out, ``fit`` and more."""
+    """The inputs of all later stages.
+
+    ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held`` holds the positions of the holdout, see
+    :func:`onnxprune.pipeline.division.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
+    is None without tuning.
+    """
 
     loaded: LoadedModel
     coupling: Coupling
@@ -61,47 +65,48 @@ class Context:
     frozen: frozenset[int]
     bounds: Bounds
     notes: tuple[str, ...]
+    held: tuple[int, ...] = ()
     spare: Dataset | None = None
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
-    """What pricing and refit compute with, on the samples of ``dataset``."""
+    """The inputs of pricing and refit, on the samples of ``dataset``."""
     memory = activation_bytes(options)
     rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
     return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
-    """The inputs that must be fed.
+    """The inputs that a caller must feed.
 
     Raises:
-        ModelError: where one of them is no tensor.
+        ModelError: if one of them is not a tensor.
     """
     graph = view(loaded.proto)
-    found = []
+    specs = []
     for name in graph.inputs:
         kind = graph.types[name]
         if not kind.HasField("tensor_type"):
             raise ModelError(
-                f"input '{name}' holds no tensor ({str(kind.WhichOneof('value')).removesuffix('_type')}), which cannot "
-                "be fed: export the model with tensors for inputs"
+                f"input '{name}' is not a tensor but a {str(kind.WhichOneof('value')).removesuffix('_type')}, which "
+                "onnxprune cannot feed: export the model with tensor inputs"
             )
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
-        found.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
-    return tuple(found)
+        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
+    return tuple(specs)
 
 
 def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
-    """The inputs as the data must fit them: :func:`specs_of`, with shapes that the user states, and the batch at which
-    the graph runs."""
-    found = input_shapes(view(loaded.proto), options.shapes, None)
+    """The inputs for the data: :func:`specs_of` with the shapes that the user states and the batch at which the graph
+    runs."""
+    chosen = input_shapes(view(loaded.proto), options.shapes, None)
     shapes = options.shapes
     if data is None and options.preprocess is None:
-        # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**found[0], **options.shapes}
-    return _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+        # Made-up data must have sizes at which the model's operators fit together.
+        shapes = {**chosen[0], **options.shapes}
+    return _with_batch(_with_shapes(specs_of(loaded), shapes), *chosen, options.shapes)
 
 
 def engine_of(options: Options) -> Engine:
@@ -109,38 +114,42 @@ def engine_of(options: Options) -> Engine:
 
 
 def samples_of(data: object | None, options: Options) -> int | None:
-    """How many samples to open at first; None leaves the number to those who make them up."""
+    """Number of samples to open first; None for made-up data, whose source decides."""
     return options.samples if options.samples is not None or data is None else SAMPLES
 
 
 def activation_bytes(options: Options) -> int:
-    """Bytes of activations that may be held in memory now: half of what ``--memory`` leaves, the rest is for running."""
+    """Bytes of activations to hold in memory: half of what ``--memory`` leaves.  The other half is for the runs."""
     if options.memory is None:
         return min(DEFAULT_MEMORY, room() // 2)
     return max(0, options.memory - used()) // 2
 
 
 def _check_memory(loaded: LoadedModel, options: Options) -> None:
-    """Raise OptionError now where ``--memory`` cannot do, rather than after minutes of work."""
+    """Raise OptionError now if ``--memory`` is too small, rather than after minutes of work."""
     least = used() + COPIES * loaded.file_bytes
     if options.memory is not None and options.memory < least:
         raise OptionError(
-            f"--memory {options.memory:,}: the program and copies of this model take {least:,} bytes at least; give more"
+            f"--memory {options.memory:,}: the program and copies of this model need at least {least:,} bytes; give more"
         )
 
 
 def _reopens(data: object) -> bool:
-    """Whether the same data come when it is opened again, at little cost: no stream, and no function of the user's."""
+    """Whether opening ``data`` again is cheap and gives the same data: it is not a stream or a function of the user."""
     if isinstance(data, str | os.PathLike):
         return Path(data).expanduser().exists()
     return isinstance(data, Mapping | np.ndarray)
 
 
-def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Context:
-    """Open the data, couple the model at the data's shapes, split the samples.
+def set_up(
+    loaded: LoadedModel, data: object | None, options: Options, held: tuple[int, ...] | None = None
+) -> Context:
+    """Open the data, couple the model at the data's shapes, hold out some samples: ``held``, if given.
+
+    Cost: if the outputs hold probabilities at several places, one pass of the original over the samples.
 
     Raises:
-        OnnxPruneError: for data or options that do not fit the model.
+        OnnxPruneError: if data or options do not fit the model.
     """
     _check_memory(loaded, options)
     _check_computes(loaded, view(loaded.proto), options)
@@ -154,18 +163,28 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    fit, holdout = split(dataset, options.seed)
-    frozen = frozen_groups(coupling, options.exclude, options.only)
+    whole, most = dataset, MOST_HELD
+    if options.tune is not None:
+        most = MOST_JUDGED
+        if options.samples is None and _reopens(data):
+            whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+    engine = engine_of(options)
+    if held is None:
+        told = None if data is None else said(coupling, open_session(loaded.proto, engine), whole)
+        held = held_out(whole.count, options.seed, most, told)
+    fit, holdout = divide(whole, held)
     spare = None
     if options.tune is not None:
-        fit, holdout, spare = _for_tuning(dataset, data, options)
+        # Tuning takes all other samples, also if the refit needs few.
+        fit, spare = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed)), fit
+    frozen = frozen_groups(coupling, options.exclude, options.only)
     return Context(
         loaded,
         coupling,
         layers(coupling),
         fit,
         holdout,
-        engine_of(options),
+        engine,
         frozen,
         bounds(coupling, frozen, options),
         (
@@ -175,64 +194,47 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             *dataset.notes,
             *reading_notes(loaded, coupling),
         ),
+        held,
         spare,
     )
 
 
-def _for_tuning(dataset: Dataset, data: object | None, options: Options) -> tuple[Dataset, Dataset, Dataset]:
-    """(fit, holdout, spare): more samples are held out, and all others are tuned on, also where the refit needs few."""
-    whole = dataset
-    if options.samples is None and _reopens(data):
-        whole = open_dataset(data, dataset.specs, options.preprocess, MOST_TUNED, options.seed)
-    spare, holdout = split(whole, options.seed, MOST_JUDGED)
-    return spare.take(choose(spare.count, min(dataset.count, spare.count), options.seed)), holdout, spare
-
-
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
-    """Raise ModelError where an input that is stated to be empty leaves the model nothing to compute."""
+    """Raise ModelError if an input of stated size 0 leaves the model nothing to compute."""
     shapes = {name: declared_shape(graph.types[name]) or () for name in graph.inputs}
     empty = [f"axis {axis} of input '{name}'" for name, dims in shapes.items() for axis, d in enumerate(dims) if d == 0]
     if not empty:
         return
-    # Some are empty by design, such as the cache of a first step.
+    # Some inputs are empty on purpose, such as the cache of a first step.
     coupling = couple(loaded.proto, options.shapes, None, options.rules)
     if not macs(coupling)(sizes(coupling)):
         raise ModelError(
-            f"the model states size 0 for {' and '.join(empty)}, so that none of its layers computes anything: export "
-            "it with the real size, or a dynamic one"
+            f"the model states size 0 for {' and '.join(empty)}, so none of its layers computes anything: export it with "
+            "the real size, or a dynamic one"
         )
 
 
 def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
-    """Dims that the user states for dynamic axes bind the data, too; axis 0 stays free (it carries samples)."""
-    found = []
+    """``specs`` with the sizes that ``shapes`` gives to dynamic axes.  Axis 0 stays dynamic: it holds the samples."""
+    fixed = []
     for spec in specs:
         given = shapes.get(spec.name)
         if given is not None and len(given) == len(spec.shape):
             dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
             spec = replace(spec, shape=dims)
-        found.append(spec)
-    return tuple(found)
+        fixed.append(spec)
+    return tuple(fixed)
 
 
 def _with_batch(
     specs: tuple[InputSpec, ...], first: Shapes, other: Shapes, stated: Mapping[str, tuple[int, ...]]
 ) -> tuple[InputSpec, ...]:
-    """Where the graph runs at one batch only, or at multiples of one, although its inputs declare a free one, the data
-    come in such batches."""
-    found = []
+    """``specs`` with a fixed batch, if the graph runs at one batch only, or at multiples of one, although its inputs
+    declare a dynamic one."""
+    fixed = []
     for spec in specs:
         batch, another = (shapes.get(spec.name, ())[:1] for shapes in (first, other))
         if spec.shape and spec.shape[0] is None and spec.name not in stated and (batch == another or batch > (1,)):
             spec = replace(spec, shape=(*batch, *spec.shape[1:]))
-        found.append(spec)
-    return tuple(found)
-
-
-def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, Dataset]:
-    """(fit, holdout of at most ``most``), by a seeded permutation; one sample serves as both where there is only one."""
-    if dataset.count < 2:
-        return dataset, dataset
-    held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
-    order = np.random.default_rng(seed).permutation(dataset.count)
-    return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())
+        fixed.append(spec)
+    return tuple(fixed)
