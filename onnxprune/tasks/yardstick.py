@@ -16,7 +16,7 @@ from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
 from onnxprune.tasks.guess import guess, stated
-from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader
+from onnxprune.tasks.task import KINDS, Comparer, Guess, Kind, Reader
 
 Array = np.ndarray
 #: The value of ``--task`` that leaves it to the outputs.
@@ -28,8 +28,8 @@ class Yardstick:
     """Holds the original's answers, and tells how far others are from them.
 
     ``reference``: the original's outputs, samples on axis 0; ``loss``: how far others are from them where no task is
-    known; ``reader``, ``compare``: of the task, None where none is
-    sure; ``note``: what the user should know of the task, None where there is nothing.
+    known; ``reader``, ``compare``: of the task, None where none is sure; ``note``: what the user should know of the task,
+    None where there is nothing; ``likely``: the kind of the most likely task, sure or not.
     """
 
     reference: tuple[Array, ...]
@@ -37,6 +37,7 @@ class Yardstick:
     reader: Reader | None = None
     compare: Comparer | None = None
     note: str | None = None
+    likely: Kind | None = None
 
     @property
     def measure(self) -> str:
@@ -95,22 +96,22 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         reader = stated(kind, original, given).reader
         assert reader is not None
         held = reader.against(original)
-        return Yardstick(reference, loss, reader, held, _told(reader, held, original, f"task {kind}", ""))
+        return Yardstick(reference, loss, reader, held, _told(reader, held, original, f"task {kind}", ""), kind)
     found = guess(original)
     if found.reader is None:
         return Yardstick(reference, loss)
     if not rows_are_answers and _whole_rows(found.reader, original):
         return Yardstick(reference, loss)
     if not found.sure:
-        return Yardstick(reference, loss, note=_unsure(found, reference))
+        return Yardstick(reference, loss, note=_unsure(found, reference), likely=found.reader.kind)
     try:
         compare = found.reader.against(original)
     except DataError as error:
         note = f"task {found.reader.kind}: {error}; the drop is the {general(reference)} instead"
-        return Yardstick(reference, loss, note=note)
+        return Yardstick(reference, loss, note=note, likely=found.reader.kind)
     because = f"task {found.reader.kind}: {found.because}"
     note = _told(found.reader, compare, original, because, "; --task states another")
-    return Yardstick(reference, loss, found.reader, compare, note)
+    return Yardstick(reference, loss, found.reader, compare, note, found.reader.kind)
 
 
 def _whole_rows(reader: Reader, original: Answers) -> bool:
