@@ -287,3 +287,14 @@ def test_a_run_that_asks_for_more_than_allowed_is_refused() -> None:
     code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "64", "--memory", "250MB", "-q")
     assert code == 2 and err.count("\n") == 1, err
     assert peak < 250 + 300
+
+
+def test_a_chain_of_5000_nodes_is_no_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its analysis once grew with the square of the nodes, and took a minute."""
+    model = plain()
+    model.graph.node[-1].output[0] = "h0"
+    for k in range(5000):
+        model.graph.node.append(helper.make_node("Relu", [f"h{k}"], [f"h{k + 1}" if k < 4999 else "out"], f"n{k}"))
+    onnx.save(model, "net.onnx")
+    assert main(["inspect", "net.onnx", "-v"]) == 0
+    assert "5,007 nodes" in capsys.readouterr().out
