@@ -52,7 +52,7 @@ from onnxprune.surgeon import Model
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget, Kind, Width
-from onnxprune.tuning.need import need_torch
+from onnxprune.tuning.need import need_device
 
 Array = np.ndarray
 
@@ -174,7 +174,7 @@ def _prune(
     stopwatch: Stopwatch,
 ) -> Result:
     if options.tune is not None:
-        need_torch()
+        need_device(options.device)
     loaded = load(model)
     stopwatch.mark("load")
     with computing(loaded, data, options) as compute:

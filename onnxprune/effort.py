@@ -30,6 +30,10 @@ SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
 LEAST_TRIAL, MOST_TRIAL = 64, 256
 #: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
+#: How often the widths of an allocation are measured, and the allocation made again.  YOLOv8n at 0.8 of its MACs: the
+#: curves promised 0.015, and its groups at these widths, one by one, lost 0.024; after one round 0.016 and 0.016, after
+#: two 0.014.  The loss on unseen pictures after the refit fell from 0.065 to 0.044.
+SHARPENINGS = 2
 #: What trials of orders and allocations may cost, as a share of what pricing may.  The defaults are seldom far from the
 #: best.
 TRIES = 0.7

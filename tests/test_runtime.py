@@ -31,7 +31,8 @@ from onnxprune.graph.load import load
 from onnxprune.latency import stopwatch as latency
 from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
-from onnxprune.pipeline.setup import specs_of, split
+from onnxprune.pipeline.division import divide, held_out
+from onnxprune.pipeline.setup import specs_of
 from onnxprune.progress import Silent
 
 ENGINE = Engine(threads=1)
@@ -205,13 +206,14 @@ def test_outputs_are_those_of_single_samples_whatever_the_batch() -> None:
     np.testing.assert_allclose(one, all_, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 40, 1000])
-def test_fit_and_holdout_share_nothing(count: int) -> None:
+def test_fit_and_holdout_share_nothing(count: int, told: bool) -> None:
     values = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 8, 2, 2), np.float32)
     data = data_for(chain(1), np.zeros((1, 8, 16, 16), np.float32))
 
     data = replace(data, count=count, fetch=lambda rows: {"x": values[list(rows)]})
-    fit, holdout = split(data, 3)
+    fit, holdout = divide(data, held_out(count, 3, said=np.sin(np.arange(count)) if told else None))
     parts = [{int(v) for feeds in part.batches(7) for v in feeds["x"][:, 0, 0, 0]} for part in (fit, holdout)]
     if count == 1:
         assert parts == [{0}, {0}]
@@ -219,6 +221,21 @@ def test_fit_and_holdout_share_nothing(count: int) -> None:
     assert parts[0] | parts[1] == set(range(count))
     assert not parts[0] & parts[1]
     assert 1 <= len(parts[1]) <= count // 2
+
+
+@pytest.mark.parametrize("loud", [2, 7, 20])
+def test_half_of_the_samples_that_say_something_are_held_out(loud: int) -> None:
+    count = 100
+    speaks = np.random.default_rng(loud).permutation(count)[:loud]
+    said = np.zeros(count)
+    said[speaks] = np.arange(1, loud + 1)
+    held = held_out(count, 0, said=said)
+    both = set(held) & set(speaks.tolist())
+    assert len(held) == count // 5
+    assert len(both) == -(-loud // 2)
+    assert [said[position] for position in held[: len(both)]] == sorted(said[list(both)], reverse=True)
+    # Those that say nothing are held out by chance, not in their order.
+    assert set(held) != set(held_out(count, 1, said=said)) or loud >= 2 * len(held)
 
 
 # -- latency -------------------------------------------------------------------------------------------------------

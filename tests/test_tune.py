@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -373,6 +374,34 @@ def test_the_time_starts_with_the_preparation_and_includes_the_last_look(monkeyp
     assert cycles == [60 - 20 - 5 - 5, 1.0]
 
 
+@pytest.mark.parametrize(("gains", "turns"), [([0.9, 0.8, 0.7], 3), ([0.9, 0.95], 2), ([1.1], 1)])
+def test_without_a_length_it_goes_on_while_held_out_samples_gain(gains, turns, monkeypatch) -> None:
+    """Each turn from where the last one ended; a turn that gains nothing is undone."""
+    begun, left, first = [], list(gains), []
+    initial = tune_module.initial
+
+    def cycle(setting, start, clock, *rest):
+        begun.append((float(start.errors.mean()), clock.seconds))
+        return replace(start, errors=first[0].errors * left.pop(0))
+
+    monkeypatch.setattr(tune_module, "initial", lambda setting: first.append(initial(setting)) or first[0])
+    monkeypatch.setattr(tune_module, "cycle", cycle)
+    model = net()
+    found = tuned(damaged(model), model, length="auto").tuning
+    whole = float(first[0].errors.mean())
+    assert len(begun) == turns and not left
+    assert [start for start, _ in begun] == pytest.approx([whole * share for share in [1.0, *gains][:turns]])
+    assert [seconds for _, seconds in begun] == sorted(seconds for _, seconds in begun)
+    assert found.after == pytest.approx(whole * min([1.0, *gains]))
+
+
+def test_a_tuning_without_length_ends(monkeypatch) -> None:
+    monkeypatch.setattr(tune_module, "LONGEST", 6.0)
+    model = net()
+    found = tuned(damaged(model), model, length="auto").tuning
+    assert found.after < found.before and len(found.curve) > 2
+
+
 def test_the_original_answers_held_out_samples_once() -> None:
     model, asked = net(), []
     runtime = pair_module.original_answers
@@ -450,10 +479,15 @@ def test_prune_with_a_bare_switch_or_a_length(files, capsys) -> None:
         (("--device", "cuda"), "torch sees no GPU"),
     ],
 )
-def test_refusals_are_one_line(files, capsys, more, told) -> None:
+def test_refusals_are_one_line_before_anything_is_pruned(files, tmp_path, capsys, more, told) -> None:
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("a GPU is there")
     assert main(command(files, *more)) == 2
+    complaint = capsys.readouterr().err.strip().splitlines()
+    assert told in complaint[-1] and not files[1].with_name("small.tuned.onnx").exists()
+    more = [{"--for": "--tune"}.get(word, word) for word in more]
+    more = more if "--tune" in more else ["--tune", "1x", *more]
+    assert main([str(files[0]), "--data", str(files[2]), *more, "-o", str(tmp_path / "small.tuned.onnx")]) == 2
     complaint = capsys.readouterr().err.strip().splitlines()
     assert told in complaint[-1] and not files[1].with_name("small.tuned.onnx").exists()
 
@@ -513,6 +547,39 @@ def test_a_run_that_is_killed_while_it_tunes_leaves_the_refitted_model(files, tm
     # It can go on from there.
     again = main(["tune", str(output), "--teacher", str(teacher), "--data", str(data), "--for", "1x", "-q"])
     assert again == 0 and output.with_name("net.tuned.onnx").exists()
+
+
+def test_a_model_of_which_nothing_can_be_tuned_is_pruned_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    from onnxprune.pipeline import tuned as stage
+
+    def hopeless(*given):
+        raise ModelError("nothing can be tuned: torch cannot compute Odd 'odd'")
+
+    monkeypatch.setattr(stage, "_tune", hopeless)
+    found = onnxprune.prune(net(), pictures(), macs=0.7, tune="1x", effort="fast", round_to=1, threads=1)
+    assert found.report.tuning is None and found.report.macs.ratio <= 0.7
+    assert any("Odd 'odd'; the model stays" in note for note in found.report.notes)
+
+
+def test_a_tuned_model_that_is_not_sound_leaves_the_refitted_one(files, tmp_path: Path, monkeypatch, capsys) -> None:
+    from onnxprune.pipeline import tuned as stage
+
+    def unsound(*given):
+        return replace(soundness(*given), onnxruntime=False, complaints=("outputs that are not finite",))
+
+    soundness = stage.soundness
+    monkeypatch.setattr(stage, "soundness", unsound)
+    teacher, student, data = files
+    output = tmp_path / "small.onnx"
+    line = [str(teacher), "--data", str(data), "--macs", "0.7", "--effort", "fast", "--round", "1", "--threads", "1"]
+    assert main([*line, "--tune", "1x", "--json", "-o", str(output)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tuning"] is None and any("outputs that are not finite; the model stays" in n for n in told["notes"])
+    onnx.checker.check_model(onnx.load(output))
+    # On its own there is nothing to fall back on.
+    assert main(command(files, "--for", "1x")) == 1
+    assert "outputs that are not finite" in capsys.readouterr().err
+    assert not student.with_name("small.tuned.onnx").exists()
 
 
 def test_two_processes_give_what_one_gives_to_rounding(files, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What cutting one group does to the model's output: measured at a few widths, interpolated between.
 
 For each group the original runs on some of the holdout with only that group narrowed
-(:mod:`onnxprune.budget.narrowed`).  Between the measured widths the damage follows the selector's error curve
-(:mod:`onnxprune.budget.interpolate`).
+(:mod:`onnxprune.budget.narrowed`).  Between the measured widths the output loss follows the selector's error curve
+(:mod:`onnxprune.budget.interpolate`).  Once an allocation is known, a second survey measures its widths, too.
 """
 
 from __future__ import annotations
@@ -32,18 +32,35 @@ def first_reader(given: Calibrated, group: Group) -> int:
     return min((reader.index for reader in readers_of(given.coupling, group, given.layers)), default=-1)
 
 
-#: Per selector's name (units kept, output loss) at each share of one group.
+#: Per selector's name (units kept, output loss) at each width of one group.
 Measured = Mapping[str, Sequence[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is measured: ``asked`` groups, as (first reader, group id) in graph order, each at ``shares`` of its units, on
-    so many ``samples``."""
+    """What to measure: the ``asked`` groups, as (first reader, group id) in graph order, each at its ``widths`` (units
+    kept), on the first ``samples`` of the holdout."""
 
     asked: tuple[tuple[int, int], ...]
-    shares: tuple[float, ...]
+    widths: tuple[tuple[int, ...], ...]
     samples: int
+
+    @property
+    def steps(self) -> int:
+        """The number of measurements per order of channels."""
+        return sum(map(len, self.widths))
+
+    def at(self, counts: Array, whole: Array) -> Survey:
+        """A survey of the same groups at one width each: ``counts`` (groups,) units kept, out of ``whole``.
+
+        It leaves out whole groups, and widths that this survey already has.
+        """
+        new = [
+            (group, int(counts[group[1]]))
+            for group, widths in zip(self.asked, self.widths, strict=True)
+            if int(counts[group[1]]) not in (*widths, whole[group[1]])
+        ]
+        return Survey(tuple(group for group, _ in new), tuple((count,) for _, count in new), self.samples)
 
 
 def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most: int) -> Survey:
@@ -55,7 +72,9 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
     halves = len(asked) / 2
     fixed = PER_NODE * len(coupling.graph.nodes) * halves
     shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * halves, fixed, most)
-    return Survey(asked, shares, min(given.dataset.count, samples))
+    units = [len(coupling.groups[group]) for _, group in asked]
+    widths = tuple(tuple(dict.fromkeys(max(1, round(n * share)) for share in shares)) for n in units)
+    return Survey(asked, widths, min(given.dataset.count, samples))
 
 
 def measured(
@@ -64,7 +83,7 @@ def measured(
     """The output losses of the groups ``part`` of ``survey.asked``; ``progress`` advances once per measurement.
 
     ``rankings``: per selector one order of units per group.  What is measured of a group does not depend on which
-    others are in ``part``.  Cost: one pass over the samples, and per group, selector and share, what comes behind the
+    others are in ``part``.  Cost: one pass over the samples, and per group, selector and width, what comes behind the
     group's first reader.
     """
     found: list[Measured] = []
@@ -72,11 +91,12 @@ def measured(
         few = given.dataset.take(list(range(survey.samples)))
         stops = [stop for stop, _ in survey.asked if stop >= 0]
         probe = Probe(given.coupling, few, given.engine, store, stops)
-        for stop, number in survey.asked[part.start : part.stop]:
+        for place in part:
+            stop, number = survey.asked[place]
             group = given.coupling.groups[number]
             found.append(
                 {
-                    name: _measured(given, probe, group, orders[number], stop, survey.shares, progress)
+                    name: _measured(given, probe, group, orders[number], stop, survey.widths[place], progress)
                     for name, orders in rankings.items()
                 }
             )
@@ -96,6 +116,13 @@ def curves(
     return made
 
 
+def joined(survey: Survey, more: Survey) -> Survey:
+    """Both as one: ``more`` asks some of the groups of ``survey`` again, at other widths."""
+    added = dict(zip(more.asked, more.widths, strict=True))
+    widths = tuple((*old, *added.get(group, ())) for group, old in zip(survey.asked, survey.widths, strict=True))
+    return Survey(survey.asked, widths, survey.samples)
+
+
 def _uncut(group: Group) -> Curve:
     return Curve(np.zeros(len(group) + 1), np.asarray([len(group)]))
 
@@ -106,13 +133,12 @@ def _measured(
     group: Group,
     ranking: Ranking,
     stop: int,
-    shares: Sequence[float],
+    widths: Sequence[int],
     progress: Progress,
 ) -> list[tuple[int, float]]:
-    """(units kept, damage) at each share of ``group``; what has no reader to fold (quantized weights, say) is cut."""
+    """(units kept, output loss) at each of ``widths``; what has no reader to fold (quantized weights, say) is cut."""
     found: list[tuple[int, float]] = []
-    for share in shares:
-        count = max(1, round(len(group) * share))
+    for count in widths:
         kept = np.zeros(len(group), dtype=np.bool_)
         kept[ranking.order[:count]] = True
         constants = narrowed_constants(given.coupling, group, kept, given.layers, given.grams)

@@ -22,13 +22,14 @@ from onnxprune.pipeline.setup import Context, set_up
 @dataclass(frozen=True, eq=False)
 class Job:
     """``key``: tells runs apart; ``data`` as for :func:`onnxprune.api.prune`, of a kind that can be opened again;
-    ``digest``: see :func:`digest_of`."""
+    ``held``: the samples held out, as positions; ``digest``: see :func:`digest_of`."""
 
     key: str
     version: str
     loaded: LoadedModel
     data: object | None
     options: Options
+    held: tuple[int, ...]
     digest: int
 
 
@@ -38,7 +39,7 @@ def job_of(loaded: LoadedModel, data: object | None, options: Options, context: 
     Workers compute with one thread each unless ``options`` state a number.
     """
     plain = replace(options, evaluate=None, test=None, threads=options.threads or 1)
-    return Job(uuid.uuid4().hex[:12], version, loaded, data, plain, digest_of(context))
+    return Job(uuid.uuid4().hex[:12], version, loaded, data, plain, context.held, digest_of(context))
 
 
 def own_version() -> str:
@@ -88,7 +89,7 @@ def context_of(job: Job, version: str, worker: str) -> Context:
     if version != job.version:
         raise OptionError(f"worker {worker} has onnxprune {version}, this machine {job.version}: install the same")
     try:
-        context = set_up(job.loaded, job.data, job.options)
+        context = set_up(job.loaded, job.data, job.options, job.held)
     except OnnxPruneError as error:
         raise type(error)(f"worker {worker}: {error}; every worker must see the data at the same place") from error
     if digest_of(context) != job.digest:

@@ -40,6 +40,7 @@ class Spread:
         self._loaded, self._data, self._options = loaded, data_for_workers(data), options
         self._job: Any = None
         self._grams: Any = None
+        self._surveys = 0
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
         job = job_of(self._loaded, self._data, self._options, context, own_version())
@@ -66,6 +67,8 @@ class Spread:
     ) -> Sequence[Measured]:
         """``grams`` are those that :meth:`moments` found, which the workers still hold."""
         groups, name = len(survey.asked), self._job.key.removesuffix("-job")
+        # The same key would answer with what an earlier survey found.
+        self._surveys += 1
         count = min(groups, MOST_PARTS)
         bounds = [groups * k // count for k in range(count + 1)]
         found = [
@@ -76,11 +79,11 @@ class Spread:
                 rankings,
                 survey,
                 range(bounds[k], bounds[k + 1]),
-                key=f"{name}-price-{k}",
+                key=f"{name}-price-{self._surveys}-{k}",
             )
             for k in range(count)
         ]
-        self._wait(found, groups * len(survey.shares) * len(rankings) // count, progress)
+        self._wait(found, survey.steps * len(rankings) // count, progress)
         return [one for future in found for one in self._result(future)]
 
     def _submit(self, function: Any, *arguments: object, key: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import Costing, macs, sizes
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import check_multiple, tiers
-from onnxprune.budget.sensitivity import curves, survey_of
+from onnxprune.budget.sensitivity import Measured, Survey, curves, joined, survey_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.locks import lock_text
 from onnxprune.coupling.loosened import loosened
@@ -44,7 +44,8 @@ class Pricing:
     """Per group: the order of its units, and the output loss at each width.
 
     ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
-    widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.
+    widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.  ``losses`` is
+    what was measured of each group that ``survey`` asks.
     """
 
     select: str
@@ -53,6 +54,8 @@ class Pricing:
     grams: Mapping[int, SecondMoments]
     time: Costing
     rounding: Rounding
+    survey: Survey
+    losses: tuple[Measured, ...]
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -128,7 +131,7 @@ def price(
     given = calibrated(context, grams, context.holdout, options)
     allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
     survey = survey_of(given, context.frozen, allowance, most)
-    progress.stage("sensitivity", len(survey.asked) * len(survey.shares) * len(rankings))
+    progress.stage("sensitivity", survey.steps * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
     ticking = clock(context.coupling, context.layers, options, context.engine, progress)
@@ -145,9 +148,38 @@ def price(
             grams,
             ticking.time,
             rounding,
+            survey,
+            tuple({name: one[name]} for one in losses),
         )
         for name, order in rankings.items()
     )
+
+
+def sharpened(
+    context: Context, options: Options, pricing: Pricing, counts: Array, progress: Progress, compute: Compute = HERE
+) -> Pricing:
+    """``pricing`` after a measurement of each group at ``counts`` (units kept, (groups,)).
+
+    Interpolation is good between widths that were measured.  An allocation goes where the output loss is least by the
+    curves, so it finds the places where they are too low: a few channels of every group, or nearly all of one.
+    Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
+    """
+    more = pricing.survey.at(counts, whole(context.coupling))
+    if not more.asked:
+        return pricing
+    orders = {pricing.select: pricing.rankings}
+    progress.stage("sensitivity", more.steps)
+    found = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    losses = tuple(
+        {name: [*points, *found.get(group, {}).get(name, ())] for name, points in one.items()}
+        for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
+    )
+    survey = joined(pricing.survey, more)
+    better = curves(context.coupling, orders, survey, losses)[pricing.select]
+    changed = tuple(
+        tuple(Curve(new.damage, old.widths) for new, old in zip(better, tier, strict=True)) for tier in pricing.tiers
+    )
+    return replace(pricing, tiers=changed, survey=survey, losses=losses)
 
 
 def rounding_of(options: Options, ticking: Clock) -> Rounding:

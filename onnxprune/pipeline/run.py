@@ -74,7 +74,7 @@ def run(
     orders = price(context, options, rankings, grams, progress, compute)
     stopwatch.mark("select")
     release_memory()
-    found = find(context, orders, evaluator, options, progress)
+    found = find(context, orders, evaluator, options, progress, compute)
     chosen, steps, select = found.candidate, found.steps, found.pricing.select
     rounding = found.pricing.rounding
     curves = group_curves(context, found.pricing.curves)

@@ -22,7 +22,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
-from onnxprune.engine.session import Engine
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -30,19 +30,19 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.measure.said import said
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
+from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
-#: Samples that selection and refit never see: a fifth, within these bounds.
-LEAST_HELD, MOST_HELD = 8, 128
-#: Samples that a tuning looks at, and is fed, at most: a gain of a point shows in no fewer.
-MOST_JUDGED, MOST_TUNED = 256, 8192
-#: Bytes of activations kept in memory during the refit where the user sets no limit; the rest goes to disk.  The first six
-#: layers of a ResNet-50 with 256 images take 2.4 GB in all with 1 GiB of them, 4.0 GB with 3 GiB, in the same time.
+#: Samples that a tuning is fed at most.
+MOST_TUNED = 8192
+#: Bytes of activations kept in memory during the refit where the user sets no limit; the rest goes to disk.  The first
+#: seven layers of a ResNet-50 with 256 images take 2.1 GB in all with these, and 4.0 GB with 3 GiB; that is 8 % faster.
 DEFAULT_MEMORY = 3 << 28
 #: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
 COPIES = 3
@@ -50,8 +50,9 @@ COPIES = 3
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``spare``: where tuning is asked for, all
-    that is not held out, ``fit`` and more."""
+    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held``: the positions of the holdout, see
+    :func:`onnxprune.pipeline.division.held_out`.  ``spare``: where tuning is asked for, all that is not held out,
+    ``fit`` and more."""
 
     loaded: LoadedModel
     coupling: Coupling
@@ -62,6 +63,7 @@ class Context:
     frozen: frozenset[int]
     bounds: Bounds
     notes: tuple[str, ...]
+    held: tuple[int, ...] = ()
     spare: Dataset | None = None
 
 
@@ -137,8 +139,12 @@ def _reopens(data: object) -> bool:
     return isinstance(data, Mapping | np.ndarray)
 
 
-def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Context:
-    """Open the data, couple the model at the data's shapes, split the samples.
+def set_up(
+    loaded: LoadedModel, data: object | None, options: Options, held: tuple[int, ...] | None = None
+) -> Context:
+    """Open the data, couple the model at the data's shapes, hold out some samples: ``held``, if given.
+
+    Cost: if the outputs hold probabilities at several places, one pass of the original over the samples.
 
     Raises:
         OnnxPruneError: for data or options that do not fit the model.
@@ -155,18 +161,28 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    fit, holdout = split(dataset, options.seed)
-    frozen = frozen_groups(coupling, options.exclude, options.only)
+    whole, most = dataset, MOST_HELD
+    if options.tune is not None:
+        most = MOST_JUDGED
+        if options.samples is None and _reopens(data):
+            whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+    engine = engine_of(options)
+    if held is None:
+        told = None if data is None else said(coupling, open_session(loaded.proto, engine), whole)
+        held = held_out(whole.count, options.seed, most, told)
+    fit, holdout = divide(whole, held)
     spare = None
     if options.tune is not None:
-        fit, holdout, spare = _for_tuning(dataset, data, options)
+        # Tuning takes all other samples, also if the refit needs few.
+        fit, spare = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed)), fit
+    frozen = frozen_groups(coupling, options.exclude, options.only)
     return Context(
         loaded,
         coupling,
         layers(coupling),
         fit,
         holdout,
-        engine_of(options),
+        engine,
         frozen,
         bounds(coupling, frozen, options),
         (
@@ -176,17 +192,9 @@ def set_up(loaded: LoadedModel, data: object | None, options: Options) -> Contex
             *dataset.notes,
             *reading_notes(loaded, coupling),
         ),
+        held,
         spare,
     )
-
-
-def _for_tuning(dataset: Dataset, data: object | None, options: Options) -> tuple[Dataset, Dataset, Dataset]:
-    """(fit, holdout, spare): more samples are held out, and all others are tuned on, also where the refit needs few."""
-    whole = dataset
-    if options.samples is None and _reopens(data):
-        whole = open_dataset(data, dataset.specs, options.preprocess, MOST_TUNED, options.seed)
-    spare, holdout = split(whole, options.seed, MOST_JUDGED)
-    return spare.take(choose(spare.count, min(dataset.count, spare.count), options.seed)), holdout, spare
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
@@ -228,12 +236,3 @@ def _with_batch(
             spec = replace(spec, shape=(*batch, *spec.shape[1:]))
         found.append(spec)
     return tuple(found)
-
-
-def split(dataset: Dataset, seed: int, most: int = MOST_HELD) -> tuple[Dataset, Dataset]:
-    """(fit, holdout of at most ``most``), by a seeded permutation; one sample serves as both where there is only one."""
-    if dataset.count < 2:
-        return dataset, dataset
-    held = min(most, max(LEAST_HELD, dataset.count // 5), dataset.count // 2)
-    order = np.random.default_rng(seed).permutation(dataset.count)
-    return dataset.take(np.sort(order[held:]).tolist()), dataset.take(np.sort(order[:held]).tolist())

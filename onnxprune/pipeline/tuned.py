@@ -15,15 +15,19 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
+from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import Evaluator, kind_of
+from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
+from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
 from onnxprune.pipeline.run import Outcome
-from onnxprune.pipeline.setup import MOST_JUDGED, MOST_TUNED, Context, engine_of, specs_for, specs_of, split
+from onnxprune.pipeline.setup import MOST_TUNED, Context, engine_of, specs_for, specs_of
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
-from onnxprune.tuning.need import need_torch
+from onnxprune.tasks.answers import answers_of
+from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
+from onnxprune.tuning.need import need_device, need_torch
 from onnxprune.verify.checks import soundness
 
 #: Samples on which a tuned model is run before it is believed.
@@ -40,11 +44,16 @@ def tuned(
 ) -> Outcome:
     """``chosen`` with a tuned model, and how good the model was on the way; with its own where tuning gains nothing.
 
-    Raises:
-        VerificationError: where the tuned model is not sound.
+    ``chosen`` itself, with a note, where nothing can be tuned or the tuned model is not sound: it was verified before,
+    and may be written already.
     """
     fit = context.spare or context.fit
-    found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+    try:
+        found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+    except (ModelError, VerificationError) as error:
+        note = f"{error}; the model stays as it was before tuning"
+        progress.note(note)
+        return replace(chosen, notes=(*chosen.notes, note))
     after = evaluator.drop(found)
     before = chosen.drop or evaluator.drop(chosen.model)
     if told.after < told.before and evaluator.metric is not None and before.value < after.value:
@@ -82,7 +91,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         DataError: where the data cannot be used.
         VerificationError: where the tuned model is not sound.
     """
-    need_torch()
+    need_device(options.device)
     check_alike(student, original)
     samples = options.samples if options.samples is not None else MOST_TUNED
     specs = specs_for(original, data, options)
@@ -94,7 +103,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         raise DataError("tuning needs samples to learn from and others to look at; give more than one")
     for note in dataset.notes:
         progress.note(note)
-    fit, held = split(dataset, options.seed, MOST_JUDGED)
+    fit, held = divide(dataset, held_out(dataset.count, options.seed, MOST_JUDGED))
     engine = engine_of(options)
     found, told = _tune(student.proto, original, fit, held, engine, options, progress)
     stages = [("original", original.proto), ("before", student.proto), ("tuned", found)]
@@ -133,15 +142,18 @@ def _tune(
 
 
 def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
+    """How far each model is from the first, in the task's terms; None where the outputs differ in shape."""
     names = [output.name for output in original.proto.graph.output]
     theirs = [{output.name for output in model.graph.output} for model in models]
     shared = [name for name in names if all(name in own for own in theirs)]
-    answers = [outputs_of(open_session(model, engine), held, shared) for model in models]
+    answers = [answers_of(open_session(model, engine), held, shared) for model in models]
     sample = {name: array.shape for name, array in held.fetch([0]).items()}
-    kind = kind_of(couple(original.proto, {}, sample), answers[0])
+    coupling, reference = couple(original.proto, {}, sample), outputs(answers[0])
+    loss = output_loss(coupling, shared, reference)
+    measure = yardstick(answers[0], AUTO, "", may_hold_classes(coupling), loss)
     return [
-        metrics.drop(kind, answers[0], own, held.count)
-        if all(a.shape == b.shape for a, b in zip(answers[0], own, strict=True))
+        measure.drop(own)
+        if all(a.shape == b.shape for a, b in zip(reference, outputs(own), strict=True))
         else None
         for own in answers
     ]

@@ -13,6 +13,15 @@ MISSING = "tuning needs torch, which is not installed: pip install 'onnxprune[tu
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
+def need_device(name: str) -> None:
+    """Raises OptionError, before anything takes long, where torch is missing or sees no such device."""
+    need_torch()
+    if name != "auto":
+        from onnxprune.tuning.device import device_of
+
+        device_of(name)
+
+
 def need_torch() -> None:
     """Raises OptionError, naming what to install, where torch is missing."""
     if "torch" in sys.modules:

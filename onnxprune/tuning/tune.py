@@ -13,13 +13,13 @@ import torch
 from onnxprune.allowance import LONGEST, Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.engine.session import Engine
-from onnxprune.errors import OptionError
 from onnxprune.progress import Progress
 from onnxprune.result import CurveOfTuning, Tuning
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import FEW, better, lower
 from onnxprune.tuning.clock import Clock
+from onnxprune.tuning.device import device_of
 from onnxprune.tuning.held import Held
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
 from onnxprune.tuning.pace import pace
@@ -44,13 +44,6 @@ class Request:
     device: str = "auto"
     seed: int = 0
     stopped: Callable[[], bool] = lambda: False
-
-
-def device_of(name: str) -> torch.device:
-    """Raises OptionError where torch sees no such device."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device: torch sees no GPU here; leave --device out, or install torch for CUDA")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def tune(

@@ -54,6 +54,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
             failed = middle
     if trials.finer:
         share = high if best is not begun[-1] else failed
+        pricing = trials.sharp(pricing, trials.cost, share * trials.full)
         refined = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
         path += refined
         best = next((candidate for candidate in reversed(refined) if _allows(trials, candidate)), best)

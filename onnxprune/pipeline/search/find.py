@@ -15,6 +15,7 @@ from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import OVERSHOT, Pricing, multiple, narrowest, pricing_macs, trial_macs, widest
+from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
@@ -37,17 +38,22 @@ BELOW = (
 
 
 def find(
-    context: Context, orders: Sequence[Pricing], evaluator: Evaluator, options: Options, progress: Progress
+    context: Context,
+    orders: Sequence[Pricing],
+    evaluator: Evaluator,
+    options: Options,
+    progress: Progress,
+    compute: Compute = HERE,
 ) -> Found:
     """The candidate that meets the budget, for the best of several orders of channels.
 
-    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, and one trial per order and allocation that ``effort``
-    allows.  For a drop budget see :func:`onnxprune.pipeline.search.drop.by_drop`.
+    Cost: one :func:`onnxprune.pipeline.candidate.attempt`, one trial per order and allocation that ``effort``
+    allows, and per order what :meth:`Trials.sharp` costs.  For a drop budget see :func:`onnxprune.pipeline.search.drop.by_drop`.
 
     Raises:
         BudgetError: the budget cannot be met.
     """
-    found = _found(Trials(context, orders, evaluator, options, progress))
+    found = _found(Trials(context, orders, evaluator, options, progress, compute))
     if multiple(options) is not None:
         return found
     notes = [*_no_faster(context, found), *_below(context, found, options)]

@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.budget.cost import Cost, Costing, macs, sizes
-from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
+from onnxprune.effort import EFFORTS, SHARPENINGS, UNTRIED, trial_samples
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
+from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, sharpened, within
 from onnxprune.pipeline.candidate import Candidate, attempt, quick, trial
+from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Turn
@@ -39,6 +40,7 @@ class Trials:
     evaluator: Evaluator
     options: Options
     progress: Progress
+    compute: Compute = HERE
 
     @cached_property
     def cost(self) -> Cost:
@@ -68,6 +70,19 @@ class Trials:
     def step(self, candidate: Candidate) -> SearchStep:
         return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
 
+    def sharp(self, pricing: Pricing, cost: Costing, target: float, lateness: float = UNTRIED[0]) -> Pricing:
+        """``pricing`` with the widths measured that ``cost`` of at most ``target`` leads to.
+
+        Cost: ``SHARPENINGS`` measurements per group.
+        """
+        for turn in range(1, 1 + SHARPENINGS):
+            counts, progress = within(pricing, cost, target, lateness), Turn(self.progress, turn, SHARPENINGS)
+            better = sharpened(self.context, self.options, pricing, counts, progress, self.compute)
+            if better is pricing:
+                break
+            pricing = better
+        return pricing
+
     def best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
         """Try a few ways to spend the budget, and return the one with the least output loss after a quick refit.
 
@@ -87,7 +102,8 @@ class Trials:
             return damages[key]
 
         first, *others = latenesses
-        ways = [(pricing, within(pricing, cost, target, first)) for pricing in self.orders]
+        orders = [self.sharp(pricing, cost, target, first) for pricing in self.orders]
+        ways = [(pricing, within(pricing, cost, target, first)) for pricing in orders]
         if len(ways) > 1:
             ways = [min(ways, key=damage)]
         ways += [(ways[0][0], within(ways[0][0], cost, target, lateness)) for lateness in others]

@@ -1,0 +1,61 @@
+"""How much the original says about each sample: nothing about background, much where it finds something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.calibration.outputs import BATCH, outputs_of
+from onnxprune.coupling.groups import Coupling
+from onnxprune.measure.fields import Field, fields_of
+from onnxprune.measure.kinds import NUMBERS, Kind, average, divergence, kinds_of, seen, softened
+
+Array = np.ndarray
+
+
+def said(coupling: Coupling, session: ort.InferenceSession, dataset: Dataset) -> Array | None:
+    """Per sample the divergence of the original's probabilities from what it says on average, (samples,) float64.
+
+    It is summed over the channels and places of all outputs that hold probabilities at several places: scores of
+    detectors, masks of segmenters.  ``None`` if there are no such outputs.  What is usual is told from the first
+    :data:`onnxprune.calibration.outputs.BATCH` samples.
+    Cost: one pass of the original, which ``session`` runs, over ``dataset``; the outputs of ``BATCH`` samples in memory.
+    """
+    graph = coupling.graph
+    names = [value for value in graph.outputs if value in graph.producer and graph.producer[value] not in coupling.facts.folded]
+    fields = [field for field in fields_of(coupling, names) if _tells(coupling, names, field)]
+    kinds: tuple[Kind, ...] = ()
+    found: list[Array] = []
+    for start in range(0, dataset.count if fields else 0, BATCH):
+        some = dataset.take(range(start, min(start + BATCH, dataset.count)))
+        outputs = outputs_of(session, some, names)
+        if any(len(outputs[f.output]) != some.count or outputs[f.output].ndim != _rank(coupling, names, f) for f in fields):
+            return None
+        kinds = kinds or tuple(kind for kind in kinds_of(fields, outputs) if kind.form != NUMBERS)
+        if not kinds:
+            return None
+        found.append(np.sum([_of(kind, outputs) for kind in kinds], axis=0))
+    return np.nan_to_num(np.concatenate(found)) if found else None
+
+
+def _tells(coupling: Coupling, names: Sequence[str], field: Field) -> bool:
+    """Whether ``field`` holds numbers between 0 and 1 at several places."""
+    if not field.squashed or field.axis is None:
+        return False
+    shape = coupling.facts.shapes[names[field.output]]
+    return math.prod(shape[1:]) > shape[field.axis]
+
+
+def _rank(coupling: Coupling, names: Sequence[str], field: Field) -> int:
+    return len(coupling.facts.shapes[names[field.output]])
+
+
+def _of(kind: Kind, outputs: Sequence[Array]) -> Array:
+    usual = softened(average(kind), kind.form)
+    parts = [softened(seen(part.field, outputs[part.field.output]), kind.form) for part in kind.parts]
+    each = [divergence(part, usual, kind.form).sum(axis=(1, 2), dtype=np.float64) for part in parts]
+    return np.asarray(np.sum(each, axis=0))
