@@ -249,10 +249,10 @@ def tune_file(
     if output is not None:
         check_writable(output, path)
     loaded = load(path)
-    found = tune_pair(loaded, load(teacher), data, options, progress)
+    tuned = tune_pair(loaded, load(teacher), data, options, progress)
     if output is not None:
-        save(found.model, output, loaded.external)
-    return replace(found, path=output)
+        save(tuned.model, output, loaded.external)
+    return replace(tuned, path=output)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def apply_file(
 def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:
     if plan.model != fingerprint(loaded.proto):
         raise PlanError(
-            "the plan was made for another model (its nodes or the shapes of its weights differ); "
+            "the plan is for another model: its nodes or the shapes of its weights differ; "
             "apply it to the file that it was made from, or prune again with --plan"
         )
     keep = keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 
 class OnnxPruneError(Exception):
-    """Base of all errors of this package; the command line turns it into one line and exit code 2."""
+    """Base of all errors of this package.  The command line turns it into one line and exit code 2."""
 
 
 class ModelError(OnnxPruneError):
-    """The model file cannot be read, is no valid ONNX model, or onnxruntime cannot run it."""
+    """The model file cannot be read, is not a valid ONNX model, or onnxruntime cannot run it."""
 
 
 class EndlessError(ModelError):
-    """A run of the model was ended because it took too long."""
+    """A run of the model took too long and was stopped."""
 
 
 class DataError(OnnxPruneError):
@@ -31,11 +31,11 @@ class PlanError(OnnxPruneError):
 
 
 class OutputError(OnnxPruneError):
-    """The result cannot be written where it was asked for."""
+    """The result cannot be written to the requested place."""
 
 
 class OptionError(OnnxPruneError):
-    """An option has a value that it cannot have; the message names those that it can."""
+    """An option has an invalid value; the message names the valid ones."""
 
 
 class VerificationError(OnnxPruneError):

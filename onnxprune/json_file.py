@@ -1,4 +1,4 @@
-"""JSON from outside: read within bounds, and held against the schema that is shipped."""
+"""Read JSON from outside within bounds, and check it against a schema of this package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from onnxprune.paths import read_ordinary
 
-#: Bytes of a plan or table at most; that of a model with 20,000 channels has less than a megabyte.
+#: Maximum bytes of a plan or table.  The plan of a model with 20,000 channels has less than a megabyte.
 MOST = 1 << 28
-#: A number of more digits is no size, and takes long to read.
+#: Maximum digits of a number.  No size has more, and longer numbers take long to read.
 DIGITS = 30
 
 
@@ -21,16 +21,16 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError: the file is unreadable or not a regular file.
-        ValueError: where it holds no JSON, in one line.
+        ValueError: if it is not JSON; one line.
     """
     return parse_json(read_ordinary(path, MOST).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:
-    """The document that ``text`` holds.
+    """Parse ``text``.
 
     Raises:
-        ValueError: for anything but JSON, for numbers that are none, and for nesting that nobody writes.
+        ValueError: if ``text`` is not JSON, or contains NaN, infinity, a number of too many digits, or too deep nesting.
     """
     try:
         return json.loads(text, parse_int=_integer, parse_constant=_refuse)
@@ -49,10 +49,10 @@ def _refuse(word: str) -> float:
 
 
 def check(document: object, schema: Mapping[str, Any], where: str = "") -> None:
-    """Hold a document against a JSON Schema, of which this knows what ours use.
+    """Check a document against a JSON Schema.  Supports the keywords that the schemas of this package use.
 
     Raises:
-        ValueError: naming the first place that does not fit.
+        ValueError: if the document does not fit; names the first such place.
     """
     for key, value in schema.items():
         if key in _NOTES:
@@ -80,7 +80,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # 1.0 is an integer in JSON, and true is no number.
+    # In JSON, 1.0 is an integer and true is not a number.
     return _is_number(value) and (isinstance(value, int) or value.is_integer())
 
 
@@ -100,13 +100,13 @@ def _equal(one: object, other: object) -> bool:
 def _unique(value: object, wanted: bool) -> str:
     if not wanted or not isinstance(value, list):
         return ""
-    seen = {json.dumps(int(item) if _is_integer(item) else item, sort_keys=True) for item in value}
-    return "" if len(seen) == len(value) else "has an item twice"
+    distinct = {json.dumps(int(item) if _is_integer(item) else item, sort_keys=True) for item in value}
+    return "" if len(distinct) == len(value) else "has an item twice"
 
 
 def _missing(value: object, names: list[str]) -> str:
-    gone = [name for name in names if isinstance(value, dict) and name not in value]
-    return f"lacks '{gone[0]}'" if gone else ""
+    missing = [name for name in names if isinstance(value, dict) and name not in value]
+    return f"lacks '{missing[0]}'" if missing else ""
 
 
 _RULES: Mapping[str, Callable[[Any, Any], str]] = {

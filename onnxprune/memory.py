@@ -1,7 +1,7 @@
-"""How much memory there is, and a bound on what this process takes.
+"""How much memory is available, and a limit for this process.
 
-The bound is the system's own (``RLIMIT_DATA``): whatever asks for more, Python or native code, is refused, and the
-run ends with an error instead of taking the machine with it.  Systems without it have no bound.
+The limit is the system's own (``RLIMIT_DATA``).  It refuses further memory to Python and to native code, so the run ends
+with an error instead of exhausting the machine.  Systems without it have no limit.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from pathlib import Path
 
 from onnxprune.errors import OptionError
 
-#: Threads reserve a stack that they hardly use; as many sessions are open at once with one thread per core.
+#: Sessions that may be open at once, with one thread per core.  Threads reserve a stack and hardly use it.
 SESSIONS = 16
-#: Bytes of a stack where the system states none.
+#: Bytes of a stack if the system states none.
 STACK = 8 << 20
-#: What a control group without a limit states is larger than any machine.
+#: More than any machine has.  A control group without a limit states a number of this size.
 _NO_LIMIT = 1 << 60
 _GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine() -> int:
-    """Bytes of the machine, or of the container; a large number where nothing tells."""
-    found = [_NO_LIMIT]
+    """Bytes of the machine or of the container; a large number if neither is known."""
+    sizes = [_NO_LIMIT]
     with suppress(AttributeError, ValueError, OSError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for name in _GROUPS:
         try:
-            found.append(int(Path(name).read_text()))
+            sizes.append(int(Path(name).read_text()))
         except (OSError, ValueError):
             continue
-    return min(size for size in found if size > 0)
+    return min(size for size in sizes if size > 0)
 
 
 def used() -> int:
-    """Bytes that this process holds now; 0 where the system does not tell."""
+    """Bytes that this process holds now; 0 if the system does not say."""
     return _status("VmRSS")
 
 
@@ -55,12 +55,12 @@ def room() -> int:
 
 @contextmanager
 def bounded(total: int | None) -> Iterator[None]:
-    """Meanwhile the process takes at most ``total`` bytes, as far as the system bounds it; None: what there is.
+    """Context in which the process takes at most ``total`` bytes, if the system can limit it.  None: the machine's size.
 
-    What threads reserve for their stacks comes on top.
+    The stacks of threads do not count.
 
     Raises:
-        OptionError: where it takes more already.
+        OptionError: if the process already takes more.
     """
     now = used()
     if total is not None and total <= now:

@@ -1,4 +1,4 @@
-"""How far two models' outputs are apart, without labels; and accuracy, with them."""
+"""The distance between two models' outputs, without labels; and the accuracy, with labels."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from onnxprune.result import Drop
 Array = np.ndarray
 CHANGED = "top-1 changed"
 RELATIVE = "relative L2 error"
-#: The root of the output loss, see onnxprune.measure.loss: about the relative error of what the outputs say.
+#: The root of the output loss, see onnxprune.measure.loss: about the relative error of the outputs.
 ERROR = "output error"
-#: Of outputs that are no floating-point numbers: masks, labels, places of boxes.
+#: For outputs that are not floating-point numbers: masks, labels, positions of boxes.
 VALUES = "values changed"
-#: By the user's own metric.
+#: For the user's own metric.
 OWN = "own metric"
-#: Fewer samples say nothing about an output; a smaller relative spread over samples than FLAT is none.
+#: Minimum samples to judge an output, and the relative spread over samples below which it counts as constant.
 FEW, FLAT = 8, 1e-4
 
 
 def is_scores(outputs: Sequence[Array]) -> bool:
-    """One floating-point output with a row of two scores or more per sample: class scores."""
+    """Whether these are class scores: one floating-point output with a row of two or more numbers per sample."""
     if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].dtype.kind != "f":
         return False
     return len(outputs[0]) > 0 and outputs[0].shape[1] > 1
 
 
 def is_probabilities(scores: Array) -> bool:
-    """Rows that are positive and sum to one."""
+    """Whether no number is negative and every row sums to one."""
     return bool(scores.min() >= 0 and np.allclose(scores.sum(axis=1, dtype=np.float64), 1.0, atol=1e-3))
 
 
 def _centred(scores: Array) -> Array:
-    # Classes that are masked out, at minus infinity, are no part of the mean.
-    told = np.isfinite(scores)
-    known = np.where(told, scores, 0)
-    mean = known.sum(axis=1, keepdims=True) / np.maximum(told.sum(axis=1, keepdims=True), 1)
-    return np.asarray(np.where(told, known - mean, 0).astype(scores.dtype))
+    # Exclude masked classes, which are at -inf, from the mean.
+    finite = np.isfinite(scores)
+    known = np.where(finite, scores, 0)
+    mean = known.sum(axis=1, keepdims=True) / np.maximum(finite.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.where(finite, known - mean, 0).astype(scores.dtype))
 
 
 def log_probabilities(scores: Array) -> Array:
-    """Log-softmax; rows that already are probabilities are only logged."""
+    """Log-softmax of ``scores``, or their logarithm if they are already probabilities.  Float64."""
     wide = scores.astype(np.float64)
     if is_probabilities(wide):
         return np.asarray(np.log(np.maximum(wide, 1e-12)))
@@ -54,24 +54,24 @@ def log_probabilities(scores: Array) -> Array:
 
 def relative_error(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     """Mean over floating-point outputs of ‖original − pruned‖ / ‖original‖."""
-    found = [_distance(a, b) for a, b in zip(original, pruned, strict=True) if a.dtype.kind == "f" and a.size]
-    return float(np.mean(found)) if found else 0.0
+    errors = [_distance(a, b) for a, b in zip(original, pruned, strict=True) if a.dtype.kind == "f" and a.size]
+    return float(np.mean(errors)) if errors else 0.0
 
 
 def _distance(a: Array, b: Array) -> float:
-    """What one of two outputs of different size lacks (boxes that are not found) counts as zeros."""
+    """Relative L2 error of ``b``.  If the sizes differ (missing boxes), the shorter output is padded with zeros."""
     left, right = (array.ravel().astype(np.float64) for array in (a, b))
     if a.shape != b.shape:
         size = max(left.size, right.size)
         left, right = (np.pad(flat, (0, size - flat.size)) for flat in (left, right))
-    # Masked places are infinite by design: what is no number in the original has no distance to anything.
-    told = np.isfinite(left)
-    left, right = np.where(told, left, 0.0), np.where(told, right, 0.0)
+    # Ignore positions at which the original is not finite: attention masks are infinite on purpose.
+    finite = np.isfinite(left)
+    left, right = np.where(finite, left, 0.0), np.where(finite, right, 0.0)
     return float(np.linalg.norm(left - right)) / max(float(np.linalg.norm(left)), 1e-12)
 
 
 def is_discrete(outputs: Sequence[Array]) -> bool:
-    """No floating-point output, but others that can be compared: numbers, or text."""
+    """Whether no output is floating-point, but some output is comparable: integers, booleans or text."""
     return not any(a.dtype.kind == "f" for a in outputs) and any(_comparable(a) for a in outputs)
 
 
@@ -80,9 +80,9 @@ def _comparable(array: Array) -> bool:
 
 
 def changed_values(original: Sequence[Array], pruned: Sequence[Array]) -> float:
-    """Mean over outputs that are no floating-point numbers of the share of values that differ."""
-    found = [_changed(a, b) for a, b in zip(original, pruned, strict=True) if _comparable(a) and a.size]
-    return float(np.mean(found)) if found else 0.0
+    """The share of values that differ, mean over outputs that are not floating-point."""
+    shares = [_changed(a, b) for a, b in zip(original, pruned, strict=True) if _comparable(a) and a.size]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _changed(a: Array, b: Array) -> float:
@@ -94,15 +94,15 @@ def _changed(a: Array, b: Array) -> float:
 
 
 def metric_of(outputs: Sequence[Array]) -> str:
-    """What the drop of such outputs is measured in, as far as they tell themselves."""
+    """The name of the drop for such outputs, judged by the outputs alone."""
     if is_scores(outputs):
         return CHANGED
     return VALUES if is_discrete(outputs) else RELATIVE
 
 
 def drop(metric: str, original: Sequence[Array], pruned: Sequence[Array], samples: int) -> Drop:
-    """The share of samples whose top-1 changes (CHANGED), of values that change (VALUES), or the relative L2 error,
-    which also stands for a top-1 where there is not one per sample."""
+    """The share of samples whose top-1 changes (CHANGED), the share of values that change (VALUES), or the relative L2
+    error.  The latter also replaces CHANGED if there is not one top-1 per sample."""
     if metric == CHANGED and original[0].shape == pruned[0].shape and len(original[0]) == samples:
         changed = original[0].argmax(axis=1) != pruned[0].argmax(axis=1)
         return Drop(CHANGED, float(changed.mean()), samples)
@@ -112,14 +112,12 @@ def drop(metric: str, original: Sequence[Array], pruned: Sequence[Array], sample
 
 
 def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, metric: str) -> tuple[str, ...]:
-    """What looks wrong about a model's outputs (samples on axis 0), in words: dead, constant or not finite.
+    """Warnings about a model's outputs (samples on axis 0): zero, constant or not finite.
 
-    ``metric``: what their drop is measured in.
-
-    Such outputs mostly mean that the data is not what the model was trained on.  Below :data:`FEW` samples nothing
-    is said.
+    ``metric`` names the drop.  Such outputs usually mean that the model was trained on other data.  No warnings below
+    :data:`FEW` samples.
     """
-    found = []
+    warnings = []
     kinds = "iub" if metric == VALUES else "f"
     for name, output in zip(names, outputs, strict=True):
         if (
@@ -133,22 +131,22 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, met
         rows = output.reshape(samples, -1).astype(np.float64)
         top = rows.argmax(axis=1)
         if not np.isfinite(rows).all():
-            found.append(f"output '{name}' holds NaN or infinity")
+            warnings.append(f"output '{name}' holds NaN or infinity")
         elif not rows.any():
-            found.append(f"output '{name}' is zero for every sample")
+            warnings.append(f"output '{name}' is zero for every sample")
         elif np.linalg.norm(rows - rows.mean(axis=0)) < FLAT * np.linalg.norm(rows):
-            found.append(f"output '{name}' hardly changes from sample to sample")
+            warnings.append(f"output '{name}' hardly changes from sample to sample")
         elif metric == CHANGED and (top == top[0]).all():
-            found.append(f"all {samples} held-out samples get the same top-1 class, {top[0]}, at '{name}'")
-    return tuple(f"{text}: check the data and --preprocess" for text in found)
+            warnings.append(f"all {samples} held-out samples get the same top-1 class, {top[0]}, at '{name}'")
+    return tuple(f"{text}: check the data and --preprocess" for text in warnings)
 
 
 def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     """A smooth companion of :func:`drop` for the allocator.
 
-    Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores less their mean,
-    which unlike KL does not vanish where the original is sure of its answer (as it is on what it was trained on).
-    Masks and labels: squared share of changed values.  Any other output: squared relative L2 error.
+    Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores minus their mean.  Unlike
+    KL, this does not vanish where the original is sure of its answer, as it is on its training data.  Masks and labels:
+    squared share of changed values.  Other outputs: squared relative L2 error.
     """
     if is_scores(original) and original[0].shape == pruned[0].shape:
         if is_probabilities(original[0]):
@@ -169,20 +167,20 @@ class Accuracy:
 
 
 def check_labels(outputs: Sequence[Array], labels: Array) -> None:
-    """Raise DataError where labels are no classes of class scores: whatever a model answered would count as wrong."""
+    """Raise DataError if labels are not classes of the scores: every answer would count as wrong."""
     if not is_scores(outputs) or not labels.size:
         return
     classes, low, high = outputs[0].shape[1], int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         reach = f"reach {high}" if high >= classes else f"begin at {low}"
         raise DataError(
-            f"labels {reach}, the model's scores are of {classes} classes, 0 to {classes - 1}: number the classes of "
-            "the data as the model does, or leave the labels out"
+            f"labels {reach}, but the model scores {classes} classes, 0 to {classes - 1}: number the classes of the data "
+            "as the model does, or leave the labels out"
         )
 
 
 def accuracy(outputs: Sequence[Array], labels: Array) -> Accuracy | None:
-    """Top-1 of class scores; ``None`` where the outputs are no class scores.
+    """Top-1 of class scores; ``None`` if the outputs are not class scores.
 
     Raises:
         DataError: see :func:`check_labels`.

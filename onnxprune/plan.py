@@ -1,8 +1,7 @@
-"""The plan: which units of which group stay.  Plain JSON, so that it can be read, edited and replayed.
+"""The plan: which units of which group stay.  Plain JSON, so that users can read, edit and replay it.
 
-``plan.schema.json`` beside this file is its JSON Schema (draft 2020-12).  ``onnxprune_plan`` is the version of the
-format: a file of another version is refused; fields that are added later keep it, and readers ignore those they do
-not know.
+``plan.schema.json`` next to this file is its JSON Schema (draft 2020-12).  ``onnxprune_plan`` is the version of the
+format; other versions are refused.  New fields do not change the version: readers ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ import onnx
 from onnxprune.errors import PlanError
 from onnxprune.json_file import DIGITS, check, parse_json, read_json
 
-#: What a run was asked: a number, a name, or what a repeatable option said.
+#: The value of an option of a run: a number, a name, or the values of a repeatable option.
 Asked = float | str | tuple[str, ...]
 VERSION = 1
-#: No axis of a tensor that is cut has more.
+#: Maximum positions of an axis of a cut tensor.
 MOST_POSITIONS = 1 << 24
-_NO_JSON = "not a plan (no JSON: {}); 'onnxprune prune --plan FILE' writes one"
+_NO_JSON = "not a plan (not JSON: {}); 'onnxprune prune --plan FILE' writes one"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """``kept``: indices (0 … before-1) of the group's units that stay, ascending, never empty."""
+    """``kept`` lists the indices (0 … before-1) of the group's units that stay, ascending, at least one."""
 
     group: str
     before: int
@@ -41,7 +40,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class TensorCut:
-    """What the cut leaves of one stored tensor: ``shape`` before it, ``kept`` positions of each axis that is cut."""
+    """The cut of one stored tensor: its ``shape`` before the cut, and the ``kept`` positions of each cut axis."""
 
     name: str
     shape: tuple[int, ...]
@@ -50,11 +49,11 @@ class TensorCut:
 
 @dataclass(frozen=True)
 class Rounding:
-    """Which channel counts a run preferred.
+    """The channel counts that a run preferred.
 
-    ``setting``: what ``--round`` takes to prefer the same on any other machine, "auto:16" or "8"; empty where a latency
-    table chose.  ``block``: channels that kernels compute at once, None where the user gave a multiple.  ``because``:
-    the features of the processor, the table, or the option that says so.
+    ``setting`` is the value of ``--round`` that gives the same preference on any machine, "auto:16" or "8"; empty if a
+    latency table decided.  ``block`` is the number of channels that kernels compute at once, None if the user gave a
+    multiple.  ``because`` is the reason: features of the processor, the table, or the option.
     """
 
     setting: str
@@ -64,13 +63,14 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Plan:
-    """``model``: fingerprint of the model that the plan belongs to; groups left whole are not listed.
+    """The cuts of one model.
 
-    ``tensors`` follows from ``cuts`` and the model; it is written down for who has the weights but not the graph
-    (:func:`onnxprune.torch_plan`), and nothing else reads it.  A plan written by hand has none.  ``rules``: the
-    operator rules by which the groups were made, one of :data:`onnxprune.options.RULES`.  ``rounding``: which channel
-    counts the run preferred, for the record; None in a plan written by hand.  ``asked``: budgets, widths by name and
-    targets of the run, for the record, by the names that a file of options has (``{"macs": 0.5, "keep": ("stem=9",)}``).
+    ``model`` is the fingerprint of the model.  ``cuts`` does not list groups that stay whole.  ``tensors`` follows from
+    ``cuts`` and the model; only :func:`onnxprune.torch_plan` reads it, which has the weights but not the graph.  A plan
+    written by hand has no ``tensors``.  ``rules`` names the operator rules behind the groups, one of
+    :data:`onnxprune.options.RULES`.  ``rounding`` records the channel counts that the run preferred; None in a plan
+    written by hand.  ``asked`` records the budgets, widths by name and targets of the run, by the names of an options
+    file (``{"macs": 0.5, "keep": ("stem=9",)}``).
     """
 
     model: str
@@ -105,10 +105,10 @@ class Plan:
 
     @staticmethod
     def read(path: str | Path) -> Plan:
-        """The plan in a file.
+        """Read a plan from a file.
 
         Raises:
-            PlanError: where it cannot be read, or is malformed.
+            PlanError: if it cannot be read or is malformed.
         """
         try:
             document = read_json(path)
@@ -116,7 +116,7 @@ class Plan:
             raise PlanError(f"cannot read the plan {path}: {error.strerror}; check its path") from error
         except UnicodeDecodeError as error:
             raise PlanError(
-                f"{path} is no plan, but some binary file; 'onnxprune prune --plan FILE' writes one"
+                f"{path} is not a plan but a binary file; 'onnxprune prune --plan FILE' writes one"
             ) from error
         except ValueError as error:
             raise PlanError(f"{path}: {_NO_JSON.format(error)}") from error
@@ -130,7 +130,7 @@ class Plan:
         """Parse a plan.
 
         Raises:
-            PlanError: naming what is malformed; whatever the schema refuses is.
+            PlanError: if the plan is malformed or does not follow its schema; names the fault.
         """
         try:
             document = parse_json(text)
@@ -159,8 +159,8 @@ def _of(document: Any) -> Plan:
             raise PlanError(f"group '{cut.group}' is listed twice; list it once, with all that it keeps")
         named.add(cut.group)
     tensors = tuple(_tensor(entry) for entry in document.get("tensors", ()))
-    told = document.get("rounding")
-    rounding = None if told is None else Rounding(told["setting"], told.get("block"), told["because"])
+    entry = document.get("rounding")
+    rounding = None if entry is None else Rounding(entry["setting"], entry.get("block"), entry["because"])
     asked = {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in document.get("asked", {}).items()}
     return Plan(document["model"], cuts, tensors, document.get("rules", "exact"), rounding, asked)
 
@@ -182,12 +182,12 @@ def _tensor(entry: Mapping[str, Any]) -> TensorCut:
 @cache
 def _schema() -> Mapping[str, Any]:
     text = files("onnxprune").joinpath("plan.schema.json").read_text(encoding="utf-8")
-    found: Mapping[str, Any] = json.loads(text)
-    return found
+    schema: Mapping[str, Any] = json.loads(text)
+    return schema
 
 
 def to_ranges(kept: Sequence[int]) -> str:
-    """Ascending indices, both ends of a run included: ``0-3,5,8-9``."""
+    """Ascending indices as text, with both ends of each run: ``0-3,5,8-9``."""
     runs: list[list[int]] = []
     for index in kept:
         if runs and index == runs[-1][1] + 1:
@@ -201,25 +201,25 @@ def from_ranges(text: str, size: int) -> tuple[int, ...]:
     """The reverse of :func:`to_ranges`, for an axis of ``size`` positions.
 
     Raises:
-        ValueError: where ``text`` is anything else, or positions do not ascend or lie beyond the axis.
+        ValueError: if ``text`` is malformed, or if positions do not ascend or lie beyond the axis.
     """
-    found: list[int] = []
+    positions: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
         if max(len(first), len(last)) > DIGITS:
             raise ValueError(f"a position of {max(len(first), len(last))} digits")
         begin, end = int(first), int(last or first)
-        if begin > end or end >= size or (found and begin <= found[-1]):
+        if begin > end or end >= size or (positions and begin <= positions[-1]):
             raise ValueError(f"'{part}' does not ascend within {size} positions")
-        found.extend(range(begin, end + 1))
-    return tuple(found)
+        positions.extend(range(begin, end + 1))
+    return tuple(positions)
 
 
 def keep_vector(plan: Plan, groups: Mapping[str, np.ndarray], unit_count: int) -> np.ndarray:
-    """The plan as one boolean per unit; ``groups`` maps a group's name to its unit ids.
+    """The plan as one boolean per unit.  ``groups`` maps a group's name to its unit ids.
 
     Raises:
-        PlanError: where the plan names a group that is not there, or counts its units otherwise.
+        PlanError: if the plan names an unknown group, or a group of another size.
     """
     keep = np.ones(unit_count, dtype=np.bool_)
     for cut in plan.cuts:
@@ -227,16 +227,16 @@ def keep_vector(plan: Plan, groups: Mapping[str, np.ndarray], unit_count: int) -
         if units is None:
             raise PlanError(f"the plan cuts group '{cut.group}', which this model does not have")
         if len(units) != cut.before:
-            raise PlanError(f"group '{cut.group}' has {len(units)} channels here, the plan was made for {cut.before}")
+            raise PlanError(f"group '{cut.group}' has {len(units)} channels, but the plan was made for {cut.before}")
         keep[units] = False
         keep[units[list(cut.kept)]] = True
     return keep
 
 
 def fingerprint(model: onnx.ModelProto) -> str:
-    """SHA-256 over the graph's structure: nodes, and names and shapes of initializers (not their values).
+    """SHA-256 of the graph's structure: nodes, and names, shapes and types of initializers, but not their values.
 
-    Fine-tuned weights therefore keep a plan valid; another architecture does not.
+    So a plan stays valid for fine-tuned weights, but not for another architecture.
     """
     digest = hashlib.sha256()
     for node in model.graph.node:

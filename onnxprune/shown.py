@@ -1,7 +1,7 @@
-"""Text from outside (names in a model, file names, errors of libraries) made safe to show, on a terminal and in a page.
+"""Make text from outside (names in a model, file names, errors of libraries) safe to show in a terminal and on a page.
 
-A name may hold an escape sequence that repaints the terminal, or an override that turns a line around.  Everything
-that is shown passes through here; what is matched, or written to a plan, does not.
+A name may contain an escape sequence that repaints the terminal, or a character that reverses a line.  All text to show
+passes through this module.  Text to match, or to write to a plan, does not.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import re
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar
 
-#: Control characters (C0 but the line end, DEL, C1), what turns the direction of text, other ends of lines, a
-#: byte-order mark, and bytes of file names that are no text.
+#: Control characters (C0 except the line end, DEL, C1), characters that change the text direction, other line ends, the
+#: byte-order mark, and bytes of file names that are not text.
 _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-#: A longer run of characters without a space is a name that nobody reads to its end.
+#: Maximum characters of a word.  Nobody reads a longer name to its end.
 LONGEST = 400
-#: Characters of one message at most.
+#: Maximum characters of a message.
 WHOLE = 4000
 
 _T = TypeVar("_T")
 
 
 def shown(text: str) -> str:
-    """``text`` with what a reader could not see written as escapes; line ends stay.
+    """``text`` with invisible characters as escapes.  Line ends stay.
 
     >>> print(shown("red\\x1b[31m a\\u202eb"))
     red\\x1b[31m a\\u202eb
@@ -31,23 +31,23 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same in one line, long words and the whole shortened in the middle.
+    """``text`` as one safe line.  Shortens long words, and the whole line, in the middle.
 
     >>> one_line("a\\n  b"), len(one_line("x" * 5000))
     ('a b', 400)
     """
-    # Only the white space of ordinary text: ``split()`` would hide control characters that count as space.
+    # ``split()`` without arguments would drop control characters that count as space.
     parts = [part for part in re.split("[ \t\r\n]+", text) if part]
     return _short(" ".join(_short(shown(part), LONGEST) for part in parts), WHOLE)
 
 
 def for_reading(value: _T) -> _T:
-    """A report, or any part of one, with every string in it fit to be shown: escaped, long words shortened."""
+    """A report, or any part of one, with every string safe to show: escaped, and with long words shortened."""
     return _mapped(value)  # type: ignore[return-value]
 
 
 def in_json(document: str) -> str:
-    """A JSON text whose strings hold no hidden characters: the same document to whoever parses it."""
+    """A JSON text with escapes in place of invisible characters: it parses to the same document."""
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
@@ -66,7 +66,7 @@ def _mapped(value: object) -> object:
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:
-        # How Python keeps a byte of a file name that is no text.
+        # Python represents a byte of a file name that is not text this way.
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 

@@ -1,7 +1,7 @@
-"""The border to onnx-graphsurgeon: its graphs come in as models, and a result goes out as one of them.
+"""The border to onnx-graphsurgeon: convert its graphs to models, and results to its graphs.
 
-Nothing else here imports onnx-graphsurgeon, and this module does so on first use only.  Its import and export drop
-what they do not know, such as doc strings, metadata and quantization annotations: give the file where there is one.
+Only this module imports onnx-graphsurgeon, on first use.  Its import and export drop what they do not know, such as doc
+strings, metadata and quantization annotations: prefer the file if there is one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from onnxprune.errors import ModelError
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-#: What the public functions take as a model.
+#: A model, as the public functions accept it.
 Model: TypeAlias = "str | Path | onnx.ModelProto | gs.Graph"
 
 
 def from_graph(model: Model) -> str | Path | onnx.ModelProto:
-    """A ``gs.Graph`` exported to a new ModelProto; anything else as it is.
+    """A ``gs.Graph`` exported to a new ModelProto; anything else unchanged.
 
     Raises:
-        ModelError: with onnx-graphsurgeon's own words, where it cannot export the graph.
+        ModelError: if onnx-graphsurgeon cannot export the graph; contains its message.
     """
-    # Who has a graph has imported its module.
+    # If the model is a gs.Graph, its module is already imported.
     surgeon = sys.modules.get("onnx_graphsurgeon")
     if surgeon is None or not isinstance(model, surgeon.Graph):
         return model
@@ -39,23 +39,23 @@ def from_graph(model: Model) -> str | Path | onnx.ModelProto:
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
-    """The model as a ``gs.Graph`` of its own: edits of the graph leave the model alone.
+    """The model as an independent ``gs.Graph``: edits of the graph do not change the model.
 
     Cost: one copy of the model.
 
     Raises:
-        ModelError: with onnx-graphsurgeon's own words, where it cannot import the model; beyond 2 GB.
+        ModelError: if onnx-graphsurgeon cannot import the model (contains its message), or the model exceeds 2 GB.
     """
     import onnx_graphsurgeon as gs
 
     with _quietly("import the model", "save the model and edit the file with another tool"):
-        # Its exporter writes names into the tensors that it was given.
+        # The exporter writes names into the tensors it gets, so give it a copy.
         return gs.import_onnx(onnx.ModelProto.FromString(model.SerializeToString()))
 
 
 @contextmanager
 def _quietly(doing: str, remedy: str) -> Iterator[None]:
-    # Its logger prints to standard output, which belongs to results.
+    # onnx-graphsurgeon logs to standard output, which belongs to results.
     from onnx_graphsurgeon.logger import G_LOGGER
 
     before = G_LOGGER.severity

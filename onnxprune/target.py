@@ -1,4 +1,4 @@
-"""What the user asks for: how small, in which unit, and which groups keep how much."""
+"""The user's targets: budgets, and the widths of groups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Kind = Literal["macs", "params", "size", "latency", "max_drop"]
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget, met from below.
+    """One budget: an upper limit.
 
-    ``value``: for "macs", "params" and "latency" the fraction kept, above 0 and at most 1; for "size" the
-    same, or above 1 a number of bytes; for "max_drop" the largest allowed drop on the holdout, 0 or more.
+    ``value`` is the fraction kept for "macs", "params" and "latency", above 0 and at most 1.  For "size" it is the same,
+    or a number of bytes if above 1.  For "max_drop" it is the largest allowed drop on the holdout, 0 or more.
 
     Raises:
-        BudgetError: where the value is no such number.
+        BudgetError: if the value is not such a number.
     """
 
     kind: Kind
@@ -43,18 +43,18 @@ class Budget:
         return f"--{flag} {int(self.value) if exact_bytes else format(self.value, 'g')}"
 
 
-#: The budget where the user does not give one; a task may allow more.
+#: The budget if the user gives none.  A task may allow a larger drop.
 USUAL = Budget("max_drop", 0.01)
 
 
 @dataclass(frozen=True)
 class Width:
-    """How many channels the groups that ``glob`` matches keep: a share of theirs, or a number.
+    """How many channels the groups keep that match ``glob``: a share of their own, or a number.
 
     ``amount``: a float is a share, above 0 and at most 1; an int is a number of channels, at least 1.
 
     Raises:
-        BudgetError: where the amount is neither.
+        BudgetError: if the amount is neither.
     """
 
     glob: str
@@ -72,5 +72,5 @@ class Width:
         return f"{self.glob}={self.amount}"
 
     def of(self, size: int) -> float:
-        """Channels of a group of ``size``; not rounded."""
+        """The channels of a group of ``size`` channels, not rounded."""
         return self.amount if isinstance(self.amount, int) else self.amount * size

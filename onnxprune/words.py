@@ -7,6 +7,6 @@ from collections.abc import Sequence
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where nothing is near."""
+    """`` (did you mean 'x'?)``, or an empty string if no known word is similar."""
     near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""

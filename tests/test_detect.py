@@ -309,7 +309,7 @@ def test_the_text_of_a_layout_says_all_of_it(layout: Layout, way: str) -> None:
         ("bins=0", "whole number above 0"),
         ("bins=", "whole number above 0"),
         ("keypoints=many", "whole number above 0"),
-        ("order=box.class", "name each of box, score"),
+        ("order=box.class", "name box and score once each"),
         ("order=box.score.score", "once"),
         ("anchors=nowhere.npy", "save them with numpy.save"),
         ("xywh=4", "no word"),
@@ -340,7 +340,7 @@ def test_outputs_that_are_no_detections_are_refused_by_their_shapes() -> None:
     answers = Answers(("y",), ((np.zeros((2, 10), np.float32),),), (2,), SIZE)
     with pytest.raises(DataError, match=r"--task detect.*'y' 2×10"):
         stated("detect", answers)
-    with pytest.raises(DataError, match="no input is a picture"):
+    with pytest.raises(DataError, match="no input is an image"):
         stated("detect", Answers(("y",), answers.batches, (2,), None))
 
 

@@ -99,7 +99,7 @@ def test_the_report_is_worded_in_the_tasks_terms(tool: Callable[[str], tuple[int
     text = " ".join(out.split())
     assert "its detections agree with the original's at AP50 1.000 (AP50-95 1.000) on 8 held-out samples" in text
     assert "drop: AP50 lost – 0.0% 0% to 9% (8 samples)" in text
-    assert "the drop is told from 40 detections of the original on 8 held-out samples" in " ".join(err.split())
+    assert "the drop is measured against 40 detections of the original on 8 held-out samples" in " ".join(err.split())
     assert "AP50 by labels 1.000 1.000 same" in text
     assert "data:image/jpeg" not in Path("report.html").read_text(encoding="utf-8")
 

@@ -136,7 +136,7 @@ def test_a_model_that_answers_nan_cannot_be_measured() -> None:
     sketch = Sketch()
     hidden = sketch.op("Relu", sketch.conv(sketch.input("x", ["n", 3, 6, 6]), 3, 16, 3, name="first"))
     sketch.output(sketch.op("Log", sketch.conv(hidden, 16, 4, name="second"), name="log"), ["n", 4, 6, 6])
-    with pytest.raises(DataError, match=r"answers NaN at 'log.*' on held-out samples.* give --data"):
+    with pytest.raises(DataError, match=r"returns NaN at 'log.*' on held-out samples.* give --data"):
         onnxprune.prune(sketch.model(), macs=0.6, samples=8, effort="fast")
 
 
@@ -148,7 +148,7 @@ def test_labels_that_are_no_classes_are_not_counted_as_wrong(first: int, said: s
     if said is None:
         assert metrics.accuracy([SCORES[:, :4]], labels) is not None
         return
-    with pytest.raises(DataError, match=f"{said}, the model's scores are of 4 classes, 0 to 3: number the classes"):
+    with pytest.raises(DataError, match=f"{said}, but the model scores 4 classes, 0 to 3: number the classes"):
         metrics.accuracy([SCORES[:, :4]], labels)
 
 
@@ -162,7 +162,7 @@ def classifier() -> onnx.ModelProto:
 def test_labels_out_of_range_are_refused_where_asked_for_and_else_told() -> None:
     model, values = classifier(), GENERATOR.normal(size=(40, 6)).astype(np.float32)
     wrong = {"x": values, "labels": np.arange(40) % 3 + 2020}
-    with pytest.raises(DataError, match=r"labels reach 2022, the model's scores are of 3 classes"):
+    with pytest.raises(DataError, match=r"labels reach 2022, but the model scores 3 classes"):
         onnxprune.prune(model, values, macs=0.7, test=wrong, effort="fast")
     with pytest.raises(DataError, match=r"labels reach 2022"):
         onnxprune.compare(model, model, wrong)

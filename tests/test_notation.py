@@ -7,7 +7,7 @@ import pytest
 from law import call_of, one_node
 
 from onnxprune.coupling.notation import NotationError, Pattern, expand, parse
-from onnxprune.coupling.rule import DoesNotFit, Role, Rule, bind
+from onnxprune.coupling.rule import Bound, DoesNotFit, Role, Rule, bind
 
 
 def test_a_rule_reads_back_as_it_was_written() -> None:
@@ -82,6 +82,19 @@ def test_roles_follow_from_where_a_factor_stands() -> None:
     assert bound.role("k") is Role.SUMMED and bound.role("i") is bound.role("j") is Role.PASSED
     assert bound.inputs_with("k") == [0, 1] and bound.in_output("j")
     assert bound.factors() == ["i", "k", "j"]
+
+
+def test_declarations_of_a_rule_override_where_a_factor_stands() -> None:
+    def role(rule: Rule, factor: str) -> Role:
+        terms = parse(rule.text)
+        return Bound(rule, terms.inputs, terms.outputs, {}).role(factor)
+
+    k = frozenset("k")
+    assert role(Rule("n k -> n"), "k") is Role.CONSUMED
+    assert role(Rule("n -> n k"), "k") is Role.CREATED
+    assert role(Rule("n k -> n", sums=k), "k") is Role.SUMMED
+    assert role(Rule("n k -> n k", estimates=k, sums=k), "k") is Role.ESTIMATED
+    assert role(Rule("n k -> n k", mix=k, estimates=k, sums=k), "k") is Role.MIXED
 
 
 def _matmul():

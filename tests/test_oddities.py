@@ -153,7 +153,7 @@ def test_an_input_that_is_no_tensor_is_refused_by_name() -> None:
     h = s.conv(s.op("Relu", s.conv(s.input("x", [1, 3, 4, 4]), 3, 8)), 8, 4)
     s.inputs.append(oh.make_tensor_sequence_value_info("many", TensorProto.FLOAT, [1, 4, 4, 4]))
     s.output(s.op("Add", h, s.op("SequenceAt", "many", s.array(0))), [1, 4, 4, 4])
-    with pytest.raises(ModelError, match="input 'many' holds no tensor \\(sequence\\)"):
+    with pytest.raises(ModelError, match="input 'many' is not a tensor but a sequence"):
         onnxprune.prune(s.model(), macs=0.7)
 
 
@@ -345,5 +345,5 @@ def test_a_file_that_onnxruntime_optimized_for_one_processor_says_so() -> None:
     h = s.op("Conv", h, s.weight(32, 16, 1, 1), s.weight(32), domain="com.microsoft.nchwc")
     h = s.op("ReorderOutput", h, domain="com.microsoft.nchwc", attrs={"channels": 32})
     s.output(s.conv(s.op("Relu", h), 32, 4), [1, 4, 8, 8])
-    with pytest.raises(BudgetError, match="from before onnxruntime's optimization"):
+    with pytest.raises(BudgetError, match="that onnxruntime has not optimized yet"):
         onnxprune.prune(s.model(), macs=0.7)

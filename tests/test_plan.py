@@ -251,8 +251,8 @@ def test_reader_and_schema_agree(document: dict) -> None:
         ('{"onnxprune_plan": 1, "model": "", "groups": [{"name": "a", "before": 1e999}]}', "schema"),
         ('{"a": NaN}', "NaN is no number"),
         ('{"a": ' + "9" * 5000 + "}", "a number of 5000 digits"),
-        ("\ufeff{}", "no JSON"),
-        ("", "no JSON"),
+        ("\ufeff{}", "not JSON"),
+        ("", "not JSON"),
         ('{"onnxprune_plan": true}', "follow its schema|not a plan of version"),
     ],
 )

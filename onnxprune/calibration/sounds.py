@@ -58,8 +58,8 @@ def open_sounds(files: Sequence[Path], request: DataRequest, origin: str) -> Dat
     read = lru_cache(maxsize=KEPT)(_read)
     rates = {path: read(path)[0] for path in files}
     if len(set(rates.values())) > 1:
-        told = ", ".join(f"{path.name} {rate} Hz" for path, rate in list(rates.items())[:3])
-        raise DataError(f"{origin}: the sounds have different rates ({told}); resample them to the model's rate")
+        listed = ", ".join(f"{path.name} {rate} Hz" for path, rate in list(rates.items())[:3])
+        raise DataError(f"{origin}: the sounds have different rates ({listed}); resample them to the model's rate")
     pieces = [
         (path, start)
         for path in files

@@ -124,12 +124,12 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
             "with a bbox, and categories"
         ) from error
     places = _places(path, files)
-    known = {places[i]: (found, sizes[i]) for i, found in notes.items()}
+    known = {places[i]: (own, sizes[i]) for i, own in notes.items()}
 
     def labels(picture: Path) -> Things:
-        found, (width, height) = known[picture]
-        boxes = np.asarray([box for box, _ in found]).reshape(-1, 4)
-        classes = np.asarray([kind for _, kind in found], dtype=np.int64)
+        own, (width, height) = known[picture]
+        boxes = np.asarray([box for box, _ in own]).reshape(-1, 4)
+        classes = np.asarray([kind for _, kind in own], dtype=np.int64)
         # A large image may be decoded at reduced size; shares do not depend on the size.
         if width and height:
             return Things(boxes / [width, height, width, height], classes, shares=True)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Call, Command, parser_of
+from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import Told, progress_on_stderr
@@ -31,7 +31,7 @@ def parser() -> Parser:
     return parser_of("apply", (("MODEL", str), ("PLAN", Path)), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     source: Path = arguments.PLAN
     # Do not use prune's output name: this would overwrite its refitted result.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call: ``line`` is the command line as typed; ``stopwatch`` runs since the start of the process."""
+class Invocation:
+    """One invocation of a command: ``line`` is the command line as typed; ``stopwatch`` runs since the start of the process."""
 
     line: str
     stopwatch: Stopwatch
@@ -31,7 +31,7 @@ class Command:
 
     name: str
     parser: Callable[[], Parser]
-    run: Callable[[argparse.Namespace, Call], int]
+    run: Callable[[argparse.Namespace, Invocation], int]
 
 
 def parser_of(name: str, words: Sequence[Word], head: str, examples: str) -> Parser:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.arguments import check_drop, options_from
-from onnxprune.cli.command import Call, Command, parser_of, print_json
+from onnxprune.cli.command import Command, Invocation, parser_of, print_json
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
@@ -33,7 +33,7 @@ def parser() -> Parser:
     return parser_of("compare", (("A", str), ("B", str)), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     if arguments.gate is not None and options.evaluate is None:
         check_drop(arguments.gate)

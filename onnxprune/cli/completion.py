@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.cli import apply, compare, inspect, prune, tune, why
-from onnxprune.cli.command import Call, Command, parser_of
+from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.parser import Parser, UsageError, nearest
 from onnxprune.cli.table import OPTIONS
 
@@ -96,7 +96,7 @@ def _shell(text: str) -> str:
     return text
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     choices = {
         flag: option.choices or option.words
         for option in OPTIONS

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from onnxprune.cli import apply, compare, completion, help, inspect, prune, tune, why
-from onnxprune.cli.command import Call, Command
+from onnxprune.cli.command import Command, Invocation
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
@@ -151,7 +151,7 @@ def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
     command = COMMANDS[name]
     arguments = command.parser().read([*rest, *flags])
     with _bounded(arguments):
-        return command.run(arguments, Call(shlex.join(["onnxprune", *given]), stopwatch))
+        return command.run(arguments, Invocation(shlex.join(["onnxprune", *given]), stopwatch))
 
 
 def _bounded(arguments: argparse.Namespace) -> AbstractContextManager[None]:

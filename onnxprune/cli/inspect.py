@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Call, Command, parser_of, print_json, view_of
+from onnxprune.cli.command import Command, Invocation, parser_of, print_json, view_of
 from onnxprune.cli.files import check_side_file, model_files, write_text
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
@@ -29,7 +29,7 @@ def parser() -> Parser:
     return parser_of("inspect", (("MODEL", str),), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     read = model_files(Path(arguments.MODEL), (arguments.report, arguments.layers))
     check_side_file(arguments.report, "--report", read)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Call, Command, parser_of
+from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser
@@ -27,7 +27,7 @@ def parser() -> Parser:
     return parser_of("prune", (("MODEL", str),), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     given = given_files(arguments.data, arguments.test, arguments.evaluate, arguments.latency_table)
     side = SideFiles(Path(arguments.MODEL), arguments.output, arguments.plan, arguments.report, given=given)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.allowance import Allowance
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Call, Command, parser_of, print_json
+from onnxprune.cli.command import Command, Invocation, parser_of, print_json
 from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles
 from onnxprune.cli.parser import Parser, UsageError
@@ -35,7 +35,7 @@ def parser() -> Parser:
     return parser_of("tune", (("MODEL", str),), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     if arguments.teacher is None:
         raise UsageError("--teacher is missing; give the original model, whose outputs are the targets")
     if arguments.data is None:

@@ -182,15 +182,15 @@ def providers(text: str) -> tuple[str, ...]:
     import onnxruntime
 
     asked = tuple(PROVIDERS.get(name.lower(), name) for name in names)
-    here: list[str] = onnxruntime.get_available_providers()
+    available: list[str] = onnxruntime.get_available_providers()
     for name in asked:
-        if name not in here:
+        if name not in available:
             # A known provider that this package lacks is not a misspelling.
-            near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *here))
+            near = "" if name in PROVIDERS.values() else nearest(name, (*PROVIDERS, *available))
             short = {full: word for word, full in PROVIDERS.items()}
             raise UsageError(
-                f"this onnxruntime has no {name}{near}; it has {', '.join(short.get(one, one) for one in here)}; other "
-                "packages have more, such as onnxruntime-gpu"
+                f"this onnxruntime has no {name}{near}; it has {', '.join(short.get(one, one) for one in available)}; "
+                "other packages have more, such as onnxruntime-gpu"
             )
     return asked
 

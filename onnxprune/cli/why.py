@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
-from onnxprune.cli.command import Call, Command, parser_of
+from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import Told, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
@@ -29,7 +29,7 @@ def parser() -> Parser:
     return parser_of("why", (("MODEL", str), ("NAME", str)), HEAD, EXAMPLES)
 
 
-def run(arguments: argparse.Namespace, call: Call) -> int:
+def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("why", None)

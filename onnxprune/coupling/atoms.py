@@ -262,7 +262,7 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
     lock_atoms, lock_reasons = ledger.locks()
     start = components(ledger.count, left, right)
     roots = _Roots(start)
-    #: Class -> the first reason that locks it, -1 where none does.
+    #: Class -> the first reason that locks it, -1 if none does.
     held = np.full(ledger.count, -1, dtype=np.int64)
     held[start[lock_atoms[::-1]]] = lock_reasons[::-1]
     reasons = list(ledger.reasons)
@@ -280,8 +280,8 @@ def _decide(ledger: Ledger, avoided: Mapping[int, int]) -> Classes:
         if free[pick] == 0:
             reason = _stuck(choice, [*reasons, *decided.reasons], [held[old] for old, _ in merged])
         for kept in option.locks:
-            whose = roots(kept.ravel())
-            held[whose[held[whose] < 0]] = len(reasons) + len(decided.reasons)
+            classes = roots(kept.ravel())
+            held[classes[held[classes] < 0]] = len(reasons) + len(decided.reasons)
             decided.lock(kept, reason)
         old, new = merged[pick]
         if len(old):

@@ -26,17 +26,17 @@ def attribute_edits(node: Node, walked: Walked, masks: Masks) -> list[Edit]:
             total *= sizes[factor]
         return total
 
-    found: list[Edit] = []
+    edits: list[Edit] = []
     for name, text in bound.rule.attributes.items():
         parts = text.split(",")
         now = tuple(product(part) for part in parts)
         if all(sizes[f] == bound.sizes[f] for part in parts for f in part.split()):
             continue
-        found.append(AttributeEdit(node.index, name, now if len(parts) > 1 else now[0]))
+        edits.append(AttributeEdit(node.index, name, now if len(parts) > 1 else now[0]))
     for name, (factor, value) in bound.rule.pins.items():
         if product(factor) != bound.sizes[factor]:
-            found.append(AttributeEdit(node.index, name, value))
-    return found
+            edits.append(AttributeEdit(node.index, name, value))
+    return edits
 
 
 def factor_size(node: Node, walked: Walked, masks: Masks, factor: str) -> int | None:

@@ -151,51 +151,57 @@ def _try_cuts(coupling: Coupling) -> CannotFollow | None:
 
 
 def _collect(graph: Graph, facts: Facts, walked: Walked, classes: Classes) -> Coupling:
-    axes: list[Axis] = []
-    roots: list[np.ndarray] = []
-    for key, labels in walked.labels.items():
-        for axis, atoms in enumerate(labels):
-            axes.append((key, axis))
-            roots.append(classes.of[atoms])
-    footprint = _footprints(classes, roots)
+    """Sort the free classes into groups, and number their units group by group."""
+    roots = {key: tuple(classes.of[atoms] for atoms in labels) for key, labels in walked.labels.items() if labels}
+    pools = _pools(graph, walked, classes, roots)
+    starts = np.cumsum([0, *map(len, pools)]).tolist()
+    unit_of = np.full(len(classes.of), -1, dtype=np.int64)
+    for start, pool in zip(starts, pools, strict=False):
+        unit_of[pool] = np.arange(start, start + len(pool))
+    units = {key: tuple(unit_of[own] for own in lines) for key, lines in roots.items()}
+    groups = [
+        Group(g, _name(graph, walked, axes), np.arange(starts[g], starts[g + 1]), axes)
+        for g, axes in enumerate(_axes_of_groups(units, pools))
+    ]
+    held = _held(graph, walked, classes, unit_of)
+    return Coupling(graph, facts, walked, classes, units, _distinct(groups), held, starts[-1])
+
+
+def _pools(
+    graph: Graph, walked: Walked, classes: Classes, roots: Mapping[Key, tuple[np.ndarray, ...]]
+) -> list[list[int]]:
+    """Free classes with the same footprint, in order of position; one list per group.
+
+    ``roots[key][axis]`` holds the class of each position.  Leaves out pools of one class, because one unit must stay,
+    and pools without a weight.
+    """
+    axes = [own for lines in roots.values() for own in lines]
+    footprint = _footprints(classes, axes)
     first = np.full(len(classes.of), np.iinfo(np.int64).max, dtype=np.int64)
-    if roots:
-        flat = np.concatenate([own.ravel() for own in roots])
+    if axes:
+        flat = np.concatenate([own.ravel() for own in axes])
         np.minimum.at(first, flat, np.arange(len(flat)))
     alive = np.flatnonzero((classes.lock < 0) & (footprint != 0))
     alive = alive[np.argsort(first[alive], kind="stable")]
     members: dict[int, list[int]] = {}
     for root in alive.tolist():
         members.setdefault(int(footprint[root]), []).append(root)
-    weighty = _weighty(graph, walked)
-    carries = np.zeros(len(classes.of), dtype=np.bool_)
-    for (key, _), own in zip(axes, roots, strict=True):
-        if key in weighty:
-            carries[own] = True
-    pools = [m for m in members.values() if len(m) > 1 and carries[m[0]]]
-    unit_of = np.full(len(classes.of), -1, dtype=np.int64)
-    count = 0
-    for pool in pools:
-        unit_of[pool] = np.arange(count, count + len(pool))
-        count += len(pool)
-    units: dict[Key, list[np.ndarray]] = {}
-    for (key, _), own in zip(axes, roots, strict=True):
-        units.setdefault(key, []).append(unit_of[own])
-    places: dict[int, list[Axis]] = {}
+    weighs = np.zeros(len(classes.of), dtype=np.bool_)
+    for key in _weighty(graph, walked):
+        for own in roots.get(key, ()):
+            weighs[own] = True
+    return [pool for pool in members.values() if len(pool) > 1 and weighs[pool[0]]]
+
+
+def _axes_of_groups(units: Mapping[Key, tuple[np.ndarray, ...]], pools: list[list[int]]) -> list[tuple[Axis, ...]]:
+    """Every axis that each group runs through, in the order of ``units``."""
     group_of = np.concatenate([np.full(len(p), g) for g, p in enumerate(pools)]) if pools else np.empty(0, np.int64)
+    axes: list[list[Axis]] = [[] for _ in pools]
     for key, lines in units.items():
         for axis, line in enumerate(lines):
             for g in np.unique(group_of[line[line >= 0]]).tolist():
-                places.setdefault(int(g), []).append((key, axis))
-    groups: list[Group] = []
-    start = 0
-    for g, pool in enumerate(pools):
-        through = tuple(places[g])
-        groups.append(Group(g, _name(graph, walked, through), np.arange(start, start + len(pool)), through))
-        start += len(pool)
-    held = _held(graph, walked, classes, unit_of)
-    frozen = {key: tuple(lines) for key, lines in units.items()}
-    return Coupling(graph, facts, walked, classes, frozen, _distinct(groups), held, count)
+                axes[int(g)].append((key, axis))
+    return [tuple(own) for own in axes]
 
 
 def _footprints(classes: Classes, roots: list[np.ndarray]) -> np.ndarray:

@@ -82,7 +82,7 @@ class MoverTies:
             column = grid.columns[factors.index(into if joins else (knot.value, link.out_axis))]
             factor = source if joins else target
             if column is None:
-                text = f"{named(self.node)} joins or splits it with axes that are cut"
+                text = f"{named(self.node)} joins or splits this axis with other axes, which are cut instead"
                 self._lock(factor, Reason(text, self.node.index, remedy=CHOSEN))
             elif joins:
                 self.labels.ledger.tie(source[link.source], target[link.target, column], self.node.index)
@@ -134,7 +134,7 @@ class MoverTies:
         for axis, step in zip(axes, steps, strict=True):
             labels = self.labels.get(key)
             if abs(step) > 1 and labels is not None and shape[axis] > 1:
-                text = f"Slice takes every {abs(step)}th position of this axis"
+                text = f"Slice takes one of every {abs(step)} positions of this axis"
                 self.labels.ledger.lock(labels[axis], Reason(text, self.node.index, self.node.inputs[0], axis))
 
     def _uneven_pad(self, call: Call) -> None:

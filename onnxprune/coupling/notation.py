@@ -93,11 +93,11 @@ def expand(term: Term, rank: int) -> Term:
     place = next((k for k, d in enumerate(term) if is_variadic(d)), None)
     if place is None:
         if len(term) != rank:
-            raise NotationError(f"'{show(term)}' has {len(term)} dims, the tensor has {rank}")
+            raise NotationError(f"'{show(term)}' has {len(term)} dims, but the tensor has {rank}")
         return term
     extra = rank - (len(term) - 1)
     if extra < 0:
-        raise NotationError(f"'{show(term)}' needs at least {len(term) - 1} dims, the tensor has {rank}")
+        raise NotationError(f"'{show(term)}' needs at least {len(term) - 1} dims, but the tensor has {rank}")
     stem = term[place][0][: -len(_VARIADIC)]
     return (*term[:place], *(((f"{stem}{k}",)) for k in range(extra)), *term[place + 1 :])
 

@@ -32,7 +32,7 @@ def path_to_lock(
         for key, lines in coupling.walked.labels.items()
         if any((coupling.classes.of[atoms] == root).any() for atoms in lines)
     }
-    seen: set[Key] = {start}
+    visited: set[Key] = {start}
     queue: deque[_Step] = deque([_Step(start, None, None)])
     while queue:
         step = queue.popleft()
@@ -40,8 +40,8 @@ def path_to_lock(
             if _is_at(coupling, step.key, reason):
                 return _path(coupling, step), reason
         for index, key in _neighbours(coupling, step.key):
-            if key in held and key not in seen:
-                seen.add(key)
+            if key in held and key not in visited:
+                visited.add(key)
                 queue.append(_Step(key, index, step))
     return None
 

@@ -98,16 +98,16 @@ def _identify(graph: Graph, facts: Facts, value: str, leaves: list[Literal | Siz
         if name is None:
             feeds.append(None)
             continue
-        here = facts.values.get(name, graph.constants.get(name))
+        constant = facts.values.get(name, graph.constants.get(name))
         if slot not in moved:
-            feeds.append(here)
+            feeds.append(constant)
         elif graph.producer.get(name, -1) in facts.arithmetic:
             ids = _identify(graph, facts, name, leaves)
             feeds.append(ids if ids is None or facts.varies(name) else _complete(ids, node.index, slot, leaves))
-        elif here is not None:
+        elif constant is not None:
             first = len(leaves) + 1
-            leaves.extend(Literal(node.index, slot, k) for k in range(here.size))
-            feeds.append(np.arange(first, first + here.size, dtype=np.int64).reshape(here.shape))
+            leaves.extend(Literal(node.index, slot, k) for k in range(constant.size))
+            feeds.append(np.arange(first, first + constant.size, dtype=np.int64).reshape(constant.shape))
         else:
             feeds.append(None)
     if any(f is None and n is not None for f, n in zip(feeds, node.inputs, strict=True)):

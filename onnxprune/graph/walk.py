@@ -315,48 +315,58 @@ class Walk:
         (self.arithmetic if sized else self.folded).add(node.index)
 
     def _control(self, node: Node) -> None:
+        """Visit the bodies of an If, Loop or Scan, then record the node's outputs."""
         branches = [self.graph.body_of(node, which) for which, _ in node.bodies()]
         carried = 0
         if node.op == "Loop":
-            carried = len(node.inputs) - 2
-            for position, name in enumerate(branches[0].inputs):
-                if position < 2:
-                    self._put(name, (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)[position], ())
-                else:
-                    self._alias(name, node.inputs[position])
+            carried = self._enter_loop(node, branches[0])
         elif node.op == "Scan" and node.domain == "":
-            carried = len(node.inputs) - node.integer("num_scan_inputs", 0)
-            axes = node.integers("scan_input_axes") or ()
-            for position, name in enumerate(branches[0].inputs):
-                source = node.inputs[position]
-                self._alias(name, source)
-                if position >= carried and name in self.shapes:
-                    axis = axes[position - carried] if axes else 0
-                    dims = list(self.shapes[name])
-                    del dims[axis]
-                    self.shapes[name] = tuple(dims)
+            carried = self._enter_scan(node, branches[0])
         taken = self._taken(node, branches) if node.op == "If" else branches
         for branch in branches:
             before = set(self.contradictions)
             self.body(branch)
             if branch not in taken:
                 self.contradictions = before
-        branches = taken
-        if not branches:
-            return
         for position, out in enumerate(node.outputs):
-            if out is None:
-                continue
-            skip = 1 if node.op == "Loop" else 0
-            candidates = [b.outputs[position + skip] for b in branches if position + skip < len(b.outputs)]
-            stacked = node.op in ("Loop", "Scan") and position >= carried
-            shapes = {self.shapes.get(c) for c in candidates}
-            if not stacked and len(shapes) == 1 and None not in shapes and candidates:
-                self._alias(out, candidates[0])
+            if out is not None and taken:
+                self._leave(node, taken, position, out, carried)
+
+    def _enter_loop(self, node: Node, body: Body) -> int:
+        """Record the body's inputs.  Returns the number of carried values."""
+        for position, name in enumerate(body.inputs):
+            if position < 2:
+                # The trip count, and the condition.
+                self._put(name, (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)[position], ())
             else:
-                if stacked and len(shapes) == 1:
-                    self._stack(node, position - carried, out, next(iter(shapes)))
-                self._take_measured(out, True)
+                self._alias(name, node.inputs[position])
+        return len(node.inputs) - 2
+
+    def _enter_scan(self, node: Node, body: Body) -> int:
+        """Record the body's inputs: one slice of each scanned input.  Returns the number of carried values."""
+        carried = len(node.inputs) - node.integer("num_scan_inputs", 0)
+        axes = node.integers("scan_input_axes") or ()
+        for position, name in enumerate(body.inputs):
+            self._alias(name, node.inputs[position])
+            if position >= carried and name in self.shapes:
+                axis = axes[position - carried] if axes else 0
+                dims = list(self.shapes[name])
+                del dims[axis]
+                self.shapes[name] = tuple(dims)
+        return carried
+
+    def _leave(self, node: Node, branches: list[Body], position: int, out: str, carried: int) -> None:
+        """Record one output of a control-flow node, from the bodies that may run."""
+        skip = 1 if node.op == "Loop" else 0
+        inner = [b.outputs[position + skip] for b in branches if position + skip < len(b.outputs)]
+        stacked = node.op in ("Loop", "Scan") and position >= carried
+        shapes = {self.shapes.get(value) for value in inner}
+        if not stacked and len(shapes) == 1 and None not in shapes and inner:
+            self._alias(out, inner[0])
+            return
+        if stacked and len(shapes) == 1:
+            self._stack(node, position - carried, out, next(iter(shapes)))
+        self._take_measured(out, True)
 
     def _stack(self, node: Node, place: int, value: str, slice_shape: Shape | None) -> None:
         """Record the shape of a stacked output, except the number of slices, which the body does not determine."""

@@ -131,13 +131,15 @@ def measure(
     probes: dict[str, dict[int, float]] = {"widths": {}, "inputs": {}, "byte": {}, "mac": {}}
     for entry in document["entries"]:
         told(f"{entry['key']}, {entry['in']} in")
-        found = time_entry(entry, runtime, threads)
+        seconds_by_width = time_entry(entry, runtime, threads)
         if entry["key"] == "inputs":
-            probes["inputs"][entry["in"]] = next(iter(found.values()))
+            probes["inputs"][entry["in"]] = next(iter(seconds_by_width.values()))
         elif entry["key"] in probes:
-            probes[entry["key"]] = found
+            probes[entry["key"]] = seconds_by_width
         else:
-            points = [[entry["in"], width, seconds * entry["scale"]] for width, seconds in sorted(found.items())]
+            points = [
+                [entry["in"], width, seconds * entry["scale"]] for width, seconds in sorted(seconds_by_width.items())
+            ]
             layers.setdefault(entry["key"], []).extend(points)
     widths, inputs = probes["widths"], probes["inputs"]
     padded = [block for width, block in PROBE_OUT.items() if widths[width] * SAME > widths[max(PROBE_OUT)]]

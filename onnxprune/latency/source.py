@@ -20,7 +20,7 @@ CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, eq=False)
-class Clock:
+class TimeModel:
     """``time``: the cost of a cut, in seconds if it was ``measured``, else in executed MACs."""
 
     time: Costing
@@ -28,8 +28,10 @@ class Clock:
     measured: bool
 
 
-def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress) -> Clock:
-    """The clock that ``options`` ask for.
+def time_model(
+    coupling: Coupling, layers: tuple[Layer, ...], options: Options, engine: Engine, progress: Progress
+) -> TimeModel:
+    """The time model that ``options`` ask for.
 
     Only a latency budget measures this machine (see :func:`onnxprune.latency.cache.measured_table`).  Every other
     budget uses the block steps of the kernels, so it gives the same cut every time.
@@ -46,8 +48,8 @@ def clock(coupling: Coupling, layers: tuple[Layer, ...], options: Options, engin
             progress.stage("latency table", entries)
         return _by_table(coupling, layers, measured_table(signatures, engine.cores(), progress.advance))
     blocks = machine_blocks() if options.block is None else blocks_like(options.block)
-    return Clock(stepped_macs(coupling, blocks.block, blocks.align), blocks, False)
+    return TimeModel(stepped_macs(coupling, blocks.block, blocks.align), blocks, False)
 
 
-def _by_table(coupling: Coupling, layers: tuple[Layer, ...], table: Table) -> Clock:
-    return Clock(latency(coupling, timed_layers(coupling, layers), table), table.blocks, True)
+def _by_table(coupling: Coupling, layers: tuple[Layer, ...], table: Table) -> TimeModel:
+    return TimeModel(latency(coupling, timed_layers(coupling, layers), table), table.blocks, True)

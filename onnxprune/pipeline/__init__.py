@@ -1,1 +1,1 @@
-"""What one run does: set up, allocate, try a candidate, evaluate it, search."""
+"""The steps of a run: set up, allocate, try a candidate, evaluate it, search."""

@@ -18,7 +18,7 @@ from onnxprune.coupling.loosened import loosened
 from onnxprune.devices import TARGETS
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
-from onnxprune.latency.source import Clock, clock
+from onnxprune.latency.source import TimeModel, time_model
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
@@ -126,7 +126,7 @@ def price(
 ) -> tuple[Pricing, ...]:
     """Price the widths of every group: measure the output loss on the holdout, for each selector's order.
 
-    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.clock`.
+    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.time_model`.
     """
     given = calibrated(context, grams, context.holdout, options)
     allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
@@ -134,19 +134,19 @@ def price(
     progress.stage("sensitivity", survey.steps * len(rankings))
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
-    ticking = clock(context.coupling, context.layers, options, context.engine, progress)
-    allowed = tiers(ticking.time, whole(context.coupling), multiple(options), ticking.blocks)
+    timing = time_model(context.coupling, context.layers, options, context.engine, progress)
+    allowed = tiers(timing.time, whole(context.coupling), multiple(options), timing.blocks)
     if options.asked("latency") is not None:
         # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
-    rounding = rounding_of(options, ticking)
+    rounding = rounding_of(options, timing)
     return tuple(
         Pricing(
             name,
             tuple(order),
             tuple(_restricted(curves_of[name], widths, context.bounds) for widths in allowed),
             grams,
-            ticking.time,
+            timing.time,
             rounding,
             survey,
             tuple({name: one[name]} for one in losses),
@@ -169,9 +169,9 @@ def sharpened(
         return pricing
     orders = {pricing.select: pricing.rankings}
     progress.stage("sensitivity", more.steps)
-    found = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    measured = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
     losses = tuple(
-        {name: [*points, *found.get(group, {}).get(name, ())] for name, points in one.items()}
+        {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
         for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
     )
     survey = joined(pricing.survey, more)
@@ -182,11 +182,11 @@ def sharpened(
     return replace(pricing, tiers=changed, survey=survey, losses=losses)
 
 
-def rounding_of(options: Options, ticking: Clock) -> Rounding:
+def rounding_of(options: Options, timing: TimeModel) -> Rounding:
     """Describe the channel counts that the run prefers."""
-    asked, blocks = multiple(options), ticking.blocks
+    asked, blocks = multiple(options), timing.blocks
     if asked is None:
-        return Rounding("" if ticking.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
+        return Rounding("" if timing.measured else f"auto:{blocks.block}", blocks.block, blocks.because)
     return Rounding(str(asked), None, f"--round {asked}" if options.round_to is not None else f"--target {options.target}")
 
 

@@ -73,7 +73,7 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
         kept = [*kept, _Said(size, "--exclude and --only")]
     lows += kept + _said("--at-least", options.at_least, names, group, math.ceil)
     highs += kept + _said("--at-most", options.at_most, names, group, math.floor)
-    low, high = max(lows, key=lambda said: said.count), min(highs, key=lambda said: said.count)
+    low, high = max(lows, key=lambda bound: bound.count), min(highs, key=lambda bound: bound.count)
     if low.count > high.count:
         raise BudgetError(
             f"group '{group.name}' has {size} channels: {low.by} keeps at least {low.count}, {high.by} at most "

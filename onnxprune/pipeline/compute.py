@@ -1,4 +1,4 @@
-"""Where the two sums of a run that take long are computed: here, or spread over other processes."""
+"""Where to compute the two long sums of a run: in this process, or spread over others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from onnxprune.selection.base import Ranking
 
 
 class Compute(Protocol):
-    """``moments``: see :func:`onnxprune.calibration.moments.measure`, on the samples to fit on.  ``measured``: see
-    :func:`onnxprune.budget.sensitivity.measured`, of all groups of ``survey``, on the held-out samples."""
+    """``moments`` is :func:`onnxprune.calibration.moments.measure` on the samples to fit.  ``measured`` is
+    :func:`onnxprune.budget.sensitivity.measured` for all groups of ``survey``, on the held-out samples."""
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Moments: ...
 
@@ -32,7 +32,7 @@ class Compute(Protocol):
 
 
 class Here:
-    """In this process."""
+    """Computes in this process."""
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
         return measure(context.coupling, context.layers, context.fit, context.engine, options.seed, progress)

@@ -1,4 +1,4 @@
-"""How good a candidate is: its drop on the holdout, by the outputs or by the user's own metric."""
+"""Evaluate a candidate: its drop on the holdout, by its outputs or by the user's own metric."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
-#: What the user's metric is given: feeds -> outputs by name.
+#: The argument of the user's metric: feeds -> outputs by name.
 SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
 #: Bytes of a model's answers that are kept for the next question about it; larger ones are computed again.
 MOST_KEPT = 128 << 20
@@ -39,9 +39,9 @@ MOST_KEPT = 128 << 20
 class Evaluator:
     """Knows the original's outputs and score, so that each candidate costs one pass, whatever is asked about it.
 
-    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0; ``kind``: see
-    :func:`kind_of`; ``score``: the original's by the user's ``metric``, 0 where there is none; ``yardstick``: what the
-    drop is measured in otherwise.
+    ``reference``: the original's ``outputs`` on the holdout, samples on axis 0.  ``kind``: see :func:`kind_of`.
+    ``score``: the original's score by the user's ``metric``, 0 without a metric.  ``yardstick``: the measure of the drop
+    without a metric.
     """
 
     holdout: Dataset
@@ -56,26 +56,26 @@ class Evaluator:
 
     @property
     def usual(self) -> Budget:
-        """The budget where the user does not give one."""
+        """The budget if the user gives none."""
         if self.metric is not None:
             return USUAL
         return Budget("max_drop", self.yardstick.allowed)
 
     @cached_property
     def odd(self) -> tuple[str, ...]:
-        """What looks wrong about the original's outputs, in words: see :func:`onnxprune.metrics.suspicious`."""
+        """Warnings about the original's outputs: see :func:`onnxprune.metrics.suspicious`."""
         return metrics.suspicious(self.outputs, self.reference, self.holdout.count, self.kind)
 
     @property
     def alike(self) -> bool:
-        """Whether the original answers every sample alike, so that no drop tells anything."""
+        """Whether the original gives the same answer for every sample, so that a drop means nothing."""
         return self.metric is None and len(self.odd) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original, without an interval.
 
         Raises:
-            DataError: where the user's metric fails.
+            DataError: if the user's metric fails.
         """
         return self._drop(model, 0)
 
@@ -130,9 +130,9 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
     Cost: one pass of the original over the holdout, and one call of the metric.
 
     Raises:
-        DataError: where the metric cannot be found, or fails, or where there is none and the model itself answers NaN;
-            where the stated task does not fit the outputs.
-        OptionError: where the layout says nothing.
+        DataError: if the metric does not exist or fails; if there is none and the original returns NaN; or if the stated
+            task does not fit the outputs.
+        OptionError: if the layout is invalid.
     """
     evaluate = options.evaluate
     model = context.loaded.proto
@@ -145,8 +145,8 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
     for name, output in zip(names, reference, strict=True):
         if metric is None and output.dtype.kind == "f" and np.isnan(output).any():
             raise DataError(
-                f"the model itself answers NaN at '{name}' on held-out samples, so that no cut can be measured: "
-                "give --data that it was made for, without such samples"
+                f"the original model returns NaN at '{name}' on held-out samples, so no cut can be measured: give --data "
+                "that suits the model, without such samples"
             )
     kind, loss = kind_of(context.coupling, reference), output_loss(context.coupling, names, reference)
     if metric is None:
@@ -157,14 +157,17 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
 
 
 def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:
-    """What the drop of a model's ``outputs`` is measured in; rows that look like class scores need not be such."""
+    """The name of the measure for a model's ``outputs``.  Rows that look like class scores may be something else."""
     kind = metrics.metric_of(outputs)
     return metrics.RELATIVE if kind == metrics.CHANGED and not may_hold_classes(coupling) else kind
 
 
 def may_hold_classes(coupling: Coupling) -> bool:
-    """Whether the rows of a model's outputs may be scores of classes: no input's size changes how many those are, and
-    they are not as many as what is fed.  Other rows are waveforms, or restore the input."""
+    """Whether the rows of a model's outputs may be class scores.
+
+    Their length does not depend on an input's size, and differs from that of the inputs.  Other rows are waveforms, or
+    restore the input.
+    """
     first, other = coupling.facts.shapes, coupling.facts.alternative
     fed = {_row(first[name]) for name in coupling.graph.inputs if name in first}
     rows = [(_row(first[name]), _row(other.get(name, first[name]))) for name in coupling.graph.outputs if name in first]
@@ -178,39 +181,40 @@ def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class OwnMetric:
-    """The user's metric, higher is better, by the ``name`` that messages call it."""
+    """The user's metric; higher is better.  Messages call it ``name``."""
 
     function: Callable[..., object]
     name: str
 
     def of(self, model: onnx.ModelProto, engine: Engine) -> float:
-        """The score of ``model``, a number or minus infinity: worse than any other.
+        """The score of ``model``: a number, or -inf, which is worse than any number.
 
         Raises:
-            DataError: where the metric fails, or answers what no drop can be told from.
+            DataError: if the metric fails, or returns NaN, infinity or no number.
         """
         session = open_session(model, engine)
         names = [o.name for o in session.get_outputs()]
         try:
-            found = self.function(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
+            score = self.function(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
         except OnnxPruneError:
             raise
         except Exception as error:
             raise DataError(f"the metric {self.name} raised {describe(error)}") from error
-        if not isinstance(found, (int, float, np.number, np.ndarray)) or np.size(found) != 1:
-            raise DataError(f"the metric {self.name} must return a number, got {type(found).__name__}")
-        value = float(np.asarray(found).reshape(()))
-        # A model that is infinitely better than the original would pass any gate.
+        if not isinstance(score, (int, float, np.number, np.ndarray)) or np.size(score) != 1:
+            raise DataError(f"the metric {self.name} must return a number, got {type(score).__name__}")
+        value = float(np.asarray(score).reshape(()))
+        # An infinite score would meet any budget.
         if math.isnan(value) or value == math.inf:
-            raise DataError(f"{self._returned(value)}, which no drop can be told from; return a number")
+            raise DataError(f"{self._returned(value)}, from which no drop follows; return a finite number, or -inf")
         return value
 
     def of_original(self, model: onnx.ModelProto, engine: Engine) -> float:
-        """The score that drops are told from, which must be a number; raises DataError as :meth:`of` does."""
+        """The score of the original, which must be finite.  Raises DataError as :meth:`of` does."""
         value = self.of(model, engine)
         if value == -math.inf:
             raise DataError(
-                f"{self._returned(value)} for the original model, which no drop can be told from; return a number"
+                f"{self._returned(value)} for the original model; your metric may return -inf for a candidate, but not "
+                "for the original"
             )
         return value
 
@@ -223,18 +227,18 @@ def _metric(evaluate: object | None) -> OwnMetric | None:
         return None
     if callable(evaluate):
         return OwnMetric(evaluate, getattr(evaluate, "__name__", "the metric"))
-    found = parse_ref(str(evaluate))
-    if found is None:
+    reference = parse_ref(str(evaluate))
+    if reference is None:
         raise DataError(f"--eval takes FILE.py:FUNCTION or package.module:FUNCTION, got '{evaluate}'")
-    with importing(found) as function:
+    with importing(reference) as function:
         return OwnMetric(function, str(evaluate))
 
 
 def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
-    """How much worse ``after`` is than ``before`` by the user's metric; see :func:`evaluator` for what it may be.
+    """How much worse ``after`` is than ``before`` by the user's metric ``evaluate``, a function or its name.
 
     Raises:
-        DataError: where the metric cannot be found, or fails.
+        DataError: if the metric does not exist or fails.
     """
     metric = _metric(evaluate)
     assert metric is not None
@@ -244,30 +248,30 @@ def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, 
 def accuracies(
     before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
 ) -> Change | None:
-    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels, or where the outputs are no classes.
+    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or if the outputs are not classes.
 
-    ``reader``: of the task; where it reads one label per sample, that is held against the labels.
+    ``reader`` belongs to the task.  If it reads one label per sample, the accuracy compares that label.
 
     Raises:
-        DataError: where labels are no classes of the models.
+        DataError: if labels are not classes of the models.
     """
     if labelled.labels is None:
         return None
-    found = []
+    scores = []
     for model in (before, after):
         session = open_session(model, engine)
         names = [o.name for o in session.get_outputs()]
         if isinstance(reader, Classify) and not metrics.is_scores(outputs_of(session, labelled.take([0]), names)):
             if len(reader.outputs) > 1:
                 return None
-            told = reader.labels(answers_of(session, labelled, names))[:, 0]
-            if told.dtype.kind not in "iub":
-                # Names of classes are no numbers of classes.
+            predicted = reader.labels(answers_of(session, labelled, names))[:, 0]
+            if predicted.dtype.kind not in "iub":
+                # Class names cannot be compared with class numbers.
                 return None
-            found.append(float(np.mean(told == labelled.labels)))
+            scores.append(float(np.mean(predicted == labelled.labels)))
             continue
         scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
         if scored is None:
             return None
-        found.append(scored.top1)
-    return Change(found[0], found[1])
+        scores.append(scored.top1)
+    return Change(scores[0], scores[1])

@@ -1,4 +1,4 @@
-"""Labelled data: what accuracy and average precision by labels are measured on."""
+"""Labelled data, for accuracy and average precision by labels."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from onnxprune.tasks.task import Reader
 
 
 def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
-    """The data for the accuracy: what ``options`` name, or ``otherwise``, which need not have labels.
+    """The data for the accuracy: those of ``--test``, or else ``otherwise``, which may have no labels.
 
     Raises:
-        DataError: where it cannot be opened, or has no labels.
+        DataError: if the data of ``--test`` cannot be opened or have no labels.
     """
     if options.test is None:
         return otherwise
-    found = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if found.labels is None and found.things is None:
+    labelled = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
+    if labelled.labels is None and labelled.things is None:
         raise DataError(
-            f"--test: {found.origin} have no labels; give an .npz with an integer array 'labels', "
+            f"--test: {labelled.origin} have no labels; give an .npz with an integer array 'labels', "
             "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
-            f"JSON{''.join(f' ({note})' for note in found.notes if note.startswith('no labels'))}"
+            f"JSON{''.join(f' ({note})' for note in labelled.notes if note.startswith('no labels'))}"
         )
-    return found
+    return labelled
 
 
 def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[Dataset, tuple[str, ...]]:
-    """The same data, without labels that are no classes of the model; and a note that says so.
+    """The same data without labels that are not classes of the model, and a note about them.
 
     Raises:
-        DataError: where the user asked for these labels with ``--test``.
+        DataError: if these labels come from ``--test``.
     """
     labelled, unread = _readable(labelled, evaluator, options)
     if labelled.labels is None:
@@ -55,19 +55,19 @@ def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[D
     except DataError as error:
         if options.test is not None:
             raise
-        # Folders may be named by numbers, such as years, that are no classes.
+        # Folder names may be numbers, such as years, that are not classes.
         return replace(labelled, labels=None), (*unread, NO_ACCURACY.format(error))
     return labelled, unread
 
 
 def _readable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[Dataset, tuple[str, ...]]:
-    """The same data, without boxes that cannot be read; text files beside pictures may hold anything."""
+    """The same data without unreadable boxes, and a note: text files next to images may hold anything."""
     if labelled.things is None or not isinstance(evaluator.yardstick.reader, Detect):
         return replace(labelled, things=None), ()
     try:
         boxes = sum(len(labelled.things(sample).classes) for sample in range(labelled.count))
         if not boxes:
-            raise DataError(f"{labelled.origin}: the labels hold no box that is on what the model is fed")
+            raise DataError(f"{labelled.origin}: the labels have no box within the part of the images that the model gets")
     except DataError as error:
         if options.test is not None:
             raise
@@ -78,20 +78,20 @@ def _readable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tupl
 def box_scores(
     before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
 ) -> tuple[tuple[str, Change], ...]:
-    """Average precisions of both models by labelled boxes; nothing without such labels, or for other tasks.
+    """Average precisions of both models by labelled boxes; empty without such labels or for other tasks.
 
     Cost: two passes over the data.
 
     Raises:
-        DataError: where the labels cannot be read.
+        DataError: if the labels are unreadable.
     """
     if labelled.things is None or not isinstance(reader, Detect):
         return ()
-    found = [labelled.things(sample) for sample in range(labelled.count)]
-    there = [Detections(t.boxes, np.ones(len(t.classes)), t.classes) for t in found]
-    if not any(len(t) for t in there):
+    things = [labelled.things(sample) for sample in range(labelled.count)]
+    boxes = [Detections(t.boxes, np.ones(len(t.classes)), t.classes) for t in things]
+    if not any(len(t) for t in boxes):
         return ()
-    wanted = truth(there)
+    wanted = truth(boxes)
     names = [output.name for output in before.graph.output]
     both = []
     for model in (before, after):

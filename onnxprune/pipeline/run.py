@@ -24,9 +24,9 @@ from onnxprune.tasks.task import Reader
 from onnxprune.verify.checks import verify
 
 Array = np.ndarray
-#: Calibration samples on which a result is run and compared with the masked original.
+#: Calibration samples on which to compare a result with the masked original.
 VERIFY_SAMPLES = 4
-#: Most points of a group's curve in a report.
+#: Maximum points of a group's curve in a report.
 POINTS = 33
 
 
@@ -34,10 +34,9 @@ POINTS = 33
 class Outcome:
     """A verified cut, and how the run found it.
 
-    ``keep``: one boolean per unit.  ``drop``: None where none was measured.  ``select``: the order of channels that was
-    taken, empty where a plan gave the channels.  ``reader``: of the task, where it is known.  ``rounding``: the channel counts
-    that were preferred, None where nobody knows.
-    ``tuning``: None where none was asked for.
+    ``keep`` holds one boolean per unit.  ``drop`` is None if none was measured.  ``select`` names the selector; it is
+    empty if a plan gave the channels.  ``reader`` belongs to the task, if known.  ``rounding`` describes the preferred
+    channel counts, None if unknown.  ``tuning`` is None without tuning.
     """
 
     keep: Array
@@ -62,11 +61,11 @@ def run(
     stopwatch: Stopwatch,
     compute: Compute = HERE,
 ) -> Outcome:
-    """Find the cut that the budget of ``options`` asks for, refit and verify it.
+    """Find the cut for the budget of ``options``, refit it and verify it.
 
     Raises:
-        BudgetError: where no cut meets the budget.
-        VerificationError: where the result is not sound.
+        BudgetError: if no cut meets the budget.
+        VerificationError: if the result is not sound.
     """
     rankings, grams = rank(context, options, progress, compute)
     stopwatch.mark("calibrate")
@@ -78,7 +77,7 @@ def run(
     chosen, steps, select = found.candidate, found.steps, found.pricing.select
     rounding = found.pricing.rounding
     curves = group_curves(context, found.pricing.curves)
-    # Second moments outweigh the model where layers are wide, and nothing reads them any more.
+    # Nothing reads the second moments any more.  For wide layers they take more memory than the model.
     del rankings, grams, orders, found
     release_memory()
     for note in chosen.notes:
@@ -102,10 +101,10 @@ def run(
 
 
 def verified(context: Context, keep: Array, model: onnx.ModelProto, progress: Progress) -> Verification:
-    """The checks of a cut, all of them passed.
+    """The checks of a cut, all passed.
 
     Raises:
-        VerificationError: where one failed.
+        VerificationError: if a check failed.
     """
     progress.stage("verify", None)
     feeds = next(context.fit.batches(VERIFY_SAMPLES))
@@ -116,11 +115,11 @@ def verified(context: Context, keep: Array, model: onnx.ModelProto, progress: Pr
 
 
 def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurve, ...]:
-    """The output loss of narrowing each group that may be cut, at :data:`POINTS` widths at most."""
-    found = []
+    """The output loss of narrowing each group that may be cut, at up to :data:`POINTS` widths."""
+    group_curves = []
     for group, curve in zip(context.coupling.groups, curves, strict=True):
         if group.id not in context.frozen:
             picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
             points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
-            found.append(GroupCurve(group.name, points))
-    return tuple(found)
+            group_curves.append(GroupCurve(group.name, points))
+    return tuple(group_curves)

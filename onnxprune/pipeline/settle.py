@@ -1,4 +1,4 @@
-"""What defaults come to, and what to tell, once the original's answers are known."""
+"""Settle defaults, and write notes, once the original's answers are known."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from onnxprune.tasks.pose import Pose
 
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
-    """``options`` with what their defaults come to for this model and these data."""
+    """``options`` with the defaults for this model and these data filled in."""
     if not options.budgets and not options.keep:
         options = replace(options, budgets=(evaluator.usual,))
     if data is None and options.effort == "default":
-        # What made-up inputs teach is not worth minutes.
+        # Results on made-up inputs are not worth minutes.
         options = replace(options, effort="fast")
     if options.latency_table is not None:
         read_table(options.latency_table)
@@ -29,12 +29,12 @@ def settled(options: Options, evaluator: Evaluator, data: object | None) -> Opti
 
 
 def seen(evaluator: Evaluator, data: object | None) -> Seen:
-    """What the drop is measured on."""
+    """What the drop is measured on: held-out samples, made-up samples, or samples with equal answers."""
     return "made up" if data is None else "alike" if evaluator.alike else "held out"
 
 
 def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | None, options: Options) -> tuple[str, ...]:
-    """What the original's answers on the held-out samples, and the labels, give reason to say."""
+    """Notes about the original's answers on the held-out samples, and about the labels."""
     notes = list(evaluator.odd) if data is not None else []
     if evaluator.alike and options.asked("max_drop") is not None:
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")

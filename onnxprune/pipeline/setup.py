@@ -1,6 +1,6 @@
-"""Everything that is known before anything is cut: model, coupling, data, and who holds what.
+"""Everything known before the cut: model, coupling, data, bounds.
 
-A :class:`Context` is made once per run and read by all later stages.
+Each run makes one :class:`Context`; all later stages read it.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ from onnxprune.pipeline.naming import frozen_groups
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
-#: Samples that a tuning is fed at most.
+#: Maximum training samples of a tuning.
 MOST_TUNED = 8192
-#: Bytes of activations kept in memory during the refit where the user sets no limit; the rest goes to disk.  The first
-#: seven layers of a ResNet-50 with 256 images take 2.1 GB in all with these, and 4.0 GB with 3 GiB; that is 8 % faster.
+#: Bytes of activations kept in memory during the refit, if the user sets no limit; the rest goes to disk.  With these,
+#: the first seven layers of a ResNet-50 with 256 images take 2.1 GB in all; with 3 GiB they take 4.0 GB, and 8 % less time.
 DEFAULT_MEMORY = 3 << 28
-#: Copies of the weights that a run holds beside the model itself: those of the view, the cut model, a session's.
+#: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
 COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held``: the positions of the holdout, see
-    :func:`onnxprune.pipeline.division.held_out`.  ``spare``: where tuning is asked for, all that is not held out,
-    ``fit`` and more."""
+    """The inputs of all later stages.
+
+    ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held`` holds the positions of the holdout, see
+    :func:`onnxprune.pipeline.division.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
+    is None without tuning.
+    """
 
     loaded: LoadedModel
     coupling: Coupling
@@ -68,43 +71,43 @@ class Context:
 
 
 def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
-    """What pricing and refit compute with, on the samples of ``dataset``."""
+    """The inputs of pricing and refit, on the samples of ``dataset``."""
     memory = activation_bytes(options)
     rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
     return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
-    """The inputs that must be fed.
+    """The inputs that a caller must feed.
 
     Raises:
-        ModelError: where one of them is no tensor.
+        ModelError: if one of them is not a tensor.
     """
     graph = view(loaded.proto)
-    found = []
+    specs = []
     for name in graph.inputs:
         kind = graph.types[name]
         if not kind.HasField("tensor_type"):
             raise ModelError(
-                f"input '{name}' holds no tensor ({str(kind.WhichOneof('value')).removesuffix('_type')}), which cannot "
-                "be fed: export the model with tensors for inputs"
+                f"input '{name}' is not a tensor but a {str(kind.WhichOneof('value')).removesuffix('_type')}, which "
+                "onnxprune cannot feed: export the model with tensor inputs"
             )
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
-        found.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
-    return tuple(found)
+        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
+    return tuple(specs)
 
 
 def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
-    """The inputs as the data must fit them: :func:`specs_of`, with shapes that the user states, and the batch at which
-    the graph runs."""
-    found = input_shapes(view(loaded.proto), options.shapes, None)
+    """The inputs for the data: :func:`specs_of` with the shapes that the user states and the batch at which the graph
+    runs."""
+    chosen = input_shapes(view(loaded.proto), options.shapes, None)
     shapes = options.shapes
     if data is None and options.preprocess is None:
-        # Made-up data must have sizes at which the operators of the model fit together.
-        shapes = {**found[0], **options.shapes}
-    return _with_batch(_with_shapes(specs_of(loaded), shapes), *found, options.shapes)
+        # Made-up data must have sizes at which the model's operators fit together.
+        shapes = {**chosen[0], **options.shapes}
+    return _with_batch(_with_shapes(specs_of(loaded), shapes), *chosen, options.shapes)
 
 
 def engine_of(options: Options) -> Engine:
@@ -112,28 +115,28 @@ def engine_of(options: Options) -> Engine:
 
 
 def samples_of(data: object | None, options: Options) -> int | None:
-    """How many samples to open at first; None leaves the number to those who make them up."""
+    """Number of samples to open first; None for made-up data, whose source decides."""
     return options.samples if options.samples is not None or data is None else SAMPLES
 
 
 def activation_bytes(options: Options) -> int:
-    """Bytes of activations that may be held in memory now: half of what ``--memory`` leaves, the rest is for running."""
+    """Bytes of activations to hold in memory: half of what ``--memory`` leaves.  The other half is for the runs."""
     if options.memory is None:
         return min(DEFAULT_MEMORY, room() // 2)
     return max(0, options.memory - used()) // 2
 
 
 def _check_memory(loaded: LoadedModel, options: Options) -> None:
-    """Raise OptionError now where ``--memory`` cannot do, rather than after minutes of work."""
+    """Raise OptionError now if ``--memory`` is too small, rather than after minutes of work."""
     least = used() + COPIES * loaded.file_bytes
     if options.memory is not None and options.memory < least:
         raise OptionError(
-            f"--memory {options.memory:,}: the program and copies of this model take {least:,} bytes at least; give more"
+            f"--memory {options.memory:,}: the program and copies of this model need at least {least:,} bytes; give more"
         )
 
 
 def _reopens(data: object) -> bool:
-    """Whether the same data come when it is opened again, at little cost: no stream, and no function of the user's."""
+    """Whether opening ``data`` again is cheap and gives the same data: it is not a stream or a function of the user."""
     if isinstance(data, str | os.PathLike):
         return Path(data).expanduser().exists()
     return isinstance(data, Mapping | np.ndarray)
@@ -147,7 +150,7 @@ def set_up(
     Cost: if the outputs hold probabilities at several places, one pass of the original over the samples.
 
     Raises:
-        OnnxPruneError: for data or options that do not fit the model.
+        OnnxPruneError: if data or options do not fit the model.
     """
     _check_memory(loaded, options)
     _check_computes(loaded, view(loaded.proto), options)
@@ -198,41 +201,41 @@ def set_up(
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:
-    """Raise ModelError where an input that is stated to be empty leaves the model nothing to compute."""
+    """Raise ModelError if an input of stated size 0 leaves the model nothing to compute."""
     shapes = {name: declared_shape(graph.types[name]) or () for name in graph.inputs}
     empty = [f"axis {axis} of input '{name}'" for name, dims in shapes.items() for axis, d in enumerate(dims) if d == 0]
     if not empty:
         return
-    # Some are empty by design, such as the cache of a first step.
+    # Some inputs are empty on purpose, such as the cache of a first step.
     coupling = couple(loaded.proto, options.shapes, None, options.rules)
     if not macs(coupling)(sizes(coupling)):
         raise ModelError(
-            f"the model states size 0 for {' and '.join(empty)}, so that none of its layers computes anything: export "
-            "it with the real size, or a dynamic one"
+            f"the model states size 0 for {' and '.join(empty)}, so none of its layers computes anything: export it with "
+            "the real size, or a dynamic one"
         )
 
 
 def _with_shapes(specs: tuple[InputSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
-    """Dims that the user states for dynamic axes bind the data, too; axis 0 stays free (it carries samples)."""
-    found = []
+    """``specs`` with the sizes that ``shapes`` gives to dynamic axes.  Axis 0 stays dynamic: it holds the samples."""
+    fixed = []
     for spec in specs:
         given = shapes.get(spec.name)
         if given is not None and len(given) == len(spec.shape):
             dims = tuple(g if k and d is None else d for k, (d, g) in enumerate(zip(spec.shape, given, strict=True)))
             spec = replace(spec, shape=dims)
-        found.append(spec)
-    return tuple(found)
+        fixed.append(spec)
+    return tuple(fixed)
 
 
 def _with_batch(
     specs: tuple[InputSpec, ...], first: Shapes, other: Shapes, stated: Mapping[str, tuple[int, ...]]
 ) -> tuple[InputSpec, ...]:
-    """Where the graph runs at one batch only, or at multiples of one, although its inputs declare a free one, the data
-    come in such batches."""
-    found = []
+    """``specs`` with a fixed batch, if the graph runs at one batch only, or at multiples of one, although its inputs
+    declare a dynamic one."""
+    fixed = []
     for spec in specs:
         batch, another = (shapes.get(spec.name, ())[:1] for shapes in (first, other))
         if spec.shape and spec.shape[0] is None and spec.name not in stated and (batch == another or batch > (1,)):
             spec = replace(spec, shape=(*batch, *spec.shape[1:]))
-        found.append(spec)
-    return tuple(found)
+        fixed.append(spec)
+    return tuple(fixed)

@@ -1,4 +1,4 @@
-"""Tuning as a stage of a run, and on its own for any pair of models."""
+"""Tuning: as a stage of a run, and on its own for any pair of models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
 from onnxprune.tuning.need import need_device, need_torch
 from onnxprune.verify.checks import soundness
 
-#: Samples on which a tuned model is run before it is believed.
+#: Samples on which to check a tuned model.
 CHECKED = 4
 
 
@@ -42,36 +42,36 @@ def tuned(
     options: Options,
     progress: Progress,
 ) -> Outcome:
-    """``chosen`` with a tuned model, and how good the model was on the way; with its own where tuning gains nothing.
+    """``chosen`` with a tuned model, and with the quality of the model at each stage.  Keeps its model without a gain.
 
-    ``chosen`` itself, with a note, where nothing can be tuned or the tuned model is not sound: it was verified before,
-    and may be written already.
+    Returns ``chosen`` with a note if nothing can be tuned, or if the tuned model is not sound: ``chosen`` is already
+    verified, and may already be written.
     """
     fit = context.spare or context.fit
     try:
-        found, told = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
+        model, tuning = _tune(chosen.model, context.loaded, fit, context.holdout, context.engine, options, progress)
     except (ModelError, VerificationError) as error:
         note = f"{error}; the model stays as it was before tuning"
         progress.note(note)
         return replace(chosen, notes=(*chosen.notes, note))
-    after = evaluator.drop(found)
+    after = evaluator.drop(model)
     before = chosen.drop or evaluator.drop(chosen.model)
-    if told.after < told.before and evaluator.metric is not None and before.value < after.value:
-        note = "tuning brings the outputs nearer to the original's, but the metric of --eval falls: the weights stay"
+    if tuning.after < tuning.before and evaluator.metric is not None and before.value < after.value:
+        note = "tuning brings the outputs closer to the original's, but the metric of --eval falls: the weights stay"
         progress.note(note)
-        found, after = chosen.model, before
-        told = replace(told, gained=False, after=told.before, notes=(*told.notes, note))
+        model, after = chosen.model, before
+        tuning = replace(tuning, gained=False, after=tuning.before, notes=(*tuning.notes, note))
     progress.stage("measure", None)
-    after = evaluator.with_interval(after, found)
+    after = evaluator.with_interval(after, model)
     plain = sweep(cut(context.coupling, chosen.keep), context.loaded.proto)
     rows = [
         ("original", context.loaded.proto, Drop(after.metric, 0.0, after.samples)),
         ("cut", plain, evaluator.drop(plain)),
         ("refitted", chosen.model, before),
-        ("tuned", found, after),
+        ("tuned", model, after),
     ]
-    stages = tuple(Stage(name, drop, accuracy_of(model, labelled, context.engine)) for name, model, drop in rows)
-    return replace(chosen, model=found, drop=after, tuning=replace(told, stages=stages))
+    stages = tuple(Stage(name, drop, accuracy_of(each, labelled, context.engine)) for name, each, drop in rows)
+    return replace(chosen, model=model, drop=after, tuning=replace(tuning, stages=stages))
 
 
 def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> float | None:
@@ -79,17 +79,17 @@ def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> fl
     if labelled.labels is None:
         return None
     names = [output.name for output in model.graph.output]
-    found = metrics.accuracy(outputs_of(open_session(model, engine), labelled, names), labelled.labels)
-    return None if found is None else found.top1
+    scored = metrics.accuracy(outputs_of(open_session(model, engine), labelled, names), labelled.labels)
+    return None if scored is None else scored.top1
 
 
 def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options: Options, progress: Progress) -> Tuned:
     """See :func:`onnxprune.tune`.
 
     Raises:
-        ModelError: where the two models cannot be fed alike, have no output in common, or nothing can be tuned.
-        DataError: where the data cannot be used.
-        VerificationError: where the tuned model is not sound.
+        ModelError: if the two models take different inputs, have no output in common, or nothing can be tuned.
+        DataError: if the data cannot be used.
+        VerificationError: if the tuned model is not sound.
     """
     need_device(options.device)
     check_alike(student, original)
@@ -100,20 +100,20 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         dataset if options.test is None else open_dataset(options.test, specs, options.preprocess, None, options.seed)
     )
     if dataset.count < 2:
-        raise DataError("tuning needs samples to learn from and others to look at; give more than one")
+        raise DataError("tuning needs some samples for training and others for evaluation; give more than one")
     for note in dataset.notes:
         progress.note(note)
     fit, held = divide(dataset, held_out(dataset.count, options.seed, MOST_JUDGED))
     engine = engine_of(options)
-    found, told = _tune(student.proto, original, fit, held, engine, options, progress)
-    stages = [("original", original.proto), ("before", student.proto), ("tuned", found)]
+    model, tuning = _tune(student.proto, original, fit, held, engine, options, progress)
+    stages = [("original", original.proto), ("before", student.proto), ("tuned", model)]
     drops = _drops([model for _, model in stages], original, held, engine)
     rows = tuple(
-        Stage(name, drop, accuracy_of(model, labelled, engine) if options.test is not None else None)
-        for (name, model), drop in zip(stages, drops, strict=True)
+        Stage(name, drop, accuracy_of(each, labelled, engine) if options.test is not None else None)
+        for (name, each), drop in zip(stages, drops, strict=True)
         if drop is not None
     )
-    return Tuned(found, replace(told, stages=rows))
+    return Tuned(model, replace(tuning, stages=rows))
 
 
 def _tune(
@@ -126,19 +126,19 @@ def _tune(
     progress: Progress,
 ) -> tuple[onnx.ModelProto, Tuning]:
     need_torch()
-    # Torch is loaded where tuning is asked for, and nowhere else.
+    # Import torch only for tuning.
     from onnxprune.tuning.interrupt import once
     from onnxprune.tuning.tune import Request, tune
 
     with once() as stopped:
         request = Request(options.tune or Allowance(), options.augment, options.device, options.seed, stopped)
-        found, told = tune(student, original.proto, fit, held, engine, request, progress)
-    for note in told.notes:
+        model, tuning = tune(student, original.proto, fit, held, engine, request, progress)
+    for note in tuning.notes:
         progress.note(note)
-    checks = soundness(found, student, original.complaints, next(fit.batches(CHECKED)), engine)
+    checks = soundness(model, student, original.complaints, next(fit.batches(CHECKED)), engine)
     if not checks.passed:
         raise VerificationError("the tuned model failed verification: " + "; ".join(checks.complaints))
-    return found, told
+    return model, tuning
 
 
 def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
@@ -160,13 +160,13 @@ def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, 
 
 
 def check_alike(student: LoadedModel, original: LoadedModel) -> None:
-    """Raise ModelError where the two cannot be fed alike, or share no output."""
+    """Raise ModelError if the two models take different inputs or share no output."""
     ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (student, original))
     if ours != theirs:
-        told = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
+        lists = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
         raise ModelError(
-            f"the models take different inputs: {student.path or 'the small one'} {told[0]}, "
-            f"{original.path or 'the teacher'} {told[1]}; a teacher must be fed as the model that it teaches"
+            f"the models take different inputs: {student.path or 'the small one'} {lists[0]}, "
+            f"{original.path or 'the teacher'} {lists[1]}; a teacher must take the same inputs as its student"
         )
     outputs = [{output.name for output in loaded.proto.graph.output} for loaded in (student, original)]
     if not outputs[0] & outputs[1]:

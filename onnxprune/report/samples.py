@@ -39,8 +39,8 @@ def shown_samples(
     some = dataset.take(range(min(dataset.count, LOOKED_AT)))
     names = [output.name for output in models[0].graph.output]
     before, after = (answers_of(open_session(model, engine), some, names) for model in models)
-    found = _boxes(some, reader, before, after) if isinstance(reader, Detect) else _masks(some, reader, before, after)
-    return tuple(found[:count])
+    shown = _boxes(some, reader, before, after) if isinstance(reader, Detect) else _masks(some, reader, before, after)
+    return tuple(shown[:count])
 
 
 def _boxes(dataset: Dataset, reader: Detect, before: Answers, after: Answers) -> list[Shown]:
@@ -57,8 +57,8 @@ def _boxes(dataset: Dataset, reader: Detect, before: Answers, after: Answers) ->
     return shown
 
 
-def _counted(found: Detections) -> str:
-    return f"{len(found)} detection{'' if len(found) == 1 else 's'} above {CONFIDENT:g}"
+def _counted(detections: Detections) -> str:
+    return f"{len(detections)} detection{'' if len(detections) == 1 else 's'} above {CONFIDENT:g}"
 
 
 def _masks(dataset: Dataset, reader: Segment, before: Answers, after: Answers) -> list[Shown]:
@@ -107,10 +107,10 @@ def _picture(dataset: Dataset, sample: int) -> Image.Image | None:
     return None
 
 
-def _with_boxes(picture: Image.Image, found: Detections) -> Image.Image:
+def _with_boxes(picture: Image.Image, detections: Detections) -> Image.Image:
     drawn, factor = _small(picture)
     draw = ImageDraw.Draw(drawn)
-    for box, score, kind in zip(found.boxes * factor, found.scores, found.classes, strict=True):
+    for box, score, kind in zip(detections.boxes * factor, detections.scores, detections.classes, strict=True):
         colour = COLOURS[int(kind) % len(COLOURS)]
         left, top, right, bottom = (float(value) for value in box)
         draw.rectangle(

@@ -1,1 +1,1 @@
-"""What people read off a model's outputs, and how far two models agree in that."""
+"""Tasks: what users read from a model's outputs, and how far two models agree in it."""

@@ -18,12 +18,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Outputs as the model gives them.
+    """The outputs of a model, unchanged.
 
-    ``batches``: one array per name and batch; ``counts``: samples per batch.  Batches stay apart, because the number
-    of rows of a detector's output depends on what it finds.
-    ``size``: (height, width) of the picture fed, None where no input is a picture.
-    ``tokens``: the first input holds integers.
+    ``batches`` holds one array per batch and name; ``counts`` holds the samples per batch.  Batches stay separate,
+    because the number of rows of a detector's output depends on what it finds.
+    ``size`` is the (height, width) of the image fed, None if no input is an image.
+    ``tokens`` says whether the first input holds integers.
     """
 
     names: tuple[str, ...]
@@ -41,26 +41,26 @@ class Answers:
         return [batch[index] for batch in self.batches]
 
     def row(self, index: int) -> tuple[int, ...] | None:
-        """The shape of one sample of output ``index``; None where it has no axis of samples, or its shape changes."""
+        """The shape of one sample of output ``index``; None if it has no sample axis, or if its shape changes."""
         parts = self.parts(index)
         if any(p.ndim == 0 or len(p) != count for p, count in zip(parts, self.counts, strict=True)):
             return None
         return parts[0].shape[1:] if all(p.shape[1:] == parts[0].shape[1:] for p in parts) else None
 
     def stacked(self, index: int) -> Array | None:
-        """Output ``index`` with samples on axis 0, a copy; None where :meth:`row` is None."""
+        """A copy of output ``index`` with samples on axis 0; None if :meth:`row` is None."""
         return None if self.row(index) is None else np.concatenate(self.parts(index))
 
 
 def answers_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[str], batch: int = BATCH) -> Answers:
-    """Run ``session`` over ``dataset``.  Cost: one pass; all outputs stay in memory."""
+    """Run ``session`` over ``dataset``.  Cost: one pass, and memory for all outputs."""
     batches, counts = [], []
     size: tuple[int, int] | None = None
     for feeds, rows in zip(dataset.batches(batch), dataset.rows(batch), strict=True):
         fed = dataset.batch_limit or len(rows)
-        found = run(session, feeds, names)
-        # A short batch was filled up by repeating samples.
-        batches.append(tuple(a[: len(rows)] if a.ndim and len(a) == fed > len(rows) else a for a in found))
+        arrays = run(session, feeds, names)
+        # The dataset fills a short batch with repeated samples.
+        batches.append(tuple(a[: len(rows)] if a.ndim and len(a) == fed > len(rows) else a for a in arrays))
         counts.append(len(rows))
         size = _picture_size(dataset, feeds)
     tokens = bool(dataset.specs) and not is_float(dataset.specs[0].dtype) and len(dataset.specs[0].shape) < 3

@@ -14,16 +14,16 @@ from onnxprune.tasks.task import Agreement, Guess, Kind
 
 Array = np.ndarray
 TOP1 = "top-1 changed"
-#: Rows this wide, and as wide as embeddings usually are, may be either.
+#: Usual widths of embeddings.  Rows of such a width may be embeddings or class scores.
 WIDTHS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
-#: The best of so many normal numbers is about this many standard deviations above their mean; the winning class of a
-#: classifier stands out from the others by more.
+#: The largest of that many normal numbers is about this many standard deviations above their mean.  The winning class
+#: of a classifier stands out by more.
 STANDS_OUT = 4.0
 
 
 @dataclass(frozen=True)
 class Classify:
-    """``outputs``: those that are read: scores (n, C), a probability (n,) or (n, 1), or labels (n,) or (n, 1)."""
+    """Reads ``outputs`` (positions): scores (n, C), a probability (n,) or (n, 1), or labels (n,) or (n, 1)."""
 
     outputs: tuple[int, ...]
 
@@ -50,13 +50,13 @@ class Classify:
 
     def labels(self, answers: Answers) -> Array:
         """(n, outputs): the class of each sample, by each output.  Text labels stay text."""
-        found = []
+        columns = []
         for index in self.outputs:
             values = answers.stacked(index)
             if values is None:
-                raise DataError(f"output '{answers.names[index]}' has no axis of samples, so that it holds no labels")
-            found.append(label(values))
-        return np.stack(found, axis=1)
+                raise DataError(f"output '{answers.names[index]}' has no sample axis, so it holds no labels")
+            columns.append(label(values))
+        return np.stack(columns, axis=1)
 
     def against(self, original: Answers) -> ClassifyComparer:
         return ClassifyComparer(self, self.labels(original))
@@ -74,7 +74,7 @@ class Classify:
 
 @dataclass(frozen=True, eq=False)
 class ClassifyComparer:
-    """The share of samples whose label changes; of several labels the mean share."""
+    """The share of samples whose label changes; for several labels, the mean share."""
 
     reader: Classify
     labels: Array
@@ -95,27 +95,27 @@ class ClassifyComparer:
 
 
 def label(values: Array) -> Array:
-    """Scores (n, C) as the best class, a probability (n, 1) as whether it is at least one half, labels as they are."""
+    """The class of each sample: the best of scores (n, C), 1 for a probability (n, 1) of at least 0.5, labels unchanged."""
     rows = values.reshape(len(values), -1)
     if values.dtype.kind != "f":
         return rows[:, 0]
     if rows.shape[1] == 1:
         return np.asarray((rows[:, 0] >= 0.5).astype(np.int64))
-    # What is no number is no answer: it must not be taken for the first class.
+    # NaN is no answer.  argmax would take it for the best class.
     return np.where(np.isnan(rows).any(axis=1), -1, rows.argmax(axis=1))
 
 
 def classify(answers: Answers) -> Guess:
-    """Class scores, labels, or both as sklearn's exporters write them."""
+    """Guess: class scores, labels, or both, as sklearn's exporters write them."""
     scores: list[int] = []
     labels: list[int] = []
     for index in range(len(answers.names)):
         row = answers.row(index)
         if row is None or math.prod(row) != (row[0] if row else 1):
-            return Guess(None, False, f"output '{answers.names[index]}' is no row of scores per sample")
+            return Guess(None, False, f"output '{answers.names[index]}' is not a row of scores per sample")
         values = np.concatenate(answers.parts(index))
         if values.dtype == object and not _text(values):
-            # A map from class to probability, as sklearn's exporter writes it; a label beside it says what is read.
+            # sklearn's exporter writes a map from class to probability.  The label beside it is enough.
             continue
         rows = row[0] if row else 1
         if _text(values) or (values.dtype.kind in "iub" and rows == 1):
@@ -125,7 +125,7 @@ def classify(answers: Answers) -> Guess:
         else:
             return Guess(None, False, f"output '{answers.names[index]}' holds neither scores nor a label")
     if labels:
-        # Scores beside a label say the same again.
+        # Scores beside a label repeat it.
         return Guess(Classify(tuple(labels)), True, "a label per sample")
     return _by_scores(answers, tuple(scores)) if scores else Guess(None, False, "no scores and no label")
 

@@ -1,4 +1,4 @@
-"""Recognizers of text and speech: scores of characters over time, with a blank (Graves et al. 2006)."""
+"""Text and speech recognizers: scores of characters over time, with a blank (CTC, Graves et al. 2006)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from onnxprune.tasks.task import Agreement, Guess, Kind
 
 Array = np.ndarray
 MEASURE = "strings changed"
-#: The blank is the answer at this share of the times at least.
+#: Minimum share of time steps at which the blank is the best character.
 BLANK = 0.3
-#: Fewer steps than this hold no word, fewer characters no alphabet.
+#: Minimum time steps of a word, and minimum characters of an alphabet.
 STEPS, ALPHABET = 4, 8
 
 
 @dataclass(frozen=True)
 class Ctc:
-    """``output``: the scores; ``time``: its axis of time, 0 or 1, samples being the other; ``blank``: its class."""
+    """``output``: position of the scores.  ``time``: its time axis, 0 or 1; the other is the sample axis.  ``blank``: the
+    class of the blank."""
 
     output: int
     time: int
@@ -48,12 +49,12 @@ class Ctc:
         return (self.output,)
 
     def strings(self, answers: Answers) -> list[tuple[int, ...]]:
-        """The best path of each sample, repeats merged and blanks left out."""
-        found = []
+        """The best path of each sample, with repeats merged and blanks removed."""
+        strings = []
         for part in answers.parts(self.output):
             best = np.moveaxis(part.argmax(axis=-1), self.time, 1)
-            found += [_collapsed(row, self.blank) for row in best]
-        return found
+            strings += [_collapsed(row, self.blank) for row in best]
+        return strings
 
     def against(self, original: Answers) -> CtcComparer:
         return CtcComparer(self, self.strings(original))
@@ -67,7 +68,7 @@ class Ctc:
 
 @dataclass(frozen=True, eq=False)
 class CtcComparer:
-    """The share of strings that change, and the edits per character of the original's."""
+    """The share of strings that change, and the edits per character of the original's strings."""
 
     reader: Ctc
     strings: Sequence[tuple[int, ...]]
@@ -94,7 +95,7 @@ def _collapsed(best: Array, blank: int) -> tuple[int, ...]:
 
 
 def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
-    """Insertions, deletions and replacements that make one of the other (Levenshtein).  Cost: len(a) · len(b).
+    """Minimum insertions, deletions and replacements from ``a`` to ``b`` (Levenshtein).  Cost: len(a) · len(b).
 
     >>> edit_distance((1, 2, 3), (1, 3, 4))
     2
@@ -108,10 +109,12 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def ctc(answers: Answers) -> Guess:
-    """Scores (samples, times, characters) or (times, samples, characters), whose first or last character is the
-    answer at many times but not at all."""
+    """Guess: scores (samples, times, characters) or (times, samples, characters) with a blank.
+
+    The blank is the first or the last character.  It is the best character at many time steps, but not at all.
+    """
     if answers.tokens:
-        return Guess(None, False, "what is fed are tokens, and scores of tokens over positions have no blank")
+        return Guess(None, False, "the inputs are tokens, and scores of tokens over positions have no blank")
     for index in range(len(answers.names)):
         parts = answers.parts(index)
         if parts[0].ndim != 3 or parts[0].dtype.kind != "f" or parts[0].shape[-1] < ALPHABET:
@@ -135,13 +138,13 @@ def _time(parts: Sequence[Array], counts: Sequence[int]) -> int | None:
 
 
 def _scores(parts: Sequence[Array]) -> bool:
-    """Probabilities or their logarithms, or logits whose best stands out: the values of a table are none of these."""
+    """Whether these are probabilities, their logarithms, or logits whose best value stands out, and not a plain table."""
     rows = parts[0].reshape(-1, parts[0].shape[-1]).astype(np.float64)
     sums = (rows if rows.min() >= 0 else np.exp(np.minimum(rows, 50.0))).sum(axis=1)
     if np.allclose(sums, 1.0, atol=1e-2):
         return True
     if rows.min() >= 0 and rows.max() <= 1:
-        # Shares that do not sum to one are told one by one, such as notes that sound together.
+        # Values in 0 … 1 that do not sum to one are independent, such as notes that sound together.
         return False
     two = np.sort(rows, axis=1)[:, -2:]
     return bool(np.median(two[:, 1] - two[:, 0]) > rows.std(axis=1).mean())

@@ -1,4 +1,4 @@
-"""Embeddings: rows that are compared by the angle between them."""
+"""Embeddings: rows to compare by the angle between them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from onnxprune.tasks.interval import bootstrap
 from onnxprune.tasks.task import Agreement, Guess, Kind
 
 Array = np.ndarray
-#: Rows are of unit length if their norms are this near to one; fewer numbers than LEAST are a direction, no embedding.
+#: Maximum distance from one of the norm of a row of unit length.  Rows of fewer than LEAST numbers are directions, not
+#: embeddings.
 NEAR, LEAST = 1e-2, 8
 MEASURE = "cosine distance"
 
 
 @dataclass(frozen=True)
 class Embed:
-    """``output``: that with a row per sample."""
+    """``output``: position of the output with a row per sample."""
 
     output: int
 
@@ -45,10 +46,10 @@ class Embed:
         return (self.output,)
 
     def rows(self, answers: Answers) -> Array:
-        """(n, D) of unit length; rows of zeros or without a number stay zero."""
+        """(n, D) float64 rows of unit length.  Rows of zeros stay zero; NaN and infinity count as zero."""
         values = answers.stacked(self.output)
         if values is None:
-            raise DataError(f"output '{answers.names[self.output]}' has no axis of samples, so that it is no embedding")
+            raise DataError(f"output '{answers.names[self.output]}' has no sample axis, so it is not an embedding")
         rows = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64), posinf=0.0, neginf=0.0)
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
@@ -65,7 +66,7 @@ class Embed:
 
 @dataclass(frozen=True, eq=False)
 class EmbedComparer:
-    """One less the mean cosine of a sample's two embeddings; and how often its nearest other sample stays the same."""
+    """One minus the mean cosine of a sample's two embeddings, and how often its nearest other sample stays the same."""
 
     reader: Embed
     rows: Array
@@ -76,7 +77,7 @@ class EmbedComparer:
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
         rows = self.reader.rows(found)
-        # A row of zeros has no direction; cosines of equal rows are one but for rounding.
+        # A row of zeros has no direction.  Rounding may keep the cosine of equal rows from being one.
         distance = np.clip(1.0 - (rows * self.rows).sum(axis=1), 0.0, 2.0)
         distance[distance < 1e-12] = 0.0
         drop = float(distance.mean())
@@ -97,7 +98,7 @@ def nearest(rows: Array) -> Array:
 
 
 def embed(answers: Answers) -> Guess:
-    """Rows of unit length, some of their numbers below zero."""
+    """Guess: rows of unit length with some numbers below zero."""
     for index in range(len(answers.names)):
         row = answers.row(index)
         if not row or answers.batches[0][index].dtype.kind != "f" or math.prod(row) != max(row):

@@ -1,4 +1,4 @@
-"""Which task a model is for, told from the shapes and values of what it answers."""
+"""Guess the task of a model from the shapes and values of its outputs."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from onnxprune.tasks.regress import regress
 from onnxprune.tasks.segment import Segment, segment
 from onnxprune.tasks.task import Guess, Kind
 
-#: Share of samples with a number in the outer tenths of 0 … 1 from which these are answers, and no measurements.
+#: Minimum share of samples with a number in the outer tenths of 0 … 1.  Such numbers are decisions, not measurements.
 DECIDED = 0.75
 NOTHING: Mapping[str, object] = {}
 
 
 def guess(answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
-    """The task that outputs are of.
+    """Guess the task from the outputs.
 
-    ``layout``: what the user states of a detector's, see ``parse_layout``.  Where no task is sure the most likely
-    comes back with ``sure`` False, and the caller stays with a measure that needs no task.
+    ``layout`` holds what the user states about a detector's outputs, see ``parse_layout``.  If no task is certain, returns
+    the most likely one with ``sure`` False; the caller then uses a measure that needs no task.
 
-    Cost: the outputs are read a few times.
+    Cost: reads the outputs a few times.
     """
     if layout:
         return stated("detect", answers, layout)
     unsure: list[Guess] = []
     for look in (_rows, _detect_or_pose, ctc, _segment_or_pose, _probability):
-        found = look(answers)
-        if found.reader is not None and found.sure:
-            return found
-        if found.reader is not None:
-            unsure.append(found)
+        candidate = look(answers)
+        if candidate.reader is not None and candidate.sure:
+            return candidate
+        if candidate.reader is not None:
+            unsure.append(candidate)
     return unsure[0] if unsure else _number(answers)
 
 
 def stated(kind: Kind, answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
-    """A reader of the task that the user states.
+    """A reader for the task that the user states.
 
     Raises:
-        DataError: where the outputs cannot be read so.
+        DataError: if the outputs do not fit the task.
     """
     looks: Mapping[Kind, Callable[[Answers], Guess]] = {
         "classify": _classify_stated,
@@ -58,14 +58,14 @@ def stated(kind: Kind, answers: Answers, layout: Mapping[str, object] = NOTHING)
         "ctc": ctc,
         "regress": regress,
     }
-    found = looks[kind](answers)
-    if found.reader is None:
+    fitted = looks[kind](answers)
+    if fitted.reader is None:
         shapes = ", ".join(
             f"'{name}' {'×'.join(map(str, array.shape)) or 'scalar'}"
             for name, array in zip(answers.names, answers.batches[0], strict=True)
         )
-        raise DataError(f"the outputs cannot be read as --task {kind}: {found.because} (outputs: {shapes})")
-    return Guess(found.reader, True, found.because)
+        raise DataError(f"the outputs cannot be read as --task {kind}: {fitted.because} (outputs: {shapes})")
+    return Guess(fitted.reader, True, fitted.because)
 
 
 def _rows(answers: Answers) -> Guess:
@@ -84,7 +84,7 @@ def _segment_or_pose(answers: Answers) -> Guess:
 
 
 def _probability(answers: Answers) -> Guess:
-    """One number per sample, 0 … 1, beside others that are no rows of samples, such as a state."""
+    """One number in 0 … 1 per sample.  Other outputs may have no sample axis, such as a state."""
     for index in range(len(answers.names)):
         row = answers.row(index)
         if row is None or math.prod(row) != 1 or answers.batches[0][index].dtype.kind != "f":
@@ -93,7 +93,7 @@ def _probability(answers: Answers) -> Guess:
         if values.min() >= 0 and values.max() <= 1 and np.isfinite(values).all():
             both = bool((values >= 0.5).any() and (values < 0.5).any())
             decided = float(np.mean((values < 0.1) | (values > 0.9))) >= DECIDED
-            because = "one number from 0 to 1 per sample, read as yes from one half on"
+            because = "one number from 0 to 1 per sample; 0.5 or more counts as yes"
             return Guess(Classify((index,)), both and decided, because)
     return Guess(None, False, "no probability")
 
@@ -106,15 +106,15 @@ def _number(answers: Answers) -> Guess:
 
 
 def _classify_stated(answers: Answers) -> Guess:
-    found = classify(answers)
-    if found.reader is not None:
-        return found
+    guessed = classify(answers)
+    if guessed.reader is not None:
+        return guessed
     rows = []
     for index in range(len(answers.names)):
         values = answers.stacked(index)
         if values is not None and values.size == math.prod(values.shape[:2]):
             rows.append(index)
-    return Guess(Classify(tuple(rows[:1])), True, "scores per sample") if rows else found
+    return Guess(Classify(tuple(rows[:1])), True, "scores per sample") if rows else guessed
 
 
 def _embed_stated(answers: Answers) -> Guess:
@@ -126,13 +126,13 @@ def _embed_stated(answers: Answers) -> Guess:
 
 
 def _segment_stated(answers: Answers) -> Guess:
-    found = segment(answers)
-    if found.reader is not None:
-        return found
+    guessed = segment(answers)
+    if guessed.reader is not None:
+        return guessed
     for index, one in enumerate(answers.batches[0]):
         if one.ndim == 4 and one.dtype.kind == "f":
             axis = 1 if one.shape[1] <= one.shape[3] else 3
             if one.shape[axis] > 1:
                 return Guess(Segment((index,), "arg-max", axis), True, "scores per pixel")
             return Guess(Segment((index,), "masks", logits=True), True, "a logit per pixel")
-    return found
+    return guessed

@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson's for shares, the bootstrap for everything else."""
+"""Confidence intervals: Wilson for shares, the bootstrap for everything else."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 Array = np.ndarray
 #: Two-sided 95 % of the normal distribution.
 Z = 1.959964
-#: Resamples of a bootstrap: the ends of a 95 % interval then move by about a tenth of its width.
+#: Resamples of a bootstrap.  With this number, the ends of a 95 % interval vary by about a tenth of its width.
 RESAMPLES = 200
 
 
 def wilson(share: float, samples: int) -> tuple[float, float]:
-    """95 % interval of a share seen in ``samples`` samples (Wilson 1927).
+    """95 % interval of a ``share`` measured on ``samples`` samples (Wilson 1927).
 
     >>> low, high = wilson(0.0, 100)
     >>> round(low, 3), round(high, 3)
@@ -27,15 +27,15 @@ def wilson(share: float, samples: int) -> tuple[float, float]:
     centre = share + spread / 2
     half = Z * math.sqrt(share * (1 - share) / samples + spread / (4 * samples))
     low, high = (centre - half) / (1 + spread), (centre + half) / (1 + spread)
-    # Rounding must not put the share itself outside.
+    # Rounding must not exclude the share itself.
     return min(max(low, 0.0), share), max(min(high, 1.0), share)
 
 
 def bootstrap(statistic: Callable[[Array], float], samples: int, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95 % percentile interval of ``statistic(indices)`` over resamples of the samples, with replacement.
 
-    The draws are seeded: the same statistic gives the same interval.  Resamples for which the statistic is no number
-    are left out.  Cost: ``resamples`` calls.  Source: Efron and Tibshirani 1993, chapter 13.
+    The seed is fixed: the same statistic gives the same interval.  Ignores resamples for which the statistic is NaN or
+    infinite.  Cost: ``resamples`` calls.  Source: Efron and Tibshirani 1993, chapter 13.
     """
     generator = np.random.default_rng(0)
     drawn = [statistic(generator.integers(0, samples, samples)) for _ in range(resamples)]

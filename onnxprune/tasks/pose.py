@@ -1,4 +1,4 @@
-"""Poses: keypoints of each person found, or of the one thing that a picture shows."""
+"""Poses: keypoints of each detected person, or of the single subject of an image."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from onnxprune.tasks.task import Agreement, Guess, Kind, Reader
 
 Array = np.ndarray
 MEASURE = "keypoint similarity lost"
-#: How far annotators are apart at each of COCO's 17 keypoints, in parts of the person's size
-#: (cocodataset.org/#keypoints-eval); for other keypoints the mean of these.
+#: Spread of annotators at each of COCO's 17 keypoints, as a share of the person's size (cocodataset.org/#keypoints-eval).
+#: Other sets of keypoints use the mean.
 COCO = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
-#: A keypoint counts where the original is this sure of it.
+#: Minimum confidence of the original for a keypoint to count.
 VISIBLE = 0.3
-#: Things that overlap by less than this are not the same.
+#: Minimum overlap of two boxes of the same person.
 SAME = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """``points``: answers to the people on each sample, as detections with keypoints; ``how``: in words;
-    ``reads``: positions of the outputs that are read."""
+    """``points`` maps answers to the people on each sample, as detections with keypoints.  ``how`` describes the reading
+    in words.  ``reads`` are the positions of the outputs read."""
 
     points: Callable[[Answers], list[Detections]]
     how: str
@@ -61,14 +61,14 @@ class Pose:
         sure = found.above(CONFIDENT)
         if not len(sure) or sure.points is None:
             return "no keypoints"
-        seen = int(np.count_nonzero(sure.points[0, :, 2] >= VISIBLE))
-        things = f"{len(sure)} pose{'' if len(sure) == 1 else 's'} above {CONFIDENT:g}"
-        return f"{things}, {seen} of {sure.points.shape[1]} keypoints visible in the best"
+        visible = int(np.count_nonzero(sure.points[0, :, 2] >= VISIBLE))
+        poses = f"{len(sure)} pose{'' if len(sure) == 1 else 's'} above {CONFIDENT:g}"
+        return f"{poses}, {visible} of {sure.points.shape[1]} keypoints visible in the best"
 
 
 @dataclass(frozen=True, eq=False)
 class PoseComparer:
-    """One less the mean object keypoint similarity of the original's people with those found in their places."""
+    """One minus the mean object keypoint similarity of the original's people and the people found in their places."""
 
     reader: Pose
     there: Sequence[Detections]
@@ -89,45 +89,45 @@ class PoseComparer:
         return Agreement(MEASURE, drop, len(similar), low, high, (("OKS", 1 - drop),))
 
 
-def _similar(there: Detections, found: Detections) -> Array:
-    """(people,): the similarity of each with the best of those that overlap it and are not taken, 0 where none is."""
+def _similar(original: Detections, found: Detections) -> Array:
+    """(people,): the similarity of each person and the best remaining overlapping one; 0 if none overlaps."""
     left = np.ones(len(found), dtype=bool)
-    values = np.zeros(len(there))
-    for person in range(len(there)):
-        near = np.flatnonzero(left & (overlap(there.boxes[person], found.boxes) >= SAME))
-        if there.points is None or found.points is None or not len(near):
+    values = np.zeros(len(original))
+    for person in range(len(original)):
+        near = np.flatnonzero(left & (overlap(original.boxes[person], found.boxes) >= SAME))
+        if original.points is None or found.points is None or not len(near):
             continue
-        scores = [oks(there.points[person], found.points[i], there.boxes[person]) for i in near]
+        scores = [oks(original.points[person], found.points[i], original.boxes[person]) for i in near]
         values[person] = max(scores)
         left[near[int(np.argmax(scores))]] = False
     return values
 
 
 def oks(there: Array, found: Array, box: Array) -> float:
-    """Object keypoint similarity, 0 … 1, over the keypoints that are visible ``there`` (COCO keypoint evaluation).
+    """Object keypoint similarity, 0 … 1, over the keypoints visible in ``there`` (COCO keypoint evaluation).
 
-    ``there``, ``found``: (K, 3); ``box``: left, top, right, bottom of the thing, whose area is its size.
+    ``there`` and ``found`` are (K, 3).  ``box`` is the person's left, top, right, bottom; its area is the person's size.
     """
-    seen = there[:, 2] >= VISIBLE
-    seen = seen if seen.any() else np.ones(len(there), dtype=bool)
+    visible = there[:, 2] >= VISIBLE
+    visible = visible if visible.any() else np.ones(len(there), dtype=bool)
     sigmas = COCO if len(there) == len(COCO) else np.full(len(there), COCO.mean())
     area = max(float(np.prod(np.maximum(box[2:] - box[:2], 0))), 1.0)
     squared = ((there[:, :2] - found[:, :2]) ** 2).sum(axis=1)
-    # COCO's variance is (2σ)², and the area there is that of the segment, about half the box's.
+    # COCO's variance is (2σ)².  COCO takes the area of the segment, which is about half that of the box.
     errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
-    # A keypoint that is no number is nowhere.
-    return float(np.nan_to_num(np.exp(-errors[seen])).mean())
+    # A keypoint at NaN has no similarity.
+    return float(np.nan_to_num(np.exp(-errors[visible])).mean())
 
 
 def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
-    """Detections with keypoints, heat maps, or coordinates."""
-    found = detect(answers, given)
-    if isinstance(found.reader, Detect) and found.reader.layout.keypoints:
-        reader = found.reader
+    """Guess: detections with keypoints, heat maps, or coordinates.  ``given`` holds what ``--layout`` states."""
+    guessed = detect(answers, given)
+    if isinstance(guessed.reader, Detect) and guessed.reader.layout.keypoints:
+        reader = guessed.reader
         return Guess(
             Pose(reader.detections, f"keypoints, --layout {reader.layout.text()}", reader.reads),
-            found.sure,
-            found.because,
+            guessed.sure,
+            guessed.because,
         )
     for index in range(len(answers.names)):
         values = answers.batches[0][index]
@@ -143,7 +143,7 @@ def pose(answers: Answers, given: Mapping[str, object]) -> Guess:
 
 
 def _heat(values: Array) -> int | None:
-    """The axis of keypoints of heat maps: each has one peak, and hardly anything elsewhere."""
+    """The keypoint axis, if these are heat maps: each has one peak and is almost zero elsewhere.  Otherwise None."""
     if values.ndim != 4 or len(values) == 0:
         return None
     axis = 1 if values.shape[1] <= values.shape[3] else 3
@@ -151,7 +151,7 @@ def _heat(values: Array) -> int | None:
     if not 4 <= values.shape[axis] <= 200 or maps.shape[1] < 64:
         return None
     peak = maps.max(axis=1)
-    # A Gaussian of two pixels covers a percent of a map of 64 × 48.
+    # A Gaussian of two pixels covers one percent of a map of 64 × 48.
     wide = (maps >= peak[:, None] / 2).mean(axis=1)
     alike = 0.05 < float(np.median(peak)) < 2 and float(np.median(np.abs(maps))) < 0.05
     return axis if alike and float(np.median(wide)) < 0.03 else None
@@ -159,7 +159,7 @@ def _heat(values: Array) -> int | None:
 
 def _of_heat(index: int, axis: int) -> Reader:
     def points(answers: Answers) -> list[Detections]:
-        found = []
+        people = []
         for part in answers.parts(index):
             maps = np.moveaxis(part, axis, 1)
             rows, columns = maps.shape[2:]
@@ -167,8 +167,8 @@ def _of_heat(index: int, axis: int) -> Reader:
             best = flat.argmax(axis=2)
             height, width = answers.size or (rows, columns)
             x, y = (best % columns + 0.5) * width / columns, (best // columns + 0.5) * height / rows
-            found += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
-        return found
+            people += [_one(np.stack(p, axis=1), (height, width)) for p in zip(x, y, flat.max(axis=2), strict=True)]
+        return people
 
     return Pose(points, "one heat map per keypoint", (index,))
 
@@ -185,6 +185,6 @@ def _of_coordinates(index: int) -> Reader:
 
 
 def _one(points: Array, size: tuple[int, int]) -> Detections:
-    """The one thing on a picture: its box is the picture, so that a lost pose still has a place."""
+    """The single subject of an image.  Its box is the whole image, so that a lost pose still overlaps it."""
     box = np.array([[0.0, 0.0, size[1], size[0]]])
     return Detections(box, np.ones(1), np.zeros(1, dtype=np.int64), points[None].astype(np.float64))

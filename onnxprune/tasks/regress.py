@@ -1,4 +1,4 @@
-"""Numbers that are read as they are: ages, depths, prices, pictures."""
+"""Regression: numbers to read directly, such as ages, depths, prices, images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from onnxprune.tasks.task import Agreement, Guess, Kind
 
 Array = np.ndarray
 MEASURE = "relative error per channel"
-#: More channels than this are hardly read one by one.
+#: Maximum channels that users read one by one.
 READ = 64
 
 
 @dataclass(frozen=True)
 class Regress:
-    """``outputs``: those that are read."""
+    """``outputs``: positions of the outputs read."""
 
     outputs: tuple[int, ...]
 
@@ -45,14 +45,14 @@ class Regress:
         return self.outputs
 
     def channels(self, answers: Answers) -> list[Array]:
-        """Per output (samples, channels, positions), float64."""
-        found = []
+        """One float64 array (samples, channels, positions) per output."""
+        arrays = []
         for index in self.outputs:
             values = answers.stacked(index)
             if values is None:
-                raise DataError(f"output '{answers.names[index]}' has no axis of samples, so that it cannot be read")
-            found.append(_channels_first(values))
-        return found
+                raise DataError(f"output '{answers.names[index]}' has no sample axis, so it cannot be read")
+            arrays.append(_channels_first(values))
+        return arrays
 
     def against(self, original: Answers) -> RegressComparer:
         return RegressComparer(self, self.channels(original))
@@ -66,10 +66,10 @@ class Regress:
 
 @dataclass(frozen=True, eq=False)
 class RegressComparer:
-    """Mean over channels of ‖found − original‖ / ‖original‖; and R² of what is found, mean over channels.
+    """Mean over channels of ‖found − original‖ / ‖original‖, and mean R² over channels.
 
-    R² = 1 − Σ(found − original)² / Σ(original − mean)², over the samples and positions of a channel.  Channels that
-    never change have no R².
+    R² = 1 − Σ(found − original)² / Σ(original − mean)², over the samples and positions of a channel.  Constant channels
+    have no R².
     """
 
     reader: Regress
@@ -89,34 +89,34 @@ class RegressComparer:
                 lambda chosen: _relative(error[chosen].sum(axis=0), size[chosen].sum(axis=0)), len(error), resamples
             )
         figures = []
-        told = spread.sum(axis=0) > 1e-9 * np.maximum(size.sum(axis=0), 1e-300)
-        if told.any():
-            figures.append(("R²", float(np.mean(1 - error.sum(axis=0)[told] / spread.sum(axis=0)[told]))))
+        varying = spread.sum(axis=0) > 1e-9 * np.maximum(size.sum(axis=0), 1e-300)
+        if varying.any():
+            figures.append(("R²", float(np.mean(1 - error.sum(axis=0)[varying] / spread.sum(axis=0)[varying]))))
         return Agreement(MEASURE, drop, found.samples, low, high, tuple(figures))
 
 
 def _channels_first(values: Array) -> Array:
-    """The smaller of the axes behind the samples and at the end is that of the channels."""
+    """``values`` as (samples, channels, positions).  The channel axis is the smaller of axis 1 and the last axis."""
     wide = values.astype(np.float64)
     if wide.ndim < 2:
         return wide.reshape(len(wide), 1, 1)
     axis = 1 if wide.ndim < 3 or wide.shape[1] <= wide.shape[-1] else wide.ndim - 1
     if wide.ndim == 3 and wide.shape[axis] > READ:
-        # A field without channels, such as a grey picture.
+        # A field without channels, such as a grey image.
         return wide.reshape(len(wide), 1, -1)
     return np.moveaxis(wide, axis, 1).reshape(len(wide), wide.shape[axis], -1)
 
 
 def _sums(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """(samples, channels): squared errors, squares, and squared distances from the channel's mean."""
+    """Three arrays (samples, channels): squared errors, squares, and squared distances from the channel's mean."""
     if a.shape != b.shape:
         raise DataError(f"the two models' outputs differ in shape ({a.shape[1:]} and {b.shape[1:]})")
-    # What is no number in the original has no distance to anything.
-    told = np.isfinite(a)
-    left = np.where(told, a, 0.0)
-    right = np.where(told, np.where(np.isfinite(b), b, 0.0), 0.0)
-    mean = left.sum(axis=(0, 2)) / np.maximum(told.sum(axis=(0, 2)), 1)
-    centred = np.where(told, left - mean[:, None], 0.0)
+    # Ignore positions at which the original is NaN or infinite.
+    finite = np.isfinite(a)
+    left = np.where(finite, a, 0.0)
+    right = np.where(finite, np.where(np.isfinite(b), b, 0.0), 0.0)
+    mean = left.sum(axis=(0, 2)) / np.maximum(finite.sum(axis=(0, 2)), 1)
+    centred = np.where(finite, left - mean[:, None], 0.0)
     return ((left - right) ** 2).sum(axis=2), (left**2).sum(axis=2), (centred**2).sum(axis=2)
 
 
@@ -125,7 +125,7 @@ def _relative(error: Array, size: Array) -> float:
 
 
 def regress(answers: Answers) -> Guess:
-    """Anything of floating-point numbers, one row or field per sample."""
+    """Guess: any floating-point outputs with a sample axis."""
     usable = []
     for index in range(len(answers.names)):
         row, first = answers.row(index), answers.batches[0][index]

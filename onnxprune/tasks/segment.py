@@ -14,16 +14,16 @@ from onnxprune.tasks.task import Agreement, Guess, Kind
 
 Array = np.ndarray
 MEASURE = "mean IoU lost"
-#: Share of values in the outer tenths of 0 … 1 from which they are masks: pictures have most values in between.
+#: Minimum share of a mask's values in the outer tenths of 0 … 1.  Images have most values in between.
 OUTER = 0.75
-#: Share of neighbours with the same best class from which a map of scores is a segmentation: classes come in areas.
+#: Minimum share of neighbours with the same best class in a segmentation: classes form areas.
 AREAS = 0.75
 
 
 @dataclass(frozen=True)
 class Segment:
-    """``outputs``: those that are read.  ``way``: "labels", "arg-max" over ``axis``, or "masks" at one half, of
-    probabilities or, with ``logits``, of logits."""
+    """``outputs``: positions of the outputs read.  ``way``: "labels", "arg-max" over ``axis``, or "masks": probabilities
+    (logits with ``logits``) of at least 0.5."""
 
     outputs: tuple[int, ...]
     way: str
@@ -52,12 +52,8 @@ class Segment:
         return self.outputs
 
     def maps(self, answers: Answers) -> list[Array]:
-        """Of each output and batch a label per pixel (n, …), or masks (n, …) of 0 and 1.  Masks are pooled."""
-        found = []
-        for index in self.outputs:
-            for part in answers.parts(index):
-                found.append(self._map(part))
-        return found
+        """One array per output and batch: a label per pixel (n, …), or masks (n, …) of 0 and 1."""
+        return [self._map(part) for index in self.outputs for part in answers.parts(index)]
 
     def _map(self, part: Array) -> Array:
         if self.way == "labels":
@@ -87,7 +83,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class SegmentComparer:
-    """Mean over classes of intersection over union, pooled over samples; of masks that of what they cover."""
+    """One minus the mean IoU over classes, pooled over samples; for masks, one minus the IoU of the covered area."""
 
     reader: Segment
     maps: Sequence[Array]
@@ -110,7 +106,7 @@ class SegmentComparer:
         return Agreement(MEASURE, 1 - value, found.samples, low, high, (("mean IoU", value),))
 
     def _sums(self, maps: Sequence[Array]) -> tuple[Array, Array]:
-        """Pixels that both models give each class, and that either does: (samples, classes)."""
+        """Two arrays (samples, classes): pixels that both models give a class, and pixels that either model does."""
         least = 1 if self.reader.way == "masks" else 0
         classes = int(max(int(m.max(initial=0)) for m in (*self.maps, *maps))) + 1
         samples = sum(self.counts)
@@ -121,7 +117,7 @@ class SegmentComparer:
             for row in range(len(a)):
                 left, right = a[row].ravel().astype(np.int64), b[row].ravel().astype(np.int64)
                 if left.shape != right.shape:
-                    raise DataError("the two models' maps differ in size, so that they cannot be compared")
+                    raise DataError("the two models' maps differ in size and cannot be compared")
                 both = np.bincount(left[left == right], minlength=classes)
                 either = np.bincount(left, minlength=classes) + np.bincount(right, minlength=classes) - both
                 shared[start + row] += both
@@ -135,18 +131,18 @@ def _mean_iou(shared: Array, union: Array) -> float:
 
 
 def segment(answers: Answers) -> Guess:
-    """Maps of labels, of class scores, or of masks; pictures and fields of numbers are none of these."""
+    """Guess: maps of labels, of class scores, or of masks, but not images or fields of numbers."""
     first = answers.batches[0]
     kinds = [_kind(answers.parts(i), answers.counts, answers) for i in range(len(first))]
-    found = [kind for kind in kinds if kind is not None]
-    if not found:
+    maps = [kind for kind in kinds if kind is not None]
+    if not maps:
         return Guess(None, False, "no map of classes and no mask")
-    ways = {(f.way, f.axis, f.logits) for f in found}
+    ways = {(f.way, f.axis, f.logits) for f in maps}
     if len(ways) > 1:
         return Guess(None, False, "maps of several kinds")
     indices = tuple(i for i, kind in enumerate(kinds) if kind is not None)
-    sure = len(found) == len(kinds) and all(_sure(answers.parts(i), found[0]) for i in indices)
-    return Guess(replace(found[0], outputs=indices), sure, found[0].how)
+    sure = len(maps) == len(kinds) and all(_sure(answers.parts(i), maps[0]) for i in indices)
+    return Guess(replace(maps[0], outputs=indices), sure, maps[0].how)
 
 
 def _kind(parts: Sequence[Array], counts: Sequence[int], answers: Answers) -> Segment | None:
@@ -162,7 +158,7 @@ def _kind(parts: Sequence[Array], counts: Sequence[int], answers: Answers) -> Se
     axis = 1 if one.ndim == 4 and one.shape[1] <= one.shape[-1] else one.ndim - 1
     if one.shape[axis] > 1 and (_sums_to_one(one, axis) or (one.ndim == 4 and _in_areas(one, axis, answers))):
         return Segment((), "arg-max", axis)
-    # A sigmoid is never 0 … 1 by chance, and never beyond.
+    # Values that all lie in 0 … 1 come from a sigmoid, not from chance.
     return Segment((), "masks") if one.min() >= 0 and one.max() <= 1 else None
 
 
@@ -171,7 +167,8 @@ def _sums_to_one(one: Array, axis: int) -> bool:
 
 
 def _in_areas(one: Array, axis: int, answers: Answers) -> bool:
-    """Scores of several classes whose best is mostly that of the neighbours, but not the same everywhere."""
+    """Whether these are scores of several classes, with a best class that mostly equals that of the neighbours, but is
+    not the same everywhere."""
     bounded = one.min() >= -0.01 and one.max() <= 1.01
     if bounded or one.shape[axis] < 4 or answers.size is None:
         return False

@@ -1,4 +1,4 @@
-"""What a task is: a way to read outputs, and a way to tell how far two readings agree."""
+"""A task: a way to read outputs, and a way to measure how far two readings agree."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a model is from the original in what users read off the outputs.
+    """How far a model is from the original in what users read from the outputs.
 
-    ``drop``: 0 where they agree, larger is worse; ``low``, ``high``: its 95 % interval, None where none was asked for.
-    ``figures``: named values that users know, such as ("AP50", 0.93).
+    ``drop`` is 0 if they agree; larger is worse.  ``low`` and ``high`` are its 95 % interval, None if none was requested.
+    ``figures`` are the usual figures of the task, such as ("AP50", 0.93).
     """
 
     measure: str
@@ -28,15 +28,15 @@ class Agreement:
 
 
 class Comparer(Protocol):
-    """Holds what the original says, and is asked about other models' answers on the same samples."""
+    """Compares answers of other models with those of the original, on the same samples."""
 
     def __call__(self, found: Answers, resamples: int) -> Agreement:
-        """``resamples``: of the bootstrap; 0 for no interval."""
+        """``resamples``: number of bootstrap resamples; 0 for no interval."""
         ...
 
     @property
     def basis(self) -> str:
-        """How much the original says that others are held against, in words; empty where that is one answer a sample."""
+        """What the drop is measured against, in words; empty if that is one answer per sample."""
         ...
 
 
@@ -48,40 +48,40 @@ class Reader(Protocol):
 
     @property
     def measure(self) -> str:
-        """What the drop is called."""
+        """The name of the drop."""
         ...
 
     @property
     def allowed(self) -> float:
-        """The drop that is allowed where the user sets no budget."""
+        """The allowed drop if the user sets no budget."""
         ...
 
     @property
     def how(self) -> str:
-        """What was recognised, in words."""
+        """What the reader recognised, in words."""
         ...
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """Positions of the outputs that are read."""
+        """Positions of the outputs read."""
         ...
 
     def against(self, original: Answers) -> Comparer:
         """A comparer with the original.
 
         Raises:
-            DataError: where the original says nothing on these samples that others could be held against.
+            DataError: if the original's answers on these samples give nothing to compare with.
         """
         ...
 
     def first(self, answers: Answers) -> str:
-        """What the model answered on the first sample, as one clause."""
+        """The answer for the first sample, as one clause."""
         ...
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A task told from outputs; ``reader`` is None where nothing fits.  ``because``: the reason, in words."""
+    """A task guessed from outputs.  ``reader`` is None if no task fits.  ``because`` is the reason, in words."""
 
     reader: Reader | None
     sure: bool

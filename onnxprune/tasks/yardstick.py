@@ -1,4 +1,4 @@
-"""What a run's drop is measured in: a task's agreement where one is stated or sure, else a measure that needs none."""
+"""The measure of a run's drop: that of the task, if it is stated or certain, else one that needs no task."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from onnxprune.tasks.guess import guess, stated
 from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader
 
 Array = np.ndarray
-#: The value of ``--task`` that leaves it to the outputs.
+#: The value of ``--task`` that guesses the task from the outputs.
 AUTO = "auto"
 
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """Holds the original's answers, and tells how far others are from them.
+    """Measures how far answers are from the original's.
 
-    ``reference``: the original's outputs, samples on axis 0; ``loss``: how far others are from them where no task is
-    known; ``reader``, ``compare``: of the task, None where none is
-    sure; ``note``: what the user should know of the task, None where there is nothing.
+    ``reference`` holds the original's outputs, samples on axis 0.  ``loss`` is the measure without a task.  ``reader`` and
+    ``compare`` belong to the task, None if no task is certain.  ``note`` tells the user about the task, or is None.
     """
 
     reference: tuple[Array, ...]
@@ -40,52 +39,59 @@ class Yardstick:
 
     @property
     def measure(self) -> str:
-        """What the drop is called."""
+        """The name of the drop."""
         return general(self.reference) if self.reader is None else self.reader.measure
 
     @property
     def allowed(self) -> float:
-        """The drop that is allowed where the user sets no budget."""
+        """The allowed drop if the user sets no budget."""
         if self.reader is not None:
             return self.reader.allowed
         return 0.05 if self.measure == metrics.ERROR else 0.01
 
     def drop(self, found: Answers, resamples: int = 0) -> Drop:
-        """How far answers on the same samples are from the original's.  ``resamples``: of the bootstrap, 0 for no
-        interval.
+        """How far answers on the same samples are from the original's.  ``resamples``: number of bootstrap resamples, 0
+        for no interval.
 
         Raises:
-            DataError: where the two cannot be compared.
+            DataError: if the two cannot be compared.
         """
         if self.compare is None:
             answers = outputs(found)
             if self.measure == metrics.VALUES:
                 return metrics.drop(metrics.VALUES, self.reference, answers, found.samples)
             return Drop(metrics.ERROR, math.sqrt(max(self.loss.of(answers), 0.0)), found.samples)
-        told = self.compare(found, resamples)
-        return Drop(told.measure, told.drop, told.samples, told.low, told.high, told.figures)
+        agreement = self.compare(found, resamples)
+        return Drop(
+            agreement.measure,
+            agreement.drop,
+            agreement.samples,
+            agreement.low,
+            agreement.high,
+            agreement.figures,
+        )
 
 
 def outputs(answers: Answers) -> tuple[Array, ...]:
-    """Each output stacked over the batches, flattened where these differ in shape."""
+    """Each output, stacked over the batches; flattened if the batches differ in shape."""
     return tuple(stack([np.atleast_1d(part) for part in answers.parts(i)]) for i in range(len(answers.names)))
 
 
 def general(reference: Sequence[Array]) -> str:
-    """The measure that needs no task."""
+    """The name of the measure that needs no task."""
     return metrics.VALUES if metrics.is_discrete(reference) else metrics.ERROR
 
 
 def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool, loss: OutputLoss) -> Yardstick:
-    """The yardstick for models whose original answers so.
+    """The yardstick for models whose original has these answers.
 
-    ``task``: :data:`AUTO`, or one that the user states; ``layout``: what ``--layout`` says of a detector's outputs.
-    ``rows_are_answers``: False where the outputs are as long as what is fed or grow with it, as waveforms do: rows of
-    such outputs are no classes and no embeddings.
+    ``task`` is :data:`AUTO` or a task that the user states.  ``layout`` is the value of ``--layout`` for a detector's
+    outputs.  ``rows_are_answers`` is False if the outputs are as long as the inputs or grow with them, like waveforms:
+    rows of such outputs are neither class scores nor embeddings.
 
     Raises:
-        DataError: where the stated task cannot be read off the outputs, or the original says nothing in it.
-        OptionError: for a layout that says nothing.
+        DataError: if the outputs do not fit the stated task, or the original's answers give nothing to compare with.
+        OptionError: if the layout is invalid.
     """
     given, reference = parse_layout(layout), outputs(original)
     if task == AUTO and layout:
@@ -94,27 +100,27 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         kind = next(kind for kind in KINDS if kind == task)
         reader = stated(kind, original, given).reader
         assert reader is not None
-        held = reader.against(original)
-        return Yardstick(reference, loss, reader, held, _told(reader, held, original, f"task {kind}", ""))
-    found = guess(original)
-    if found.reader is None:
+        compare = reader.against(original)
+        return Yardstick(reference, loss, reader, compare, _note(reader, compare, original, f"task {kind}", ""))
+    guessed = guess(original)
+    if guessed.reader is None:
         return Yardstick(reference, loss)
-    if not rows_are_answers and _whole_rows(found.reader, original):
+    if not rows_are_answers and _whole_rows(guessed.reader, original):
         return Yardstick(reference, loss)
-    if not found.sure:
-        return Yardstick(reference, loss, note=_unsure(found, reference))
+    if not guessed.sure:
+        return Yardstick(reference, loss, note=_unsure(guessed, reference))
     try:
-        compare = found.reader.against(original)
+        compare = guessed.reader.against(original)
     except DataError as error:
-        note = f"task {found.reader.kind}: {error}; the drop is the {general(reference)} instead"
+        note = f"task {guessed.reader.kind}: {error}; the drop is the {general(reference)} instead"
         return Yardstick(reference, loss, note=note)
-    because = f"task {found.reader.kind}: {found.because}"
-    note = _told(found.reader, compare, original, because, "; --task states another")
-    return Yardstick(reference, loss, found.reader, compare, note)
+    because = f"task {guessed.reader.kind}: {guessed.because}"
+    note = _note(guessed.reader, compare, original, because, "; --task states another")
+    return Yardstick(reference, loss, guessed.reader, compare, note)
 
 
 def _whole_rows(reader: Reader, original: Answers) -> bool:
-    """Whether rows of several numbers are read as one answer each."""
+    """Whether the reader takes each row of several numbers as one answer."""
     if reader.kind not in ("classify", "embed"):
         return False
     return any(
@@ -124,10 +130,10 @@ def _whole_rows(reader: Reader, original: Answers) -> bool:
     )
 
 
-def _told(reader: Reader, compare: Comparer, original: Answers, what: str, end: str) -> str:
-    basis = f"; the drop is told from {compare.basis}" if compare.basis else ""
+def _note(reader: Reader, compare: Comparer, original: Answers, what: str, end: str) -> str:
+    basis = f"; the drop is measured against {compare.basis}" if compare.basis else ""
     left = [name for at, name in enumerate(original.names) if at not in reader.reads]
-    # Scores beside a label say the same again.
+    # Scores beside a label repeat it.
     unread = f"; not read: {', '.join(left)}" if left and reader.kind != "classify" else ""
     return f"{what}; on the first held-out sample the model answers: {reader.first(original)}{basis}{unread}{end}"
 
@@ -137,6 +143,6 @@ def _unsure(found: Guess, reference: Sequence[Array]) -> str | None:
     if found.reader.kind == "regress":
         return None
     return (
-        f"the outputs may be those of --task {found.reader.kind} ({found.because}), which is not sure: the drop is the "
-        f"{general(reference)} until --task states one"
+        f"the outputs may be those of --task {found.reader.kind} ({found.because}), but this is not certain: the drop is "
+        f"the {general(reference)} unless --task states one"
     )

@@ -80,7 +80,7 @@ def soundness(
         complaints.append(str(error))
     same = interface(model) == interface(original)
     if not same:
-        complaints.append("the inputs or outputs of the pruned model are not those of the original")
+        complaints.append("the inputs or outputs of the pruned model differ from those of the original")
     return Verification(checked is None, loaded, same, 0.0, tuple(complaints))
 
 

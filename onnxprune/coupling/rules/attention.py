@@ -89,7 +89,7 @@ def packed(call: Call) -> Rule | Locked:
     heads = call.node.integer("num_heads", 0)
     columns = (call.shape(1) or (0, 0))[-1]
     if not heads or columns % (3 * heads):
-        return Locked("packs its weights in a way that its heads do not divide")
+        return Locked("packs weights whose width its heads do not divide")
     head = columns // (3 * heads)
     rotary = call.node.integer("do_rotary", 0)
     bias = _bias(call, 5, heads).replace("(g r)", "h")
@@ -111,7 +111,7 @@ def packed_quantized(call: Call) -> Rule | Locked:
     heads = call.node.integer("num_heads", 0)
     columns = (call.shape(1) or (0, 0))[-1]
     if not heads or columns % (3 * heads):
-        return Locked("packs its weights in a way that its heads do not divide")
+        return Locked("packs weights whose width its heads do not divide")
     head = columns // (3 * heads)
     scale, point = ("(u h d)" if (call.shape(slot) or (1,))[-1] == columns and columns > 1 else "_" for slot in (4, 7))
     return Rule(

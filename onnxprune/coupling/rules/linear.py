@@ -203,7 +203,7 @@ def activated_matmul(call: Call) -> Rule | Locked:
 def causal_conv(call: Call) -> Rule | Locked:
     """CausalConvWithState of ai.onnx: depthwise along time; the state holds the last inputs."""
     if len(call.node.outputs) > 2:
-        return Locked("keeps a convolution state in a layout of its own")
+        return Locked("keeps a convolution state in its own layout")
     return Rule("n c x, c 1 k, c, n c p -> n c x, n c p", frozenset("xp"), macs=(("n", "c", "k", "x"),))
 
 
@@ -225,5 +225,5 @@ MICROSOFT: dict[str, Entry] = {
     "FusedMatMul": fused_matmul,
     "FusedMatMulActivation": activated_matmul,
     "TransposeMatMul": fused_matmul,
-    "CausalConvWithState": Locked("keeps a convolution state in a layout of its own"),
+    "CausalConvWithState": Locked("keeps a convolution state in its own layout"),
 }

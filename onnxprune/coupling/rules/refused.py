@@ -62,7 +62,7 @@ TRAINING: dict[str, Entry] = _reasons({"Adagrad Adam Gradient Momentum": "is a s
 BLOCKED: dict[str, Entry] = _reasons(
     {
         "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample": (
-            "keeps channels in blocks for one processor: prune the model from before onnxruntime's optimization"
+            "keeps channels in blocks for one processor: prune the model that onnxruntime has not optimized yet"
         )
     }
 )

@@ -1,1 +1,1 @@
-"""Detectors: what their outputs mean, and the average precision of one against another."""
+"""Detectors: the meaning of their outputs, and the average precision of one detector against another."""

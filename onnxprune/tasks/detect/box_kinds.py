@@ -1,4 +1,4 @@
-"""What kind of boxes a dense detector's numbers are, and their unit."""
+"""The kind and the unit of a dense detector's boxes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 
 Array = np.ndarray
-#: Share of boxes that must hold what a format promises: a few of thousands may be degenerate.
+#: Minimum share of boxes that satisfy the rules of a format.  A few of thousands may be degenerate.
 NEARLY_ALL = 0.995
-#: Correlation of box centres with the centres of the cells that they belong to, from which they are centres.
+#: Minimum correlation of box centres with the centres of their cells.
 FOLLOWS = 0.8
-#: Numbers up to here are shares of the picture's sides: boxes reach over its edges, but hardly by a whole side.
+#: Maximum value of a normalised box.  Boxes may extend beyond the image, but hardly by a whole side.
 NORMALISED = 2.5
 
 
 def with_boxes(
     raw: Array, layout: Layout, grids: tuple[GridLevel, ...], size: tuple[int, int], given: Mapping[str, object]
 ) -> Layout | None:
-    """The layout with its kind of box and its unit; None where the values are no boxes."""
+    """The layout with its kind of box and its unit; None if the values are not boxes."""
     if not np.isfinite(raw).all():
         return None
     if layout.bins > 1:
         logits = raw.reshape(*raw.shape[:2], 4, layout.bins).astype(np.float64)
-        # Distributions over distances have a peak that moves; class scores read as such are flat.
+        # Distributions over distances have a peak.  Class scores read as distributions are flat.
         peaked = float(np.median(softmax(logits, axis=3).max(axis=3)))
         if not grids or peaked < 1.5 / layout.bins:
             return None
@@ -52,14 +52,14 @@ def _box(raw: Array, grids: tuple[GridLevel, ...], size: tuple[int, int]) -> str
         moving = follows(raw, grids)
         if sizes and moving:
             return "xywh"
-        # Distances that all stay below one stride, or one pixel, would be of things smaller than two cells.
+        # If all distances were below one stride or one pixel, all objects would be smaller than two cells.
         if not moving and np.mean(flat >= 0) >= 0.98 and _span(flat) > 1.05:
             return "distances"
         logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL
         near = np.mean((flat[:, :2] > -2) & (flat[:, :2] < 3)) >= 0.98
         if logs and near and not moving and (flat[:, 2:] < 0).any():
             return "grid"
-    # As many places as some grid has may be so by chance.
+    # The number of places may match a grid by chance.
     return "xywh" if sizes and spread and _inside(flat[:, :2], reach, 0.1) else None
 
 
@@ -68,21 +68,21 @@ def _span(flat: Array) -> float:
 
 
 def _inside(points: Array, reach: Array, margin: float) -> bool:
-    """Whether nearly all points lie in the picture, or over its edge by ``margin`` of its sides at most."""
+    """Whether nearly all points lie in the image, or outside it by at most ``margin`` of its sides."""
     limits = np.tile(reach, points.shape[1] // 2)
     return bool(np.mean((points >= -margin * limits) & (points <= (1 + margin) * limits)) >= NEARLY_ALL)
 
 
 def follows(raw: Array, grids: tuple[GridLevel, ...]) -> bool:
-    """Whether the first two fields grow with the places' x and y."""
+    """Whether the first two fields correlate with the x and y of their places."""
     centres = np.concatenate([level.centres() for level in grids])
-    told = []
+    correlations = []
     for axis in (0, 1):
         values, place = raw[..., axis].astype(np.float64), centres[:, axis]
         place = place - place.mean()
         spread = np.linalg.norm(values - values.mean(axis=1, keepdims=True), axis=1) * np.linalg.norm(place)
-        told.append(float(np.mean((values @ place) / np.maximum(spread, 1e-12))))
-    return min(told) >= FOLLOWS
+        correlations.append(float(np.mean((values @ place) / np.maximum(spread, 1e-12))))
+    return min(correlations) >= FOLLOWS
 
 
 def _unit(raw: Array, box: str, grids: tuple[GridLevel, ...]) -> str:
@@ -93,9 +93,9 @@ def _unit(raw: Array, box: str, grids: tuple[GridLevel, ...]) -> str:
     if box != "distances":
         return "normalised" if _span(raw.reshape(-1, 4)) <= NORMALISED else "pixels"
     if len(grids) < 2:
-        # Objects are a few cells wide.
+        # In strides, distances are small: objects are a few cells wide.
         return "strides" if _span(raw.reshape(-1, 4)) <= 32 else "pixels"
-    # Levels of greater stride find larger things: in strides their distances are alike, in pixels they grow.
+    # Levels with a greater stride detect larger objects.  In strides their distances are similar; in pixels they grow.
     ends = np.cumsum([level.places for level in grids])
     means = [float(part.mean()) for part in np.split(raw, ends[:-1], axis=1)]
     growth = grids[-1].stride / grids[0].stride

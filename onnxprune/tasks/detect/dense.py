@@ -1,4 +1,4 @@
-"""From what a dense detector says of each place to boxes and scores."""
+"""Decode the predictions of a dense detector into boxes and scores."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.detect.wiring import Wiring, joined
 
 Array = np.ndarray
-#: SSD's variances of centre and size (Liu et al. 2016), which every exporter keeps.
+#: SSD's variances of centre and size (Liu et al. 2016).  Every exporter keeps them.
 CENTRE, SIDE = 0.1, 0.2
 
 
 def split(arrays: Sequence[Array], wiring: Wiring, layout: Layout, samples: int) -> tuple[Array, Array, Array | None]:
-    """Raw boxes (n, A, 4·bins), raw scores (n, A, C), raw keypoints (n, A, 3·K) or None.
+    """Raw boxes (n, A, 4·bins), raw scores (n, A, C), and raw keypoints (n, A, 3·K) or None.
 
-    With an objectness the first of the scores is that.
+    If there is an objectness, it is the first score.
     """
     if not wiring.combined:
         scores = joined(arrays, wiring.scores, wiring.axis, samples)
@@ -35,7 +35,7 @@ def split(arrays: Sequence[Array], wiring: Wiring, layout: Layout, samples: int)
 
 
 def classes_of(scores: Array, layout: Layout) -> Array:
-    """Raw scores (…, C) as one score per class, 0 … 1, without background and objectness."""
+    """Raw scores (…, C) as one score in 0 … 1 per class, without background and objectness."""
     if layout.activation == "sigmoid":
         scores = expit(scores)
     elif layout.activation == "softmax":
@@ -50,7 +50,7 @@ def classes_of(scores: Array, layout: Layout) -> Array:
 
 
 def corners(boxes: Array, layout: Layout, levels: Sequence[GridLevel], size: tuple[int, int]) -> Array:
-    """Raw boxes (n, A, 4·bins) as left, top, right, bottom in pixels of a picture of (height, width), (n, A, 4)."""
+    """Raw boxes (n, A, 4·bins) as left, top, right, bottom (n, A, 4), in pixels of an image of ``size`` (height, width)."""
     height, width = size
     wide = boxes.astype(np.float64)
     if layout.bins > 1:
@@ -78,7 +78,7 @@ def corners(boxes: Array, layout: Layout, levels: Sequence[GridLevel], size: tup
 
 
 def straight(boxes: Array, box: str) -> Array:
-    """Boxes that need no grid, (…, 4), as left, top, right, bottom."""
+    """Boxes (…, 4) of a kind that needs no grid, as left, top, right, bottom."""
     if box == "xywh":
         half = boxes[..., 2:] / 2
         return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
@@ -101,16 +101,16 @@ def decode(
     size: tuple[int, int],
     samples: int,
 ) -> list[Detections]:
-    """What a batch of a dense detector's outputs says was found, sample by sample, suppressed."""
+    """The detections in a batch of a dense detector's outputs, one entry per sample, after suppression."""
     raw, scores, points = split(arrays, wiring, layout, samples)
     boxes, scored = corners(raw, layout, levels, size), classes_of(scores, layout)
-    found = []
+    detections = []
     for row in range(samples):
         best = scored[row].argmax(axis=1)
         top = np.take_along_axis(scored[row], best[:, None], axis=1)[:, 0]
         marks = None if points is None else _points(points[row], layout, size)
-        found.append(suppressed(boxes[row], top, best, marks))
-    return found
+        detections.append(suppressed(boxes[row], top, best, marks))
+    return detections
 
 
 def _points(raw: Array, layout: Layout, size: tuple[int, int]) -> Array:

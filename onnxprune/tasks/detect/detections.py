@@ -1,4 +1,4 @@
-"""What a detector found on one sample."""
+"""The detections on one sample."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Array = np.ndarray
 class Detections:
     """Detections, the most confident first.
 
-    ``boxes``: (N, 4) left, top, right, bottom in pixels of the picture fed; ``scores``: (N,); ``classes``: (N,) int64;
-    ``points``: (N, K, 3) x, y and how visible, or None.
+    ``boxes`` (N, 4): left, top, right, bottom in pixels of the image fed.  ``scores`` (N,).  ``classes`` (N,) int64.
+    ``points`` (N, K, 3): x, y and visibility, or None.
     """
 
     boxes: Array
@@ -26,7 +26,7 @@ class Detections:
         return len(self.scores)
 
     def take(self, chosen: Array) -> Detections:
-        """Those that an index or a mask picks."""
+        """The detections that an index or a mask selects."""
         points = None if self.points is None else self.points[chosen]
         return Detections(self.boxes[chosen], self.scores[chosen], self.classes[chosen], points)
 
@@ -35,7 +35,7 @@ class Detections:
 
 
 def ranked(boxes: Array, scores: Array, classes: Array, points: Array | None, most: int) -> Detections:
-    """The ``most`` best, by score; equal scores are ordered by class and place, so that rows may come in any order."""
+    """The ``most`` best, by score.  Equal scores are ordered by class and position: the order of rows does not matter."""
     order = np.lexsort((*boxes.T[::-1], classes, -scores))[:most]
-    found = Detections(boxes.astype(np.float64), scores.astype(np.float64), classes.astype(np.int64), points)
-    return found.take(order)
+    everything = Detections(boxes.astype(np.float64), scores.astype(np.float64), classes.astype(np.int64), points)
+    return everything.take(order)

@@ -1,4 +1,4 @@
-"""The places that a dense detector predicts at: cells of several levels, one after another."""
+"""The places at which a dense detector predicts: the cells of several levels, one level after another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 
 Array = np.ndarray
-#: Strides that levels of detectors have, and how many levels follow each other.
+#: Strides of detector levels.
 STRIDES = (4, 8, 16, 32, 64, 128)
-#: Predictions per cell: none of the usual detectors has more.
+#: Maximum predictions per cell of the usual detectors.
 PER_CELL = 9
 
 
@@ -28,27 +28,27 @@ class GridLevel:
         return self.height * self.width * self.count
 
     def centres(self) -> Array:
-        """(places, 2): x and y of the cells' centres, in pixels."""
+        """(places, 2): x and y of the centre of each place's cell, in pixels."""
         y, x = np.mgrid[: self.height, : self.width] + 0.5
         return np.repeat(np.stack([x.ravel(), y.ravel()], axis=1) * self.stride, self.count, axis=0)
 
 
 def level_of(places: int, size: tuple[int, int]) -> GridLevel | None:
-    """The one level that has so many places in a picture of (height, width), if any.
+    """The level with ``places`` places in an image of ``size`` (height, width), if any.
 
     >>> level_of(2704, (416, 416))
     GridLevel(stride=8, height=52, width=52, count=1)
     """
-    found = [level for level in _grids(size) if places % level.places == 0 and places // level.places <= PER_CELL]
-    if not found:
+    fitting = [level for level in _grids(size) if places % level.places == 0 and places // level.places <= PER_CELL]
+    if not fitting:
         return None
-    # One prediction per cell is usual; several would mean a coarser grid.
-    best = min(found, key=lambda level: places // level.places)
+    # Prefer few predictions per cell: one is usual.
+    best = min(fitting, key=lambda level: places // level.places)
     return GridLevel(best.stride, best.height, best.width, places // best.places)
 
 
 def levels_of(places: int, size: tuple[int, int]) -> tuple[GridLevel, ...] | None:
-    """Consecutive levels that have so many places together, the finest first; None where there are none.
+    """Consecutive levels with ``places`` places in total, the finest first; None if there are none.
 
     >>> [level.stride for level in levels_of(8400, (640, 640))]
     [8, 16, 32]

@@ -1,4 +1,4 @@
-"""How a detector's outputs say where things are and what they are: a value, and its text for ``--layout``."""
+"""The layout of a detector's outputs: how they encode boxes and classes, and the text of ``--layout`` for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.errors import OptionError
 
-#: What each word of ``--layout`` sets, and to what.  A word states one thing; the rest is read off the outputs.
+#: Word of ``--layout`` → (field, value).  A word states one field; the outputs determine the others.
 WORDS: Mapping[str, tuple[str, str]] = {
     "dense": ("form", "dense"),  # a prediction per place, before any suppression
     "rows": ("form", "rows"),  # ready detections, one row each
@@ -20,14 +20,14 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "yxyx": ("box", "yxyx"),  # top, left, bottom, right
     "xywh": ("box", "xywh"),  # centre, width, height
     "tlwh": ("box", "tlwh"),  # left, top, width, height
-    "distances": ("box", "distances"),  # from the place to left, top, right, bottom
+    "distances": ("box", "distances"),  # from the place to the left, top, right, bottom edges
     "grid": ("box", "grid"),  # offset from the place's cell; logarithms of width and height in strides
     "priors": ("box", "priors"),  # offsets to the boxes of anchors=FILE, variances 0.1 and 0.2
     "pixels": ("unit", "pixels"),
-    "normalised": ("unit", "normalised"),  # 0 … 1 over the picture
-    "strides": ("unit", "strides"),  # of the level that the place is on
+    "normalised": ("unit", "normalised"),  # 0 … 1 over the image
+    "strides": ("unit", "strides"),  # of the level of the place
     "classes": ("score", "classes"),  # one score per class
-    "objectness": ("score", "objectness"),  # an objectness, and scores of the classes that it multiplies
+    "objectness": ("score", "objectness"),  # an objectness, and class scores to multiply by it
     "background-first": ("score", "background-first"),
     "background-last": ("score", "background-last"),
     "probabilities": ("activation", "probabilities"),
@@ -44,11 +44,11 @@ FIELDS = ("batch", "box", "score", "class")
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to write detections; the words are those of :data:`WORDS`.
+    """One encoding of detections, in the words of :data:`WORDS`.
 
-    ``bins``: values of the distribution over each distance, 1 where the distance is given itself.
-    ``keypoints``: per detection, behind the classes.  ``order``: fields of a row, for ``rows``.
-    ``anchors``: an .npy of (A, 4) prior boxes: centre, width, height, normalised.
+    ``bins``: values of the distribution over each distance; 1 if the output gives the distance itself.
+    ``keypoints``: number per detection; they follow the classes.  ``order``: fields of a row, for ``rows``.
+    ``anchors``: an .npy file of (A, 4) prior boxes: centre, width, height, normalised.
     """
 
     form: str = "dense"
@@ -63,7 +63,7 @@ class Layout:
     anchors: str = ""
 
     def text(self) -> str:
-        """As ``--layout`` takes it, complete.
+        """The complete text for ``--layout``.
 
         >>> Layout(box="xywh", axis="places-last").text()
         'dense,xywh,pixels,classes,probabilities,places-last'
@@ -78,20 +78,20 @@ class Layout:
         return ",".join(words)
 
     def stated(self, given: Mapping[str, object]) -> Layout:
-        """This layout, with what the user states in place of what was read."""
+        """This layout, with the fields in ``given`` replaced."""
         return replace(self, **given)  # type: ignore[arg-type]
 
 
 def parse_layout(text: str) -> dict[str, object]:
-    """What ``--layout`` states: field of :class:`Layout` to value.
+    """Parse ``--layout``: field of :class:`Layout` → value.
 
     Raises:
-        OptionError: for a word that there is not, or two that contradict each other.
+        OptionError: if a word is unknown, or two words contradict each other.
 
     >>> parse_layout("xywh,objectness,keypoints=17")
     {'box': 'xywh', 'score': 'objectness', 'keypoints': 17}
     """
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = word.partition("=")
         if equals and name in VALUED:
@@ -104,10 +104,10 @@ def parse_layout(text: str) -> dict[str, object]:
             raise OptionError(
                 f"--layout has no word '{word}'{hint}; there are {', '.join(WORDS)}, {'=, '.join(VALUED)}="
             )
-        if found.get(field, stated) != stated:
-            raise OptionError(f"--layout says both '{found[field]}' and '{stated}'; give one of them")
-        found[field] = stated
-    return found
+        if fields.get(field, stated) != stated:
+            raise OptionError(f"--layout says both '{fields[field]}' and '{stated}'; give one of them")
+        fields[field] = stated
+    return fields
 
 
 def _value(name: str, text: str) -> object:
@@ -118,7 +118,7 @@ def _value(name: str, text: str) -> object:
         fields = tuple(text.split("."))
         if not {"box", "score"} <= set(fields) <= set(FIELDS) or len(set(fields)) != len(fields):
             raise OptionError(
-                f"--layout order={text}: name each of box, score and, where there are such, class and batch once, "
+                f"--layout order={text}: name box and score once each, and class and batch if the rows have them, "
                 "as in order=batch.box.class.score"
             )
         return fields
@@ -131,7 +131,7 @@ def read_anchors(path: str) -> np.ndarray:
     """Prior boxes, (A, 4) float64.
 
     Raises:
-        OptionError: where the file holds no such array.
+        OptionError: if the file holds no such array.
     """
     try:
         array = np.load(Path(path).expanduser(), allow_pickle=False)
@@ -139,7 +139,7 @@ def read_anchors(path: str) -> np.ndarray:
         raise OptionError(f"--layout anchors={path}: cannot read it: {error}; save them with numpy.save") from error
     if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind != "f":
         raise OptionError(
-            f"--layout anchors={path}: got {array.dtype} {array.shape}; an array of floats (boxes, 4) is needed: "
-            "centre, width and height, normalised"
+            f"--layout anchors={path}: got {array.dtype} {array.shape}; give an array of floats (boxes, 4): centre, "
+            "width and height, normalised"
         )
     return np.asarray(array, dtype=np.float64)

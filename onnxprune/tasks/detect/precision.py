@@ -1,4 +1,4 @@
-"""Average precision of detections against what is there, by pycocotools."""
+"""Average precision of detections against the ground truth, by pycocotools."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from onnxprune.tasks.detect.suppress import MOST
 from onnxprune.tasks.interval import bootstrap, wilson
 
 Array = np.ndarray
-#: Areas are not told apart: one range that holds every box.
+#: A single range of areas, which holds every box.
 ALL = [[0.0, 1e10]]
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is there, sample by sample, as COCO's annotations.  ``samples``: how many, those without a box included;
-    ``boxes``: how many there are in all."""
+    """The ground truth, as COCO annotations.  ``samples`` counts all samples, also those without a box.  ``boxes`` counts
+    the boxes of all samples."""
 
     coco: Any
     samples: int
@@ -34,9 +34,9 @@ class Truth:
 
 @dataclass(frozen=True)
 class Precision:
-    """``ap50``: mean over classes of the average precision at an overlap of one half; ``ap``: mean over overlaps
-    0.50, 0.55 … 0.95; ``low``, ``high``: 95 % interval of ``ap50``, None where none was asked for, no narrower than that
-    of a share of as many boxes."""
+    """``ap50``: mean over classes of the average precision at an overlap of 0.5.  ``ap``: mean over the overlaps 0.50,
+    0.55 … 0.95.  ``low`` and ``high``: 95 % interval of ``ap50``, at least as wide as that of a share of as many boxes;
+    None if none was requested."""
 
     ap50: float
     ap: float
@@ -45,27 +45,27 @@ class Precision:
 
 
 def truth(found: Sequence[Detections]) -> Truth:
-    """Boxes that are taken for what is there: labels, or the confident detections of another model."""
+    """The ground truth from boxes, one entry per sample: labels, or the confident detections of another model."""
     notes: list[dict[str, Any]] = []
-    for sample, here in enumerate(found, start=1):
-        for box, kind in zip(here.boxes.tolist(), here.classes.tolist(), strict=True):
+    for sample, detections in enumerate(found, start=1):
+        for box, kind in zip(detections.boxes.tolist(), detections.classes.tolist(), strict=True):
             notes.append(_annotation(len(notes) + 1, sample, kind, box))
     classes = tuple(sorted({note["category_id"] for note in notes}))
     return Truth(_coco(notes, len(found), classes), len(found), classes, len(notes))
 
 
 def precision(truth: Truth, found: Sequence[Detections], resamples: int) -> Precision:
-    """Average precision of ``found`` (at most 100 per sample) against ``truth``, as COCO defines it.
+    """Average precision of ``found`` (at most 100 detections per sample) against ``truth``, as COCO defines it.
 
-    Classes that ``truth`` does not have are left out, as COCO leaves them out of its mean.  ``resamples``: of the
-    bootstrap over samples, 0 for no interval.  Cost: about a millisecond per ten detections, and per resample.
+    Like COCO's mean, ignores classes that ``truth`` does not have.  ``resamples``: number of bootstrap resamples of the
+    samples, 0 for no interval.  Cost: about a millisecond per ten detections, and per resample.
     """
     results: list[dict[str, Any]] = []
-    for sample, here in enumerate(found, start=1):
-        for box, kind, score in zip(here.boxes.tolist(), here.classes.tolist(), here.scores.tolist(), strict=True):
+    for sample, own in enumerate(found, start=1):
+        for box, kind, score in zip(own.boxes.tolist(), own.classes.tolist(), own.scores.tolist(), strict=True):
             if kind in truth.classes:
                 results.append({**_annotation(len(results) + 1, sample, kind, box), "score": score})
-    # Both libraries' progress goes to stdout, which belongs to the caller's data.
+    # The library prints its progress to stdout, which belongs to the caller's data.
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(truth.coco, _coco(results, truth.samples, truth.classes), "bbox")
         scored.params.maxDets, scored.params.areaRng, scored.params.areaRngLbl = [MOST], ALL, ["all"]
@@ -76,13 +76,13 @@ def precision(truth: Truth, found: Sequence[Detections], resamples: int) -> Prec
         if not resamples:
             return Precision(ap50, ap)
         low, high = bootstrap(_resampled(scored, truth), truth.samples, resamples)
-    # Where each of a few boxes is found, so it is in every resample: as many boxes tell no more than a share of them.
+    # If all of a few boxes are found, every resample gives 1.  Few boxes prove no more than a share of as many.
     least, most = wilson(min(ap50, 1.0), truth.boxes)
     return Precision(ap50, ap, min(low, least), max(high, most))
 
 
 def _resampled(scored: Any, truth: Truth) -> Any:
-    """AP50 over samples drawn with replacement: what was matched per sample is only put together again."""
+    """AP50 over samples drawn with replacement.  Reuses the matches of each sample, and only accumulates again."""
     matched = _at_one_half(scored.evalImgs)
     scored.params.iouThrs = scored.params.iouThrs[:1]
 
@@ -101,9 +101,9 @@ def _at_one_half(matched: Sequence[dict[str, Any] | None]) -> list[dict[str, Any
 
 
 def _mean(precisions: Array) -> float:
-    # Classes of which nothing is there are -1.
+    # Classes without a box in the ground truth are -1.
     known = precisions[precisions > -1]
-    # Sums of as many ones are one but for rounding.
+    # Undo the rounding of the mean, so that a mean of ones is one.
     return round(float(known.mean()), 12) if known.size else float("nan")
 
 

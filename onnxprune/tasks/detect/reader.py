@@ -1,4 +1,4 @@
-"""The task of detectors: find things, and say what they are."""
+"""The reader of detectors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from onnxprune.tasks.detect.ready import Ready, decode_ready, recognise_ready
 from onnxprune.tasks.detect.recognise import Recognised, recognise
 from onnxprune.tasks.task import Agreement, Guess, Kind
 
-#: A detection of the original with at least this score is taken for something that is there.  Demo programs of
-#: detectors show boxes above 0.25 (YOLO), 0.35 (NanoDet) or 0.5 (SSD).
+#: Detections of the original with at least this score count as ground truth.  Demo programs of detectors show boxes
+#: above 0.25 (YOLO), 0.35 (NanoDet) or 0.5 (SSD).
 CONFIDENT = 0.25
 UNREAD = (
-    "the outputs are no detections in a layout that is known here: state it with --layout, or give --eval a metric of "
-    "your own"
+    "the outputs are not detections in a known layout: state the layout with --layout, or give your own metric with "
+    "--eval"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Detect:
-    """Reads detections.  ``read``: a dense or a ready reading; ``size``: (height, width) of the picture fed."""
+    """Reads detections.  ``read`` is the reading of dense or ready outputs, ``size`` the (height, width) of the image fed."""
 
     read: Recognised | Ready
     size: tuple[int, int]
@@ -58,14 +58,14 @@ class Detect:
         return self.read.reads
 
     def detections(self, answers: Answers) -> list[Detections]:
-        """What was found on each sample, at most 100 each, the most confident first."""
-        found: list[Detections] = []
+        """The detections on each sample: at most 100, the most confident first."""
+        detections: list[Detections] = []
         for batch, count in zip(answers.batches, answers.counts, strict=True):
             if isinstance(self.read, Ready):
-                found += decode_ready(batch, self.read, self.size, count)
+                detections += decode_ready(batch, self.read, self.size, count)
             else:
-                found += decode(batch, self.read.wiring, self.layout, self.read.levels, self.size, count)
-        return found
+                detections += decode(batch, self.read.wiring, self.layout, self.read.levels, self.size, count)
+        return detections
 
     def against(self, original: Answers) -> DetectComparer:
         there = [found.above(CONFIDENT) for found in self.detections(original)]
@@ -87,7 +87,7 @@ class Detect:
 
 @dataclass(frozen=True, eq=False)
 class DetectComparer:
-    """AP50 and AP50-95 of detections, with the original's confident ones for what is there."""
+    """AP50 and AP50-95 of detections, with the original's confident detections as ground truth."""
 
     reader: Detect
     there: Truth
@@ -105,9 +105,9 @@ class DetectComparer:
 
 
 def detect(answers: Answers, given: Mapping[str, object]) -> Guess:
-    """A reader of detections, where the outputs hold such.  ``given``: what ``--layout`` states."""
+    """A reader of detections, if the outputs hold detections.  ``given`` holds what ``--layout`` states."""
     if answers.size is None:
-        return Guess(None, False, "no input is a picture, which boxes could lie in")
+        return Guess(None, False, "no input is an image, so there are no boxes")
     ready = recognise_ready(answers, given)
     if ready is not None:
         return Guess(Detect(ready, answers.size), True, f"ready detections ({ready.layout.text()})")
@@ -117,5 +117,5 @@ def detect(answers: Answers, given: Mapping[str, object]) -> Guess:
     because = f"a prediction per place ({dense.layout.text()})"
     if dense.doubts:
         doubts = "; nor ".join(dense.doubts)
-        return Guess(Detect(dense, answers.size), False, f"{because}; their values do not tell {doubts}")
+        return Guess(Detect(dense, answers.size), False, f"{because}; their values do not show {doubts}")
     return Guess(Detect(dense, answers.size), True, because)

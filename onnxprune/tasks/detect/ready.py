@@ -1,4 +1,4 @@
-"""Ready detections: rows, or one tensor per field, behind a suppression in the graph."""
+"""Ready detections, after suppression in the graph: rows, or one tensor per field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.suppress import FLOOR, MOST
 
 Array = np.ndarray
-#: Orders of fields that exporters write, by the number of fields.
+#: Number of fields → orders of fields that exporters write.
 ORDERS: Mapping[int, tuple[tuple[str, ...], ...]] = {
     5: (("box", "score"),),
     6: (("box", "score", "class"), ("class", "score", "box"), ("box", "class", "score")),
@@ -30,7 +30,7 @@ NORMALISED = 2.5
 
 @dataclass(frozen=True)
 class Ready:
-    """Which outputs hold ready detections.  ``rows``: one output; or one output for each field, -1 where none has it."""
+    """Positions of the outputs with ready detections: ``rows`` alone, or one output per field.  -1 if there is none."""
 
     layout: Layout
     rows: int = -1
@@ -41,12 +41,12 @@ class Ready:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """Positions of the outputs that are read."""
+        """Positions of the outputs read."""
         return tuple(i for i in (self.rows, self.boxes, self.scores, self.classes, self.counts) if i >= 0)
 
 
 def recognise_ready(answers: Answers, given: Mapping[str, object]) -> Ready | None:
-    """The reading of ready detections that shapes and values allow, or None."""
+    """The reading of ready detections that the shapes and values allow, or None.  ``given``: see ``parse_layout``."""
     if not answers.batches or given.get("form") == "dense" or answers.size is None:
         return None
     form = given.get("form")
@@ -83,19 +83,19 @@ def _rows(answers: Answers, given: Mapping[str, object]) -> Ready | None:
 
 
 def _classes_beside(answers: Answers, rows: int) -> int:
-    """The output with a whole number for each row, if any."""
+    """The output with one integer per row; -1 if there is none."""
     first = answers.batches[0]
     alike = (i for i, a in enumerate(first) if a.shape == first[rows].shape[:-1] and a.dtype.kind in "iu")
     return next(alike, -1)
 
 
 def _sorted(parts: Sequence[Array]) -> bool:
-    """Scores that fall from row to row: a suppression has made them, or a selection of the best."""
+    """Whether scores fall from row to row: then a suppression, or a selection of the best, made them."""
     return all(bool((np.diff(part[..., 4], axis=-1) <= 0).all()) for part in parts)
 
 
 def _per_sample(answers: Answers, parts: Sequence[Array]) -> bool:
-    """Rows without the number of their sample: each sample has its own, or each batch is one sample."""
+    """Whether rows need no sample number: each sample has its own rows, or each batch is one sample."""
     return all(
         (part.ndim >= 3 and len(part) == count) or count == 1 for part, count in zip(parts, answers.counts, strict=True)
     )
@@ -107,7 +107,7 @@ def _at(order: Sequence[str], field: str) -> slice:
 
 
 def _used(flat: Array, order: Sequence[str]) -> Array:
-    """Rows that are no padding."""
+    """The rows that are not padding."""
     return flat[flat[:, _at(order, "score")][:, 0] > 0]
 
 
@@ -115,7 +115,7 @@ def _fits(used: Array, order: Sequence[str], answers: Answers) -> bool:
     if not len(used):
         return False
     scores = used[:, _at(order, "score")][:, 0]
-    # A column of whole numbers is no score.
+    # A column of whole numbers is not a score.
     if scores.max() > 1 + 1e-3 or _whole(scores):
         return False
     for field in ("class", "batch"):
@@ -187,24 +187,24 @@ def _shares(values: Array) -> bool:
 
 
 def decode_ready(arrays: Sequence[Array], ready: Ready, size: tuple[int, int], samples: int) -> list[Detections]:
-    """What a batch of ready detections says, sample by sample."""
+    """The detections in a batch of ready outputs, one entry per sample."""
     if ready.rows >= 0:
         beside = arrays[ready.classes] if ready.classes >= 0 else None
         return _decode_rows(arrays[ready.rows], beside, ready.layout, size, samples)
     boxes = arrays[ready.boxes]
     batched = boxes.ndim == 3
-    found = []
+    detections = []
     for row in range(samples):
-        here = boxes[row] if batched else boxes
-        most = len(here)
+        own = boxes[row] if batched else boxes
+        most = len(own)
         if ready.counts >= 0:
             most = min(most, int(np.asarray(arrays[ready.counts]).ravel()[row]))
         scores = (arrays[ready.scores][row] if batched else arrays[ready.scores])[:most]
         classes = np.zeros(len(scores))
         if ready.classes >= 0:
             classes = (arrays[ready.classes][row] if batched else arrays[ready.classes])[:most]
-        found.append(_found(here[:most], scores, classes, ready.layout, size))
-    return found
+        detections.append(_detections(own[:most], scores, classes, ready.layout, size))
+    return detections
 
 
 def _decode_rows(
@@ -216,7 +216,7 @@ def _decode_rows(
         flat = np.concatenate([flat, beside.reshape(-1, 1)], axis=1)
         order = (*order, "class")
     per_sample = len(flat) // max(samples, 1)
-    found = []
+    detections = []
     for sample in range(samples):
         if "batch" in order:
             rows = flat[flat[:, _at(order, "batch")][:, 0] == sample]
@@ -224,11 +224,11 @@ def _decode_rows(
             rows = flat[sample * per_sample : (sample + 1) * per_sample]
         classes = rows[:, _at(order, "class")][:, 0] if "class" in order else np.zeros(len(rows))
         scores = rows[:, _at(order, "score")][:, 0]
-        found.append(_found(rows[:, _at(order, "box")], scores, classes, layout, size))
-    return found
+        detections.append(_detections(rows[:, _at(order, "box")], scores, classes, layout, size))
+    return detections
 
 
-def _found(boxes: Array, scores: Array, classes: Array, layout: Layout, size: tuple[int, int]) -> Detections:
+def _detections(boxes: Array, scores: Array, classes: Array, layout: Layout, size: tuple[int, int]) -> Detections:
     wide = boxes.astype(np.float64)
     if layout.unit == "normalised":
         sides = np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What the values of a dense detector's outputs tell about their layout."""
+"""Recognise the layout of a dense detector's outputs from their values."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.wiring import Wiring, levels, wirings
 
 Array = np.ndarray
-#: Samples that are looked at.
+#: Number of samples to look at.
 SEEN = 8
-#: A set of predictions holds this many at least, of which at most SOME say that something is there.
+#: Minimum size of a set of predictions, and maximum share of them that are detections.
 LEAST, SOME = 50, 0.2
-#: Share of logits below zero.
+#: Minimum share of logits below zero.
 MOSTLY = 0.9
-#: A score from which a place says that something is there; places that do so are few, at most this share.
+#: Minimum score of a detection, and maximum share of places with a detection.
 THERE, FEW = 0.3, 0.03
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A reading of outputs; ``doubts``: what could not be told, in words that name the words of ``--layout``."""
+    """A reading of outputs.  ``doubts`` are the open questions, with the words of ``--layout`` that settle them."""
 
     layout: Layout
     wiring: Wiring
@@ -36,7 +36,7 @@ class Recognised:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """Positions of the outputs that are read."""
+        """Positions of the outputs read."""
         wiring = self.wiring
         return (*wiring.combined, *wiring.boxes, *wiring.scores, *wiring.objectness)
 
@@ -47,18 +47,18 @@ def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | Non
         return None
     arrays, samples = answers.batches[0], answers.counts[0]
     axis = given.get("axis")
-    found = []
+    readings = []
     for wiring in wirings(arrays, samples, None if axis is None else str(axis)):
         grids = levels(arrays, wiring, samples, answers.size)
         read = _read(arrays, samples, wiring, grids, answers.size, given)
         if read is not None:
-            found.append(read)
-    return min(found, key=_rank) if found else None
+            readings.append(read)
+    return min(readings, key=_rank) if readings else None
 
 
-def _rank(found: Recognised) -> tuple[bool, int, int]:
-    """Places on a grid are the best evidence, then few doubts, then that most outputs are read."""
-    return not found.levels, len(found.doubts), -len(found.reads)
+def _rank(reading: Recognised) -> tuple[bool, int, int]:
+    """The best reading has the lowest rank: places on a grid, then few doubts, then many outputs read."""
+    return not reading.levels, len(reading.doubts), -len(reading.reads)
 
 
 def _read(
@@ -92,8 +92,8 @@ def _read(
 
 
 def _set(arrays: Sequence[Array], wiring: Wiring, boxes: Array, scores: Array) -> bool:
-    """Whether rows on no grid may be a set of predictions: no maps, more rows than fields, no rows of shares, and few
-    that say that something is there."""
+    """Whether rows without a grid may be a set of predictions: no maps, more rows than fields, no rows that sum to one,
+    and few detections."""
     if any(arrays[i].ndim > 3 for i in wiring.combined) or boxes.shape[1] < max(LEAST, 4 + scores.shape[2]):
         return False
     sums = boxes.sum(axis=2, dtype=np.float64) + scores.sum(axis=2, dtype=np.float64)
@@ -104,7 +104,7 @@ def _bins(arrays: Sequence[Array], wiring: Wiring, samples: int, given: Mapping[
     if "bins" in given:
         return (int(str(given["bins"])),)
     if wiring.combined:
-        # Beside classes the usual number of bins is 16: their number cannot be told from the number of fields.
+        # Next to classes the number of fields does not determine the number of bins.  The usual number is 16.
         return (1, 16)
     fields = split(arrays, wiring, Layout(), samples)[0].shape[2]
     return (fields // 4,)
@@ -116,7 +116,7 @@ def _bins(arrays: Sequence[Array], wiring: Wiring, samples: int, given: Mapping[
 def _scores(
     raw: Array, layout: Layout, wiring: Wiring, grid: bool, given: Mapping[str, object]
 ) -> tuple[Layout, tuple[str, ...]] | None:
-    """The layout with its kind of score and its activation, and what is in doubt; None where these are no scores."""
+    """(the layout with its kind of score and its activation, doubts); None if these are not scores."""
     if not np.isfinite(raw).all():
         return None
     bounded = bool(raw.min() >= -1e-3 and raw.max() <= 1 + 1e-3)
@@ -143,18 +143,20 @@ def _scores(
 
 
 def _logits(raw: Array, wiring: Wiring) -> bool:
-    """Whether these may be logits: those of what is mostly not there are negative.  Behind an objectness, classes are
-    told of every place."""
+    """Whether these may be logits: most places have no object, so most logits are negative.  With an objectness, only its
+    logits must be negative, because the class scores then hold for every place."""
     below = np.mean(raw < 0, axis=(0, 1))
     if wiring.combined or wiring.objectness:
         return bool(below[0] >= MOSTLY)
-    # One of the classes may be the background.
+    # The first or the last class may be the background.
     return max(float(np.mean(b)) for b in (below, below[1:], below[:-1]) if b.size) >= MOSTLY
 
 
 def _background(raw: Array, layout: Layout, grid: bool) -> dict[str, object] | None:
-    """Scores that sum to one have a background, in the first or the last place; so may the logits of a set of
-    predictions that lies on no grid."""
+    """Which class is the background, the first or the last; None if none is.
+
+    Scores that sum to one have a background.  The logits of a set of predictions without a grid may have one.
+    """
     if raw.shape[2] < 2:
         return None
     if layout.activation == "probabilities":
@@ -168,31 +170,31 @@ def _background(raw: Array, layout: Layout, grid: bool) -> dict[str, object] | N
     first, last = float(mean[0]), float(mean[-1])
     if max(first, last) < 0.5:
         return None
-    # Of scores that are told one by one the most frequent class is no background: its logits are below zero, too.
+    # For independent scores, the most frequent class is not a background: its logits are below zero too.
     if layout.activation != "probabilities" and np.median(raw[..., 0 if first > last else -1]) < 0:
         return None
-    found: dict[str, object] = {"score": "background-first" if first > last else "background-last"}
-    return found if layout.activation == "probabilities" else {**found, "activation": "softmax"}
+    stated: dict[str, object] = {"score": "background-first" if first > last else "background-last"}
+    return stated if layout.activation == "probabilities" else {**stated, "activation": "softmax"}
 
 
 def _objectness(scores: Array) -> bool | None:
-    """Whether the first score is an objectness; None where the values do not tell.
+    """Whether the first score is an objectness; None if the values do not show it.
 
-    A place that is an object is of some class: where an objectness is high, so is the best of the classes behind it.
-    Where the first class is high, the others are low.
+    An object has some class: where an objectness is high, the best of the following class scores is high too.  Where the
+    score of the first class is high, the others are low.
     """
     first, others = scores[..., 0].ravel(), scores[..., 1:].max(axis=2).ravel()
     high = first >= THERE
     if np.count_nonzero(high) >= 3:
         return bool(np.median(others[high]) >= THERE)
-    # Classes behind an objectness are told of every place, also of those where nothing is.
+    # With an objectness, class scores are high at many places, also at those without an object.
     busy = others >= THERE
-    # Where nothing is found either way, that is what must be told.
+    # Without any detection in either reading, the comparison with the original reports that.
     return False if np.mean(busy) <= FEW else None
 
 
 def _keypoints(scores: Array) -> int:
-    """How many (x, y, visible) follow the scores: coordinates in pixels are no scores, each third value is one."""
+    """Number of keypoints (x, y, visibility) after the scores.  Coordinates in pixels exceed scores; each third does not."""
     fields = scores.shape[2]
     over = (scores.max(axis=(0, 1)) > 1 + 1e-3) | (scores.min(axis=(0, 1)) < -1e-3)
     if not over.any():
@@ -200,5 +202,5 @@ def _keypoints(scores: Array) -> int:
     first = int(np.argmax(over))
     count, left = divmod(fields - first, 3)
     bounded = not over[first + 2 :: 3].any()
-    # Logits of classes are out of bounds everywhere.
+    # Class logits exceed the bounds in every field.
     return count if first >= 1 and left == 0 and count and bounded else 0

@@ -1,4 +1,4 @@
-"""Suppression of overlapping boxes, for detectors that leave it to their users."""
+"""Suppression of overlapping boxes, for detectors without suppression in the graph."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 from onnxprune.tasks.detect.detections import Detections, ranked
 
 Array = np.ndarray
-#: Boxes below FLOOR are not looked at.  Average precision is taken over at most MOST per sample, as COCO does.
+#: Minimum score of a box, and maximum boxes per sample for the average precision, as in COCO.
 FLOOR, MOST = 0.01, 100
-#: Candidates that are compared, and the overlap from which the weaker of two boxes of a class goes.  Evaluation
+#: Maximum candidates to compare, and the overlap above which the weaker of two boxes of a class is removed.  Evaluation
 #: scripts of one-stage detectors use 0.6 to 0.7.
 CANDIDATES, OVERLAP = 1000, 0.6
 
@@ -19,22 +19,22 @@ def suppressed(boxes: Array, scores: Array, classes: Array, points: Array | None
 
     ``boxes``: (N, 4) left, top, right, bottom.  Cost: at most ``CANDIDATES`` × ``MOST`` overlaps.
     """
-    # NaN is above nothing: a model that a cut has broken finds nothing.
+    # The comparison is False for NaN, so a model that a cut has broken detects nothing.
     kept = np.flatnonzero((scores >= FLOOR) & np.isfinite(boxes).all(axis=1))
     points = None if points is None else points[kept]
-    found = ranked(boxes[kept], scores[kept], classes[kept], points, CANDIDATES)
-    left = np.arange(len(found))
+    candidates = ranked(boxes[kept], scores[kept], classes[kept], points, CANDIDATES)
+    left = np.arange(len(candidates))
     chosen: list[int] = []
     while len(left) and len(chosen) < MOST:
         best, rest = left[0], left[1:]
         chosen.append(int(best))
-        over = overlap(found.boxes[best], found.boxes[rest]) > OVERLAP
-        left = rest[~(over & (found.classes[rest] == found.classes[best]))]
-    return found.take(np.asarray(chosen, dtype=np.int64))
+        over = overlap(candidates.boxes[best], candidates.boxes[rest]) > OVERLAP
+        left = rest[~(over & (candidates.classes[rest] == candidates.classes[best]))]
+    return candidates.take(np.asarray(chosen, dtype=np.int64))
 
 
 def overlap(box: Array, others: Array) -> Array:
-    """Intersection over union of one box with others, (N,)."""
+    """Intersection over union of one box (4,) with ``others`` (N, 4): (N,)."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.prod(np.clip(high - low, 0, None), axis=1)
     areas = np.prod(np.clip(others[:, 2:] - others[:, :2], 0, None), axis=1)

@@ -1,4 +1,4 @@
-"""Which outputs of a dense detector hold what, told from their shapes."""
+"""Which outputs of a dense detector hold boxes and scores, by their shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.tasks.detect.grid import GridLevel, level_of, levels_of
 
 Array = np.ndarray
-#: A box of four distances may be four distributions over this many bins each: 8 (NanoDet), 16 (GFL, YOLOv8), more.
+#: A box may be four distributions over distances, with this many bins each: 8 (NanoDet), 16 (GFL, YOLOv8), more.
 BINS = range(6, 34)
 
 
@@ -18,8 +18,8 @@ BINS = range(6, 34)
 class Wiring:
     """Positions of outputs, one per level, the level with the most places first.
 
-    ``combined``: outputs with all fields side by side; else ``boxes`` and ``scores`` (and ``objectness``) on their own.
-    ``rest``: fields at the end of combined outputs that are neither (coefficients of masks).
+    ``combined``: outputs with all fields side by side.  Otherwise ``boxes`` and ``scores`` (and ``objectness``) are
+    separate outputs.  ``rest``: number of fields at the end of combined outputs that are neither (mask coefficients).
     """
 
     axis: str
@@ -30,17 +30,8 @@ class Wiring:
     rest: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Fields:
-    """What a dense detector says of each place: ``all`` (n, A, F) side by side, or boxes and scores apart."""
-
-    boxes: Array
-    scores: Array
-    objectness: Array | None
-
-
 def places(array: Array, axis: str, samples: int) -> Array | None:
-    """(samples, A, F) of an output, a view where possible; None where it cannot be read so."""
+    """An output as (samples, A, F), a view if possible; None if its shape does not allow it."""
     if array.ndim == 2 and samples == 1:
         return array[None] if axis == "places-first" else array.T[None]
     if array.ndim < 3 or array.ndim > 5 or len(array) != samples:
@@ -51,13 +42,13 @@ def places(array: Array, axis: str, samples: int) -> Array | None:
 
 
 def joined(arrays: Sequence[Array], indices: Sequence[int], axis: str, samples: int) -> Array:
-    """The levels of one kind, one after another: (samples, A, F)."""
+    """The levels of one kind, concatenated: (samples, A, F)."""
     parts = [places(arrays[i], axis, samples) for i in indices]
     return np.concatenate([p for p in parts if p is not None], axis=1)
 
 
 def wirings(arrays: Sequence[Array], samples: int, axis: str | None) -> Iterator[Wiring]:
-    """Every reading that the shapes of a batch allow.  ``axis``: stated by the user, or None for both."""
+    """Every wiring that the shapes of a batch allow.  ``axis``: stated by the user, or None for both."""
     for way in ("places-first", "places-last") if axis is None else (axis,):
         shaped: dict[int, tuple[int, int]] = {}
         for index, array in enumerate(arrays):
@@ -75,7 +66,7 @@ def _combined(arrays: Sequence[Array], shaped: dict[int, tuple[int, int]], way: 
             by_fields.setdefault(fields, []).append(index)
     for fields, indices in by_fields.items():
         ordered = tuple(sorted(indices, key=lambda i: -shaped[i][0]))
-        # Prototypes of masks beside the boxes: every row ends with one coefficient per prototype.
+        # If another output holds mask prototypes, every row ends with one coefficient per prototype.
         others = [a for i, a in enumerate(arrays) if i not in indices and a.ndim == 4]
         rest = next((a.shape[1] for a in others if 8 <= a.shape[1] < fields - 4), 0)
         yield Wiring(way, combined=ordered, rest=rest)
@@ -106,7 +97,8 @@ def _apart(shaped: dict[int, tuple[int, int]], way: str) -> Iterator[Wiring]:
 def _splits(
     groups: list[list[int]], shaped: dict[int, tuple[int, int]], fields: int
 ) -> Iterator[tuple[tuple[int, ...], list[list[int]]]]:
-    """Which tensor of each level has the boxes, where several have as many fields: the first, or the last."""
+    """(output with the boxes per level, other outputs per level).  Tries the first and the last if several have as many
+    fields."""
     for pick in (0, -1):
         boxes = tuple([i for i in group if shaped[i][1] == fields][pick] for group in groups)
         yield boxes, [[i for i in group if i not in boxes] for group in groups]
@@ -114,13 +106,15 @@ def _splits(
             return
 
 
-def levels(arrays: Sequence[Array], wiring: Wiring, samples: int, size: tuple[int, int] | None) -> tuple[GridLevel, ...]:
-    """The grids behind the places; none where they lie on no grid."""
+def levels(
+    arrays: Sequence[Array], wiring: Wiring, samples: int, size: tuple[int, int] | None
+) -> tuple[GridLevel, ...]:
+    """The grids of the places; empty if they lie on no grid."""
     if size is None:
         return ()
     indices = wiring.combined or wiring.boxes
     counts = [flat.shape[1] for i in indices if (flat := places(arrays[i], wiring.axis, samples)) is not None]
     if len(counts) == 1:
         return levels_of(counts[0], size) or ()
-    found = [level_of(count, size) for count in counts]
-    return tuple(level for level in found if level is not None) if all(found) else ()
+    each = [level_of(count, size) for count in counts]
+    return tuple(level for level in each if level is not None) if all(each) else ()
