@@ -21,7 +21,7 @@ from onnxprune.pipeline.allocation import OVERSHOT, Pricing, keep_of, lossless, 
 from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.search import trials
 from onnxprune.pipeline.search.find import find
-from onnxprune.pipeline.search.trials import Found
+from onnxprune.pipeline.search.trials import SearchResult
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Drop
@@ -77,7 +77,7 @@ class Known:
         return Candidate(counts, keep, done, Drop("damage", done, 10))  # type: ignore[arg-type]
 
 
-def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> Found:
+def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> SearchResult:
     for name in ("attempt", "trial"):
         monkeypatch.setattr(trials, name, known.attempt)
     options = replace(OPTIONS, budgets=(Budget("max_drop", allowed),))

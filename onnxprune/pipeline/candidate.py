@@ -24,9 +24,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """``counts``: units kept per group, (groups,); ``keep``: one boolean per unit; ``model``: cut, refitted, swept.
+    """One cut with its refitted model and its drop.
 
-    ``refits``: the fits that are in ``model``; ``notes``: what the user should know about it.
+    ``counts`` (groups,) holds the units kept per group, ``keep`` one boolean per unit.  ``model`` is cut, refitted and
+    swept.  ``refits`` are the fits in ``model``.  ``notes`` are for the user.
     """
 
     counts: Array
@@ -40,26 +41,26 @@ class Candidate:
 def attempt(
     context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and measure; a refit that is worse than none is left out.
+    """Cut to ``counts`` (units kept per group), refit, and measure the drop.  Drops a refit that makes the cut worse.
 
-    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout: the plain cut and the refitted.
+    Cost: see :func:`onnxprune.refit.sequential.refit`, and two passes over the holdout: for the plain cut and the refit.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
-    # Of the plain cut only the drop is kept: a second model beside the refit may take hundreds of megabytes.
+    # Keep only the drop of the plain cut: a second model during the refit may take hundreds of megabytes.
     plain = evaluator.drop(sweep(cut(context.coupling, keep), context.loaded.proto))
-    found = trial(context, pricing, counts, evaluator, options, progress)
-    if found.drop.value <= plain.value or not found.refits:
-        return found
-    worse = _unfitted(context, counts, keep, evaluator)
-    return replace(worse, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+    refitted = trial(context, pricing, counts, evaluator, options, progress)
+    if refitted.drop.value <= plain.value or not refitted.refits:
+        return refitted
+    unfitted = _unfitted(context, counts, keep, evaluator)
+    return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
 
 
 def trial(
     context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and measure.
+    """Cut to ``counts`` (units kept per group), refit, and measure the drop.
 
     Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
     """
@@ -67,10 +68,11 @@ def trial(
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
     pruned = view(cut(context.coupling, keep))
-    found = refit(calibrated(context, pricing.grams, context.fit, options), keep, pruned, EFFORTS[options.effort].rounds, progress)
+    given = calibrated(context, pricing.grams, context.fit, options)
+    solution = refit(given, keep, pruned, EFFORTS[options.effort].rounds, progress)
     del pruned
-    model = sweep(cut(context.coupling, keep, found.weights), context.loaded.proto)
-    return Candidate(counts, keep, model, evaluator.drop(model), found.layers)
+    model = sweep(cut(context.coupling, keep, solution.weights), context.loaded.proto)
+    return Candidate(counts, keep, model, evaluator.drop(model), solution.layers)
 
 
 def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator) -> Candidate:
@@ -79,6 +81,6 @@ def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator
 
 
 def quick(context: Context, options: Options) -> tuple[Context, Options]:
-    """What a trial is refitted on, and how: some of the samples, fewer rows, no refinement."""
+    """Context and options of a trial: some of the samples, fewer rows, no refinement."""
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
     return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")

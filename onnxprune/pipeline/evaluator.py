@@ -94,7 +94,7 @@ class Evaluator:
     def damage(self, model: onnx.ModelProto) -> float:
         """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
-        Infinite where it is no number: what a cut turned into NaN is worse than anything else.
+        Infinite instead of NaN: a cut that breaks the model is worse than any other.
         """
         found = self.yardstick.loss.of(outputs(self._answers(model)))
         return math.inf if math.isnan(found) else found

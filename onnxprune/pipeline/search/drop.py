@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.errors import BudgetError
 from onnxprune.pipeline.allocation import Pricing, lossless, narrowest, past_lossless, widest, within
 from onnxprune.pipeline.candidate import Candidate
-from onnxprune.pipeline.search.trials import Found, Trials
+from onnxprune.pipeline.search.trials import SearchResult, Trials
 from onnxprune.progress import Turn
 
 Array = np.ndarray
@@ -21,7 +21,7 @@ LEAST_KEPT, FINEST = 0.02, 0.01
 STEP = 0.9
 
 
-def by_drop(trials: Trials, pricing: Pricing) -> Found:
+def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
     """Search the smallest model whose drop is allowed.
 
     First remove what costs nothing.  Then bisect the interval of kept MACs with trials.  Then refine the result with
@@ -66,7 +66,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> Found:
             f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
-    return Found(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+    return SearchResult(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 
 
 def allowed(trials: Trials) -> float:

@@ -19,7 +19,7 @@ from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
-from onnxprune.pipeline.search.trials import Found, Trials
+from onnxprune.pipeline.search.trials import SearchResult, Trials
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.target import Budget
@@ -44,7 +44,7 @@ def find(
     options: Options,
     progress: Progress,
     compute: Compute = HERE,
-) -> Found:
+) -> SearchResult:
     """The candidate that meets the budget, for the best of several orders of channels.
 
     Cost: one :func:`onnxprune.pipeline.candidate.attempt`, one trial per order and allocation that ``effort``
@@ -53,37 +53,39 @@ def find(
     Raises:
         BudgetError: the budget cannot be met.
     """
-    found = _found(Trials(context, orders, evaluator, options, progress, compute))
+    result = _searched(Trials(context, orders, evaluator, options, progress, compute))
     if multiple(options) is not None:
-        return found
-    notes = [*_no_faster(context, found), *_below(context, found, options)]
-    return replace(found, candidate=replace(found.candidate, notes=(*found.candidate.notes, *notes)))
+        return result
+    notes = [*_no_faster(context, result), *_below(context, result, options)]
+    return replace(result, candidate=replace(result.candidate, notes=(*result.candidate.notes, *notes)))
 
 
-def _no_faster(context: Context, found: Found) -> list[str]:
+def _no_faster(context: Context, result: SearchResult) -> list[str]:
     """A note if the cut should not save time; it suggests a multiple that would, if there is one."""
-    time, full = found.pricing.time, sizes(context.coupling)
-    if time(found.candidate.counts) < time(full):
+    time, full = result.pricing.time, sizes(context.coupling)
+    if time(result.candidate.counts) < time(full):
         return []
-    fast = [m for m in MULTIPLES if time(np.minimum(np.maximum(found.candidate.counts // m * m, m), full)) < time(full)]
+    fast = [
+        m for m in MULTIPLES if time(np.minimum(np.maximum(result.candidate.counts // m * m, m), full)) < time(full)
+    ]
     return [NO_FASTER.format(ROUNDED.format(fast[0]) if fast else "")]
 
 
-def _below(context: Context, found: Found, options: Options) -> list[str]:
+def _below(context: Context, result: SearchResult, options: Options) -> list[str]:
     """A note if the fast widths went far below the budget, and finer widths could keep more."""
     if len(options.budgets) != 1 or options.budgets[0].kind not in CALLED:
         return []
     kind = options.budgets[0].kind
     cost, target = cost_of(context, kind, options.budgets[0].value)
     full = cost(sizes(context.coupling))
-    got, asked = cost(found.candidate.counts) / full, target / full
-    finer = give_back(cost, found.pricing.curves, found.candidate.counts, target)
-    if got >= OVERSHOT * asked or np.array_equal(finer, found.candidate.counts):
+    got, asked = cost(result.candidate.counts) / full, target / full
+    finer = give_back(cost, result.pricing.curves, result.candidate.counts, target)
+    if got >= OVERSHOT * asked or np.array_equal(finer, result.candidate.counts):
         return []
     return [BELOW.format(kind=CALLED[kind], got=got, asked=asked)]
 
 
-def _found(trials: Trials) -> Found:
+def _searched(trials: Trials) -> SearchResult:
     options = trials.options
     drop, latency = options.asked("max_drop"), options.asked("latency")
     kinds = [budget.kind for budget in options.budgets]
@@ -96,22 +98,22 @@ def _found(trials: Trials) -> Found:
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
         with _bound_by(options):
-            found = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
+            result = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
         allowed = pricing_macs(trials.context, options)
         each = trial_macs(trials.context)
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
-        found = trials.only(*trials.best(latenesses, *joint(costs)))
+        result = trials.only(*trials.best(latenesses, *joint(costs)))
     else:
         # The user gave every width.
-        found = trials.only(trials.orders[0], widest(trials.orders[0]))
-    if drop is not None and not found.candidate.drop.value <= drop:
+        result = trials.only(trials.orders[0], widest(trials.orders[0]))
+    if drop is not None and not result.candidate.drop.value <= drop:
         rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
-            f"{found.candidate.drop.value:.4g} ({found.candidate.drop.metric}); allow more, or keep more"
+            f"{result.candidate.drop.value:.4g} ({result.candidate.drop.metric}); allow more, or keep more"
         )
-    return found
+    return result
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:

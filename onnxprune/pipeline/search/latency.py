@@ -11,7 +11,7 @@ from onnxprune.budget.excess import joint
 from onnxprune.errors import BudgetError
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
-from onnxprune.pipeline.search.trials import Found, Trials
+from onnxprune.pipeline.search.trials import SearchResult, Trials
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 
@@ -20,7 +20,7 @@ from onnxprune.surgery.sweep import sweep
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
 
 
-def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> Found:
+def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> SearchResult:
     """The widest cut whose latency is at most the share ``wanted``, and that meets ``others`` (cost, target).
 
     The user's table stands for another machine, so it decides alone.  Otherwise we start with this machine's table,

@@ -23,7 +23,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """The chosen candidate, its pricing, and the path of the search."""
 
     candidate: Candidate
@@ -63,9 +63,9 @@ class Trials:
         """Whether a full attempt does more than a trial."""
         return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > trial_samples(self.context.fit.count)
 
-    def only(self, pricing: Pricing, counts: Array) -> Found:
+    def only(self, pricing: Pricing, counts: Array) -> SearchResult:
         candidate = self.attempt(pricing, counts, self.progress)
-        return Found(candidate, pricing, (self.step(candidate),))
+        return SearchResult(candidate, pricing, (self.step(candidate),))
 
     def step(self, candidate: Candidate) -> SearchStep:
         return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
