@@ -112,6 +112,28 @@ def test_a_file_that_may_not_grow(size: int) -> None:
     assert sorted(os.listdir()) == ["net.onnx", "net.pruned.onnx"]
 
 
+@linux
+@pytest.mark.parametrize(("megabytes", "image", "code"), [(64, 8, {2}), (390, 8, {2}), (450, 192, {2}), (480, 8, {0, 2}), (520, 192, {0, 2}), (640, 192, {0, 2}), (3000, 8, {0})])
+def test_address_space_that_ends(megabytes: int, image: int, code: set[int]) -> None:
+    """``ulimit -v``: whatever library it meets, and wherever, is one line, and no file without its exit code."""
+    onnx.save(plain(image=image), "net.onnx")
+    line = [sys.executable, "-m", "onnxprune", "net.onnx", *QUICK[:2], "--samples", "32", *QUICK[4:]]
+    most = megabytes << 20
+    done = subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode in code, done.stderr
+    assert os.path.exists("net.pruned.onnx") == (done.returncode == 0)
+    assert len(os.listdir()) == 1 + (done.returncode == 0)
+    if done.returncode:
+        assert done.stderr.count("\n") == 1 and "onnxprune: error: out of memory" in done.stderr, done.stderr
+
+
 # -- the environment ---------------------------------------------------------------------------------------------------
 
 PLACES: dict[str, dict[str, str | None]] = {

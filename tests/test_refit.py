@@ -22,11 +22,12 @@ from onnxprune.linear.form import Layer
 from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate as attempt
 from onnxprune.pipeline.allocation import price
-from onnxprune.pipeline.evaluator import SessionRunner, evaluator_for
+from onnxprune.pipeline.evaluator import Evaluator, SessionRunner, evaluator_for
 from onnxprune.progress import Silent
-from onnxprune.refit.fit import Rows, fit
+from onnxprune.refit.fit import Rows, _beyond, fit
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.refit.targets import target_of
+from onnxprune.result import Drop
 from onnxprune.surgery.cut import cut
 
 
@@ -318,3 +319,34 @@ def test_the_chosen_fit_is_made_once_more_on_all_rows() -> None:
     alone = Ridges(train.gram().xx, found.strengths[0]).solve(train.gram().xy, prior)
     np.testing.assert_allclose(found.weights, wanted, rtol=1e-6)
     assert np.abs(found.weights - alone).max() > 1e-3
+
+
+def test_targets_beyond_the_window_only_count_where_a_reader_would_see_them() -> None:
+    """Both edges: on the far side of an edge the target is the prediction, or the edge where that is nearer."""
+    wanted = np.array([-3.0, -3.0, 0.5, 0.5, 9.0, 9.0, 9.0], np.float32)
+    got = np.array([-5.0, 0.5, -4.0, 8.0, 11.0, 2.0, -7.0], np.float32)
+    goal = np.array([-5.0, 0.0, 0.5, 0.5, 11.0, 6.0, 6.0])
+    np.testing.assert_allclose(_beyond(wanted, got, (np.zeros(7), np.full(7, 6.0))), goal, rtol=1e-6)
+    np.testing.assert_allclose(_beyond(wanted, got, (np.full(7, -np.inf), np.full(7, np.inf))), wanted)
+    only_low = np.where(wanted < 0, goal, wanted)
+    np.testing.assert_allclose(_beyond(wanted, got, (np.zeros(7), np.full(7, np.inf))), only_low, rtol=1e-6)
+    only_high = np.where(wanted > 6, goal, wanted)
+    np.testing.assert_allclose(_beyond(wanted, got, (np.full(7, -np.inf), np.full(7, 6.0))), only_high, rtol=1e-6)
+
+
+def test_a_refit_with_less_output_loss_stays_where_a_few_answers_speak_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on = table("conv-bias")
+    counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
+    (pricing,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
+    fair = evaluator_for(on.work, OPTIONS)
+    plain = attempt.attempt(on.work, pricing, counts, fair, replace(OPTIONS, refit="none"), Silent())
+
+    def unlucky(self: Evaluator, model: onnx.ModelProto) -> Drop:
+        return Drop("top-1 changed", 0.1 if model == plain.model else 0.2, 10)
+
+    monkeypatch.setattr(Evaluator, "drop", unlucky)
+    kept = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
+    assert kept.refits
+    assert fair.damage(kept.model) < fair.damage(plain.model)

@@ -54,6 +54,8 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 _MODULES = (prune, inspect, why, compare, apply, tune, completion)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 CPU = "CPUExecutionProvider"
+#: What the loader of libraries, and Python's threads, say where there is no memory.
+_REFUSED = ("failed to map segment", "annot allocate memory", "can't start new thread", "bad_alloc", "Failed to allocate memory")
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 
 
@@ -101,7 +103,7 @@ def _failed(error: BaseException, verbose: bool) -> int:
     if isinstance(error, ResultsLost) and error.gone:
         # The reader (head, a pager) has closed the pipe, so nobody would see an error.
         return 141
-    if isinstance(error, OnnxPruneError):
+    if isinstance(error, OnnxPruneError) and not _lacks_memory(error):
         _complain(f"error: {error}")
         return 1 if isinstance(error, VerificationError) else 2
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -109,11 +111,18 @@ def _failed(error: BaseException, verbose: bool) -> int:
         return 2
     if verbose:
         traceback.print_exception(error)
-    if isinstance(error, MemoryError):
+    if _lacks_memory(error):
         _complain(f"error: out of memory{_brief(error)}; give fewer --samples, smaller data, or more memory")
         return 2
     _complain(f"error: unexpected {type(error).__name__}{_brief(error)} (please report; run with -v for the traceback)")
     return 2
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether the system refused memory, to Python, to a library that is loaded, or for the stack of a thread."""
+    if isinstance(error, ImportError | RuntimeError | OnnxPruneError):
+        return any(words in str(error) for words in _REFUSED)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 @contextmanager

@@ -119,29 +119,35 @@ def _serialized(model: onnx.ModelProto, path: Path) -> bytes:
 
 
 def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
-    part, data_part, backup = _part(path), _part(data_path), _part(data_path)
+    part, data_part = _part(path), _part(data_path)
+    older, older_data = _part(path), _part(data_path)
     staged = False
     try:
         slim: list[onnx.ModelProto] = []
         written = _write(data_part, data_path, lambda file: _write_data(model, file, data_path.name, slim))
         written += _write(part, path, lambda file: file.write(_serialized(slim[0], path)))
         staged = True
-        # An older model of this name needs its data until the new model is in place.
+        # No model may stand beside the data of another, not even where the process is killed now.
         if data_path.exists():
-            os.replace(data_path, backup)
+            if path.exists():
+                os.replace(path, older)
+            os.replace(data_path, older_data)
         os.replace(data_part, data_path)
         os.replace(part, path)
     except BaseException:
         # If its temporary file is gone, the new model is in place and needs the new data.
         if part.exists() or not staged:
-            if backup.exists():
-                os.replace(backup, data_path)
+            if older_data.exists():
+                os.replace(older_data, data_path)
             elif staged and not data_part.exists():
                 data_path.unlink(missing_ok=True)
-        for leftover in (part, data_part, backup):
+            if older.exists():
+                os.replace(older, path)
+        for leftover in (part, data_part, older, older_data):
             leftover.unlink(missing_ok=True)
         raise
-    backup.unlink(missing_ok=True)
+    for leftover in (older, older_data):
+        leftover.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return written
 

@@ -7,19 +7,52 @@ of 57 layers in 18 s instead of 255 s.  A system of 2,000 columns has enough wor
 
 from __future__ import annotations
 
+import mmap
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
+import numpy as np
+from scipy.linalg import blas
 from threadpoolctl import ThreadpoolController
 
 #: From this many columns on, several threads pay off: in a factorization, and in a product of many rows.
 LARGE, LARGE_PRODUCT = 2048, 512
+#: Bytes of a work buffer of OpenBLAS, with what its allocator adds, and columns of a product that all threads share.
+BUFFER, SHARED = 34 << 20, 384
 
 
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
     # Finding the libraries takes 7 ms; setting their threads takes 0.03 ms.
     return ThreadpoolController()
+
+
+@lru_cache(maxsize=1)
+def claim_buffers() -> None:
+    """Let OpenBLAS allocate its work buffers now: where memory has become short, it tries to for ever.
+
+    Address space is what it takes; hardly any of it is ever written to.  Cost: milliseconds, once per process.
+
+    Raises:
+        MemoryError: there is no room for them.
+    """
+    threads = [int(pool["num_threads"]) for pool in _controller().info() if pool["user_api"] == "blas"]
+    if not _fits(BUFFER * sum(threads)):
+        if not _fits(BUFFER * len(threads)):
+            raise MemoryError("no room for the work buffers of linear algebra")
+        _controller().limit(limits=1, user_api="blas")
+    for kind in (np.float32, np.float64):
+        square = np.ones((SHARED, SHARED), kind)
+        square @ square
+        (blas.ssyrk if kind is np.float32 else blas.dsyrk)(1.0, square)
+
+
+def _fits(size: int) -> bool:
+    try:
+        mmap.mmap(-1, max(size, 1)).close()
+    except OSError:
+        return False
+    return True
 
 
 def blas_threads(columns: int) -> AbstractContextManager[object]:

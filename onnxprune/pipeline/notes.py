@@ -27,8 +27,9 @@ UNFITTED = (
 )
 NO_ACCURACY = "no accuracy is measured: {}"
 DETECTOR_PRESET = (
-    "this is a detector, and no --preprocess was given: most need --preprocess unit --letterbox; 'onnxprune help tasks' "
-    "lists what exporters expect"
+    "the outputs look like a detector's, and no --preprocess was given: pictures are cropped at the centre and normalised "
+    "as for classifiers. Most detectors need --preprocess unit --letterbox; 'onnxprune help tasks' lists what exporters "
+    "expect"
 )
 NO_SCORES = (
     "--test has no effect: its labels are class numbers or boxes, but this model's outputs are not read as such; "

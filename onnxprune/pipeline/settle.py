@@ -13,7 +13,6 @@ from onnxprune.pipeline.notes import ALIKE, DETECTOR_PRESET, NO_SCORES
 from onnxprune.result import Seen
 from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.detect.reader import Detect
-from onnxprune.tasks.pose import Pose
 
 
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
@@ -42,7 +41,7 @@ def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | Non
     if evaluator.yardstick.note is not None and data is not None:
         notes.append(evaluator.yardstick.note)
     pictures = evaluator.holdout.picture is not None
-    if options.preprocess is None and pictures and isinstance(evaluator.yardstick.reader, Detect | Pose):
+    if options.preprocess is None and pictures and evaluator.yardstick.likely in ("detect", "pose"):
         notes.append(DETECTOR_PRESET)
     reader = evaluator.yardstick.reader
     used = isinstance(reader, Classify) or (labelled.things is not None and isinstance(reader, Detect))

@@ -30,6 +30,7 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.linear.threads import claim_buffers
 from onnxprune.measure.said import said
 from onnxprune.memory import room, used
 from onnxprune.options import Options
@@ -153,6 +154,7 @@ def set_up(
         OnnxPruneError: if data or options do not fit the model.
     """
     _check_memory(loaded, options)
+    claim_buffers()
     _check_computes(loaded, view(loaded.proto), options)
     specs = specs_for(loaded, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)

@@ -16,7 +16,7 @@ from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
 from onnxprune.tasks.guess import guess, stated
-from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader
+from onnxprune.tasks.task import KINDS, Comparer, Guess, Kind, Reader
 
 Array = np.ndarray
 #: The value of ``--task`` that guesses the task from the outputs.
@@ -29,6 +29,7 @@ class Yardstick:
 
     ``reference`` holds the original's outputs, samples on axis 0.  ``loss`` is the measure without a task.  ``reader`` and
     ``compare`` belong to the task, None if no task is certain.  ``note`` tells the user about the task, or is None.
+    ``likely`` is the kind of the most likely task, certain or not.
     """
 
     reference: tuple[Array, ...]
@@ -36,6 +37,7 @@ class Yardstick:
     reader: Reader | None = None
     compare: Comparer | None = None
     note: str | None = None
+    likely: Kind | None = None
 
     @property
     def measure(self) -> str:
@@ -101,22 +103,22 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         reader = stated(kind, original, given).reader
         assert reader is not None
         compare = reader.against(original)
-        return Yardstick(reference, loss, reader, compare, _note(reader, compare, original, f"task {kind}", ""))
+        return Yardstick(reference, loss, reader, compare, _note(reader, compare, original, f"task {kind}", ""), kind)
     guessed = guess(original)
     if guessed.reader is None:
         return Yardstick(reference, loss)
     if not rows_are_answers and _whole_rows(guessed.reader, original):
         return Yardstick(reference, loss)
     if not guessed.sure:
-        return Yardstick(reference, loss, note=_unsure(guessed, reference))
+        return Yardstick(reference, loss, note=_unsure(guessed, reference), likely=guessed.reader.kind)
     try:
         compare = guessed.reader.against(original)
     except DataError as error:
         note = f"task {guessed.reader.kind}: {error}; the drop is the {general(reference)} instead"
-        return Yardstick(reference, loss, note=note)
+        return Yardstick(reference, loss, note=note, likely=guessed.reader.kind)
     because = f"task {guessed.reader.kind}: {guessed.because}"
     note = _note(guessed.reader, compare, original, because, "; --task states another")
-    return Yardstick(reference, loss, guessed.reader, compare, note)
+    return Yardstick(reference, loss, guessed.reader, compare, note, guessed.reader.kind)
 
 
 def _whole_rows(reader: Reader, original: Answers) -> bool:
