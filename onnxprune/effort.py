@@ -30,10 +30,6 @@ SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
 LEAST_TRIAL, MOST_TRIAL = 64, 256
 #: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
-#: How often the widths of an allocation are measured, and the allocation made again.  YOLOv8n at 0.8 of its MACs: the
-#: curves promised 0.015, and its groups at these widths, one by one, lost 0.024; after one round 0.016 and 0.016, after
-#: two 0.014.  The loss on unseen pictures after the refit fell from 0.065 to 0.044.
-SHARPENINGS = 2
 #: What trials of orders and allocations may cost, as a share of what pricing may.  The defaults are seldom far from the
 #: best.
 TRIES = 0.7
@@ -46,6 +42,10 @@ class Effort:
     ``allowance`` is the limit for any model.  Pricing may take ``passes`` passes of the original over the samples, or
     ``least`` multiply-accumulates if that is more; it uses at most ``probes`` samples.  ``rounds`` counts the refinements
     of hidden layers against their readers.
+
+    ``sharpenings``: how often the widths of an allocation are measured, and the allocation made again.  YOLOv8n at 0.8
+    of its MACs: the curves promised 0.015, and its groups at these widths, one by one, lost 0.024; after one round 0.016
+    and 0.016, after two 0.014.  The loss on unseen pictures after the refit fell from 0.065 to 0.044.
     """
 
     allowance: float
@@ -53,6 +53,7 @@ class Effort:
     least: float
     probes: int
     rounds: int
+    sharpenings: int
 
     def pricing(self, one_pass: float) -> float:
         """Multiply-accumulates that pricing may take for all selectors together.
@@ -68,9 +69,9 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
-        "fast": Effort(1e12, 1.0, 2e11, 32, 0),
-        "default": Effort(2.5e12, 2.5, 8e11, 32, 1),
-        "best": Effort(4e13, 40.0, 8e12, 128, 4),
+        "fast": Effort(1e12, 1.0, 2e11, 32, 0, 1),
+        "default": Effort(2.5e12, 2.5, 8e11, 32, 1, 2),
+        "best": Effort(4e13, 40.0, 8e12, 128, 4, 2),
     }
 )
 

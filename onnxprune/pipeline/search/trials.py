@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.budget.cost import Cost, Costing, macs, sizes
-from onnxprune.effort import EFFORTS, SHARPENINGS, UNTRIED, trial_samples
+from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, sharpened, within
 from onnxprune.pipeline.candidate import Candidate, attempt, quick, trial
@@ -73,10 +73,11 @@ class Trials:
     def sharp(self, pricing: Pricing, cost: Costing, target: float, lateness: float = UNTRIED[0]) -> Pricing:
         """``pricing`` with the widths measured that ``cost`` of at most ``target`` leads to.
 
-        Cost: ``SHARPENINGS`` measurements per group.
+        Cost: per group as many measurements as ``effort`` has sharpenings.
         """
-        for turn in range(1, 1 + SHARPENINGS):
-            counts, progress = within(pricing, cost, target, lateness), Turn(self.progress, turn, SHARPENINGS)
+        turns = EFFORTS[self.options.effort].sharpenings
+        for turn in range(1, 1 + turns):
+            counts, progress = within(pricing, cost, target, lateness), Turn(self.progress, turn, turns)
             better = sharpened(self.context, self.options, pricing, counts, progress, self.compute)
             if better is pricing:
                 break
