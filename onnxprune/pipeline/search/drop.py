@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,12 +26,34 @@ def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
     """Search the smallest model whose drop is allowed.
 
     First remove what costs nothing.  Then bisect the interval of kept MACs with trials.  Then refine the result with
-    full attempts, and go a step further if possible.
-    Cost: a few full attempts, up to ``HALVINGS`` trials, and up to ``FULL`` full attempts.
+    full attempts, and go a step further if possible.  If no cut to widths that run fast stays within the drop, search
+    again among all widths: fast widths are a preference, the drop is a bound.
+    Cost: a few full attempts, up to ``HALVINGS`` trials, and up to ``FULL`` full attempts; at most twice.
 
     Raises:
         BudgetError: no cut stays within the drop.
     """
+    best, priced, path = _bisected(trials, pricing)
+    if not _cuts(trials, best) and len(pricing.tiers) > 1:
+        best, priced, more = _bisected(trials, replace(pricing, tiers=pricing.tiers[-1:]))
+        path += more
+    steps = [trials.step(candidate) for candidate in path]
+    if not _cuts(trials, best):
+        least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
+        raise BudgetError(
+            f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest drop was "
+            f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
+            "size with --macs"
+        )
+    return SearchResult(best, priced, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+
+
+def _cuts(trials: Trials, candidate: Candidate) -> bool:
+    return not candidate.keep.all() and _allows(trials, candidate)
+
+
+def _bisected(trials: Trials, pricing: Pricing) -> tuple[Candidate, Pricing, list[Candidate]]:
+    """(the best candidate, the prices after it, all candidates).  The best one may be the whole model."""
     free, begun = _begin(trials, pricing)
     low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
     high = trials.cost(free) / trials.full
@@ -58,15 +81,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
         refined = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
         path += refined
         best = next((candidate for candidate in reversed(refined) if _allows(trials, candidate)), best)
-    steps = [trials.step(candidate) for candidate in path]
-    if best.keep.all() or not _allows(trials, best):
-        least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
-        raise BudgetError(
-            f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest drop was "
-            f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
-            "size with --macs"
-        )
-    return SearchResult(best, pricing, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+    return best, pricing, path
 
 
 def allowed(trials: Trials) -> float:
