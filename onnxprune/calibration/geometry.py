@@ -19,7 +19,7 @@ DEFAULT_SIDE = 224
 CROP_RATIO = Fraction(7, 8)
 # Models for small images (32, 64) are trained on whole images, so nothing is cropped off.
 WHOLE_SIDE = 64
-# The border of a letterboxed image, as in YOLO's training code.
+# The border of a letterboxed image, as detectors are usually trained.
 GREY = 114
 
 

@@ -15,8 +15,8 @@ def lower(first: Array, second: Array) -> bool:
     """Whether the mean of ``first`` is the smaller one: the best guess, where a wrong one costs little.
 
     The difference is mostly that of a few samples that a model gets badly wrong.  256 samples call a fall by a fifth
-    chance in 14 % (VGG-16) to 62 % (ResNet-20) of draws from CIFAR-10's test images, of which 2,500 show it by 9 and 5
-    standard errors: a model must not be thrown away for want of proof.
+    chance in 14 % (a plain network of 16 layers) to 62 % (a residual one of 20) of draws from CIFAR-10's test images, of
+    which 2,500 show it by 9 and 5 standard errors: a model must not be thrown away for want of proof.
     Roots or logarithms of the errors tell even less: tuning mends the worst samples, and not the usual one.
     """
     return len(first) >= FEW and bool(np.isfinite(first).all()) and not float(first.mean()) >= float(second.mean())

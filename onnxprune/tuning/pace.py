@@ -20,8 +20,8 @@ LEAST, MOST, LOOKED_AT = 4, 8, 64
 #: By how much of the start's error a trial may raise it.
 HARM = 0.1
 #: A model that no fast step heals is near its best.  There a rate harms first and helps later, the more of both the
-#: faster, so that a longer run bears a faster one: ResNet-20 at half of its MACs ends best at 0.0025 to 0.005 after 400
-#: steps of 32 pictures; 0.01 and 0.0016 end worse.  Between runs the rate grows with the root of the steps: that far
+#: faster, so that a longer run bears a faster one: a residual network of 20 layers at half of its MACs ends best at 0.0025
+#: to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  Between runs the rate grows with the root of the steps: that far
 #: noise moves a weight.
 CAREFUL, USUAL = 0.0035, 400
 #: Below the first, weights hardly move; the second is the usual rate of training from scratch with relative steps

@@ -64,7 +64,7 @@ def corners(boxes: Array, layout: Layout, levels: Sequence[GridLevel], size: tup
     strides = np.concatenate([np.full(level.places, float(level.stride)) for level in levels]) if levels else None
     if layout.box == "grid":
         assert strides is not None
-        # Relative to the cell's corner, not its centre (Ge et al. 2021, YOLOX).
+        # Relative to the cell's corner, not its centre (Ge et al. 2021, arXiv 2107.08430).
         middle = (wide[..., :2] - 0.5) * strides[:, None] + centres
         half = np.exp(np.minimum(wide[..., 2:], 20.0)) * strides[:, None] / 2
         return np.concatenate([middle - half, middle + half], axis=2)

@@ -18,7 +18,7 @@ from onnxprune.tasks.detect.recognise import Recognised, recognise
 from onnxprune.tasks.task import Agreement, Guess, Kind
 
 #: Detections of the original with at least this score count as ground truth.  Demo programs of detectors show boxes
-#: above 0.25 (YOLO), 0.35 (NanoDet) or 0.5 (SSD).
+#: above 0.25, 0.35 or 0.5.
 CONFIDENT = 0.25
 UNREAD = (
     "the outputs are not detections in a known layout: state the layout with --layout, or give your own metric with "

@@ -10,7 +10,8 @@ import numpy as np
 from onnxprune.tasks.detect.grid import GridLevel, level_of, levels_of
 
 Array = np.ndarray
-#: A box may be four distributions over distances, with this many bins each: 8 (NanoDet), 16 (GFL, YOLOv8), more.
+#: A box may be four distributions over distances (Li et al. 2020, arXiv 2006.04388), with this many bins each.  8 and 16
+#: are usual.
 BINS = range(6, 34)
 
 
