@@ -22,15 +22,16 @@ Seen = Literal["held out", "made up", "alike"]
 
 
 @singledispatch
-def page(value: object) -> str:
-    """``value`` as HTML for a notebook.  :mod:`onnxprune.report.notebook` registers the pages."""
-    raise NotImplementedError(type(value).__name__)
+def page(value: object) -> str | None:
+    """``value`` as HTML for a notebook, which :mod:`onnxprune.report.notebook` registers; else None: the notebook shows
+    the text."""
+    return None
 
 
 @singledispatch
 def summary(value: object) -> str:
-    """``value`` in one line, for a Python prompt."""
-    raise NotImplementedError(type(value).__name__)
+    """``value`` in one line, for a Python prompt, which :mod:`onnxprune.report.notebook` registers; else its type."""
+    return object.__repr__(value)
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ class Report:
     pictures: tuple[Shown, ...] = ()
     rounding: Rounding | None = None
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return page(self)
 
 
@@ -279,7 +280,7 @@ class Result:
     def __repr__(self) -> str:
         return summary(self)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return page(self)
 
 
@@ -313,7 +314,7 @@ class Inspection:
     operators: tuple[tuple[str, float], ...] = ()
     outlook: tuple[Outlook, ...] = ()
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return page(self)
 
 
@@ -346,5 +347,5 @@ class Comparison:
     seen: Seen = "held out"
     scores: tuple[tuple[str, Change], ...] = ()
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return page(self)
