@@ -18,7 +18,7 @@ from onnxprune.cluster.open import computing
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import ModelError, PlanError
+from onnxprune.errors import PlanError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.graph.view import view
@@ -33,7 +33,7 @@ from onnxprune.pipeline.labelled import labelled_data, usable
 from onnxprune.pipeline.notes import UNFITTED, loosening_notes, reading_notes
 from onnxprune.pipeline.run import Outcome, run, verified
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
-from onnxprune.pipeline.setup import engine_of, samples_of, set_up, specs_of
+from onnxprune.pipeline.setup import check_inputs, engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.pipeline.tuned import tune_pair, tuned
 from onnxprune.plan import Plan, fingerprint, keep_vector
@@ -397,21 +397,10 @@ def compare_models(
         ModelError: where the models take different inputs, or have no output in common.
     """
     first, second = load(a), load(b)
-    _check_inputs(first, second)
+    check_inputs(first, second, ("the first", "the second"), "compare two that can be fed alike")
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
     return replace(side_by_side(first, second, dataset, options), seen="made up" if data is None else "held out")
-
-
-def _check_inputs(first: LoadedModel, second: LoadedModel) -> None:
-    """Raise ModelError where the second model could not be fed what the first is."""
-    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
-    if ours != theirs:
-        told = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
-        raise ModelError(
-            f"the models take different inputs: {first.path or 'the first'} {told[0]}, "
-            f"{second.path or 'the second'} {told[1]}; compare two that can be fed alike"
-        )
 
 
 def operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +73,12 @@ def read_ordinary(path: str | Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return data
+
+
+def part_of(path: Path) -> Path:
+    """A new name beside ``path`` for the file that will replace it."""
+    # File systems limit names in bytes, and a character may take four.
+    return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}.part")
 
 
 def create(part: Path, target: Path) -> BinaryIO:

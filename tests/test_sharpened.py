@@ -15,7 +15,7 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.budget.curve import Curve
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
-from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
 from onnxprune.measure.said import said
 from onnxprune.pipeline.allocation import Pricing, price, sharpened, within
@@ -119,7 +119,7 @@ def test_of_two_branches_alike_none_is_cut_to_a_stump(seed: int, scale: float) -
 def test_samples_with_something_on_them_say_more() -> None:
     model, data = load(detector(1)), pictures(40)
     dataset = open_dataset(data, specs_of(model), None, None, 0)
-    found = said(couple(model.proto, {}, {"x": (1, 3, SIDE, SIDE)}), open_session(model.proto, Engine()), dataset)
+    found = said(couple(model.proto, {}, {"x": (1, 3, SIDE, SIDE)}), Engine(), dataset)
     assert found is not None and found.shape == (40,)
     loud = np.arange(40) % LOUD == 0
     assert found[loud].min() > found[~loud].max()
@@ -133,4 +133,4 @@ def test_class_scores_and_plain_numbers_say_nothing_of_samples() -> None:
         model = load(sketch.model())
         data = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
         dataset = open_dataset(data, specs_of(model), None, None, 0)
-        assert said(couple(model.proto, {}, {"x": (1, 6)}), open_session(model.proto, Engine()), dataset) is None
+        assert said(couple(model.proto, {}, {"x": (1, 6)}), Engine(), dataset) is None

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from onnxprune.errors import OutputError
-from onnxprune.paths import create, same_file
+from onnxprune.paths import create, part_of, same_file
 
 
 def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None:
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written; the message names it.
     """
-    part = _part(path)
+    part = part_of(path)
     try:
         with create(part, path) as file:
             file.write(text.encode("utf-8"))
@@ -76,14 +76,9 @@ def write_text(path: Path, text: str) -> None:
             part.unlink()
 
 
-def _part(path: Path) -> Path:
-    # File systems limit names in bytes, and a character may take four bytes.
-    return path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
-
-
 def _check_creates(path: Path, flag: str) -> None:
     """Create and remove an empty file beside ``path``.  Permissions do not tell: /proc has them, and takes no file."""
-    part = _part(path)
+    part = part_of(path)
     try:
         create(part, path).close()
     except OSError as error:

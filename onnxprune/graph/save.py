@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from onnxprune.errors import OutputError
 from onnxprune.graph.external import data_files
 from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
-from onnxprune.paths import create, same_file
+from onnxprune.paths import create, part_of, same_file
 
 # Protobuf refuses messages of 2 GiB.  The margin leaves room for readers that add to the model.
 _ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
@@ -44,7 +43,7 @@ def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
     with _as_output_error(path):
         if apart:
             return _write_pair(model, path, data_path)
-        part = _part(path)
+        part = part_of(path)
         try:
             written = _write(part, path, lambda file: file.write(_serialized(model, path)))
             os.replace(part, path)
@@ -73,7 +72,7 @@ def check_writable(path: Path, forbid: Path | None) -> None:
                 f"{path} would write its data to {data_path}, which belongs to the input model; "
                 "choose another output file with -o"
             )
-    part = _part(path)
+    part = part_of(path)
     with _as_output_error(path):
         try:
             _write(part, path, lambda file: 0)
@@ -96,11 +95,6 @@ def _check_target(path: Path) -> None:
         raise OutputError(f"{path.parent} is not a folder; choose another output file")
 
 
-def _part(path: Path) -> Path:
-    # File systems limit names in bytes, and a character may take four.
-    return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}.part")
-
-
 def _write(part: Path, target: Path, fill: Callable[[IO[bytes]], int]) -> int:
     with create(part, target) as file:
         written = fill(file)
@@ -119,8 +113,8 @@ def _serialized(model: onnx.ModelProto, path: Path) -> bytes:
 
 
 def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
-    part, data_part = _part(path), _part(data_path)
-    older, older_data = _part(path), _part(data_path)
+    part, data_part = part_of(path), part_of(data_path)
+    older, older_data = part_of(path), part_of(data_path)
     staged = False
     try:
         slim: list[onnx.ModelProto] = []

@@ -6,31 +6,35 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime as ort
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.outputs import BATCH, outputs_of
 from onnxprune.coupling.groups import Coupling
+from onnxprune.engine.session import Engine, open_session
 from onnxprune.measure.fields import Field, fields_of
 from onnxprune.measure.kinds import NUMBERS, Kind, average, divergence, kinds_of, seen, softened
 
 Array = np.ndarray
 
 
-def said(coupling: Coupling, session: ort.InferenceSession, dataset: Dataset) -> Array | None:
+def said(coupling: Coupling, engine: Engine, dataset: Dataset) -> Array | None:
     """Per sample the divergence of the original's probabilities from what it says on average, (samples,) float64.
 
     It is summed over the channels and places of all outputs that hold probabilities at several places: scores of
     detectors, masks of segmenters.  ``None`` if there are no such outputs.  What is usual is told from the first
     :data:`onnxprune.calibration.outputs.BATCH` samples.
-    Cost: one pass of the original, which ``session`` runs, over ``dataset``; the outputs of ``BATCH`` samples in memory.
+    Cost: one pass of the original over ``dataset``, with the outputs of ``BATCH`` samples in memory; nothing if there are
+    no such outputs.
     """
     graph = coupling.graph
     names = [value for value in graph.outputs if value in graph.producer and graph.producer[value] not in coupling.facts.folded]
     fields = [field for field in fields_of(coupling, names) if _tells(coupling, names, field)]
+    if not fields:
+        return None
+    session = open_session(graph.model, engine)
     kinds: tuple[Kind, ...] = ()
     found: list[Array] = []
-    for start in range(0, dataset.count if fields else 0, BATCH):
+    for start in range(0, dataset.count, BATCH):
         some = dataset.take(range(start, min(start + BATCH, dataset.count)))
         outputs = outputs_of(session, some, names)
         if any(len(outputs[f.output]) != some.count or outputs[f.output].ndim != _rank(coupling, names, f) for f in fields):

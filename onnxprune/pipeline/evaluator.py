@@ -255,23 +255,26 @@ def accuracies(
     Raises:
         DataError: if labels are not classes of the models.
     """
-    if labelled.labels is None:
-        return None
     scores = []
     for model in (before, after):
-        session = open_session(model, engine)
-        names = [o.name for o in session.get_outputs()]
-        if isinstance(reader, Classify) and not metrics.is_scores(outputs_of(session, labelled.take([0]), names)):
-            if len(reader.outputs) > 1:
-                return None
-            predicted = reader.labels(answers_of(session, labelled, names))[:, 0]
-            if predicted.dtype.kind not in "iub":
-                # Class names cannot be compared with class numbers.
-                return None
-            scores.append(float(np.mean(predicted == labelled.labels)))
-            continue
-        scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
-        if scored is None:
+        score = accuracy_of(model, labelled, engine, reader)
+        if score is None:
             return None
-        scores.append(scored.top1)
+        scores.append(score)
     return Change(scores[0], scores[1])
+
+
+def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None) -> float | None:
+    """Top-1 (0 … 1) of one model; see :func:`accuracies`."""
+    if labelled.labels is None:
+        return None
+    session = open_session(model, engine)
+    names = [o.name for o in session.get_outputs()]
+    if isinstance(reader, Classify) and not metrics.is_scores(outputs_of(session, labelled.take([0]), names)):
+        if len(reader.outputs) > 1:
+            return None
+        predicted = reader.labels(answers_of(session, labelled, names))[:, 0]
+        # Class names cannot be compared with class numbers.
+        return float(np.mean(predicted == labelled.labels)) if predicted.dtype.kind in "iub" else None
+    scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
+    return None if scored is None else scored.top1

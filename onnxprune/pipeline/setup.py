@@ -22,7 +22,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
 from onnxprune.engine.probe import expected_integer
-from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.session import Engine
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
@@ -43,7 +43,8 @@ Array = np.ndarray
 #: Maximum training samples of a tuning.
 MOST_TUNED = 8192
 #: Bytes of activations kept in memory during the refit, if the user sets no limit; the rest goes to disk.  With these,
-#: the first seven layers of a ResNet-50 with 256 images take 2.1 GB in all; with 3 GiB they take 4.0 GB, and 8 % less time.
+#: the first seven layers of a residual network of 50 layers with 256 images take 2.1 GB in all; with 3 GiB they take
+#: 4.0 GB, and 8 % less time.
 DEFAULT_MEMORY = 3 << 28
 #: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
 COPIES = 3
@@ -98,6 +99,17 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
         specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
     return tuple(specs)
+
+
+def check_inputs(first: LoadedModel, second: LoadedModel, called: tuple[str, str], remedy: str) -> None:
+    """Raise ModelError if the two models cannot be fed alike; ``called``: their names if they come from no file."""
+    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
+    if ours != theirs:
+        lists = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
+        raise ModelError(
+            f"the models take different inputs: {first.path or called[0]} {lists[0]}, "
+            f"{second.path or called[1]} {lists[1]}; {remedy}"
+        )
 
 
 def specs_for(loaded: LoadedModel, data: object | None, options: Options) -> tuple[InputSpec, ...]:
@@ -173,7 +185,7 @@ def set_up(
             whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
-        told = None if data is None else said(coupling, open_session(loaded.proto, engine), whole)
+        told = None if data is None else said(coupling, engine, whole)
         held = held_out(whole.count, options.seed, most, told)
     fit, holdout = divide(whole, held)
     spare = None

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import onnx
 
-from onnxprune import metrics
 from onnxprune.allowance import Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
-from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
@@ -18,9 +16,9 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
 from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
-from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
+from onnxprune.pipeline.evaluator import Evaluator, accuracy_of, may_hold_classes
 from onnxprune.pipeline.run import Outcome
-from onnxprune.pipeline.setup import MOST_TUNED, Context, engine_of, specs_for, specs_of
+from onnxprune.pipeline.setup import MOST_TUNED, Context, check_inputs, engine_of, specs_for
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
@@ -70,17 +68,8 @@ def tuned(
         ("refitted", chosen.model, before),
         ("tuned", model, after),
     ]
-    stages = tuple(Stage(name, drop, accuracy_of(each, labelled, context.engine)) for name, each, drop in rows)
+    stages = tuple(Stage(name, drop, accuracy_of(each, labelled, context.engine, None)) for name, each, drop in rows)
     return replace(chosen, model=model, drop=after, tuning=replace(tuning, stages=stages))
-
-
-def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine) -> float | None:
-    """Top-1 (0 … 1); ``None`` without labels or class scores."""
-    if labelled.labels is None:
-        return None
-    names = [output.name for output in model.graph.output]
-    scored = metrics.accuracy(outputs_of(open_session(model, engine), labelled, names), labelled.labels)
-    return None if scored is None else scored.top1
 
 
 def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options: Options, progress: Progress) -> Tuned:
@@ -109,7 +98,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
     stages = [("original", original.proto), ("before", student.proto), ("tuned", model)]
     drops = _drops([model for _, model in stages], original, held, engine)
     rows = tuple(
-        Stage(name, drop, accuracy_of(each, labelled, engine) if options.test is not None else None)
+        Stage(name, drop, accuracy_of(each, labelled, engine, None) if options.test is not None else None)
         for (name, each), drop in zip(stages, drops, strict=True)
         if drop is not None
     )
@@ -161,13 +150,8 @@ def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, 
 
 def check_alike(student: LoadedModel, original: LoadedModel) -> None:
     """Raise ModelError if the two models take different inputs or share no output."""
-    ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (student, original))
-    if ours != theirs:
-        lists = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
-        raise ModelError(
-            f"the models take different inputs: {student.path or 'the small one'} {lists[0]}, "
-            f"{original.path or 'the teacher'} {lists[1]}; a teacher must take the same inputs as its student"
-        )
+    remedy = "a teacher must take the same inputs as its student"
+    check_inputs(student, original, ("the small one", "the teacher"), remedy)
     outputs = [{output.name for output in loaded.proto.graph.output} for loaded in (student, original)]
     if not outputs[0] & outputs[1]:
         raise ModelError("the two models have no output of the same name; rename the outputs of one")

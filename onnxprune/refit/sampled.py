@@ -79,9 +79,8 @@ class Sampler:
         weights, (g, n+1, o)."""
         sides: tuple[list[Maps], list[Maps]] = ([], [])
         room = [MAP_BYTES, MAP_BYTES // 4]
-        for batch in range(self.pair.pruned.count):
+        for side, batch in ((held_out(number), batch) for number, block in enumerate(self.blocks) for batch in block):
             x, wanted = self.pair.pruned.get(hidden.layer.data, batch), self._wanted(reader, batch)
-            side = held_out(next(number for number, block in enumerate(self.blocks) if batch in block))
             if sides[side] and room[side] < max(x.nbytes, wanted.nbytes):
                 continue
             room[side] -= max(x.nbytes, wanted.nbytes)

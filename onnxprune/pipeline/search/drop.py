@@ -33,10 +33,12 @@ def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
     Raises:
         BudgetError: no cut stays within the drop.
     """
-    best, priced, path = _bisected(trials, pricing)
+    free, begun = _begin(trials, pricing)
+    best, priced, tried = _bisected(trials, pricing, free, begun[-1])
+    path = [*begun, *tried]
     if not _cuts(trials, best) and len(pricing.tiers) > 1:
-        best, priced, more = _bisected(trials, replace(pricing, tiers=pricing.tiers[-1:]))
-        path += more
+        best, priced, tried = _bisected(trials, replace(pricing, tiers=pricing.tiers[-1:]), free, begun[-1])
+        path += tried
     steps = [trials.step(candidate) for candidate in path]
     if not _cuts(trials, best):
         least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
@@ -52,9 +54,13 @@ def _cuts(trials: Trials, candidate: Candidate) -> bool:
     return not candidate.keep.all() and _allows(trials, candidate)
 
 
-def _bisected(trials: Trials, pricing: Pricing) -> tuple[Candidate, Pricing, list[Candidate]]:
-    """(the best candidate, the prices after it, all candidates).  The best one may be the whole model."""
-    free, begun = _begin(trials, pricing)
+def _bisected(
+    trials: Trials, pricing: Pricing, free: Array, start: Candidate
+) -> tuple[Candidate, Pricing, list[Candidate]]:
+    """(the best candidate, the prices after it, all new candidates); ``free`` and ``start``: the bound on the widths.
+
+    The best one is ``start`` if no other is allowed.
+    """
     low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
     high = trials.cost(free) / trials.full
 
@@ -63,7 +69,8 @@ def _bisected(trials: Trials, pricing: Pricing) -> tuple[Candidate, Pricing, lis
 
     halvings = _halvings(high - low)
     turns = halvings + FULL * trials.finer
-    best, failed, path = begun[-1], low, list(begun)
+    best, failed = start, low
+    path: list[Candidate] = []
     damages: dict[float, float] = {}
     for turn in range(1, 1 + halvings):
         middle = (failed + high) / 2
@@ -76,7 +83,7 @@ def _bisected(trials: Trials, pricing: Pricing) -> tuple[Candidate, Pricing, lis
         else:
             failed = middle
     if trials.finer:
-        share = high if best is not begun[-1] else failed
+        share = high if best is not start else failed
         pricing = trials.sharp(pricing, trials.cost, share * trials.full)
         refined = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
         path += refined
