@@ -11,7 +11,7 @@ from workbench import Bench, bench, correlated
 
 from onnxprune.calibration.moments import layer_geometry
 from onnxprune.coupling.groups import Group
-from onnxprune.effort import QUICKEST, RIVALS, TRUSTED
+from onnxprune.effort import EFFORTS
 from onnxprune.engine.session import open_session, run, with_outputs
 from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
@@ -201,7 +201,7 @@ def test_every_selector_ranks_all_units_and_falls_from_one_to_zero(on: Bench, na
 
 def test_the_table_holds_what_the_options_offer() -> None:
     assert {*SELECTORS, AUTO} == set(NAMES)
-    assert {*RIVALS, *TRUSTED, *QUICKEST} <= set(SELECTORS)
+    assert {name for effort in EFFORTS.values() for name in effort.orders} <= set(SELECTORS)
 
 
 def test_random_depends_on_its_seed_and_nothing_else(on: Bench) -> None:

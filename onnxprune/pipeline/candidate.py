@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from onnxprune.calibration.row_rule import FIT, MOMENTS, TRIAL, RowRule
 from onnxprune.effort import EFFORTS, trial_samples
 from onnxprune.graph.view import view
 from onnxprune.options import Options
@@ -51,7 +52,8 @@ def attempt(
         return _unfitted(context, counts, keep, evaluator)
     # Keep only the drop of the plain cut: a second model during the refit may take hundreds of megabytes.
     plain = evaluator.drop(sweep(cut(context.coupling, keep), context.loaded.proto))
-    refitted = trial(context, pricing, counts, evaluator, options, progress)
+    rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
+    refitted = fitted(context, pricing, counts, evaluator, options, progress, rows)
     if refitted.drop.value <= plain.value or not refitted.refits:
         return refitted
     unfitted = _unfitted(context, counts, keep, evaluator)
@@ -61,10 +63,16 @@ def attempt(
     return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
 
 
-def trial(
-    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+def fitted(
+    context: Context,
+    pricing: Pricing,
+    counts: Array,
+    evaluator: Evaluator,
+    options: Options,
+    progress: Progress,
+    rows: RowRule,
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and measure the drop.
+    """Cut to ``counts`` (units kept per group), refit to so many ``rows``, and measure the drop.
 
     Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
     """
@@ -72,7 +80,7 @@ def trial(
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
     pruned = view(cut(context.coupling, keep))
-    given = calibrated(context, pricing.grams, context.fit, options)
+    given = calibrated(context, pricing.grams, context.fit, options, rows)
     solution = refit(given, keep, pruned, EFFORTS[options.effort].rounds, progress)
     del pruned
     model = sweep(cut(context.coupling, keep, solution.weights), context.loaded.proto)
@@ -84,7 +92,10 @@ def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator
     return Candidate(counts, keep, model, evaluator.drop(model))
 
 
-def quick(context: Context, options: Options) -> tuple[Context, Options]:
-    """Context and options of a trial: some of the samples, fewer rows, no refinement."""
+def trial(
+    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+) -> Candidate:
+    """A candidate for comparison only: refitted to some of the samples and few rows, without refinement."""
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    return replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
+    part = replace(context, fit=context.fit.take(some))
+    return fitted(part, pricing, counts, evaluator, replace(options, effort="fast"), progress, TRIAL)

@@ -17,7 +17,7 @@ from onnxprune.budget.cost import macs, sizes
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
-from onnxprune.calibration.row_rule import FIT, MOMENTS
+from onnxprune.calibration.row_rule import MOMENTS, RowRule
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.effort import EFFORTS, SAMPLES, samples
@@ -72,10 +72,11 @@ class Context:
     spare: Dataset | None = None
 
 
-def calibrated(context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options) -> Calibrated:
-    """The inputs of pricing and refit, on the samples of ``dataset``."""
+def calibrated(
+    context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options, rows: RowRule = MOMENTS
+) -> Calibrated:
+    """The inputs of pricing and refit, on the samples of ``dataset``; a refit fits to so many ``rows``."""
     memory = activation_bytes(options)
-    rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
     return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
 

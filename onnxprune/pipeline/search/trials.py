@@ -12,7 +12,7 @@ from onnxprune.budget.cost import Cost, Costing, macs, sizes
 from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, sharpened, within
-from onnxprune.pipeline.candidate import Candidate, attempt, quick, trial
+from onnxprune.pipeline.candidate import Candidate, attempt, trial
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.setup import Context
@@ -55,8 +55,7 @@ class Trials:
         return attempt(self.context, pricing, counts, self.evaluator, self.options, progress)
 
     def trial(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
-        part, options = quick(self.context, self.options)
-        return trial(part, pricing, counts, self.evaluator, options, progress)
+        return trial(self.context, pricing, counts, self.evaluator, self.options, progress)
 
     @property
     def finer(self) -> bool:
@@ -89,10 +88,10 @@ class Trials:
 
         A curve describes one group alone; it does not show how cuts of different groups interact.  Networks differ in
         how much later layers compensate early cuts, and in the best order of channels.  The first of ``latenesses``
-        is tried with every order, the others only with the best order.
+        is tried with every order, then all of them with the best order and its widths measured.
         """
         damages: dict[bytes, float] = {}
-        turns = len(self.orders) + len(latenesses) - 1
+        turns = len(latenesses) + (len(self.orders) if len(self.orders) > 1 else 0)
 
         def damage(way: tuple[Pricing, Array]) -> float:
             pricing, counts = way
@@ -102,12 +101,10 @@ class Trials:
                 damages[key] = self.evaluator.damage(self.trial(pricing, counts, turn).model)
             return damages[key]
 
-        first, *others = latenesses
-        orders = [self.sharp(pricing, cost, target, first) for pricing in self.orders]
-        ways = [(pricing, within(pricing, cost, target, first)) for pricing in orders]
-        if len(ways) > 1:
-            ways = [min(ways, key=damage)]
-        ways += [(ways[0][0], within(ways[0][0], cost, target, lateness)) for lateness in others]
+        ways = [(pricing, within(pricing, cost, target, latenesses[0])) for pricing in self.orders]
+        order = min(ways, key=damage)[0] if len(ways) > 1 else ways[0][0]
+        sharp = self.sharp(order, cost, target, latenesses[0])
+        ways = [(sharp, within(sharp, cost, target, lateness)) for lateness in latenesses]
         return min(ways, key=damage) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Pricing:
