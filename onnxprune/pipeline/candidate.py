@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.calibration.row_rule import FIT, MOMENTS, TRIAL, RowRule
-from onnxprune.effort import EFFORTS, trial_samples
+from onnxprune.budget.cost import macs, sizes
+from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
+from onnxprune.effort import EFFORTS, refinements, trial_samples
 from onnxprune.graph.view import view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Pricing, keep_of
@@ -52,8 +53,7 @@ def attempt(
         return _unfitted(context, counts, keep, evaluator)
     # Keep only the drop of the plain cut: a second model during the refit may take hundreds of megabytes.
     plain = evaluator.drop(sweep(cut(context.coupling, keep), context.loaded.proto))
-    rows = FIT if EFFORTS[options.effort].rounds else MOMENTS
-    refitted = fitted(context, pricing, counts, evaluator, options, progress, rows)
+    refitted = fitted(context, pricing, counts, evaluator, options, progress)
     if refitted.drop.value <= plain.value or not refitted.refits:
         return refitted
     unfitted = _unfitted(context, counts, keep, evaluator)
@@ -64,15 +64,9 @@ def attempt(
 
 
 def fitted(
-    context: Context,
-    pricing: Pricing,
-    counts: Array,
-    evaluator: Evaluator,
-    options: Options,
-    progress: Progress,
-    rows: RowRule,
+    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit to so many ``rows``, and measure the drop.
+    """Cut to ``counts`` (units kept per group), refit, and measure the drop.
 
     Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
     """
@@ -80,8 +74,10 @@ def fitted(
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
     pruned = view(cut(context.coupling, keep))
-    given = calibrated(context, pricing.grams, context.fit, options, rows)
-    solution = refit(given, keep, pruned, EFFORTS[options.effort].rounds, progress)
+    effort = EFFORTS[options.effort]
+    rounds = refinements(effort, macs(context.coupling)(sizes(context.coupling)) * context.fit.count)
+    rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
+    solution = refit(calibrated(context, pricing.grams, context.fit, options, rows), keep, pruned, rounds, progress)
     del pruned
     model = sweep(cut(context.coupling, keep, solution.weights), context.loaded.proto)
     return Candidate(counts, keep, model, evaluator.drop(model), solution.layers)
@@ -95,7 +91,7 @@ def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator
 def trial(
     context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
 ) -> Candidate:
-    """A candidate for comparison only: refitted to some of the samples and few rows, without refinement."""
+    """A candidate for comparison only: refitted to some of the samples, as with little effort."""
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
     part = replace(context, fit=context.fit.take(some))
-    return fitted(part, pricing, counts, evaluator, replace(options, effort="fast"), progress, TRIAL)
+    return fitted(part, pricing, counts, evaluator, replace(options, effort="fast"), progress)
