@@ -42,7 +42,9 @@ class Effort:
 
     ``allowance`` is the limit for any model.  Pricing may take ``passes`` passes of the original over the samples, or
     ``least`` multiply-accumulates if that is more; it uses at most ``probes`` samples.  ``rounds`` counts the refinements
-    of hidden layers against their readers; there are none if they would take more than ``refining``.
+    of hidden layers against their readers; there are none if they would take more than ``refining``: by default about a
+    minute of one core.  A residual network of 56 layers at half its MACs keeps 91.6 % with a refinement and 91.2 % without
+    one, in twice the time; a plain one of 13 layers keeps 88.5 % and 88.7 %.
 
     ``orders``: the selectors to try against each other, the usual one first.  On four networks of 20 to 56 layers at half
     their MACs, the better of two by a trial was no better than either alone (88.8 % on average, 88.8 % and 89.0 %).
@@ -75,8 +77,8 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
-        "fast": Effort(1e12, 0.5, 2e10, 16, 0, 0.0, 1, ("qr",)),
-        "default": Effort(2.5e12, 1.0, 5e10, 32, 1, 5e11, 2, ("qr",)),
+        "fast": Effort(1e12, 0.5, 5e10, 32, 0, 0.0, 1, ("qr",)),
+        "default": Effort(2.5e12, 1.0, 5e10, 32, 1, 1.1e12, 2, ("qr",)),
         "best": Effort(4e13, 40.0, 8e12, 128, 4, 4e13, 2, ("qr", "obs")),
     }
 )
