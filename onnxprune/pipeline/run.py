@@ -120,6 +120,6 @@ def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurv
     for group, curve in zip(context.coupling.groups, curves, strict=True):
         if group.id not in context.frozen:
             picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
-            points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
+            points = tuple(CurvePoint(int(k), float(curve.loss[k])) for k in curve.widths[picks])
             group_curves.append(GroupCurve(group.name, points))
     return tuple(group_curves)

@@ -1,4 +1,4 @@
-"""Rounds of refinement: hidden layers take steps against what their reader misses, then the reader is fitted again."""
+"""Rounds of refinement: hidden layers step to reduce their reader's residual, then the reader is fitted again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Chain = Callable[[Array], Array]
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """``hidden``: per reader's index the hidden layers that lead to it, the nearest first."""
+    """``hidden``: index of a reader -> the hidden layers that lead to it, the nearest first."""
 
     jobs: Mapping[int, Job]
     hidden: Mapping[int, Sequence[Hidden]]
@@ -32,7 +32,7 @@ class Refinement:
     rounds: int
 
     def improve(self, reader: Job, fitted: Refitted, prior: Prior) -> Refitted:
-        """Alternate for as many rounds as help; ``fitted`` is the reader's first fit."""
+        """Alternate steps and fits while rounds help, at most ``rounds`` times.  ``fitted``: the reader's first fit."""
         pruned = self.sampler.pair.pruned
         leading = takewhile(
             lambda one: one.layer.index in self.solution.weights and pruned.has(one.layer.data),
@@ -40,7 +40,7 @@ class Refinement:
         )
         stretch = [(one, self._chain(one)) for one in leading]
         for _ in range(self.rounds):
-            # A reader that is hidden itself leaves to its own reader what that can see.
+            # A layer with a later reader in reach is left for that reader to refine.
             better = [
                 self._step(stretch[: k + 1], reader)
                 for k, (one, _) in enumerate(stretch)
@@ -57,7 +57,10 @@ class Refinement:
         return max(reader for reader, stretch in self.hidden.items() if any(h.layer.index == index for h in stretch))
 
     def _step(self, stretch: Sequence[tuple[Hidden, Chain]], reader: Job) -> bool:
-        """Refine the farthest hidden layer of ``stretch``, and bring what reads it up to date; whether it helped."""
+        """Refine the farthest hidden layer of ``stretch`` and recompute the activations that depend on it.
+
+        Returns whether it helped.
+        """
         hidden = self.jobs[stretch[-1][0].layer.index]
         links = [Link(chain, self._part(self.jobs[one.reader.index])) for one, chain in stretch[::-1]]
         scale = reader.target.scale[reader.part.kept_outputs].astype(np.float32)

@@ -91,24 +91,24 @@ class Trials:
         how much later layers compensate early cuts, and in the best order of channels.  The first of ``latenesses``
         is tried with every order, the others only with the best order.
         """
-        damages: dict[bytes, float] = {}
+        losses: dict[bytes, float] = {}
         turns = len(self.orders) + len(latenesses) - 1
 
-        def damage(way: tuple[Pricing, Array]) -> float:
+        def loss(way: tuple[Pricing, Array]) -> float:
             pricing, counts = way
             key = keep_of(self.context.coupling, pricing.rankings, counts).tobytes()
-            if key not in damages:
-                turn = Turn(self.progress, len(damages) + 1, turns, "trial")
-                damages[key] = self.evaluator.damage(self.trial(pricing, counts, turn).model)
-            return damages[key]
+            if key not in losses:
+                turn = Turn(self.progress, len(losses) + 1, turns, "trial")
+                losses[key] = self.evaluator.output_loss(self.trial(pricing, counts, turn).model)
+            return losses[key]
 
         first, *others = latenesses
         orders = [self.sharp(pricing, cost, target, first) for pricing in self.orders]
         ways = [(pricing, within(pricing, cost, target, first)) for pricing in orders]
         if len(ways) > 1:
-            ways = [min(ways, key=damage)]
+            ways = [min(ways, key=loss)]
         ways += [(ways[0][0], within(ways[0][0], cost, target, lateness)) for lateness in others]
-        return min(ways, key=damage) if len(ways) > 1 else ways[0]
+        return min(ways, key=loss) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Pricing:
         """The best order of channels at ``share`` of ``cost``, or at the lowest cost that all orders can reach."""
