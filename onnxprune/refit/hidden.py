@@ -14,7 +14,7 @@ from onnxprune.surgery.cut import constant_of
 
 
 @dataclass(frozen=True, eq=False)
-class Hidden:
+class HiddenLayer:
     """``reader.data`` = ``chain`` (``layer.output``), and nothing else reads the output of ``layer``."""
 
     layer: Layer
@@ -26,13 +26,13 @@ class Hidden:
 DEPTH = 2
 
 
-def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hidden, ...]]:
+def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[HiddenLayer, ...]]:
     """Node index of each layer -> the hidden layers that lead to it, the nearest first.  In graph order."""
     made_by = {layer.output: layer for layer in layers}
     pairs = {layer.index: hidden_of(coupling, layer, made_by) for layer in layers}
-    leading: dict[int, tuple[Hidden, ...]] = {}
+    leading: dict[int, tuple[HiddenLayer, ...]] = {}
     for index, pair in pairs.items():
-        stretch: list[Hidden] = []
+        stretch: list[HiddenLayer] = []
         while pair is not None and len(stretch) < DEPTH:
             stretch.append(pair)
             pair = pairs[pair.layer.index]
@@ -40,7 +40,7 @@ def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hi
     return leading
 
 
-def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> Hidden | None:
+def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> HiddenLayer | None:
     """The hidden layer that ``reader`` reads, if there is one.  ``made_by``: layers by their output.
 
     Cost: linear in the nodes between the two.
@@ -56,7 +56,7 @@ def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -
     graph = coupling.graph
     seen = any(v in graph.outputs or any(i not in members for i, _ in graph.consumers.get(v, ())) for v in values)
     alike = all(constant_of(coupling, (one.index, one.weight_slot)).dtype == np.float32 for one in (layer, reader))
-    return Hidden(layer, tuple(graph.nodes[index] for index in sorted(between)), reader) if alike and not seen else None
+    return HiddenLayer(layer, tuple(graph.nodes[index] for index in sorted(between)), reader) if alike and not seen else None
 
 
 def _origin(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> tuple[Layer, set[int]] | None:

@@ -22,7 +22,7 @@ SMALLEST_SCALE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class LayerJob:
     """A cut layer and its target.
 
     ``places``: (axis, kept positions) of every other output axis that loses positions (a batch axis that holds heads,
@@ -88,15 +88,15 @@ class Job:
         return activation
 
 
-def jobs_of(coupling: Coupling, keep: Array, layers: Sequence[Layer], pruned: Graph) -> dict[int, Job]:
+def jobs_of(coupling: Coupling, keep: Array, layers: Sequence[Layer], pruned: Graph) -> dict[int, LayerJob]:
     """One job per layer, by node index, in graph order.  ``pruned`` is the graph cut by ``keep``."""
     masks = coupling.masks(keep)
 
-    def job(layer: Layer) -> Job:
+    def job(layer: Layer) -> LayerJob:
         groups = pruned.nodes[layer.index].integer("group", 1) if layer.kind != "matmul" else 1
         channels = coupling.facts.shapes[layer.output][channel_axis(layer)]
         part = CutLayer(coupling, masks, layer, groups)
-        return Job(part, target_of(coupling, layer, channels), _places(coupling, masks, layer))
+        return LayerJob(part, target_of(coupling, layer, channels), _places(coupling, masks, layer))
 
     return {layer.index: job(layer) for layer in layers}
 

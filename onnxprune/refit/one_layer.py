@@ -10,7 +10,7 @@ from onnxprune.linear.gram import SecondMoments, with_constant
 from onnxprune.linear.solve import fold
 from onnxprune.linear.threads import product_threads
 from onnxprune.refit.fit import STRENGTHS, fit, fit_bias
-from onnxprune.refit.job import Job
+from onnxprune.refit.job import LayerJob
 from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.shared import FOLD_RIDGE
 from onnxprune.refit.solution import Solution
@@ -27,7 +27,7 @@ class Prior:
     strengths: tuple[float, ...] = STRENGTHS
 
 
-def prior_of(job: Job, gram: SecondMoments | None) -> Prior:
+def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     """The original weights, folded onto the kept inputs with the moments ``gram`` of the original.
 
     The plain slice if there are no moments, or nothing to fold.
@@ -45,7 +45,7 @@ def prior_of(job: Job, gram: SecondMoments | None) -> Prior:
     return Prior(folded)
 
 
-def fit_layer(job: Job, prior: Prior, sampler: Sampler, solution: Solution) -> tuple[Refitted | None, Prior]:
+def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution) -> tuple[Refitted | None, Prior]:
     """Fit the layer to its target on its current inputs, and keep the result if it is better.
 
     Returns (result, prior).  The result is ``None`` if the cut changed nothing before the layer, or if the rows of the
@@ -67,7 +67,7 @@ def fit_layer(job: Job, prior: Prior, sampler: Sampler, solution: Solution) -> t
     return Refitted(job.layer.node.label, fitted.before, fitted.after, fitted.accepted), later
 
 
-def fit_shared(job: Job, sampler: Sampler, solution: Solution) -> Refitted | None:
+def fit_shared(job: LayerJob, sampler: Sampler, solution: Solution) -> Refitted | None:
     """Fit only the bias of a layer that shares its matrix; see :mod:`onnxprune.refit.shared`."""
     solution.weights.setdefault(job.index, job.base)
     rows = sampler.rows(job)

@@ -9,21 +9,21 @@ import numpy as np
 
 from onnxprune.engine.segment import Runner
 from onnxprune.graph.view import Node
-from onnxprune.refit.hidden import Hidden
-from onnxprune.refit.job import Job
+from onnxprune.refit.hidden import HiddenLayer
+from onnxprune.refit.job import LayerJob
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class RunnerPair:
     """``picked``: nodes that pick some elements (a TopK).  ``pruned`` gets their outputs from ``original``."""
 
     original: Runner
     pruned: Runner
     picked: tuple[Node, ...]
 
-    def in_order(self, jobs: Sequence[Job], hidden: Mapping[int, Sequence[Hidden]]) -> Iterator[Job]:
+    def in_order(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]]) -> Iterator[LayerJob]:
         """Yield each of ``jobs`` (in graph order) when its layer's input and its target's activations are computed.
 
         ``hidden``: index of a reader -> the hidden layers before it.  Their inputs stay until the reader's turn.
@@ -42,7 +42,7 @@ class Pair:
             if self.pruned.has(job.layer.data) and self.original.has(job.target.value):
                 yield job
 
-    def _hold(self, jobs: Sequence[Job], hidden: Mapping[int, Sequence[Hidden]], behind: int) -> None:
+    def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], behind: int) -> None:
         """Make both runners hold the values that ``jobs`` still need."""
         picked = {o for node in self.picked if node.index > behind for o in _outputs(node)}
         self.original.held = {job.target.value for job in jobs} | picked

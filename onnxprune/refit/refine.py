@@ -55,7 +55,7 @@ class Maps:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class WeightedLayer:
     """One layer and its ``weights`` (g, n+1, o).
 
     ``free`` runs its node.  ``stored`` brings weights into the stored layout.  ``axis``: the channel axis of its output.
@@ -81,7 +81,7 @@ class Link:
     """``reader`` reads ``chain`` (output of the layer before)."""
 
     chain: Callable[[Array], Array]
-    reader: Part
+    reader: WeightedLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class Goal:
     window: Window
     constant: float
 
-    def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
+    def residual(self, got: Array, reader: WeightedLayer, maps: Maps) -> Array:
         reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
         low, high = (np.asarray(end) for end in self.window)
         low, high = (reader.per_channel(end, got.ndim) if end.ndim else end for end in (low, high))
@@ -103,7 +103,7 @@ class Goal:
 
 
 def refine(
-    hidden: Part, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
+    hidden: WeightedLayer, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
 ) -> Array | None:
     """Better weights (g, n+1, o) for ``hidden``; ``None`` if no step helps.  The first of ``links`` reads ``hidden``.
 
@@ -149,13 +149,13 @@ def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Seq
 
 
 def _step(
-    hidden: Part, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
+    hidden: WeightedLayer, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
 ) -> Array:
     """The K-FAC step, (g, n+1, o)."""
     groups, _, outs = weights.shape
     layers = [hidden, *(link.reader for link in links)]
     gradient = np.zeros(weights.shape)
-    widths = [part.weights.shape[0] * part.weights.shape[2] for part in layers[:-1]]
+    widths = [layer.weights.shape[0] * layer.weights.shape[2] for layer in layers[:-1]]
     slopes = [np.zeros((width, width)) for width in widths]
     rows = [0] * len(links)
     kernels = [link.reader.stored(link.reader.weights)[0] for link in links]
@@ -204,7 +204,7 @@ def _some_rows(slope: Array, axis: int) -> Array:
     return np.asarray(maps.transpose(0, 2, 1).reshape(-1, slope.shape[1]), dtype=np.float64)
 
 
-def _carried(reader: Part, curvature: Array) -> Array:
+def _carried(reader: WeightedLayer, curvature: Array) -> Array:
     """Σ_t w_tᵀ H w_t for the ``curvature`` H (outputs, outputs) of ``reader``: (inputs, inputs)."""
     groups, count, outs = reader.weights.shape
     channels = reader.free.channels(reader.stored(reader.weights)[0])

@@ -14,8 +14,8 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import CHUNK
 from onnxprune.refit.fit import Part, Rows
-from onnxprune.refit.job import Job
-from onnxprune.refit.pair import Pair
+from onnxprune.refit.job import LayerJob
+from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.refine import Maps
 
 Array = np.ndarray
@@ -34,13 +34,13 @@ class Sampler:
     """
 
     coupling: Coupling
-    pair: Pair
+    pair: RunnerPair
     blocks: Sequence[range]
     samples: int
     rule: RowRule
     seed: int
 
-    def rows(self, job: Job) -> tuple[Rows, Rows] | None:
+    def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
         """(rows to fit on, held-out rows); ``None`` if the two models have different numbers of rows.
 
         That happens if the number depends on data that the cut changed.
@@ -64,7 +64,7 @@ class Sampler:
         made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
         return made[0], made[-1]
 
-    def _activations(self, job: Job, block: range) -> Iterator[tuple[Array, ...]]:
+    def _activations(self, job: LayerJob, block: range) -> Iterator[tuple[Array, ...]]:
         """(input, target in the original[, other operand in the pruned model]) over the batches of ``block``.
 
         The batches are stacked.  If they differ in shape, they come one by one.
@@ -79,7 +79,7 @@ class Sampler:
         whole = [column for column in columns if column is not None]
         yield from [tuple(whole)] if len(whole) == len(columns) else each
 
-    def maps(self, hidden: Job, reader: Job, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
+    def maps(self, hidden: LayerJob, reader: LayerJob, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
         """Whole activations: (for the steps, for the line search).  ``shape``: (g, n+1, o) of the hidden layer's weights."""
         sides: tuple[list[Maps], list[Maps]] = ([], [])
         room = [MAP_BYTES, MAP_BYTES // 4]
@@ -97,7 +97,7 @@ class Sampler:
             sides[side].append(self._map(hidden.layer, x, wanted, offset, shape, batch))
         return sides[0], sides[1] or sides[0]
 
-    def _wanted(self, job: Job, batch: int) -> Array:
+    def _wanted(self, job: LayerJob, batch: int) -> Array:
         return job.still_there(self.pair.original.get(job.target.value, batch))
 
     def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, weights: tuple[int, ...], batch: int) -> Maps:

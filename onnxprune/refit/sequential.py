@@ -29,9 +29,9 @@ from onnxprune.engine.store import Store
 from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
 from onnxprune.refit.hidden import stretches
-from onnxprune.refit.job import Job, jobs_of
+from onnxprune.refit.job import LayerJob, jobs_of
 from onnxprune.refit.one_layer import fit_layer, fit_shared, prior_of
-from onnxprune.refit.pair import Pair
+from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.rounds import Refinement
 from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.shared import fit_together, shared
@@ -83,7 +83,7 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
     return Refit(solution.constants, tuple(fitted))
 
 
-def _fit(job: Job, given: Calibrated, refinement: Refinement) -> Refitted | None:
+def _fit(job: LayerJob, given: Calibrated, refinement: Refinement) -> Refitted | None:
     prior = prior_of(job, given.grams.get(job.index))
     fitted, prior = fit_layer(job, prior, refinement.sampler, refinement.solution)
     if fitted is None or not refinement.hidden.get(job.index):
@@ -97,9 +97,9 @@ def _size(given: Calibrated) -> int:
     return max(1, min(batch_size(given.coupling, biggest, BATCH_BYTES), -(-given.dataset.count // 10)))
 
 
-def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> Pair:
+def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> RunnerPair:
     coupling = given.coupling
     batches = list(given.dataset.batches(size))
     original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
     small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
-    return Pair(original, small, choosing(coupling, keep, PICKING))
+    return RunnerPair(original, small, choosing(coupling, keep, PICKING))

@@ -16,7 +16,7 @@ from onnxprune.linear.form import Layer
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.solve import fold
 from onnxprune.refit.cut_layer import CutLayer
-from onnxprune.refit.job import Job
+from onnxprune.refit.job import LayerJob
 from onnxprune.refit.solution import Solution
 from onnxprune.surgery.cut import constant_of
 
@@ -75,7 +75,7 @@ def _size(coupling: Coupling, value: str | None) -> int:
     return 0 if known is None else known.size
 
 
-def fit_together(members: Sequence[Job], grams: Mapping[int, SecondMoments], solution: Solution) -> None:
+def fit_together(members: Sequence[LayerJob], grams: Mapping[int, SecondMoments], solution: Solution) -> None:
     """Fit one common matrix on the kept inputs of ``members``.  Does nothing if they keep different channels."""
     parts = [job.part for job in members]
     known = [grams[job.index] for job in members if job.index in grams]

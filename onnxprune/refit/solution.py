@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.refit.job import Job
+from onnxprune.refit.job import LayerJob
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
@@ -22,7 +22,7 @@ class Solution:
     constants: dict[Use, Array] = field(default_factory=dict)
     weights: dict[int, Array] = field(default_factory=dict)
 
-    def keep(self, job: Job, weights: Array) -> None:
+    def keep(self, job: LayerJob, weights: Array) -> None:
         """Set the weights of the layer of ``job``."""
         self.weights[job.index] = weights
         constants = dict(job.part.constants(weights, job.target.home))
