@@ -33,7 +33,7 @@ from onnxprune.progress import Silent  # noqa: E402
 from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
 from onnxprune.tuning.chance import better, lower  # noqa: E402
-from onnxprune.tuning.hidden import Hidden, matched  # noqa: E402
+from onnxprune.tuning.hidden import HiddenValue, matched  # noqa: E402
 from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
 from onnxprune.tuning.recipe import rate  # noqa: E402
 from onnxprune.tuning.samples import endless  # noqa: E402
@@ -278,7 +278,7 @@ def test_hidden_errors_and_their_gradients_are_those_of_the_formula(shape, kept)
     mine, theirs = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     places = None if kept is None else np.asarray(kept)
     scale = np.linspace(0.5, 2, 5 if kept is None else len(kept))
-    hidden = Hidden("y", axis, places, places, scale)
+    hidden = HiddenValue("y", axis, places, places, scale)
 
     def plainly(x):
         a, b = (v if kept is None else v.index_select(axis, torch.as_tensor(kept)) for v in (x, theirs))

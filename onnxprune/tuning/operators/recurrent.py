@@ -14,7 +14,7 @@ Act = Callable[[Tensor], Tensor]
 #: (inputs of a step before activation, hidden state, cell state) -> (hidden state, cell state).
 Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-#: Numbers that an activation takes, in this order, from activation_alpha and activation_beta.
+#: Parameters of an activation, in the order in which it takes them from activation_alpha and activation_beta.
 _TAKES = {
     "LeakyRelu": (0.01,),
     "Elu": (1.0,),
@@ -111,14 +111,14 @@ _STEPS: dict[str, Callable[[Call, int, int], Step]] = {"LSTM": _lstm, "GRU": _gr
 
 
 def _inputs(call: Call, x: Tensor, d: int, hidden: int) -> Tensor:
-    """What the inputs add to every step's gates, biases included: one product for all steps."""
+    """The share of the inputs and biases in the gates of all steps, by one product."""
     biases = call.get(3)
     z = x @ call.need(1)[d].T
     if biases is None:
         return z
     first, second = biases[d].chunk(2)
     if call.op == "GRU":
-        # The recurrent bias of the new state may stand behind the reset gate.
+        # The recurrent bias of the new state may be behind the reset gate.
         second = torch.cat([second[: 2 * hidden], torch.zeros_like(second[2 * hidden :])])
     return z + first + second
 

@@ -1,4 +1,4 @@
-"""Resize and Upsample: one matrix per axis, whose rows say from where an output takes its share."""
+"""Resize and Upsample: one matrix per axis.  A row holds the weights of the inputs for one output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES: dict[str, Callable[[Array, int, int, float], Array]] = {
 
 
 def _places(size: int, length: int, scale: float, how: str) -> Array:
-    """Where in the input, of ``length``, each of ``size`` outputs lies (ONNX, Resize, coordinate_transformation_mode)."""
+    """The position in the input, of ``length``, of each of ``size`` outputs (ONNX Resize, coordinate_transformation_mode)."""
     x = np.arange(size, dtype=np.float64)
     if how not in PLACES:
         raise Unsupported(f"coordinate_transformation_mode {how}")
@@ -46,7 +46,7 @@ def _nearest(places: Array, how: str) -> Array:
 
 
 def _shares(apart: Array, mode: str, a: float) -> Array:
-    """What an input at distance ``apart`` gives: a hat, or Keys' cubic (1981) with parameter ``a``."""
+    """The weight of an input at distance ``apart``: a hat, or Keys' cubic (1981) with parameter ``a``."""
     apart = np.abs(apart)
     if mode == "linear":
         return np.asarray(np.maximum(1 - apart, 0))
@@ -59,7 +59,7 @@ def _shares(apart: Array, mode: str, a: float) -> Array:
 def _matrix(
     size: int, length: int, scale: float, mode: str, how: str, nearest: str, a: float, exclude: bool, smooth: bool
 ) -> Array:
-    """(size, length)."""
+    """The matrix (size, length) of one axis."""
     places = _places(size, length, scale, how)
     found = np.zeros((size, length))
     rows = np.arange(size)
@@ -79,7 +79,7 @@ def _matrix(
 
 
 def _applied(x: Tensor, axis: int, matrix: Array) -> Tensor:
-    """A factor of copies is only copied; anything else is a product."""
+    """Repeats values if that is all it takes; else a matrix product."""
     size, length = matrix.shape
     if size % length == 0 and np.array_equal(matrix, np.repeat(np.eye(length), size // length, axis=0)):
         return x.repeat_interleave(size // length, axis)
