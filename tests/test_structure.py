@@ -26,6 +26,7 @@ ROOMS = (
     "pipeline",
     "cluster",
     "report",
+    "workflows",
     "api",
     "cli __main__ __init__",
 )

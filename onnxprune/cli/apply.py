@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
         raise UsageError(f"{source} is the plan itself; choose another file with -o or --report")
     told = Told()
     with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import apply_file
+        from onnxprune.workflows.apply import apply_file
 
         call.stopwatch.mark("start")
         report = apply_file(side.model, source, side.output, options, progress, call.stopwatch)

@@ -38,12 +38,12 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     if arguments.gate is not None and options.evaluate is None:
         check_drop(arguments.gate)
     with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import compare_models
+        from onnxprune.workflows.compare import compare_models
 
         pair = Path(arguments.A), Path(arguments.B)
         comparison = compare_models(*pair, arguments.data, options, progress)
         if arguments.per_op:
-            from onnxprune.api import operators
+            from onnxprune.workflows.compare import operators
 
             comparison = replace(comparison, operators=operators(*pair, arguments.data, options))
     try:

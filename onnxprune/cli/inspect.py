@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
 
         write_text(arguments.report, render_inspection(inspection))
     if arguments.layers is not None:
-        from onnxprune.api import layers_to_time
+        from onnxprune.workflows.inspect import layers_to_time
 
         write_text(arguments.layers, json.dumps(layers_to_time(Path(arguments.MODEL), options.shapes)))
     if arguments.json:

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     side.check()
     told = Told()
     with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import prune_file
+        from onnxprune.workflows.prune import prune_file
 
         call.stopwatch.mark("start")
         result = prune_file(side.model, side.output, arguments.data, options, progress, call.stopwatch)

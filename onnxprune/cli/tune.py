@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     # torchrun starts several processes.  Only the first one prints and writes.
     first = os.environ.get("RANK", "0") == "0"
     with progress_on_stderr(told, arguments.quiet or not first, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import tune_file
+        from onnxprune.workflows.tune import tune_file
 
         output = side.output if first else None
         tuned = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
