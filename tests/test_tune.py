@@ -328,7 +328,7 @@ def test_a_lower_error_is_kept_and_told_to_be_chance_where_it_may_be() -> None:
     with mock.patch.object(tune_module, "better", lambda first, second: False):
         found = tuned(damaged(model), model, length="8x")
     told = found.tuning
-    assert told.after < told.before and not told.gained and "by chance" in told.notes[-1]
+    assert told.after < told.before and not told.gained and "may be chance" in told.notes[-1]
     assert found.model != damaged(model) and wording.gain(told).endswith("which may be chance")
 
 
