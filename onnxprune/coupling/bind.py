@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import BORDER, DATA, NOTHING, SHAPE, UNFIT, Atoms, Ledger, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels, named
+from onnxprune.coupling.ledger import Atoms, Ledger
 from onnxprune.coupling.movers import MoverTies
 from onnxprune.coupling.products import NONE, Knot, Products
 from onnxprune.coupling.provenance import size_sources
+from onnxprune.coupling.reasons import BORDER, DATA, NOTHING, SHAPE, UNFIT, Reason
 from onnxprune.coupling.rule import Bound, DoesNotFit, Locked, Mover, NodeInfo, Rule, Structural, bind
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Labels, named
+from onnxprune.coupling.ledger import Atoms, Choice, CutOption
 from onnxprune.coupling.products import Knot, Products
+from onnxprune.coupling.reasons import CHOSEN, NOTHING, Reason
 from onnxprune.coupling.rule import DoesNotFit, NodeInfo
 from onnxprune.coupling.trace import AxisLink, Trace
 from onnxprune.graph.view import Node
