@@ -21,8 +21,8 @@ import numpy as np
 
 from onnxprune.coupling.notation import NotationError, Pattern, Term, expand, parse
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.known import Shape
 from onnxprune.graph.view import Graph, Node
-from onnxprune.graph.walk import Shape
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})
