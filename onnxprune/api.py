@@ -209,8 +209,8 @@ def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, r
     ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
     width of normalizations.
 
-    >>> found = inspect("models/demo.onnx")
-    >>> found.groups[0].name, found.groups[0].before, found.groups[-1].locked
+    >>> inspection = inspect("models/demo.onnx")
+    >>> inspection.groups[0].name, inspection.groups[0].before, inspection.groups[-1].locked
     ('/stem/conv/Conv', 16, "'logits' is an output of the model")
     """
     loaded = load(model)

@@ -44,9 +44,9 @@ def activated(call: Call, y: Tensor) -> Tensor:
         return y.clamp(float(given["min"]), float(given["max"]))
     if name not in ACTIVATIONS:
         raise Unsupported(f"activation {name}")
-    found = ACTIVATIONS[name].run(Call(name, call.opset, (y,), given))
-    assert isinstance(found, Tensor)
-    return found
+    activated = ACTIVATIONS[name].run(Call(name, call.opset, (y,), given))
+    assert isinstance(activated, Tensor)
+    return activated
 
 
 def _fused(call: Call) -> Tensor:

@@ -61,10 +61,10 @@ def _gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 def _isinf(call: Call) -> Tensor:
-    found = torch.zeros_like(call.x, dtype=torch.bool)
+    infinite = torch.zeros_like(call.x, dtype=torch.bool)
     if call.integer("detect_negative", 1):
-        found = found | (call.x == -math.inf)
-    return found | (call.x == math.inf) if call.integer("detect_positive", 1) else found
+        infinite = infinite | (call.x == -math.inf)
+    return infinite | (call.x == math.inf) if call.integer("detect_positive", 1) else infinite
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:

@@ -86,13 +86,13 @@ def _slice(call: Call) -> Tensor:
         axis = positive_axis(axis, y.dim())
         # An end of -1 means the last place to Python, but "before the first" to a backward slice.
         past = end < -y.shape[axis] if step < 0 else False
-        found = range(y.shape[axis])[slice(start, None if past else end, step)]
+        places = range(y.shape[axis])[slice(start, None if past else end, step)]
         if step == 1:
-            y = y.narrow(axis, found.start, len(found)) if len(found) else y.narrow(axis, 0, 0)
+            y = y.narrow(axis, places.start, len(places)) if len(places) else y.narrow(axis, 0, 0)
         elif step > 0:
-            y = y[(slice(None),) * axis + (slice(found.start, found.stop, step),)]
+            y = y[(slice(None),) * axis + (slice(places.start, places.stop, step),)]
         else:
-            y = y.index_select(axis, torch.tensor(list(found), dtype=torch.int64, device=y.device))
+            y = y.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=y.device))
     return y
 
 

@@ -18,10 +18,10 @@ MEAN = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def _kernel(call: Call) -> list[int]:
-    found = call.integers("kernel_shape")
-    if found is None or len(found) not in LARGEST:
+    kernel = call.integers("kernel_shape")
+    if kernel is None or len(kernel) not in LARGEST:
         raise Unsupported("a pool over more than three axes")
-    return found
+    return kernel
 
 
 def _pads(call: Call, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:

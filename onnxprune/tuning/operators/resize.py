@@ -61,11 +61,11 @@ def _matrix(
 ) -> Array:
     """The matrix (size, length) of one axis."""
     places = _places(size, length, scale, how)
-    found = np.zeros((size, length))
+    matrix = np.zeros((size, length))
     rows = np.arange(size)
     if mode == "nearest":
-        found[rows, np.clip(_nearest(places, nearest), 0, length - 1).astype(np.int64)] = 1
-        return found
+        matrix[rows, np.clip(_nearest(places, nearest), 0, length - 1).astype(np.int64)] = 1
+        return matrix
     stretch = min(scale, 1.0) if smooth else 1.0
     reach = math.ceil((1 if mode == "linear" else 2) / stretch)
     first = np.floor(places)
@@ -74,8 +74,8 @@ def _matrix(
         share = _shares((at - places) * stretch, mode, a)
         if exclude:
             share = np.where((at < 0) | (at >= length), 0.0, share)
-        np.add.at(found, (rows, np.clip(at, 0, length - 1).astype(np.int64)), share)
-    return found / found.sum(1, keepdims=True) if exclude or smooth else found
+        np.add.at(matrix, (rows, np.clip(at, 0, length - 1).astype(np.int64)), share)
+    return matrix / matrix.sum(1, keepdims=True) if exclude or smooth else matrix
 
 
 def _applied(x: Tensor, axis: int, matrix: Array) -> Tensor:
@@ -138,7 +138,7 @@ def _resize(call: Call) -> Tensor:
 
 
 def _grid(call: Call) -> Tensor:
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(found := call.text("mode", "bilinear"), found)
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(stated := call.text("mode", "bilinear"), stated)
     if call.x.dim() == 5 and mode == "bicubic":
         raise Unsupported("cubic sampling in space")
     corners = bool(call.integer("align_corners", 0))
