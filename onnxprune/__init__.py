@@ -1,8 +1,8 @@
 """onnxprune: make an ONNX network smaller and faster without training, labels or the framework it came from.
 
-``prune`` is the main job; ``tune``, ``inspect``, ``why``, ``compare`` and ``apply`` are the command line's commands of the same
-names; ``torch_plan`` carries a plan over to a checkpoint; ``analyse`` gives the coupling itself.  In a notebook their
-results show as pages.  Each docstring has an example that runs, where no extra is needed.
+``prune`` does the main work.  ``tune``, ``inspect``, ``why``, ``compare`` and ``apply`` match the commands of the same names.
+``torch_plan`` carries a plan over to a checkpoint.  ``analyse`` returns the coupling itself.  In a notebook, results show
+as pages.  Each docstring has a tested example, unless it needs an extra.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _HOMES = {
 }
 
 
-# Whatever is imported next may import onnxruntime, which would begin to record events at once.
+# Later imports may load onnxruntime, which would record events from the start.
 telemetry.turn_off()
 
 

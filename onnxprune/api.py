@@ -1,60 +1,34 @@
-"""The public functions: prune, apply, inspect, compare, why - the pipeline, top to bottom."""
+"""The public functions: prune, tune, apply, analyse, inspect, why, compare.
+
+Each turns its arguments into options and calls its workflow (:mod:`onnxprune.workflows`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
 from onnxprune.allowance import allowance
-from onnxprune.budget.cost import count_parameters, macs, sizes
-from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.cluster.open import computing
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import why as explain
-from onnxprune.errors import PlanError
-from onnxprune.graph.load import LoadedModel, load
-from onnxprune.graph.save import check_writable, save
-from onnxprune.graph.view import view
-from onnxprune.latency.operators import operator_times
-from onnxprune.latency.signature import timed_layers
-from onnxprune.latency.synthetic import layers_file
-from onnxprune.linear.form import layers
+from onnxprune.graph.load import load
 from onnxprune.options import AUTO, Options
-from onnxprune.pipeline.allocation import plan_of
-from onnxprune.pipeline.evaluator import evaluator_for
-from onnxprune.pipeline.labelled import labelled_data, usable
-from onnxprune.pipeline.notes import UNFITTED, loosening_notes, reading_notes
-from onnxprune.pipeline.run import Outcome, run, verified
-from onnxprune.pipeline.settle import evaluation_notes, seen, settled
-from onnxprune.pipeline.setup import check_inputs, engine_of, samples_of, set_up, specs_of
 from onnxprune.pipeline.stopwatch import Stopwatch
-from onnxprune.pipeline.tuned import tune_pair, tuned
-from onnxprune.plan import Plan, fingerprint, keep_vector
+from onnxprune.pipeline.tuned import tune_pair
+from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
-from onnxprune.report.account import account, closed, side_by_side
-from onnxprune.report.describe import (
-    choice_lines,
-    group_rows,
-    operator_shares,
-    outlook,
-    prunable_share,
-)
-from onnxprune.report.outline import layer_rows
-from onnxprune.result import Comparison, Inspection, OperatorTime, Report, Result, Tuned
+from onnxprune.result import Comparison, Inspection, Result, Tuned
 from onnxprune.surgeon import Model
-from onnxprune.surgery.cut import cut
-from onnxprune.surgery.sweep import sweep
 from onnxprune.target import Budget, Kind, Width
-from onnxprune.tuning.need import need_device
-
-Array = np.ndarray
+from onnxprune.workflows.apply import apply_plan
+from onnxprune.workflows.compare import compare_models
+from onnxprune.workflows.inspect import inspection_of
+from onnxprune.workflows.prune import prune_model
 
 
 def prune(
@@ -98,17 +72,17 @@ def prune(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Prune ``model`` and verify the result; nothing is written.
+    """Prune ``model`` and verify the result.  Writes nothing.
 
-    ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, here as everywhere; it is never changed.
-    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  All budgets hold in the result:
-    the fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the
-    task's terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 else).
+    ``model`` is a file, a ModelProto or an onnx-graphsurgeon graph, as everywhere in this module.  It never changes.
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}.  The result meets all budgets: the
+    fraction kept of ``macs``, ``params``, ``size`` (or bytes) or ``latency``, and the largest ``max_drop`` in the task's
+    terms (default 0.01 for classes and strings, 0.02 for embeddings, 0.05 for the rest).
     ``keep``, ``at_least``, ``at_most``: glob to channels kept, a share (float) or a count (int).
-    The other options are those of the command line (:class:`onnxprune.options.Options`).
+    The other options match the command line (:class:`onnxprune.options.Options`).
 
     Raises:
-        OnnxPruneError: a subclass per kind of problem; :class:`VerificationError` where the result is not sound.
+        OnnxPruneError: a subclass per kind of problem; :class:`VerificationError` if the result is not sound.
 
     >>> result = prune("models/demo.onnx", "models/calib.npz", macs=0.7, preprocess="unit", samples=64)
     >>> result.report.macs.ratio <= 0.7 and result.report.verify.passed
@@ -150,56 +124,11 @@ def prune(
         workers=workers,
         cluster=cluster,
     )
-    return _prune(model, None, data, options, progress or Silent(), Stopwatch())
+    return prune_model(model, None, data, options, progress or Silent(), Stopwatch())
 
 
 def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
     return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
-
-
-def prune_file(
-    path: Path, output: Path, data: object | None, options: Options, progress: Progress, stopwatch: Stopwatch
-) -> Result:
-    """Prune the file ``path`` and write the result to ``output``, whole or not at all."""
-    check_writable(output, path)
-    return _prune(path, output, data, options, progress, stopwatch)
-
-
-def _prune(
-    model: str | Path | onnx.ModelProto,
-    target: Path | None,
-    data: object | None,
-    options: Options,
-    progress: Progress,
-    stopwatch: Stopwatch,
-) -> Result:
-    if options.tune is not None:
-        need_device(options.device)
-    loaded = load(model)
-    stopwatch.mark("load")
-    with computing(loaded, data, options) as compute:
-        context = set_up(loaded, data, options)
-        # Wrong data, or a metric that fails, must show before anything that takes long.
-        evaluator = evaluator_for(context, options)
-        options = settled(options, evaluator, data)
-        labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
-        notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
-        context = replace(context, notes=notes)
-        for note in notes:
-            progress.note(note)
-        stopwatch.mark("couple")
-        outcome = run(context, evaluator, options, progress, stopwatch, compute)
-    if options.tune is not None:
-        if target is not None:
-            # Whoever ends the run from here on loses nothing but the tuning.
-            save(outcome.model, target, loaded.external)
-        outcome = tuned(context, outcome, evaluator, labelled, options, progress)
-        stopwatch.mark("tune")
-    progress.stage("measure", None)
-    report = account(context, outcome, labelled, seen(evaluator, data), target, options, stopwatch)
-    written = None if target is None else save(outcome.model, target, loaded.external)
-    plan = plan_of(context, outcome.keep, outcome.rounding, options)
-    return Result(outcome.model, plan, closed(report, written, stopwatch), target)
 
 
 def tune(
@@ -218,15 +147,15 @@ def tune(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Train ``student``'s weights until it answers more like ``teacher``; nothing but weights changes, nothing is written.
+    """Train the weights of ``student`` until it answers more like ``teacher``.  Changes only weights, and writes nothing.
 
-    The two take the same inputs and share outputs by name: a pruned model and its original, cut by anybody.  ``data``
-    needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data ("20x"), or
-    "auto": until held-out samples gain nothing more, ten minutes at most.  ``augment`` and ``device``: see
+    The two models take the same inputs and share outputs by name: a pruned model and its original, whatever tool pruned
+    it.  ``data`` needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data
+    ("20x"), or "auto": until held-out samples stop gaining, at most ten minutes.  ``augment`` and ``device``: see
     :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
 
     Raises:
-        OnnxPruneError: a subclass per kind of problem; OptionError where torch is missing.
+        OnnxPruneError: a subclass per kind of problem; OptionError if torch is missing.
     """
     options = Options(
         samples=samples,
@@ -242,19 +171,6 @@ def tune(
     return tune_pair(load(student), load(teacher), data, options, progress or Silent())
 
 
-def tune_file(
-    path: Path, teacher: Path, output: Path | None, data: object, options: Options, progress: Progress
-) -> Tuned:
-    """Tune the file ``path`` and write the result to ``output``, whole or not at all; ``None``: nowhere."""
-    if output is not None:
-        check_writable(output, path)
-    loaded = load(path)
-    tuned = tune_pair(loaded, load(teacher), data, options, progress)
-    if output is not None:
-        save(tuned.model, output, loaded.external)
-    return replace(tuned, path=output)
-
-
 # -- plans ------------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +178,7 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     """Replay the cuts of ``plan`` on ``model``: the same channels, without a refit (a plan holds no weights).
 
     Raises:
-        PlanError: where the plan does not belong to the model.
+        PlanError: the plan does not belong to the model.
 
     >>> from onnxprune.plan import Cut, Plan, fingerprint
     >>> model = onnx.load("models/demo.onnx")
@@ -271,48 +187,14 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     8
     """
     loaded, read = load(model), plan if isinstance(plan, Plan) else Plan.read(plan)
-    return _applied(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
-
-
-def apply_file(
-    path: Path, plan: Path, output: Path, options: Options, progress: Progress, stopwatch: Stopwatch
-) -> Report:
-    """Replay a plan on a file, verify, write the result to ``output``, whole or not at all.
-
-    Raises:
-        PlanError: where the plan does not belong to the model.
-    """
-    check_writable(output, path)
-    read, loaded = Plan.read(plan), load(path)
-    stopwatch.mark("load")
-    context = set_up(loaded, None, replace(options, rules=read.rules))
-    # Made-up inputs only serve to run the result.
-    context = replace(context, notes=(*reading_notes(context.loaded, context.coupling), UNFITTED))
-    stopwatch.mark("couple")
-    model, keep = _applied(context.loaded, context.coupling, read)
-    checks = verified(context, keep, model, progress)
-    stopwatch.mark("verify")
-    progress.stage("measure", None)
-    outcome = Outcome(keep, model, None, checks, rounding=read.rounding)
-    report = account(context, outcome, context.holdout, "made up", output, options, stopwatch)
-    return closed(report, save(model, output, context.loaded.external), stopwatch)
-
-
-def _applied(loaded: LoadedModel, coupling: Coupling, plan: Plan) -> tuple[onnx.ModelProto, Array]:
-    if plan.model != fingerprint(loaded.proto):
-        raise PlanError(
-            "the plan is for another model: its nodes or the shapes of its weights differ; "
-            "apply it to the file that it was made from, or prune again with --plan"
-        )
-    keep = keep_vector(plan, {g.name: g.units for g in coupling.groups}, coupling.unit_count)
-    return sweep(cut(coupling, keep), loaded.proto), keep
+    return apply_plan(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
 
 # -- looking ----------------------------------------------------------------------------------------------------
 
 
 def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
-    """The coupling of a model: its groups, what is held and why.
+    """The coupling of a model: its groups, and the locked channels with their reasons.
 
     >>> coupling = analyse("models/demo.onnx")
     >>> len(coupling.groups), coupling.groups[0].name
@@ -327,34 +209,12 @@ def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, r
     ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
     width of normalizations.
 
-    >>> found = inspect("models/demo.onnx")
-    >>> found.groups[0].name, found.groups[0].before, found.groups[-1].locked
+    >>> inspection = inspect("models/demo.onnx")
+    >>> inspection.groups[0].name, inspection.groups[0].before, inspection.groups[-1].locked
     ('/stem/conv/Conv', 16, "'logits' is an output of the model")
     """
     loaded = load(model)
-    coupling = couple(loaded.proto, dict(shapes or {}), None, rules)
-    cost = macs(coupling)
-    everything = np.ones(coupling.unit_count, dtype=np.bool_)
-    inputs = tuple(
-        f"{name} {'x'.join(map(str, coupling.facts.shapes[name]))}"
-        for name in coupling.graph.inputs
-        if name in coupling.facts.shapes
-    )
-    return Inspection(
-        model=str(loaded.path or "model"),
-        macs=int(cost(sizes(coupling))),
-        params=count_parameters(loaded.proto),
-        bytes=loaded.file_bytes,
-        nodes=len(view(loaded.proto).nodes),
-        groups=group_rows(coupling, everything, frozenset()),
-        prunable_macs_share=prunable_share(coupling),
-        choices=choice_lines(coupling),
-        inputs=inputs,
-        notes=(*reading_notes(loaded, coupling), *loosening_notes(coupling)),
-        layers=layer_rows(coupling, everything, frozenset()),
-        operators=operator_shares(coupling),
-        outlook=outlook(coupling),
-    )
+    return inspection_of(loaded, couple(loaded.proto, dict(shapes or {}), None, rules))
 
 
 def why(
@@ -382,40 +242,3 @@ def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     ('top-1 changed', 0.0, 256)
     """
     return compare_models(a, b, data, Options(), Silent())
-
-
-def compare_models(
-    a: Model,
-    b: Model,
-    data: object | None,
-    options: Options,
-    progress: Progress,
-) -> Comparison:
-    """See :func:`compare`; outputs are compared on the data, by name.
-
-    Raises:
-        ModelError: where the models take different inputs, or have no output in common.
-    """
-    first, second = load(a), load(b)
-    check_inputs(first, second, ("the first", "the second"), "compare two that can be fed alike")
-    dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
-    progress.stage("compare", None)
-    return replace(side_by_side(first, second, dataset, options), seen="made up" if data is None else "held out")
-
-
-def operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:
-    """Where the two models spend their time, by operator: see :func:`onnxprune.latency.operators.operator_times`."""
-    first, second = load(a), load(b)
-    dataset = open_dataset(data, specs_of(first), options.preprocess, 1, options.seed)
-    feeds = next(dataset.batches(1))
-    return operator_times(first.proto, second.proto, feeds, engine_of(options).cores())
-
-
-def layers_to_time(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, object]:
-    """The layers file of a model, as JSON: what ``tools/measure_latency_table.py`` times on a device.
-
-    >>> sorted({entry["key"].split()[0] for entry in layers_to_time("models/demo.onnx")["entries"]})
-    ['Conv', 'MatMul', 'byte', 'inputs', 'mac', 'widths']
-    """
-    coupling = couple(load(model).proto, dict(shapes or {}), None, "exact")
-    return layers_file(timed.signature for timed in timed_layers(coupling, layers(coupling)))

@@ -141,8 +141,8 @@ def suspicious(names: Sequence[str], outputs: Sequence[Array], samples: int, met
     return tuple(f"{text}: check the data and --preprocess" for text in warnings)
 
 
-def damage(original: Sequence[Array], pruned: Sequence[Array]) -> float:
-    """A smooth companion of :func:`drop` for the allocator.
+def plain_loss(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    """The output loss of class scores, labels, and other outputs without fields.  It is smoother than :func:`drop`.
 
     Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores minus their mean.  Unlike
     KL, this does not vanish where the original is sure of its answer, as it is on its training data.  Masks and labels:

@@ -48,12 +48,12 @@ def for_reading(value: _T) -> _T:
 
 def in_json(document: str) -> str:
     """A JSON text with escapes in place of invisible characters: it parses to the same document."""
-    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+    return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
 def _mapped(value: object) -> object:
     if isinstance(value, str):
-        return re.sub(r"[^ \n]+", lambda found: _short(found[0], LONGEST), shown(value))
+        return re.sub(r"[^ \n]+", lambda match: _short(match[0], LONGEST), shown(value))
     if isinstance(value, tuple | list):
         return type(value)(_mapped(item) for item in value)
     if isinstance(value, dict):
@@ -63,8 +63,8 @@ def _mapped(value: object) -> object:
     return value
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:
         # Python represents a byte of a file name that is not text this way.
         code -= 0xDC00

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxprune.coupling.groups import couple_graph
 from onnxprune.coupling.open import facts_of
-from onnxprune.coupling.rule import Bound, Call, Role
+from onnxprune.coupling.rule import Bound, NodeInfo, Role
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import view
 from onnxprune.surgery.cut import cut, mask
@@ -94,7 +94,7 @@ def feeds_of(inputs: Sequence[Array | None]) -> dict[str, Array]:
     return {f"i{k}": x for k, x in enumerate(inputs) if x is not None}
 
 
-def call_of(model: onnx.ModelProto, feeds: Mapping[str, Array], results: Mapping[str, Array]) -> Call:
+def info_of(model: onnx.ModelProto, feeds: Mapping[str, Array], results: Mapping[str, Array]) -> NodeInfo:
     """The only node of ``model``, with every input known as a value and every output known by shape."""
     graph = view(model)
     known = {**feeds, **results}
@@ -102,7 +102,7 @@ def call_of(model: onnx.ModelProto, feeds: Mapping[str, Array], results: Mapping
     dtypes = {name: int(oh.np_dtype_to_tensor_dtype(x.dtype)) for name, x in known.items()}
     empty: frozenset[int] = frozenset()
     facts = Facts(shapes, dtypes, dict(feeds), empty, empty, {}, frozenset())
-    return Call(graph.nodes[0], graph, facts)
+    return NodeInfo(graph.nodes[0], graph, facts)
 
 
 def _coordinates(dim: tuple[str, ...], factor: str, sizes: Mapping[str, int]) -> Array:

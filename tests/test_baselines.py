@@ -90,7 +90,7 @@ def test_prices_of_elimination_add_up_to_the_error_of_the_exact_solution() -> No
 def test_nothing_cut_is_nothing_changed(compensation) -> None:
     bench = demo()
     keep = np.ones(bench.work.coupling.unit_count, dtype=np.bool_)
-    assert bench.damage(bench.cut(keep, compensation(bench, keep))) < 1e-9
+    assert bench.output_loss(bench.cut(keep, compensation(bench, keep))) < 1e-9
 
 
 @pytest.mark.parametrize("compensation", COMPENSATIONS[1:], ids=lambda f: f.__name__)
@@ -100,7 +100,7 @@ def test_compensation_brings_the_outputs_nearer_than_the_plain_slice(compensatio
     assert keep is not None
     weights = compensation(bench, keep)
     assert weights
-    assert bench.damage(bench.cut(keep, weights)) < bench.damage(bench.cut(keep, {}))
+    assert bench.output_loss(bench.cut(keep, weights)) < bench.output_loss(bench.cut(keep, {}))
 
 
 @pytest.mark.parametrize("kept", (0.8, 0.5, 0.3))
@@ -120,7 +120,7 @@ def test_a_row_gives_a_model_of_the_asked_size(name: str) -> None:
     for kept, found in METHODS[name](bench, (0.6,), ""):
         assert isinstance(found, Found), found
         assert abs(found.macs - kept) <= 0.01
-        assert bench.damage(found.model) > 0
+        assert bench.output_loss(found.model) > 0
 
 
 def test_streams_are_the_groups_with_several_writers() -> None:

@@ -222,7 +222,7 @@ def test_an_impossible_target_is_refused_with_what_is_possible(seed: int) -> Non
 
 
 def test_what_costs_nothing_leaves_first() -> None:
-    """Two groups of the same price: the damage that a unit does decides."""
+    """Two groups of the same price: the output loss of a unit decides."""
     cost = Cost(np.ones(2), linear(np.zeros((2, 1)), np.eye(2)[:, None]), (0, 1))
     harmless, harmful = (Curve(scale * np.linspace(1, 0, 11), np.arange(1, 11)) for scale in (0.01, 1.0))
     np.testing.assert_array_equal(allocate(cost, [harmless, harmful], 15), [5, 10])
@@ -289,7 +289,7 @@ def test_too_coarse_a_multiple_is_refused_before_the_search(budget: dict[str, fl
         prune(DEMO, round_to=16, only=("/stem/conv/Conv",), samples=8, **budget)  # type: ignore[arg-type]
 
 
-# -- damage between measurements -------------------------------------------------------------------------------------
+# -- loss between measurements ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -30,7 +30,7 @@ from onnxprune.target import Budget
 
 
 class Engine(ModuleType):
-    """Stands where onnxprune.api is; remembers how it was called, and does as ``act`` says."""
+    """Stands in for onnxprune.api and the workflows; remembers its calls, and does as ``act`` says."""
 
     def __init__(self) -> None:
         super().__init__("onnxprune.api")
@@ -81,7 +81,8 @@ class Engine(ModuleType):
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
     fake = Engine()
-    monkeypatch.setitem(sys.modules, "onnxprune.api", fake)
+    for module in ("api", "workflows.prune", "workflows.apply", "workflows.compare"):
+        monkeypatch.setitem(sys.modules, f"onnxprune.{module}", fake)
     monkeypatch.chdir(tmp_path)
     Path("net.onnx").write_bytes(b"model")
     Path("plan.json").write_text(made_up.plan().to_json())

@@ -376,7 +376,7 @@ def test_the_work_grows_with_the_graph_and_no_faster(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(("free", "picked"), [([8, 28], 0), ([7, 28], 1), ([2, 28], 1), ([7, 3], 0), ([0, 8], 1)])
 def test_the_outer_factor_is_taken_while_it_leaves_eight_units(free: list[int], picked: int) -> None:
     """Heads before positions, but of four heads not every other one goes."""
-    from onnxprune.coupling.atoms import _pick
+    from onnxprune.coupling.decide import _pick
 
     assert _pick(free) == picked
 

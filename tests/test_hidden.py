@@ -13,7 +13,7 @@ from onnxprune.progress import Silent
 from onnxprune.refit.cut_layer import CutLayer
 from onnxprune.refit.free import FreeLayer
 from onnxprune.refit.hidden import DEPTH, stretches
-from onnxprune.refit.refine import Part, _carried, _slope
+from onnxprune.refit.refine import WeightedLayer, _carried, _slope
 from onnxprune.refit.sequential import refit
 from onnxprune.surgery.cut import cut
 
@@ -57,7 +57,7 @@ def test_the_curvature_is_that_of_the_layer(op_number: int) -> None:
 
     everything = np.ones(on.coupling.unit_count, dtype=np.bool_)
     part = CutLayer(on.coupling, on.coupling.masks(everything), layer, layer.groups())
-    reader = Part(FreeLayer(graph, layer, engine), part.base(), part.stored, 1)
+    reader = WeightedLayer(FreeLayer(graph, layer, engine), part.base(), part.stored, 1)
     weight = reader.stored(reader.weights)[0].astype(np.float64)
     outs, inner = weight.shape[:2]
     groups = layer.groups()

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from onnxprune import api, prune
+from onnxprune import prune
 from onnxprune.budget.allocate import allocate
 from onnxprune.budget.cost import macs, sizes, stepped_macs
 from onnxprune.budget.curve import Curve
@@ -34,6 +34,7 @@ from onnxprune.latency.table import grid_of, read_table, table_of
 from onnxprune.linear.form import layers
 from onnxprune.report import wording
 from onnxprune.result import Change
+from onnxprune.workflows.inspect import layers_to_time
 
 Array = np.ndarray
 DEMO = str(Path(__file__).resolve().parents[1] / "models" / "demo.onnx")
@@ -375,7 +376,7 @@ def test_operators_are_those_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_layers_file_is_json_and_small() -> None:
-    document = api.layers_to_time(DEMO)
+    document = layers_to_time(DEMO)
     assert document[device.LAYERS] == 1
     assert len(json.dumps(document)) < 500_000
 

@@ -163,7 +163,7 @@ def test_moments_of_a_wide_input_are_its_rows_until_these_take_more(batches: tup
     collected = InputMoments(groups, channels * taps)
     for part in parts:
         collected.update(part)
-    found, rows = collected.found(), sum(batches)
+    found, rows = collected.moments(), sum(batches)
     assert found.rows == rows
     assert isinstance(found, FewRows) == (rows <= channels * taps / 2)
     whole = np.concatenate([np.zeros((0, groups, channels, taps)), *parts]).reshape(rows, groups, channels * taps)

@@ -109,7 +109,7 @@ def test_lost_objects_are_seen_beside_boxes_in_pixels(joined: bool, last: bool) 
     assert loss.of(silent) > 0.4
     # By the old measure of one joined output there was nothing to see.
     if joined:
-        assert metrics.damage(loss.reference, silent) < 1e-4
+        assert metrics.plain_loss(loss.reference, silent) < 1e-4
     assert loss.of(noisy) < 0.02
 
 
@@ -196,12 +196,12 @@ def test_plain_class_scores_keep_their_own_measure() -> None:
     on = coupled(s.model())
     generator = np.random.default_rng(0)
     made, moved = (generator.standard_normal((SAMPLES, 10)).astype(np.float32) for _ in range(2))
-    assert output_loss(on, on.graph.outputs, [made]).of([moved]) == metrics.damage([made], [moved])
+    assert output_loss(on, on.graph.outputs, [made]).of([moved]) == metrics.plain_loss([made], [moved])
 
 
 def test_rows_that_differ_in_number_are_compared_as_they_stand() -> None:
     loss, seen = measure(False, False)
-    assert loss.of([seen.boxes[:, :, :3], seen.scores]) == metrics.damage(
+    assert loss.of([seen.boxes[:, :, :3], seen.scores]) == metrics.plain_loss(
         loss.reference, [seen.boxes[:, :, :3], seen.scores]
     )
 

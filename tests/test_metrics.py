@@ -78,7 +78,7 @@ def test_outputs_are_compared_by_what_they_hold(
     found = metrics.drop(metrics.metric_of(original), original, pruned, 4)
     assert (found.metric, found.samples) == (metric, 4)
     assert found.value == pytest.approx(value)
-    assert metrics.damage(original, pruned) == pytest.approx(value**2)
+    assert metrics.plain_loss(original, pruned) == pytest.approx(value**2)
 
 
 def test_a_mask_bounds_what_may_go() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from law import call_of, one_node
+from law import info_of, one_node
 
 from onnxprune.coupling.notation import NotationError, Pattern, expand, parse
 from onnxprune.coupling.rule import Bound, DoesNotFit, Role, Rule, bind
@@ -51,7 +51,7 @@ def _call(*shapes: tuple[int, ...]):
     model = one_node("Sum", inputs, {}, "", 1, 21)
     feeds = {f"i{k}": x for k, x in enumerate(inputs)}
     out = np.broadcast_shapes(*shapes)
-    return call_of(model, feeds, {"o0": np.ones(out, np.float32)})
+    return info_of(model, feeds, {"o0": np.ones(out, np.float32)})
 
 
 def test_compound_sizes_are_solved_from_the_others() -> None:
@@ -100,4 +100,4 @@ def test_declarations_of_a_rule_override_where_a_factor_stands() -> None:
 def _matmul():
     inputs = [np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)]
     model = one_node("MatMul", inputs, {}, "", 1, 21)
-    return call_of(model, {"i0": inputs[0], "i1": inputs[1]}, {"o0": np.ones((3, 5), np.float32)})
+    return info_of(model, {"i0": inputs[0], "i1": inputs[1]}, {"o0": np.ones((3, 5), np.float32)})

@@ -92,13 +92,13 @@ def test_whatever_is_asked_about_a_model_it_runs_over_the_holdout_once(
     model, other = (cut(on.coupling, on.narrowed(share)) for share in (0.5, 0.8))
     drop = evaluator.drop(model)
     passes = len(runs)
-    loss = evaluator.damage(model)
+    loss = evaluator.output_loss(model)
     again = evaluator.with_interval(drop, model)
     assert (again.value, len(runs)) == (drop.value, passes)
     # Answers are of the model that is asked about, not of the last one.
     assert evaluator.drop(other).value != drop.value
     assert len(runs) == 2 * passes
-    assert (evaluator.drop(model), evaluator.damage(model)) == (drop, loss)
+    assert (evaluator.drop(model), evaluator.output_loss(model)) == (drop, loss)
 
 
 def test_answers_that_are_large_are_not_kept(
@@ -109,7 +109,7 @@ def test_answers_that_are_large_are_not_kept(
     model = cut(on.coupling, on.narrowed(0.5))
     drop = evaluator.drop(model)
     passes = len(runs)
-    evaluator.damage(model)
+    evaluator.output_loss(model)
     assert len(runs) == 2 * passes
     assert evaluator.drop(model) == drop
 

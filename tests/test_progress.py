@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from onnxprune.cli.left import LeftColumn
 from onnxprune.cli.margin import Margin
-from onnxprune.cli.progress import Live, Told
+from onnxprune.cli.progress import Live, SeenNotes
 from onnxprune.progress import Turn
 
 
@@ -21,7 +21,7 @@ def bars() -> Bars:
 
 def test_a_search_is_one_bar_that_counts() -> None:
     shown = bars()
-    live = Live(Told(), shown)
+    live = Live(SeenNotes(), shown)
     live.stage("calibrate", 4)
     search = [Turn(live, turn, 4) for turn in (1, 2, 3)]
     for turn in search:

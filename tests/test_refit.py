@@ -349,4 +349,4 @@ def test_a_refit_with_less_output_loss_stays_where_a_few_answers_speak_against_i
     monkeypatch.setattr(Evaluator, "drop", unlucky)
     kept = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
     assert kept.refits
-    assert fair.damage(kept.model) < fair.damage(plain.model)
+    assert fair.output_loss(kept.model) < fair.output_loss(plain.model)

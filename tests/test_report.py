@@ -248,7 +248,7 @@ def test_terminal_tells_failures_and_does_not_repeat_notes() -> None:
     report = made_up.report(2)
     failed = replace(report.verify, checker=False, complaints=("onnx.checker: bad shape of 'w'",))
     report = replace(report, verify=failed)
-    text = in_terminal(terminal.print_report, report, terminal.View(told=report.notes))
+    text = in_terminal(terminal.print_report, report, terminal.View(seen=report.notes))
     assert "FAILED" in text
     assert "bad shape of 'w'" in text
     assert "first sample fed" not in text

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import pytest
 from case import MS, Case
-from law import call_of, check_pipeline, check_rule, execute, free_factors, one_node, runs, shaped, surround
+from law import check_pipeline, check_rule, execute, free_factors, info_of, one_node, runs, shaped, surround
 from onnx import helper as oh
 from op_cases import CASES
 from operator_forms import FORMS, Form
 
-from onnxprune.coupling.rule import Call, Locked, Rule, bind
+from onnxprune.coupling.rule import Locked, NodeInfo, Rule, bind
 from onnxprune.coupling.rules import TABLE, lookup
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
@@ -33,10 +33,10 @@ def bound_of(case: Case):
     model = built(case)
     feeds = {f"i{k}": x for k, x in enumerate(case.inputs) if x is not None}
     results = dict(zip((f"o{k}" for k in range(case.outputs)), execute(model, feeds), strict=True))
-    call = call_of(model, feeds, results)
-    entry = lookup(call.node.domain, call.node.op)
-    rule = entry(call) if callable(entry) else entry
-    return bind(rule, call) if isinstance(rule, Rule) else None
+    info = info_of(model, feeds, results)
+    entry = lookup(info.node.domain, info.node.op)
+    rule = entry(info) if callable(entry) else entry
+    return bind(rule, info) if isinstance(rule, Rule) else None
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
@@ -60,22 +60,22 @@ def test_project_case_survives_random_cuts(case: Case) -> None:
     assert groups > 0 or not case.chained or frozen
 
 
-def call_of_form(form: Form) -> Call:
+def info_of_form(form: Form) -> NodeInfo:
     names = [f"i{k}" if shape else "" for k, shape in enumerate(form.inputs)]
     node = oh.make_node(form.op, names, [f"o{k}" for k in range(len(form.outputs))], domain=MS, **dict(form.attributes))
     model = oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=[oh.make_opsetid(MS, 1)])
     feeds = {name: np.zeros(shape, np.float32) for name, shape in zip(names, form.inputs, strict=True) if shape}
     results = {f"o{k}": np.zeros(shape, np.float32) for k, shape in enumerate(form.outputs)}
-    return call_of(model, feeds, results)
+    return info_of(model, feeds, results)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.op}-{len(f.inputs)}")
 def test_rule_of_an_operator_without_processor_kernel(form: Form) -> None:
-    call = call_of_form(form)
+    info = info_of_form(form)
     entry = lookup(MS, form.op)
-    rule = entry(call) if callable(entry) else entry
+    rule = entry(info) if callable(entry) else entry
     assert isinstance(rule, Rule)
-    assert str(bind(rule, call)) == form.text
+    assert str(bind(rule, info)) == form.text
 
 
 @cache
@@ -131,11 +131,11 @@ def test_onnx_own_cases_obey_their_rule(op: str) -> None:
         results = execute(shaped(model, feeds), feeds)
         if not all(isinstance(y, np.ndarray) for y in results):
             continue
-        call = call_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=False)))
-        entry = lookup(call.node.domain, call.node.op)
-        rule = entry(call) if callable(entry) else entry
+        info = info_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=False)))
+        entry = lookup(info.node.domain, info.node.op)
+        rule = entry(info) if callable(entry) else entry
         if isinstance(rule, Rule) and op not in RANDOM:
-            bound = bind(rule, call)
+            bound = bind(rule, info)
             verdicts = check_rule(model, inputs, bound, 1e-4)
             wrong += [f"{name}: {factor} in '{bound}'" for factor, fine in verdicts.items() if not fine]
             unchecked += [] if verdicts else [name]

@@ -1,4 +1,4 @@
-"""The search for a largest drop, with refits whose damage is known beforehand."""
+"""The search for a largest drop, with refits of known output loss."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def pricing(on: Bench) -> Pricing:
 
 @dataclass(frozen=True)
 class Known:
-    """Stands for models, which are the damage that was done to them, and for the evaluator of these.
+    """Stands for models, which are their output losses, and for their evaluator.
 
-    At ``bound`` of the MACs a full refit does the damage ALLOWED; a trial does it at ``bound`` + ``gap`` already.
+    At ``bound`` of the MACs a full refit loses ALLOWED; a trial loses it at ``bound`` + ``gap`` already.
     """
 
     on: Bench
     bound: float
     gap: float
 
-    def damage(self, model: float) -> float:
+    def output_loss(self, model: float) -> float:
         return model
 
     def attempt(
@@ -74,7 +74,7 @@ class Known:
         bound = self.bound + (self.gap if options.effort == "fast" else 0.0)
         done = 0.0 if share > 0.999 else ALLOWED * float(np.exp(STEEP * (bound - share)))
         keep = keep_of(self.on.coupling, pricing.rankings, counts)
-        return Candidate(counts, keep, done, Drop("damage", done, 10))  # type: ignore[arg-type]
+        return Candidate(counts, keep, done, Drop("loss", done, 10))  # type: ignore[arg-type]
 
 
 def searched(on: Bench, pricing: Pricing, known: Known, allowed: float, monkeypatch: pytest.MonkeyPatch) -> SearchResult:
@@ -101,10 +101,10 @@ def test_dead_channels_go_with_what_else_must_for_fast_widths_as_far_as_the_drop
     on: Bench, pricing: Pricing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fine = tuple(
-        Curve(np.where(np.arange(len(c.damage)) < len(c.damage) - 4, least, 0.0), c.widths)
+        Curve(np.where(np.arange(len(c.loss)) < len(c.loss) - 4, least, 0.0), c.widths)
         for c, least in zip(pricing.curves, (2e-3, 1e-3), strict=True)
     )
-    by_eight = tuple(Curve(c.damage, c.widths[c.widths % 8 == 0]) for c in fine)
+    by_eight = tuple(Curve(c.loss, c.widths[c.widths % 8 == 0]) for c in fine)
     # Nothing may be measured again: the curves are made up.
     dying = replace(pricing, tiers=(by_eight, by_eight, fine), survey=Survey((), (), 0), losses=())
     whole = [int(n) for n in sizes(on.coupling)]
@@ -124,7 +124,7 @@ def test_a_drop_that_no_cut_keeps_is_refused_with_the_smallest_seen(
     on: Bench, pricing: Pricing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        BudgetError, match=r"no cut stays within a drop of 1e-09 \(damage\); the smallest drop was .*, at 98.1% of"
+        BudgetError, match=r"no cut stays within a drop of 1e-09 \(loss\); the smallest drop was .*, at 98.1% of"
     ):
         searched(on, pricing, Known(on, 0.5, 0.1), 1e-9, monkeypatch)
 

@@ -17,7 +17,7 @@ from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
-from onnxprune.measure.said import said
+from onnxprune.measure.information import sample_information
 from onnxprune.pipeline.allocation import Pricing, price, sharpened, within
 from onnxprune.pipeline.evaluator import evaluator_for
 from onnxprune.pipeline.search.trials import Trials
@@ -81,7 +81,7 @@ def test_the_curves_hold_what_was_measured_at_the_widths_of_an_allocation(
         if counts[group] == whole[group]:
             continue
         least = max(loss for width, loss in measured.items() if width >= counts[group])
-        assert better.curves[group].damage[int(counts[group])] == pytest.approx(max(least, 1e-9))
+        assert better.curves[group].loss[int(counts[group])] == pytest.approx(max(least, 1e-9))
     # Everything is known now.
     assert sharpened(on.work, OPTIONS, better, counts, Silent()) is better
 
@@ -92,7 +92,7 @@ def test_a_curve_that_promises_too_much_is_found_out(on: Bench, pricing: Pricing
     target = 0.6 * cost(sizes(on.coupling))
     free = max(group for _, group in pricing.survey.asked)
     tiers = tuple(
-        tuple(Curve(np.zeros(len(c.damage)), c.widths) if g == free else c for g, c in enumerate(tier))
+        tuple(Curve(np.zeros(len(c.loss)), c.widths) if g == free else c for g, c in enumerate(tier))
         for tier in pricing.tiers
     )
     wrong = replace(pricing, tiers=tiers)
@@ -101,7 +101,7 @@ def test_a_curve_that_promises_too_much_is_found_out(on: Bench, pricing: Pricing
     trials = Trials(on.work, [wrong], evaluator_for(on.work, OPTIONS), replace(OPTIONS, round_to=1), Silent())
     found, counts = trials.best((1.0,), cost, target)
     assert counts[free] > 2 * believed
-    assert found.curves[free].damage[believed] > 0
+    assert found.curves[free].loss[believed] > 0
 
 
 @pytest.mark.parametrize("scale", [1.0, 640.0])
@@ -119,7 +119,7 @@ def test_of_two_branches_alike_none_is_cut_to_a_stump(seed: int, scale: float) -
 def test_samples_with_something_on_them_say_more() -> None:
     model, data = load(detector(1)), pictures(40)
     dataset = open_dataset(data, specs_of(model), None, None, 0)
-    found = said(couple(model.proto, {}, {"x": (1, 3, SIDE, SIDE)}), Engine(), dataset)
+    found = sample_information(couple(model.proto, {}, {"x": (1, 3, SIDE, SIDE)}), Engine(), dataset)
     assert found is not None and found.shape == (40,)
     loud = np.arange(40) % LOUD == 0
     assert found[loud].min() > found[~loud].max()
@@ -133,4 +133,4 @@ def test_class_scores_and_plain_numbers_say_nothing_of_samples() -> None:
         model = load(sketch.model())
         data = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
         dataset = open_dataset(data, specs_of(model), None, None, 0)
-        assert said(couple(model.proto, {}, {"x": (1, 6)}), Engine(), dataset) is None
+        assert sample_information(couple(model.proto, {}, {"x": (1, 6)}), Engine(), dataset) is None

@@ -26,6 +26,7 @@ ROOMS = (
     "pipeline",
     "cluster",
     "report",
+    "workflows",
     "api",
     "cli __main__ __init__",
 )
@@ -85,6 +86,16 @@ def test_no_circles() -> None:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"modules that need each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    """One name, one meaning.  Private classes count too: a reader meets them in the same tracebacks."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
 #: Calls that give a new model, or a copy of one.

@@ -33,7 +33,7 @@ from onnxprune.progress import Silent  # noqa: E402
 from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
 from onnxprune.tuning.chance import better, lower  # noqa: E402
-from onnxprune.tuning.hidden import Hidden, matched  # noqa: E402
+from onnxprune.tuning.hidden import HiddenValue, matched  # noqa: E402
 from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
 from onnxprune.tuning.recipe import rate  # noqa: E402
 from onnxprune.tuning.samples import endless  # noqa: E402
@@ -278,7 +278,7 @@ def test_hidden_errors_and_their_gradients_are_those_of_the_formula(shape, kept)
     mine, theirs = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     places = None if kept is None else np.asarray(kept)
     scale = np.linspace(0.5, 2, 5 if kept is None else len(kept))
-    hidden = Hidden("y", axis, places, places, scale)
+    hidden = HiddenValue("y", axis, places, places, scale)
 
     def plainly(x):
         a, b = (v if kept is None else v.index_select(axis, torch.as_tensor(kept)) for v in (x, theirs))
@@ -328,7 +328,7 @@ def test_a_lower_error_is_kept_and_told_to_be_chance_where_it_may_be() -> None:
     with mock.patch.object(tune_module, "better", lambda first, second: False):
         found = tuned(damaged(model), model, length="8x")
     told = found.tuning
-    assert told.after < told.before and not told.gained and "by chance" in told.notes[-1]
+    assert told.after < told.before and not told.gained and "may be chance" in told.notes[-1]
     assert found.model != damaged(model) and wording.gain(told).endswith("which may be chance")
 
 

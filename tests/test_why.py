@@ -6,9 +6,9 @@ import pytest
 from graphs import Sketch, table
 from onnx import TensorProto
 
-from onnxprune.coupling.atoms import BORDER, DATA, LAST, SHAPE
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.coupling.reasons import BORDER, DATA, LAST, SHAPE
 from onnxprune.coupling.why import why
 from onnxprune.errors import PlanError
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 if TYPE_CHECKING:
-    from onnxprune.coupling.rule import Call
+    from onnxprune.coupling.rule import NodeInfo
 
 Key = tuple[str, str]
 MOVED = "run on coordinates, so that what moves where is seen"
@@ -65,10 +65,10 @@ def _join(versions: set[int]) -> str:
 def examples() -> dict[Key, tuple[str, str]]:
     """(domain, operator) -> its kind and its rule, bound at the first case of the project's own table, else of its
     list of operators that no processor runs, else of ONNX's own cases."""
-    from law import call_of, execute, feeds_of, one_node, shaped
+    from law import execute, feeds_of, info_of, one_node, shaped
     from op_cases import CASES
     from operator_forms import FORMS
-    from test_rules import backend_cases, call_of_form
+    from test_rules import backend_cases, info_of_form
 
     from onnxprune.coupling.rule import DoesNotFit
 
@@ -81,8 +81,8 @@ def examples() -> dict[Key, tuple[str, str]]:
             return
         try:
             results = execute(shaped(model, feeds), feeds)
-            call = call_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=True)))
-            found[key] = _told(call)
+            info = info_of(model, feeds, dict(zip((o for o in node.output if o), results, strict=True)))
+            found[key] = _told(info)
         except (RuntimeError, DoesNotFit, NotImplementedError, AttributeError, TypeError, IndexError, ValueError):
             return
 
@@ -92,7 +92,7 @@ def examples() -> dict[Key, tuple[str, str]]:
             feeds_of(case.inputs),
         )
     for form in FORMS:
-        found.setdefault(("com.microsoft", form.op), _told(call_of_form(form)))
+        found.setdefault(("com.microsoft", form.op), _told(info_of_form(form)))
     for cases in backend_cases().values():
         for _, model, inputs in cases:
             named = zip(model.graph.node[0].input, inputs, strict=True)
@@ -100,16 +100,16 @@ def examples() -> dict[Key, tuple[str, str]]:
     return found
 
 
-def _told(call: Call) -> tuple[str, str]:
+def _told(info: NodeInfo) -> tuple[str, str]:
     """(kind, rule or reason) of the operator at one node."""
     from onnxprune.coupling.rule import Locked, Rule, bind
     from onnxprune.coupling.rules import lookup
 
-    entry = lookup(call.node.domain, call.node.op)
-    rule = entry(call) if callable(entry) else entry
+    entry = lookup(info.node.domain, info.node.op)
+    rule = entry(info) if callable(entry) else entry
     if not isinstance(rule, Rule):
         return ("locked", rule.reason) if isinstance(rule, Locked) else ("moved", MOVED)
-    bound = bind(rule, call)
+    bound = bind(rule, info)
     stay = [f for f in bound.factors() if f in rule.mix]
     return "rule", f"`{bound}`" + (f", {', '.join(stay)} stay{'s' if len(stay) == 1 else ''}" if stay else "")
 

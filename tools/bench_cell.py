@@ -28,6 +28,6 @@ def best(bench: Workbench, candidates: Mapping[str, onnx.ModelProto], without: s
     """The candidate nearest to the original on the holdout; ``without``: see :meth:`Workbench.kept`."""
     if not candidates:
         return "no candidate reaches these MACs"
-    scored = {note: bench.damage(model) for note, model in candidates.items()}
+    scored = {note: bench.output_loss(model) for note, model in candidates.items()}
     note = min(scored, key=lambda n: (scored[n], n))
     return Found(candidates[note], bench.kept(candidates[note], without), note)

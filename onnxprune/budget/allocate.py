@@ -25,7 +25,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
 
     The descent starts at the whole model.  Each step takes the narrowing that adds the least output loss per saved
     cost.  A step may skip widths: otherwise a steep first step would hide a cheap stretch behind it.  At the end,
-    :func:`give_back` widens groups again as far as the target allows.
+    :func:`give_back` widens groups again while the target allows it.
 
     Raises:
         BudgetError: even the narrowest model costs more than ``target``.
@@ -43,7 +43,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
         if not len(widths):
             break
         saved = steps.now - steps.then
-        # A step that overshoots counts only for what was still missing.
+        # Savings beyond the target do not count.
         useful = np.minimum(saved, (steps.now - target) * 1.02)
         with np.errstate(divide="ignore", invalid="ignore"):
             price = np.where(saved > 0, np.maximum(steps.harm, 0) / useful, np.inf)
@@ -56,7 +56,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
 
 
 def _narrower(widths: Array, kept: float) -> Array:
-    """Widths below ``kept``: all nearby ones, fewer and fewer of those further away."""
+    """Widths below ``kept``: every nearby one, and fewer and fewer with growing distance."""
     below = widths[widths < kept][::-1]
     return (
         below[np.unique((1.25 ** np.arange(64)).astype(np.int64)).clip(max=len(below) - 1)] if len(below) > 8 else below
@@ -69,7 +69,7 @@ def _wider(widths: Array, kept: float) -> Array:
 
 
 def give_back(cost: Costing, curves: Sequence[Curve], kept: Array, target: float) -> Array:
-    """Widen groups while the target holds; first the one that saves the most output loss per cost."""
+    """Widen groups while the target holds.  The group that saves the most output loss per cost goes first."""
     steps = Steps(cost, curves, kept, _wider)
     while True:
         price = steps.then - steps.now

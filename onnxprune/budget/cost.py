@@ -33,7 +33,7 @@ class Costing(Protocol):
     def many(self, kept: Array) -> Array: ...
 
     def linked(self) -> csr_array:
-        """(groups, groups), non-zero where two groups share a term: what narrowing one saves depends on the other."""
+        """(groups, groups), non-zero if two groups share a term, so that narrowing one changes the savings of the other."""
         ...
 
 
@@ -118,10 +118,10 @@ def macs(coupling: Coupling) -> Cost:
 
 def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
     """MACs of each node of the whole model."""
-    found: dict[int, float] = {}
+    totals: dict[int, float] = {}
     for node, value in zip(cost.nodes, cost.terms(sizes(coupling)), strict=True):
-        found[node] = found.get(node, 0.0) + float(value)
-    return found
+        totals[node] = totals.get(node, 0.0) + float(value)
+    return totals
 
 
 def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
@@ -135,8 +135,11 @@ def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
 
 
 def _holds_channels(coupling: Coupling, index: int, key: Key, axis: int) -> bool:
-    """Whether a kernel of this node works on blocks of this axis: that of a constant, or of what a layer with computed
-    weights reads, makes or multiplies by."""
+    """Whether a kernel of this node works on blocks of this axis.
+
+    It does on axes of constants.  If a layer computes its weights, it also does on the channel axes of its input, output
+    and weights.
+    """
     bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
     linear = bound.rule.linear
     if isinstance(key, tuple) or linear is None:
@@ -168,7 +171,7 @@ def _length(coupling: Coupling, key: Key, axis: int) -> int:
 
 
 def _cover(coupling: Coupling, index: int, wanted: list[str]) -> list[tuple[Key, int]] | None:
-    """Axes whose dims together are exactly the factors ``wanted``; prefers axes of weights, then compound dims."""
+    """Axes that together have exactly the factors ``wanted``.  Prefers axes of weights, then compound dims."""
     bound, node = coupling.walked.bounds[index], coupling.graph.nodes[index]
     places: list[tuple[Key, int, tuple[str, ...]]] = []
     for slot, term in enumerate(bound.inputs):
@@ -232,7 +235,7 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
         cut.add(key)
         value = coupling.value_of(key)
         layout = layout_of(coupling.graph, coupling.facts, value)
-        # In the order in which the axes are stored: a Transpose of what is stored is cut with it.
+        # In the stored order of the axes: a Transpose of a stored array is cut with it.
         order = range(len(lines)) if layout is None else np.argsort(layout.axes).tolist()
         original = value if layout is None else layout.stored
         known = ways.setdefault(original, [])
@@ -250,14 +253,14 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
 def _constants(coupling: Coupling, per_element: Callable[[Array], float]) -> dict[str, float]:
     """The size of every initializer and Constant node, by name."""
     known = coupling.graph.constants
-    found: dict[str, float] = {}
+    stored: dict[str, float] = {}
     for name, tensor in coupling.graph.initializers.items():
-        found[name] = math.prod(tensor.dims) * (per_element(known[name]) if name in known else 1.0)
+        stored[name] = math.prod(tensor.dims) * (per_element(known[name]) if name in known else 1.0)
     for node in coupling.graph.nodes:
         out = node.outputs[0] if node.outputs else None
         if node.op == "Constant" and out is not None and out in known:
-            found[out] = known[out].size * per_element(known[out])
-    return found
+            stored[out] = known[out].size * per_element(known[out])
+    return stored
 
 
 def _replaced(coupling: Coupling, value: str, cut: set[Key]) -> bool:
@@ -279,11 +282,11 @@ def count_parameters(model: onnx.ModelProto) -> int:
 
 
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    found = list(graph.initializer)
+    tensors = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR and node.op_type == "Constant":
-                found.append(attribute.t)
+                tensors.append(attribute.t)
             for body in bodies_of(attribute):
-                found += _tensors(body)
-    return found
+                tensors += _tensors(body)
+    return tensors

@@ -1,4 +1,4 @@
-"""What narrowing one group does to the output."""
+"""The estimated output loss of narrowing one group."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """``damage[k]``: estimated output loss with k of the group's units kept, k = 0 … size; it falls to 0.
+    """``loss[k]``: the estimated output loss with k units of the group kept, k = 0 … size.  It falls to 0.
 
     ``widths``: the allowed numbers of kept units, ascending.  The last is the whole group.
     """
 
-    damage: Array
+    loss: Array
     widths: Array

@@ -1,4 +1,4 @@
-"""Several budgets as one cost: how far they are exceeded in total."""
+"""Several budgets as one cost: their total excess."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Excess:
         return np.asarray(sum(np.maximum(v / t - 1.0, 0.0) for v, t in zip(values, self.targets, strict=True)))
 
     def linked(self) -> csr_array:
-        """Which groups count together in any of the costs; see :class:`onnxprune.budget.cost.Costing`."""
+        """The links of all costs together; see :class:`onnxprune.budget.cost.Costing`."""
         return csr_array(sum(cost.linked() for cost in self.costs))
 
 
@@ -46,7 +46,7 @@ def joint(costs: Sequence[tuple[Costing, float]]) -> tuple[Costing, float]:
 
 
 def parts_of(cost: Costing) -> tuple[Costing, ...]:
-    """The costs, each a sum of terms, that ``cost`` is a function of."""
+    """The plain costs that ``cost`` combines.  Each is a sum of terms."""
     return cost.costs if isinstance(cost, Excess) else (cost,)
 
 

@@ -1,8 +1,8 @@
-"""Lengths of axes as functions of how many units each group keeps.
+"""Lengths of axes as functions of the number of units that each group keeps.
 
-A unit of a group stands equally often on each axis that the group runs through, so every length is linear in the
-numbers of kept units; that of an axis which is a product of channels is a product of such lengths.  An axis has units
-of few groups, so the coefficients are stored sparsely.
+On any axis, every unit of a group occurs equally often.  So a length is linear in the numbers of kept units.  If an axis
+is a product of channels, its length is a product of such lengths.  An axis has units of few groups, so the coefficients
+are sparse.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """n rows of at most m axes, each the product of its factors: factor = ``base`` + ``slope`` · kept.
+    """n rows of at most m axes.  Each length is a product of factors: factor = ``base`` + ``slope`` · kept.
 
-    ``base`` (factors,) float64; ``slope`` (factors, groups) sparse float64; ``starts`` (n · m,): the first factor of each
-    axis, in the order of ``shape`` (n, m).  An axis that a row does not have is 1 long.
+    ``base`` (factors,) float64.  ``slope`` (factors, groups) sparse float64.  ``starts`` (n · m,): the first factor of each
+    axis, in the order of ``shape`` (n, m).  Missing axes have length 1.
     """
 
     base: Array
@@ -43,18 +43,18 @@ class Lengths:
         return np.asarray(factors).reshape(*lead, *self.shape)
 
     def vary(self) -> Array:
-        """Whether any axis of a row depends on what is kept, boolean (n,)."""
+        """Boolean (n,): whether any axis of the row depends on ``kept``."""
         rows = self._rows()[np.diff(self.slope.indptr) > 0]
         return np.asarray(np.isin(np.arange(self.shape[0]), rows))
 
     def touched(self) -> list[Array]:
-        """Per group the rows with an axis that depends on it."""
+        """For each group, the rows with an axis that depends on it."""
         columns, rows = self.slope.tocsc(), self._rows()
         bounds = zip(columns.indptr, columns.indptr[1:], strict=False)
         return [np.unique(rows[columns.indices[a:b]]) for a, b in bounds]
 
     def linked(self) -> csr_array:
-        """(groups, groups), non-zero where a row depends on both."""
+        """(groups, groups), non-zero if some row depends on both."""
         place = np.repeat(self._rows(), np.diff(self.slope.indptr))
         ones = np.ones(len(place))
         rows = csr_array((ones, (place, self.slope.indices)), shape=(self.shape[0], self.slope.shape[1]))
@@ -67,7 +67,7 @@ class Lengths:
 
 
 def lengths_of(coupling: Coupling, rows: Sequence[Sequence[Axis]]) -> Lengths:
-    """The lengths of the axes in ``rows``.  Cost: linear in their positions."""
+    """The lengths of the axes in ``rows``.  Cost: linear in the number of positions."""
     group_of = np.zeros(coupling.unit_count, dtype=np.int64)
     sizes = np.ones(max(len(coupling.groups), 1))
     for group in coupling.groups:
@@ -82,8 +82,8 @@ def lengths_of(coupling: Coupling, rows: Sequence[Sequence[Axis]]) -> Lengths:
             starts.append(len(base))
             for units in _factors(coupling, axis):
                 free = units[units >= 0]
-                found, counts = np.unique(group_of[free], return_counts=True)
-                entries.append((counts / sizes[found], np.full(len(found), len(base)), found))
+                groups, counts = np.unique(group_of[free], return_counts=True)
+                entries.append((counts / sizes[groups], np.full(len(groups), len(base)), groups))
                 base.append(len(units) - len(free))
         for _ in range(width - len(axes)):
             starts.append(len(base))
@@ -91,13 +91,13 @@ def lengths_of(coupling: Coupling, rows: Sequence[Sequence[Axis]]) -> Lengths:
     shape = (len(base), len(coupling.groups))
     slope = csr_array(shape)
     if entries:
-        shares, places, groups = (np.concatenate(part) for part in zip(*entries, strict=True))
-        slope = csr_array((shares, (places, groups)), shape=shape)
+        shares, places, columns = (np.concatenate(part) for part in zip(*entries, strict=True))
+        slope = csr_array((shares, (places, columns)), shape=shape)
     return Lengths(np.asarray(base, np.float64), slope, np.asarray(starts, np.int64), (len(rows), width))
 
 
 def _factors(coupling: Coupling, axis: Axis) -> Iterator[Array]:
-    """The units of an axis, or of each factor of one that is a product."""
+    """The units of an axis; if it is a product of channels, the units of each factor."""
     units = coupling.units[axis[0]][axis[1]]
     if units.ndim == 1:
         yield units

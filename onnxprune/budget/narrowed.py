@@ -1,7 +1,7 @@
-"""Constants that make the original compute as if one group were narrowed, in their original shapes.
+"""Constants, in their original shapes, that make the original compute as if one group were narrowed.
 
-The cut channels' weights are zero in every layer that reads the group.  The other weights are folded by least squares
-from the calibration moments, so that what is measured is the damage that a refit leaves.
+The weights of cut channels are zero in every layer that reads the group.  The other weights are folded by least squares
+on the calibration moments.  So the measured output loss is about the loss that remains after a refit.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ RIDGE = 1e-3
 def narrowed_constants(
     coupling: Coupling, group: Group, kept: Array, layers: Sequence[Layer], grams: Mapping[int, SecondMoments]
 ) -> dict[Use, Array]:
-    """New weights and biases of the layers that read ``group``; none where no layer does.
+    """New weights and biases of the layers that read ``group``; empty if no layer does.
 
     ``kept``: boolean per local unit.  Cost: one factorization of the kept inputs per layer and convolution group.
     """
-    found: dict[Use, Array] = {}
+    constants: dict[Use, Array] = {}
     for layer in readers_of(coupling, group, tuple(layers)):
         gone, gram = _gone(coupling, group, kept, layer), grams.get(layer.index)
         stored = constant_of(coupling, (layer.index, layer.weight_slot))
@@ -42,13 +42,13 @@ def narrowed_constants(
             new, change = _folded(layer, weight, gone, gram)
             if layer.bias_slot is not None:
                 bias = _bias(coupling, layer, weight.shape[0] * weight.shape[1], stored.dtype)
-                found[layer.index, layer.bias_slot] = (bias + change).astype(bias.dtype)
-        found[layer.index, layer.weight_slot] = from_normal(layer, new, stored)
-    return found
+                constants[layer.index, layer.bias_slot] = (bias + change).astype(bias.dtype)
+        constants[layer.index, layer.weight_slot] = from_normal(layer, new, stored)
+    return constants
 
 
 def _gone(coupling: Coupling, group: Group, kept: Array, layer: Layer) -> Array:
-    """Boolean per input channel of ``layer``: it belongs to a unit of ``group`` that is cut."""
+    """Boolean per input channel of ``layer``: it belongs to a cut unit of ``group``."""
     units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - int(group.units[0])
     mine = (units >= 0) & (units < len(group))
     gone = np.zeros(units.shape, dtype=np.bool_)
@@ -57,14 +57,14 @@ def _gone(coupling: Coupling, group: Group, kept: Array, layer: Layer) -> Array:
 
 
 def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tuple[Array, Array]:
-    """``weight`` (g, o, i, t) on the channels that stay, zero elsewhere; and what the biases gain, (g·o,)."""
+    """(``weight`` (g, o, i, t) folded onto the kept channels, zero elsewhere; the change of the biases, (g·o,))."""
     groups, outs, channels, taps = weight.shape
     alive = np.flatnonzero(np.repeat(~gone, taps))
     with_one = np.append(alive, channels * taps)
     new, change = weight.copy(), np.zeros((groups, outs))
     for g in range(groups):
         flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
-        # What has no bias cannot be given the constant that would be fitted for it.
+        # A layer without a bias slot cannot take the constant that the fold would give it.
         moments = with_constant(gram.of(g), 0.0 if layer.bias_slot is None else 1.0)
         with blas_threads(len(with_one)):
             solved = fold(moments, flat, with_one, RIDGE)
@@ -76,7 +76,7 @@ def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tu
 
 
 def _bias(coupling: Coupling, layer: Layer, outputs: int, kind: np.dtype[np.generic]) -> Array:
-    """The bias of ``layer`` in the original, zeros where it has none: (outputs,)."""
+    """The original bias of ``layer``, (outputs,); zeros if it has none."""
     slot = layer.bias_slot
     if slot is not None and slot < len(layer.node.inputs) and layer.node.inputs[slot] is not None:
         return constant_of(coupling, (layer.index, slot))

@@ -1,4 +1,4 @@
-"""The damage that other constants do to the outputs, asked in graph order."""
+"""The output loss of changed constants, measured in graph order."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ BATCH = 32
 
 
 class Probe:
-    """Runs the original over ``dataset`` once, then what comes behind a stop with other constants, as often as asked.
+    """Runs the original over ``dataset`` once, then the nodes from a stop on with changed constants, any number of times.
 
-    ``stops``: node indices from which on constants change, ascending.
+    ``stops``: node indices, ascending.  Constants change from a stop on.
     """
 
     def __init__(
@@ -37,23 +37,23 @@ class Probe:
         self._outputs = [v for v in graph.outputs if v in graph.producer and graph.producer[v] not in facts.folded]
         batches = dataset.batches(dataset.batch_limit or BATCH)
         self._relay = Relay(graph, facts, store, batches, engine, stops, self._outputs)
-        self._loss = output_loss(coupling, self._outputs, self._relay.outcome({}))
+        self._measure = output_loss(coupling, self._outputs, self._relay.outcome({}))
 
-    def damage(self, constants: Mapping[Use, Array], stop: int) -> float:
-        """The damage of ``constants``, all of nodes from ``stop`` on; stops never go down."""
+    def loss(self, constants: Mapping[Use, Array], stop: int) -> float:
+        """The output loss with ``constants``, all in nodes from ``stop`` on.  Calls must not go back to an earlier stop."""
         self._relay.advance(stop)
-        return self._loss.of(self._relay.outcome(constants))
+        return self._measure.of(self._relay.outcome(constants))
 
-    def damage_of_cut(self, group: Group, kept: Array) -> float:
-        """The damage of a cut of ``group`` alone, without any refit.
+    def loss_of_cut(self, group: Group, kept: Array) -> float:
+        """The output loss of a cut of ``group`` alone, without a refit.  ``kept``: boolean per local unit.
 
-        Cost: one pass of the model with other constants or, where that does not do, of the model that is cut.
+        Cost: one pass of the model, masked by its constants; if constants cannot mask it, of the cut model.
         """
         keep = np.ones(self._coupling.unit_count, dtype=np.bool_)
         keep[group.units] = kept
         constants = masked_constants(self._coupling, keep)
         if constants is not None:
-            return self._loss.of(self._relay.outcome(constants))
+            return self._measure.of(self._relay.outcome(constants))
         return self._whole.of(self._run(cut(self._coupling, keep)))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Outputs for changed weights, without rerunning the part of the graph before them."""
+"""Outputs for changed weights.  The part of the graph before the weights does not run again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Relay(Runner):
         self.held = set(outputs)
 
     def advance(self, index: int) -> None:
-        """Move on to the stop ``index``, stop by stop: in the same pieces, whichever stops anyone asks for."""
+        """Move on to the stop ``index``, stop by stop, so that the pieces are always the same."""
         for stop in self._stops:
             if self._cursor < stop <= index:
                 super().advance(stop)

@@ -1,4 +1,4 @@
-"""Widths that kernels run fast, from a table by instruction set or from the user.
+"""Widths at which kernels are fast, from a table by instruction set or from the user.
 
 Convolution and matrix kernels work on blocks of channels.  onnxruntime's CPU kernels pad both sides of a float32
 convolution to the block (MLAS, NCHWc layout).  So a width between two multiples takes as long as the upper one.  A

@@ -1,8 +1,8 @@
-"""What cutting one group does to the model's output: measured at a few widths, interpolated between.
+"""The output loss of cutting one group: measured at a few widths, interpolated in between.
 
-For each group the original runs on some of the holdout with only that group narrowed
+For each group, the original runs on some of the holdout with only that group narrowed
 (:mod:`onnxprune.budget.narrowed`).  Between the measured widths the output loss follows the selector's error curve
-(:mod:`onnxprune.budget.interpolate`).  Once an allocation is known, a second survey measures its widths, too.
+(:mod:`onnxprune.budget.interpolate`).  Once an allocation is known, a second survey measures its widths too.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ Array = np.ndarray
 
 
 def first_reader(given: Calibrated, group: Group) -> int:
-    """The node index of the first layer that reads ``group``; -1 where none does."""
+    """The node index of the first layer that reads ``group``; -1 if none does."""
     return min((reader.index for reader in readers_of(given.coupling, group, given.layers)), default=-1)
 
 
-#: Per selector's name (units kept, output loss) at each width of one group.
+#: Selector's name -> (units kept, output loss) at each width of one group.
 Measured = Mapping[str, Sequence[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What to measure: the ``asked`` groups, as (first reader, group id) in graph order, each at its ``widths`` (units
-    kept), on the first ``samples`` of the holdout."""
+    """What to measure: the groups ``asked``, as (first reader, group id) in graph order, each at its ``widths`` (units kept).
+
+    It uses the first ``samples`` of the holdout.
+    """
 
     asked: tuple[tuple[int, int], ...]
     widths: tuple[tuple[int, ...], ...]
@@ -53,7 +55,7 @@ class Survey:
     def at(self, counts: Array, whole: Array) -> Survey:
         """A survey of the same groups at one width each: ``counts`` (groups,) units kept, out of ``whole``.
 
-        It leaves out whole groups, and widths that this survey already has.
+        Leaves out whole groups, and widths that this survey already has.
         """
         new = [
             (group, int(counts[group[1]]))
@@ -64,11 +66,13 @@ class Survey:
 
 
 def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most: int) -> Survey:
-    """A survey of all groups that are not ``frozen``, by ``allowance`` multiply-accumulates per order of channels, on at
-    most ``most`` samples."""
+    """A survey of all groups that are not ``frozen``.
+
+    It spends about ``allowance`` multiply-accumulates per order of channels, on at most ``most`` samples.
+    """
     coupling = given.coupling
     asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
-    # On average a group stands in the middle: half of the network comes behind it.
+    # On average a group stands in the middle of the network, so half of the network runs.
     halves = len(asked) / 2
     fixed = PER_NODE * len(coupling.graph.nodes) * halves
     shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * halves, fixed, most)
@@ -82,11 +86,11 @@ def measured(
 ) -> list[Measured]:
     """The output losses of the groups ``part`` of ``survey.asked``; ``progress`` advances once per measurement.
 
-    ``rankings``: per selector one order of units per group.  What is measured of a group does not depend on which
-    others are in ``part``.  Cost: one pass over the samples, and per group, selector and width, what comes behind the
-    group's first reader.
+    ``rankings``: selector's name -> one order of units per group.  The losses of a group do not depend on the other groups
+    in ``part``.  Cost: one pass over the samples.  Per group, selector and width, a pass over the nodes from the group's
+    first reader on.
     """
-    found: list[Measured] = []
+    results: list[Measured] = []
     with Store(given.memory) as store:
         few = given.dataset.take(list(range(survey.samples)))
         stops = [stop for stop, _ in survey.asked if stop >= 0]
@@ -94,22 +98,24 @@ def measured(
         for place in part:
             stop, number = survey.asked[place]
             group = given.coupling.groups[number]
-            found.append(
+            results.append(
                 {
                     name: _measured(given, probe, group, orders[number], stop, survey.widths[place], progress)
                     for name, orders in rankings.items()
                 }
             )
-    return found
+    return results
 
 
 def curves(
-    coupling: Coupling, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, found: Sequence[Measured]
+    coupling: Coupling, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, results: Sequence[Measured]
 ) -> dict[str, list[Curve]]:
-    """Per selector's name one :class:`Curve` per group, of every width, from what was ``found`` of ``survey.asked``;
-    other groups may only stay whole."""
+    """Selector's name -> one :class:`Curve` per group, over every width, from the ``results`` for ``survey.asked``.
+
+    A group outside the survey must stay whole.
+    """
     made = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
-    for (_, number), losses in zip(survey.asked, found, strict=True):
+    for (_, number), losses in zip(survey.asked, results, strict=True):
         widths = np.arange(1, len(coupling.groups[number]) + 1)
         for name, points in losses.items():
             made[name][number] = Curve(interpolate(rankings[name][number].error, points), widths)
@@ -117,7 +123,7 @@ def curves(
 
 
 def joined(survey: Survey, more: Survey) -> Survey:
-    """Both as one: ``more`` asks some of the groups of ``survey`` again, at other widths."""
+    """Both surveys as one.  ``more`` measures some groups of ``survey`` at other widths."""
     added = dict(zip(more.asked, more.widths, strict=True))
     widths = tuple((*old, *added.get(group, ())) for group, old in zip(survey.asked, survey.widths, strict=True))
     return Survey(survey.asked, widths, survey.samples)
@@ -136,13 +142,13 @@ def _measured(
     widths: Sequence[int],
     progress: Progress,
 ) -> list[tuple[int, float]]:
-    """(units kept, output loss) at each of ``widths``; what has no reader to fold (quantized weights, say) is cut."""
-    found: list[tuple[int, float]] = []
+    """(units kept, output loss) at each of ``widths``.  A group whose readers cannot fold (quantized weights) is cut."""
+    points: list[tuple[int, float]] = []
     for count in widths:
         kept = np.zeros(len(group), dtype=np.bool_)
         kept[ranking.order[:count]] = True
         constants = narrowed_constants(given.coupling, group, kept, given.layers, given.grams)
-        damage = probe.damage(constants, stop) if constants else probe.damage_of_cut(group, kept)
-        found.append((count, max(damage, 0.0)))
+        loss = probe.loss(constants, stop) if constants else probe.loss_of_cut(group, kept)
+        points.append((count, max(loss, 0.0)))
         progress.advance()
-    return found
+    return points

@@ -1,8 +1,8 @@
-"""The single steps that an allocation may take next, kept up to date while it takes them.
+"""The steps that an allocation may take next, updated after each step taken.
 
 A step changes the width of one group.  What it saves depends on the widths of the groups that share a term of the cost
-with it, and on no others.  So after a step only those are priced again: for n groups in a row a descent costs about n
-times the work of one step, not n².
+with it, and on nothing else.  So after a step, only those groups are priced again: for n groups in a row, a descent costs
+about n times the work of one step, not n².
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from onnxprune.budget.curve import Curve
 from onnxprune.budget.excess import parts_of, total_of
 
 Array = np.ndarray
-#: Widths that a group may step to: (all of its widths, the one it has) -> widths.
+#: The widths that a group may step to: (all its widths, its current width) -> widths.
 Reach = Callable[[Array, float], Array]
-#: Steps that are priced at a time: memory is this many times the terms of the cost.
+#: Steps priced at a time.  Memory is this many times the terms of the cost.
 AT_A_TIME = 256
 
 
 class Steps:
-    """Steps from ``kept`` (units per group); see the attributes.
+    """The steps from ``kept`` (units per group).
 
     ``now``: the cost of ``kept``.  Per step: ``groups`` and ``widths`` (which group goes to which width), ``then`` (the
-    cost after it), ``harm`` (the output loss that it adds, negative where a group gets wider).
+    cost after it), ``harm`` (the output loss that it adds; negative if the group gets wider).
     """
 
     def __init__(self, cost: Costing, curves: Sequence[Curve], kept: Array, reach: Reach) -> None:
@@ -47,13 +47,13 @@ class Steps:
         self._update(np.union1d(self._linked[group], [group]))
 
     def _update(self, touched: Sequence[int] | Array) -> None:
-        """Price the steps of the groups ``touched`` again, and list all."""
+        """Price the steps of the groups ``touched`` again, and rebuild the list of all steps."""
         values = np.asarray([part(self.kept) for part in self._parts])
         rows: list[Array] = []
         for g in touched:
             curve, has = self._curves[g], self.kept[g]
             self._widths[g] = self._reach(curve.widths, has)
-            self._harm[g] = curve.damage[self._widths[g]] - curve.damage[int(has)]
+            self._harm[g] = curve.loss[self._widths[g]] - curve.loss[int(has)]
             trial = np.repeat(self.kept[None], len(self._widths[g]), axis=0)
             trial[:, g] = self._widths[g]
             rows.append(trial)

@@ -20,7 +20,7 @@ def kept(decode: Decode, most: int = MOST_BYTES) -> Decode:
     known: dict[int, NDArray[np.uint8]] = {}
     used = 0
 
-    def found(row: int) -> NDArray[np.uint8]:
+    def decoded(row: int) -> NDArray[np.uint8]:
         nonlocal used
         if row in known:
             return known[row]
@@ -30,4 +30,4 @@ def kept(decode: Decode, most: int = MOST_BYTES) -> Decode:
             known[row] = picture
         return picture
 
-    return found
+    return decoded

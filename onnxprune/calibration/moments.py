@@ -102,7 +102,7 @@ def row_picks(
 def measure(
     coupling: Coupling, layers: Sequence[Layer], dataset: Dataset, engine: Engine, seed: int, progress: Progress
 ) -> Moments:
-    """Second moments of the inputs of ``layers``: those of all :func:`shards`, added up in their order.
+    """Second moments of the inputs of ``layers``: the sum over all :func:`shards`, in their order.
 
     Cost: one pass of the original over ``dataset``, plus rows·unknowns² multiply-adds per layer.
     """
@@ -112,8 +112,10 @@ def measure(
 
 
 def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
-    """The blocks of batches, by number, in parts that depend on the model and the data alone, so that their sum is the
-    same wherever each of them is computed."""
+    """The numbers of the blocks of batches, in parts.
+
+    The parts depend only on the model and the data, so the sum is the same wherever each part is computed.
+    """
     number = len(blocks(dataset, _size(coupling, layers)))
     count = max(1, min(MOST_SHARDS, number, dataset.count // LEAST_IN_SHARD))
     bounds = [number * k // count for k in range(count + 1)]
@@ -121,19 +123,19 @@ def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> lis
 
 
 def added(parts: Iterable[Mapping[int, SecondMoments]]) -> dict[int, SecondMoments]:
-    """The moments of all shards together; two of these are held at a time."""
-    found: dict[int, SecondMoments] = {}
+    """The sum of the moments of all shards.  Holds two of them at a time."""
+    first: dict[int, SecondMoments] = {}
     totals: dict[int, InputMoments] = {}
     for part in parts:
-        if not found:
-            found = dict(part)
+        if not first:
+            first = dict(part)
             continue
         for index, one in part.items():
             if index not in totals:
                 totals[index] = InputMoments(*one.size)
-                totals[index].absorb(found[index])
+                totals[index].absorb(first[index])
             totals[index].absorb(one)
-    return {index: totals[index].found() if index in totals else one for index, one in found.items()}
+    return {index: totals[index].moments() if index in totals else one for index, one in first.items()}
 
 
 def measure_shard(
@@ -166,21 +168,21 @@ def measure_shard(
                 with product_threads(into.features + 1):
                     into.update(rows)
         progress.advance()
-    return {index: one.found() for index, one in inputs.items()}
+    return {index: one.moments() for index, one in inputs.items()}
 
 
 def _tapped(
     session: ort.InferenceSession, values: list[str], fed: Sequence[Mapping[str, Array]]
 ) -> dict[str, Sequence[Array]]:
-    """Inputs and ``values``, over all batches that are ``fed``; batch by batch only where these differ in shape."""
-    found: dict[str, list[Array]] = {}
+    """Inputs and ``values`` over all batches ``fed``: one array each, or one per batch if their shapes differ."""
+    arrays: dict[str, list[Array]] = {}
     for feeds in fed:
         taps = dict(zip(values, run(session, feeds, values), strict=True)) if values else {}
         for name, array in (dict(feeds) | taps).items():
-            found.setdefault(name, []).append(array)
+            arrays.setdefault(name, []).append(array)
     joined: dict[str, Sequence[Array]] = {}
-    for name in list(found):
-        each = found.pop(name)
+    for name in list(arrays):
+        each = arrays.pop(name)
         whole = stacked(each)
         joined[name] = each if whole is None else [whole]
     return joined

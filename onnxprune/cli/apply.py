@@ -9,7 +9,7 @@ from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 from onnxprune.json_file import MOST
 from onnxprune.paths import read_ordinary
@@ -39,13 +39,13 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     side.check()
     if source.resolve() in {side.output.resolve(), side.report.resolve() if side.report else None}:
         raise UsageError(f"{source} is the plan itself; choose another file with -o or --report")
-    told = Told()
-    with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import apply_file
+    seen = SeenNotes()
+    with progress_on_stderr(seen, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.workflows.apply import apply_file
 
         call.stopwatch.mark("start")
         report = apply_file(side.model, source, side.output, options, progress, call.stopwatch)
-    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, call.line, tuple(told.notes))
+    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, call.line, tuple(seen.notes))
     return 0
 
 

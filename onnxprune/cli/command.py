@@ -40,11 +40,11 @@ def parser_of(name: str, words: Sequence[Word], head: str, examples: str) -> Par
     return Parser(name, options, [default_of(option) for option in options], words, usage(options, head, examples))
 
 
-def view_of(arguments: argparse.Namespace, told: tuple[str, ...] = ()) -> View:
+def view_of(arguments: argparse.Namespace, seen: tuple[str, ...] = ()) -> View:
     """How much the terminal report shows; ``-v`` shows everything."""
     from onnxprune.report.terminal import View
 
-    return View(None, None, told) if arguments.verbose else View(told=told)
+    return View(None, None, seen) if arguments.verbose else View(seen=seen)
 
 
 def print_json(document: dict[str, object]) -> None:

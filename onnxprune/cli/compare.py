@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onnxprune.cli.arguments import check_drop, options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json
 from onnxprune.cli.parser import Parser
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 from onnxprune.errors import VerificationError
 
@@ -37,13 +37,13 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     if arguments.gate is not None and options.evaluate is None:
         check_drop(arguments.gate)
-    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import compare_models
+    with progress_on_stderr(SeenNotes(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.workflows.compare import compare_models
 
         pair = Path(arguments.A), Path(arguments.B)
         comparison = compare_models(*pair, arguments.data, options, progress)
         if arguments.per_op:
-            from onnxprune.api import operators
+            from onnxprune.workflows.compare import operators
 
             comparison = replace(comparison, operators=operators(*pair, arguments.data, options))
     try:

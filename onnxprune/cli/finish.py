@@ -57,7 +57,7 @@ def finish(
     side: SideFiles,
     arguments: argparse.Namespace,
     line: str,
-    told: tuple[str, ...],
+    seen: tuple[str, ...],
 ) -> None:
     """Write the requested side files and print the report; ``plan`` is the plan's JSON.
 
@@ -67,7 +67,7 @@ def finish(
     failed: list[OutputError] = []
     written = list(_write(report, plan, side, line, failed))
     try:
-        _tell(report, arguments, told, written)
+        _tell(report, arguments, seen, written)
         sys.stdout.flush()
     except ResultsLost as lost:
         # The model is written, so it is no failure if nobody reads the report.
@@ -100,7 +100,7 @@ def _write(
 
 
 def _tell(
-    report: Report, arguments: argparse.Namespace, told: tuple[str, ...], written: Sequence[tuple[str, Path]]
+    report: Report, arguments: argparse.Namespace, seen: tuple[str, ...], written: Sequence[tuple[str, Path]]
 ) -> None:
     if arguments.json:
         from onnxprune.report.document import of_report
@@ -114,6 +114,6 @@ def _tell(
         from onnxprune.report.terminal import console_for, print_report, print_wrote
 
         console = console_for(sys.stdout)
-        print_report(console, report, view_of(arguments, told))
+        print_report(console, report, view_of(arguments, seen))
         for label, path in written:
             print_wrote(console, label, str(path))

@@ -11,7 +11,7 @@ from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json, view_of
 from onnxprune.cli.files import check_side_file, model_files, write_text
 from onnxprune.cli.parser import Parser
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 HEAD = """\
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     read = model_files(Path(arguments.MODEL), (arguments.report, arguments.layers))
     check_side_file(arguments.report, "--report", read)
     check_side_file(arguments.layers, "--layers", (*read, *([arguments.report] if arguments.report else [])))
-    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+    with progress_on_stderr(SeenNotes(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("inspect", None)
         from onnxprune.api import inspect
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
 
         write_text(arguments.report, render_inspection(inspection))
     if arguments.layers is not None:
-        from onnxprune.api import layers_to_time
+        from onnxprune.workflows.inspect import layers_to_time
 
         write_text(arguments.layers, json.dumps(layers_to_time(Path(arguments.MODEL), options.shapes)))
     if arguments.json:
@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
         return 0
     from onnxprune.report.terminal import console_for, print_inspection, print_wrote
 
-    told = inspection.notes if arguments.quiet else ()
+    seen = inspection.notes if arguments.quiet else ()
     console = console_for(sys.stdout)
-    print_inspection(console, inspection, view_of(arguments, told))
+    print_inspection(console, inspection, view_of(arguments, seen))
     for label, path in (("report", arguments.report), ("layers", arguments.layers)):
         if path is not None:
             print_wrote(console, label, str(path))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-class Told:
+class SeenNotes:
     """The notes that the user has already seen.  The report does not repeat them."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ def _counted(name: str, turn: int, turns: int) -> str:
 class Lines:
     """For a pipe: prints notes immediately, and one line per stage if ``stages`` is set."""
 
-    def __init__(self, told: Told, stages: bool) -> None:
-        self._told = told
+    def __init__(self, seen: SeenNotes, stages: bool) -> None:
+        self._seen = seen
         self._stages = stages
         self._start = time.monotonic()
 
@@ -51,7 +51,7 @@ class Lines:
         return None
 
     def note(self, text: str) -> None:
-        if self._told.hear(text):
+        if self._seen.hear(text):
             print(f"note: {one_line(text)}", file=sys.stderr, flush=True)
 
     def show(self, text: str) -> None:
@@ -65,8 +65,8 @@ class Live:
     All turns of a search share one bar, so its remaining time is that of the whole search.
     """
 
-    def __init__(self, told: Told, bars: Bars) -> None:
-        self._told = told
+    def __init__(self, seen: SeenNotes, bars: Bars) -> None:
+        self._seen = seen
         self._bars = bars
         self._task: TaskID | None = None
         self._name = ""
@@ -85,7 +85,7 @@ class Live:
             self._bars.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        if self._told.hear(text):
+        if self._seen.hear(text):
             self._bars.console.print(f"note: {one_line(text)}", style="dim", markup=False, highlight=False)
 
     def show(self, text: str) -> None:
@@ -102,12 +102,12 @@ class Live:
 
 
 @contextmanager
-def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progress]:
+def progress_on_stderr(seen: SeenNotes, quiet: bool, verbose: bool) -> Iterator[Progress]:
     """The right kind of progress for stderr.  On exit, all bars are erased or complete."""
     if quiet:
         yield Silent()
     elif not sys.stderr.isatty():
-        yield Lines(told, stages=verbose)
+        yield Lines(seen, stages=verbose)
     else:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
@@ -128,6 +128,6 @@ def progress_on_stderr(told: Told, quiet: bool, verbose: bool) -> Iterator[Progr
             redirect_stderr=True,
         )
         with bars:
-            live = Live(told, bars)
+            live = Live(seen, bars)
             yield live
             live.close()

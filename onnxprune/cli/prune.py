@@ -10,7 +10,7 @@ from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 HEAD = """\
@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     given = given_files(arguments.data, arguments.test, arguments.evaluate, arguments.latency_table)
     side = SideFiles(Path(arguments.MODEL), arguments.output, arguments.plan, arguments.report, given=given)
     side.check()
-    told = Told()
-    with progress_on_stderr(told, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import prune_file
+    seen = SeenNotes()
+    with progress_on_stderr(seen, arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.workflows.prune import prune_file
 
         call.stopwatch.mark("start")
         result = prune_file(side.model, side.output, arguments.data, options, progress, call.stopwatch)
-    finish(result.report, result.plan.to_json(), side, arguments, call.line, tuple(told.notes))
+    finish(result.report, result.plan.to_json(), side, arguments, call.line, tuple(seen.notes))
     return 0
 
 

@@ -15,7 +15,7 @@ from onnxprune.cli.command import Command, Invocation, parser_of, print_json
 from onnxprune.cli.files import given_files
 from onnxprune.cli.finish import SideFiles
 from onnxprune.cli.parser import Parser, UsageError
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -45,20 +45,20 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     given = (arguments.teacher, *given_files(arguments.data, arguments.test))
     side = SideFiles(Path(arguments.MODEL), arguments.output, None, None, "tuned", given)
     side.check()
-    told = Told()
+    seen = SeenNotes()
     # torchrun starts several processes.  Only the first one prints and writes.
     first = os.environ.get("RANK", "0") == "0"
-    with progress_on_stderr(told, arguments.quiet or not first, arguments.verbose) as progress, stdout_to_stderr():
-        from onnxprune.api import tune_file
+    with progress_on_stderr(seen, arguments.quiet or not first, arguments.verbose) as progress, stdout_to_stderr():
+        from onnxprune.workflows.tune import tune_file
 
         output = side.output if first else None
         tuned = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
     if first:
-        _tell(tuned, side, arguments, tuple(told.notes))
+        _tell(tuned, side, arguments, tuple(seen.notes))
     return 0
 
 
-def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, told: tuple[str, ...]) -> None:
+def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, seen: tuple[str, ...]) -> None:
     if arguments.json:
         from onnxprune.report.document import of_tuned
 
@@ -70,7 +70,7 @@ def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, told: tu
     else:
         from onnxprune.report.terminal import console_for, print_tuned
 
-        print_tuned(console_for(sys.stdout), tuned, told)
+        print_tuned(console_for(sys.stdout), tuned, seen)
 
 
 COMMAND = Command("tune", parser, run)

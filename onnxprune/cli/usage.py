@@ -62,5 +62,5 @@ def _in_a_row(options: Sequence[Option]) -> list[str]:
 
 def _default(option: Option, label: str = "") -> str:
     default = default_of(option)
-    said = option.unsaid or (default if option.choices and default is not None else "")
-    return f" ({label}{said})" if said else ""
+    text = option.unsaid or (default if option.choices and default is not None else "")
+    return f" ({label}{text})" if text else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of
 from onnxprune.cli.parser import Parser
-from onnxprune.cli.progress import Told, progress_on_stderr
+from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
 from onnxprune.shown import for_reading
 
@@ -31,7 +31,7 @@ def parser() -> Parser:
 
 def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
-    with progress_on_stderr(Told(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
+    with progress_on_stderr(SeenNotes(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("why", None)
         from onnxprune.api import why
 

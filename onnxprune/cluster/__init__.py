@@ -1,1 +1,1 @@
-"""The sums of a run, spread over other processes by dask.distributed; nothing else knows of it."""
+"""Spreads the sums of a run over other processes with dask.distributed.  No other room imports dask."""

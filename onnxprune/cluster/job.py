@@ -1,4 +1,4 @@
-"""What a worker is told of a run, and what it makes of it."""
+"""The message that describes a run to a worker, and how the worker sets up its context from it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from onnxprune.pipeline.setup import Context, set_up
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """``key``: tells runs apart; ``data`` as for :func:`onnxprune.api.prune`, of a kind that can be opened again;
-    ``held``: the samples held out, as positions; ``digest``: see :func:`digest_of`."""
+    """A run, as workers see it.
+
+    ``key``: a unique name of the run.  ``data``: as for :func:`onnxprune.api.prune`, of a kind that another process can
+    open.  ``held``: positions of the held-out samples.  ``digest``: see :func:`digest_of`.
+    """
 
     key: str
     version: str
@@ -34,16 +37,16 @@ class Job:
 
 
 def job_of(loaded: LoadedModel, data: object | None, options: Options, context: Context, version: str) -> Job:
-    """The job for a run whose own ``context`` is at hand.
+    """The job for the run of ``context``.
 
-    Workers compute with one thread each unless ``options`` state a number.
+    Each worker computes with one thread unless ``options`` state a number.
     """
     plain = replace(options, evaluate=None, test=None, threads=options.threads or 1)
     return Job(uuid.uuid4().hex[:12], version, loaded, data, plain, context.held, digest_of(context))
 
 
 def own_version() -> str:
-    """The installed version; empty where onnxprune runs from a folder that was never installed."""
+    """The installed version; empty if onnxprune runs from a folder without an installation."""
     try:
         return metadata.version("onnxprune")
     except metadata.PackageNotFoundError:
@@ -51,17 +54,17 @@ def own_version() -> str:
 
 
 def data_for_workers(data: object | None) -> object | None:
-    """``data`` as other processes can open it: paths are absolute.
+    """``data`` in a form that other processes can open: paths are absolute.
 
     Raises:
-        OptionError: for what can be read once only, or only here.
+        OptionError: ``data`` can be read only once, or only in this process.
     """
     if data is None or isinstance(data, Mapping | np.ndarray):
         return data
     if isinstance(data, str | os.PathLike):
         text = str(data)
-        found = parse_ref(text)
-        if found is None or Path(text).expanduser().exists():
+        reference = parse_ref(text)
+        if reference is None or Path(text).expanduser().exists():
             return str(Path(text).expanduser().absolute()) if Path(text).expanduser().exists() else text
         file, _, function = text.rpartition(":")
         return f"{Path(file).absolute()}:{function}" if Path(file).is_file() else text
@@ -72,19 +75,19 @@ def data_for_workers(data: object | None) -> object | None:
 
 
 def digest_of(context: Context) -> int:
-    """A checksum of how the samples are divided, and of the first ones."""
-    found = zlib.crc32(f"{context.fit.count} {context.holdout.count}".encode())
+    """A checksum of the split of the samples, and of the first sample on each side."""
+    checksum = zlib.crc32(f"{context.fit.count} {context.holdout.count}".encode())
     for dataset in (context.fit, context.holdout):
         for name, array in sorted(dataset.fetch([0]).items()):
-            found = zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(name.encode(), found))
-    return found
+            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(name.encode(), checksum))
+    return checksum
 
 
 def context_of(job: Job, version: str, worker: str) -> Context:
-    """The context of ``job`` on ``worker``, opened from the data that it sees.
+    """The context of ``job`` on ``worker``, set up from the data that the worker sees.
 
     Raises:
-        OnnxPruneError: where the worker runs another version, or sees no data, or other data; the message names it.
+        OnnxPruneError: the worker runs another version, or sees no data, or other data.  The message names the worker.
     """
     if version != job.version:
         raise OptionError(f"worker {worker} has onnxprune {version}, this machine {job.version}: install the same")

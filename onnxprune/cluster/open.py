@@ -1,4 +1,4 @@
-"""Workers for a run: those of a scheduler somewhere, or processes on this machine."""
+"""Workers for a run: the workers of a scheduler, or processes on this machine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from onnxprune.graph.load import LoadedModel
 from onnxprune.options import Options
 from onnxprune.pipeline.compute import HERE, Compute
 
-#: Seconds in which a scheduler must answer, and in which it must have a worker.
+#: Seconds to wait for an answer of the scheduler, and for its first worker.
 ANSWER, WORKER = 5, 20
 
 
 @contextmanager
 def computing(loaded: LoadedModel, data: object | None, options: Options) -> Iterator[Compute]:
-    """What computes the run's sums: this process, unless ``options`` ask for workers.
+    """Yields what computes the run's sums: workers if ``options`` ask for them, else this process.
 
     Raises:
-        OptionError: where dask.distributed is not installed, the scheduler does not answer, or it has no workers.
+        OptionError: dask.distributed is not installed, the scheduler does not answer, or it has no workers.
     """
     if not options.workers and options.cluster is None:
         yield HERE

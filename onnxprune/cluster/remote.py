@@ -1,4 +1,4 @@
-"""What runs on workers.  Each keeps the context of the run that it works for."""
+"""The functions that run on workers.  Each worker keeps the context of its current run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking
 
-#: The last run's, by key.
+#: Key of the last run -> its context.
 _CONTEXTS: dict[str, Context] = {}
 
 
@@ -26,7 +26,7 @@ def _context(job: Job) -> Context:
 
 
 def job_itself(job: Job) -> Job:
-    """A result that workers hand to each other, and that is made again where it is lost."""
+    """The job as a task of its own: workers pass the result to each other, and dask makes it again if it is lost."""
     return job
 
 

@@ -1,7 +1,7 @@
-"""Moments and pricing as tasks of a dask cluster: fixed parts, put together in a fixed order.
+"""Computes moments and prices as tasks of a dask cluster: fixed parts, joined in a fixed order.
 
-What a task computes depends on its part alone, so any number of workers gives the same bits.  A worker that dies is
-replaced (by its nanny), and the scheduler gives its tasks to others.
+The result of a task depends only on its part, so any number of workers gives the same bits.  If a worker dies, its nanny
+replaces it, and the scheduler gives its tasks to others.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking
 
-#: Parts that the groups are priced in: each runs the original once more over its few samples.
+#: Maximum parts for pricing the groups.  Each part runs the original once more over a few samples.
 MOST_PARTS = 16
-#: Bytes of a model that travel to the workers in one message at most.
+#: Maximum bytes of a model: it travels to the workers in one message.
 MOST_BYTES = 2_000_000_000
 
 
 class Spread:
-    """A :class:`onnxprune.pipeline.compute.Compute` over the workers of ``client``, for one run; ``data`` and ``options``
-    are those that its context was set up with."""
+    """A :class:`onnxprune.pipeline.compute.Compute` over the workers of ``client``, for one run.
+
+    ``data`` and ``options`` must be the ones of the run's context.
+    """
 
     def __init__(self, client: Client, loaded: LoadedModel, data: object | None, options: Options) -> None:
         if loaded.proto.ByteSize() > MOST_BYTES:
@@ -48,12 +50,12 @@ class Spread:
         self._job = self._submit(remote.job_itself, job, key=f"{name}-job")
         parts = shards(context.coupling, context.layers, context.fit)
         progress.stage("calibrate", len(parts))
-        found = [
+        futures = [
             self._submit(remote.shard_moments, self._job, part, key=f"{name}-moments-{number}")
             for number, part in enumerate(parts)
         ]
-        self._grams = self._submit(remote.all_moments, found, key=f"{name}-moments")
-        self._wait(found, 1, progress)
+        self._grams = self._submit(remote.all_moments, futures, key=f"{name}-moments")
+        self._wait(futures, 1, progress)
         return Moments(self._result(self._grams))
 
     def measured(
@@ -65,13 +67,13 @@ class Spread:
         survey: Survey,
         progress: Progress,
     ) -> Sequence[Measured]:
-        """``grams`` are those that :meth:`moments` found, which the workers still hold."""
+        """Workers use their own copy of ``grams``, from :meth:`moments`."""
         groups, name = len(survey.asked), self._job.key.removesuffix("-job")
-        # The same key would answer with what an earlier survey found.
+        # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
         count = min(groups, MOST_PARTS)
         bounds = [groups * k // count for k in range(count + 1)]
-        found = [
+        futures = [
             self._submit(
                 remote.part_measured,
                 self._job,
@@ -83,8 +85,8 @@ class Spread:
             )
             for k in range(count)
         ]
-        self._wait(found, survey.steps * len(rankings) // count, progress)
-        return [one for future in found for one in self._result(future)]
+        self._wait(futures, survey.steps * len(rankings) // count, progress)
+        return [one for future in futures for one in self._result(future)]
 
     def _submit(self, function: Any, *arguments: object, key: str) -> Any:
         return self.client.submit(function, *arguments, key=key, pure=False)
@@ -95,10 +97,10 @@ class Spread:
             progress.advance(steps)
 
     def _result(self, future: Any, keep: bool = True) -> Any:
-        """What a task made, where it is to be kept here.
+        """The result of a task; ``None`` if it need not be kept here.
 
         Raises:
-            OnnxPruneError: in one line, where it failed.
+            OnnxPruneError: the task failed.  The message is one line.
         """
         try:
             if keep or future.status != "finished":
@@ -108,8 +110,8 @@ class Spread:
             raise
         except KilledWorker as error:
             raise OnnxPruneError(
-                "a piece of work ended several workers one after the other, probably for lack of memory: give workers "
-                "more of it, or fewer --samples"
+                "one task killed several workers in a row, probably for lack of memory: give workers more memory, or use "
+                "fewer --samples"
             ) from error
         except ModuleNotFoundError as error:
             raise OptionError(

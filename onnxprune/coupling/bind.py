@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import BORDER, DATA, NOTHING, SHAPE, UNFIT, Atoms, Ledger, Reason
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels, named
+from onnxprune.coupling.ledger import Atoms, Ledger
 from onnxprune.coupling.movers import MoverTies
 from onnxprune.coupling.products import NONE, Knot, Products
 from onnxprune.coupling.provenance import size_sources
-from onnxprune.coupling.rule import Bound, Call, DoesNotFit, Locked, Mover, Rule, Structural, bind
+from onnxprune.coupling.reasons import BORDER, DATA, NOTHING, SHAPE, UNFIT, Reason
+from onnxprune.coupling.rule import Bound, DoesNotFit, Locked, Mover, NodeInfo, Rule, Structural, bind
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.trace import trace
 from onnxprune.graph.facts import Facts
@@ -100,23 +101,23 @@ class _Walker:
             return
         if node.op in ("Shape", "Size") and node.domain == "":
             return
-        call = Call(node, self.graph, self.facts)
+        info = NodeInfo(node, self.graph, self.facts)
         entry = lookup(node.domain, node.op, self.rules)
         if callable(entry):
             unknown = self._unknown(node)
             if unknown is not None:
                 self._refuse(node, f"works on '{unknown}', whose shape is unknown before a run", self.unsized)
                 return
-            entry = entry(call)
+            entry = entry(info)
         if isinstance(entry, Structural):
             return
         try:
             if isinstance(entry, Locked):
                 self._refuse(node, entry.reason, "replace the operator, or accept that its channels stay")
             elif isinstance(entry, Mover):
-                self._move(node, call, entry)
+                self._move(node, info, entry)
             else:
-                self._rule(node, call, entry)
+                self._rule(node, info, entry)
         except DoesNotFit as error:
             self._refuse(node, f"cannot be followed: {error}", self.unfit)
 
@@ -139,8 +140,8 @@ class _Walker:
 
     # -- rules ----------------------------------------------------------------------------------------------
 
-    def _rule(self, node: Node, call: Call, rule: Rule) -> None:
-        bound = bind(rule, call)
+    def _rule(self, node: Node, info: NodeInfo, rule: Rule) -> None:
+        bound = bind(rule, info)
         self.bounds[node.index] = bound
         binding = FactorTies(self.labels, node, bound)
         slots = [(self.labels.key(node, k), t) for k, t in enumerate(bound.inputs)]
@@ -162,7 +163,7 @@ class _Walker:
 
     # -- movers ---------------------------------------------------------------------------------------------
 
-    def _move(self, node: Node, call: Call, mover: Mover) -> None:
+    def _move(self, node: Node, info: NodeInfo, mover: Mover) -> None:
         empty = next((v for v in (*node.inputs, *node.outputs) if 0 in self.facts.shapes.get(v or "", ())), None)
         if empty is not None and (empty in node.outputs or node.inputs.index(empty) in mover.data):
             # Tracing an empty tensor shows no movement.
@@ -176,13 +177,13 @@ class _Walker:
                 self.labels.get(value or "")
             self._as_large_as(node, 0)
             return
-        movement = trace(call, mover.data, mover.stand_in)
+        movement = trace(info, mover.data, mover.stand_in)
         for value, shape in zip(node.outputs, movement.out_shapes, strict=False):
             if value is not None and self.facts.shapes.get(value) != shape:
                 raise DoesNotFit(f"'{value}' has shape {shape}, not {self.facts.shapes.get(value)}")
         self.movers.add(node.index)
         ties = MoverTies(self.labels, node, self.products)
-        ties.enter(movement, call)
+        ties.enter(movement, info)
         self.knots += ties.knots
         if node.op == "Expand":
             self._as_large_as(node, 1)

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 
-from onnxprune.coupling.atoms import LOOSEN, NOTHING, PLACE, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Key, Labels, named
+from onnxprune.coupling.ledger import Atoms, Choice, CutOption
 from onnxprune.coupling.notation import Dim
+from onnxprune.coupling.reasons import LOOSEN, NOTHING, PLACE, Reason
 from onnxprune.coupling.rule import Bound, DoesNotFit, Role
 from onnxprune.graph.view import Node
 

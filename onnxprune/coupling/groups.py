@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import FOLD, LAST, SIMPLIFY, Classes, Reason, Taken, solve
 from onnxprune.coupling.bind import Walked, walk
+from onnxprune.coupling.decide import Classes
 from onnxprune.coupling.labels import Axis, Key, named
+from onnxprune.coupling.ledger import Taken
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.products import products_of
+from onnxprune.coupling.reasons import FOLD, LAST, SIMPLIFY, Reason
 from onnxprune.coupling.site import CannotFollow, Edit, Masks
+from onnxprune.coupling.solve import solve
 from onnxprune.graph.dequantized import axis_behind, readers_behind, stored_behind
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import NOTHING, Atoms, Ledger, Reason
+from onnxprune.coupling.ledger import Atoms, Ledger
+from onnxprune.coupling.reasons import NOTHING, Reason
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph, Node
 

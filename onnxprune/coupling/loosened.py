@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import LOOSEN
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling, couple_graph
+from onnxprune.coupling.reasons import LOOSEN
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.atoms import CHOSEN, NOTHING, Atoms, Choice, CutOption, Reason
 from onnxprune.coupling.labels import Labels, named
+from onnxprune.coupling.ledger import Atoms, Choice, CutOption
 from onnxprune.coupling.products import Knot, Products
-from onnxprune.coupling.rule import Call, DoesNotFit
+from onnxprune.coupling.reasons import CHOSEN, NOTHING, Reason
+from onnxprune.coupling.rule import DoesNotFit, NodeInfo
 from onnxprune.coupling.trace import AxisLink, Trace
 from onnxprune.graph.view import Node
 
@@ -19,7 +20,7 @@ class MoverTies:
         self.products = products
         self.knots: list[Knot] = []
 
-    def enter(self, movement: Trace, call: Call) -> None:
+    def enter(self, movement: Trace, info: NodeInfo) -> None:
         node = self.node
         for slot, axis, positions in movement.fixed:
             key = self.labels.key(node, slot)
@@ -32,8 +33,8 @@ class MoverTies:
         for output, value in enumerate(self.node.outputs):
             if value is not None:
                 self._connect(value, [k for k in movement.links if k.output == output])
-        self._uneven_pad(call)
-        self._strided_slice(call)
+        self._uneven_pad(info)
+        self._strided_slice(info)
 
     def _lock(self, atoms: Atoms, reason: Reason) -> None:
         self.labels.ledger.lock(atoms, reason)
@@ -122,27 +123,27 @@ class MoverTies:
         which = f" (axis {live.out_axis if len(into) == 1 else live.axis})" if sizes.count(size) > 1 else ""
         return f"the {size} of {'x'.join(map(str, sizes))}{which}"
 
-    def _strided_slice(self, call: Call) -> None:
+    def _strided_slice(self, info: NodeInfo) -> None:
         """A Slice with a step counts positions, so all positions of that axis must stay."""
         if self.node.op != "Slice":
             return
-        steps, shape = call.ints("steps", 4), call.shape(0) or ()
+        steps, shape = info.ints("steps", 4), info.shape(0) or ()
         key = self.labels.key(self.node, 0)
         if steps is None or key is None:
             return
-        axes = call.ints("axes", 3) or tuple(range(len(steps)))
+        axes = info.ints("axes", 3) or tuple(range(len(steps)))
         for axis, step in zip(axes, steps, strict=True):
             labels = self.labels.get(key)
             if abs(step) > 1 and labels is not None and shape[axis] > 1:
                 text = f"Slice takes one of every {abs(step)} positions of this axis"
                 self.labels.ledger.lock(labels[axis], Reason(text, self.node.index, self.node.inputs[0], axis))
 
-    def _uneven_pad(self, call: Call) -> None:
+    def _uneven_pad(self, info: NodeInfo) -> None:
         """After a cut nothing corresponds to a reflected or repeated border, so such axes stay."""
         if self.node.op != "Pad" or self.node.string("mode", "constant") == "constant":
             return
         value = self.node.outputs[0] or ""
-        before, after = call.shape(0) or (), call.out_shape() or ()
+        before, after = info.shape(0) or (), info.out_shape() or ()
         for axis, (a, b) in enumerate(zip(before, after, strict=True)):
             if a != b:
                 text = f"{named(self.node)} mirrors or repeats the border of this axis"

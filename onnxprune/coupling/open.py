@@ -12,9 +12,9 @@ from onnxprune.engine.probe import measure_shapes, plausible_feeds
 from onnxprune.errors import EndlessError, ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
+from onnxprune.graph.known import Measured
 from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
-from onnxprune.graph.walk import Measured
 
 #: Maximum positions of one axis.  A minute of sound at 192 kHz has 11.5 million.
 POSITIONS = 1 << 24

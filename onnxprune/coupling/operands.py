@@ -19,8 +19,8 @@ from onnxprune.coupling.settle import own_axes, sources_of, template
 from onnxprune.coupling.site import CannotFollow, Edit, InputEdit, Masks, Site
 from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts, recompute
+from onnxprune.graph.known import Shape
 from onnxprune.graph.view import Graph, Node, data_uses
-from onnxprune.graph.walk import Shape
 
 Array = np.ndarray
 

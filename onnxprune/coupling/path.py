@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from onnxprune.coupling.atoms import Reason
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key, named
+from onnxprune.coupling.reasons import Reason
 
 
 @dataclass(frozen=True)

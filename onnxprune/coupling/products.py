@@ -4,7 +4,7 @@ A position (i, j) of such an axis stays if both i and j stay.  It holds one atom
 (positions, factors).  A cut keeps the product of the positions that the factors keep.
 
 When a Reshape joins or splits axes, usually one of them is cut and the others stay
-(:class:`onnxprune.coupling.atoms.Choice`).  That is right for heads and head size, which have no weights of their own.
+(:class:`onnxprune.coupling.ledger.Choice`).  That is right for heads and head size, which have no weights of their own.
 If separate weights make each axis, all of them can be cut.  This module finds such axes.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import Ledger, components
+from onnxprune.coupling.decide import components
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels
+from onnxprune.coupling.ledger import Ledger
 from onnxprune.coupling.rule import Bound
 from onnxprune.coupling.trace import AxisLink
 

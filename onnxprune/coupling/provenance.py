@@ -8,8 +8,8 @@ import numpy as np
 
 from onnxprune.graph.execute import CannotExecute, run_node
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.folding import sizes_of
 from onnxprune.graph.view import Graph
-from onnxprune.graph.walk import sizes_of
 
 #: Operators that copy integers without computing.  Every other operator makes new ones.
 COPYING = frozenset(

@@ -3,7 +3,7 @@
 An entry of the operator tables is one of five things:
 
 * :class:`Rule` - a rule string and its declarations;
-* a *binder* - a function from a :class:`Call` to a :class:`Rule`, for operators whose rank is free;
+* a *binder* - a function from a :class:`NodeInfo` to a :class:`Rule`, for operators whose rank is free;
 * :class:`Mover` - the operator only moves data; ``trace.py`` runs it on coordinates instead of reading a rule;
 * :class:`Locked` - channels stop here on purpose, with the reason;
 * :class:`Structural` - the walk over the graph handles the operator (constants, shape arithmetic, control flow).
@@ -21,8 +21,8 @@ import numpy as np
 
 from onnxprune.coupling.notation import NotationError, Pattern, Term, expand, parse
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.known import Shape
 from onnxprune.graph.view import Graph, Node
-from onnxprune.graph.walk import Shape
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})
@@ -104,7 +104,7 @@ class Structural:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class NodeInfo:
     """One node with its shapes and constants: everything a binder may read."""
 
     node: Node
@@ -138,7 +138,7 @@ class Call:
         return None if operand is None else tuple(int(i) for i in operand.ravel())
 
 
-Binder = Callable[[Call], "Rule | Mover | Locked"]
+Binder = Callable[[NodeInfo], "Rule | Mover | Locked"]
 Entry = Rule | Mover | Locked | Structural | Binder
 
 
@@ -200,26 +200,26 @@ class Bound:
         return Role.SUMMED if factor in self.rule.sums or readers > 1 else Role.CONSUMED
 
 
-def bind(rule: Rule, call: Call) -> Bound:
-    """Fit ``rule`` to the node of ``call``.
+def bind(rule: Rule, info: NodeInfo) -> Bound:
+    """Fit ``rule`` to the node of ``info``.
 
     Raises:
         DoesNotFit: if ranks or sizes contradict the rule.
     """
     pattern = parse(rule.text)
-    node = call.node
+    node = info.node
     if len(node.inputs) > len(pattern.inputs) or len(node.outputs) > len(pattern.outputs):
         raise DoesNotFit(
             f"it has {len(node.inputs)} inputs and {len(node.outputs)} outputs, more than rule '{rule.text}'"
         )
-    inputs = _fit(pattern.inputs, [call.shape(k) for k in range(len(node.inputs))], rule)
-    outputs = _fit(pattern.outputs, [call.out_shape(k) for k in range(len(node.outputs))], rule)
+    inputs = _fit(pattern.inputs, [info.shape(k) for k in range(len(node.inputs))], rule)
+    outputs = _fit(pattern.outputs, [info.out_shape(k) for k in range(len(node.outputs))], rule)
     sizes = dict(rule.sizes)
     for factor, attribute in {**{f: a for a, f in rule.attributes.items()}, **rule.reads}.items():
         stated = node.attribute(attribute)
         if stated is not None and factor.isalnum():
             sizes[factor] = int(stated.i)
-    shapes = [call.shape(k) for k in range(len(inputs))] + [call.out_shape(k) for k in range(len(outputs))]
+    shapes = [info.shape(k) for k in range(len(inputs))] + [info.out_shape(k) for k in range(len(outputs))]
     _solve((*inputs, *outputs), shapes, sizes, rule)
     return Bound(rule, inputs, outputs, MappingProxyType(sizes))
 

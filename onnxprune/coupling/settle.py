@@ -10,8 +10,8 @@ from onnxprune.coupling.labels import Key
 from onnxprune.coupling.provenance import Literal, literal_sources
 from onnxprune.coupling.site import AttributeEdit, CannotFollow, Edit, InputEdit, Site
 from onnxprune.graph.facts import recompute
+from onnxprune.graph.known import Shape
 from onnxprune.graph.view import data_uses
-from onnxprune.graph.walk import Shape
 
 Array = np.ndarray
 

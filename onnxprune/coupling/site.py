@@ -10,8 +10,8 @@ import numpy as np
 from onnxprune.coupling.bind import Walked
 from onnxprune.coupling.labels import Key
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.known import Shape
 from onnxprune.graph.view import Graph, Node
-from onnxprune.graph.walk import Shape
 
 Array = np.ndarray
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnxprune.coupling.grid import grid
-from onnxprune.coupling.rule import Call, DoesNotFit
+from onnxprune.coupling.rule import DoesNotFit, NodeInfo
 from onnxprune.graph.execute import CannotExecute, run_node
 
 #: Coordinates count from one, because movers that create elements (Pad) fill with zero.
@@ -48,34 +48,34 @@ class Trace:
     out_shapes: tuple[tuple[int, ...], ...]
 
 
-def trace(call: Call, data: Sequence[int], stand_in: str = "") -> Trace:
-    """Links of the mover in ``call``.  Runs it as the ai.onnx operator ``stand_in`` if one is named.
+def trace(info: NodeInfo, data: Sequence[int], stand_in: str = "") -> Trace:
+    """Links of the mover in ``info``.  Runs it as the ai.onnx operator ``stand_in`` if one is named.
 
     Cost: one execution per axis, at the tensor's true size.
 
     Raises:
         DoesNotFit: if the node cannot run (an operand is unknown, or a type is unsupported).
     """
-    shapes = [call.shape(slot) for slot in data]
+    shapes = [info.shape(slot) for slot in data]
     if any(s is None for s in shapes):
         raise DoesNotFit("the shape of a moved input is unknown")
     known = [s for s in shapes if s is not None]
-    if call.node.op == "ScatterND":
-        return _pasted(call, known[0])
-    node = _without_fill_value(_renamed(call.node.proto, stand_in))
-    operands = [call.constant(slot) for slot in range(len(node.input))]
+    if info.node.op == "ScatterND":
+        return _pasted(info, known[0])
+    node = _without_fill_value(_renamed(info.node.proto, stand_in))
+    operands = [info.constant(slot) for slot in range(len(node.input))]
     if len(data) > 1 and stand_in:
         # Scales and zero points between the joined tensors do not move.
         del node.input[:]
         node.input.extend(f"part{k}" for k in range(len(data)))
-        return _joined(call, node, [None] * len(data), range(len(data)), known, len(known[0]), data)
+        return _joined(info, node, [None] * len(data), range(len(data)), known, len(known[0]), data)
     for slot, operand in enumerate(operands):
-        if slot not in data and operand is None and call.node.inputs[slot] is not None:
+        if slot not in data and operand is None and info.node.inputs[slot] is not None:
             raise DoesNotFit("an operand is computed at run time")
     rank = len(known[0])
     if len(data) == 1:
-        return _single(call, node, operands, data[0], known[0])
-    return _joined(call, node, operands, data, known, rank, data)
+        return _single(info, node, operands, data[0], known[0])
+    return _joined(info, node, operands, data, known, rank, data)
 
 
 def _renamed(node: onnx.NodeProto, stand_in: str) -> onnx.NodeProto:
@@ -99,9 +99,9 @@ def _without_fill_value(node: onnx.NodeProto) -> onnx.NodeProto:
     return copy
 
 
-def _run(call: Call, node: onnx.NodeProto, feeds: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
+def _run(info: NodeInfo, node: onnx.NodeProto, feeds: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
     try:
-        return run_node(node, call.graph.opsets, feeds)
+        return run_node(node, info.graph.opsets, feeds)
     except CannotExecute as error:
         raise DoesNotFit(str(error)) from error
 
@@ -114,7 +114,7 @@ def _coordinates(shape: tuple[int, ...], axis: int, offset: int) -> np.ndarray:
 
 
 def _single(
-    call: Call, node: onnx.NodeProto, operands: list[np.ndarray | None], slot: int, shape: tuple[int, ...]
+    info: NodeInfo, node: onnx.NodeProto, operands: list[np.ndarray | None], slot: int, shape: tuple[int, ...]
 ) -> Trace:
     links: list[AxisLink] = []
     fixed: list[tuple[int, int, np.ndarray]] = []
@@ -122,7 +122,7 @@ def _single(
     for axis in range(len(shape)):
         feeds = list(operands)
         feeds[slot] = _coordinates(shape, axis, 0)
-        results = _run(call, node, feeds)
+        results = _run(info, node, feeds)
         shapes = tuple(r.shape for r in results)
         if shape[axis] > 1:
             for output, result in enumerate(results):
@@ -134,12 +134,12 @@ def _single(
     if not shape:
         feeds = list(operands)
         feeds[slot] = np.ones((), np.int32)
-        shapes = tuple(r.shape for r in _run(call, node, feeds))
+        shapes = tuple(r.shape for r in _run(info, node, feeds))
     return Trace(tuple(links), tuple(fixed), shapes)
 
 
 def _joined(
-    call: Call,
+    info: NodeInfo,
     node: onnx.NodeProto,
     operands: list[np.ndarray | None],
     data: Sequence[int],
@@ -152,13 +152,13 @@ def _joined(
     ``data`` are the input slots of ``node``, which runs; ``slots`` are the matching slots of the graph's own node.
     """
     links: list[AxisLink] = []
-    axis = call.node.integer("axis", 1) % max(rank, 1)
+    axis = info.node.integer("axis", 1) % max(rank, 1)
     offsets = np.concatenate([[0], np.cumsum([s[axis] for s in shapes])])
     thin = [tuple(n if a == axis else 1 for a, n in enumerate(s)) for s in shapes]
     feeds = list(operands)
     for slot, offset, shape in zip(data, offsets, thin, strict=False):
         feeds[slot] = _coordinates(shape, axis, int(offset))
-    line = _run(call, node, feeds)[0].ravel() - 1
+    line = _run(info, node, feeds)[0].ravel() - 1
     out = tuple(len(line) if a == axis else n for a, n in enumerate(shapes[0]))
     for slot, start, stop in zip(slots, offsets, offsets[1:], strict=False):
         at = np.flatnonzero((line >= start) & (line < stop))
@@ -170,9 +170,9 @@ def _joined(
     return Trace(tuple(links), (), (out,))
 
 
-def _pasted(call: Call, shape: tuple[int, ...]) -> Trace:
+def _pasted(info: NodeInfo, shape: tuple[int, ...]) -> Trace:
     """ScatterND at a grid of constant indices: a block that replaces a part of every axis."""
-    indices = call.constant(1)
+    indices = info.constant(1)
     block = None if indices is None else grid(indices, shape)
     if indices is None or block is None:
         raise DoesNotFit("its indices are not a constant grid")

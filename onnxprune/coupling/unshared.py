@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxprune.coupling.provenance import COPYING
-from onnxprune.coupling.rule import Call, Rule
+from onnxprune.coupling.rule import NodeInfo, Rule
 from onnxprune.coupling.rules import lookup
 from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts
@@ -163,5 +163,5 @@ def _weighs(graph: Graph, facts: Facts, node: Node) -> bool:
     values = [v for v in (*node.inputs, *node.outputs) if v is not None]
     entry = lookup(node.domain, node.op)
     if callable(entry) and all(v in facts.shapes for v in values):
-        entry = entry(Call(node, graph, facts))
+        entry = entry(NodeInfo(node, graph, facts))
     return isinstance(entry, Rule) and (entry.linear is not None or bool(entry.macs))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.atoms import FINAL, PLACE, PLACES, Reason
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.labels import Axis, Key, named
 from onnxprune.coupling.path import path_to_lock
+from onnxprune.coupling.reasons import FINAL, PLACE, PLACES, Reason
 from onnxprune.errors import PlanError
 
 #: Maximum nodes, and maximum groups or reasons, to list; the rest is counted.

@@ -49,8 +49,8 @@ class Store:
         self._disk[value, batch] = path
 
     def get(self, value: str, batch: int) -> Array:
-        found = self._memory.get((value, batch))
-        return found if found is not None else np.load(self._disk[value, batch])
+        array = self._memory.get((value, batch))
+        return array if array is not None else np.load(self._disk[value, batch])
 
     def feeds(self, names: Mapping[str, str], batch: int) -> dict[str, Array]:
         """Feeds of a run: input name -> array, for ``names``: input name -> value."""

@@ -32,10 +32,10 @@ def cache_folder() -> Path:
     return base / "onnxprune"
 
 
-def measured_table(signatures: Iterable[Signature], threads: int, told: Callable[[int], None]) -> Table:
+def measured_table(signatures: Iterable[Signature], threads: int, report: Callable[[int], None]) -> Table:
     """The table of this machine's onnxruntime (CPU), with at least ``signatures``.
 
-    It measures only what the cache lacks.  Without a usable cache it measures everything, every time.  ``told`` gets
+    It measures only what the cache lacks.  Without a usable cache it measures everything, every time.  ``report`` gets
     the number of models timed since its last call.  Cost: about 0.15 s per new layer and input width.
     """
     path = _path(threads)
@@ -44,7 +44,7 @@ def measured_table(signatures: Iterable[Signature], threads: int, told: Callable
     missing = [s for s in dict.fromkeys(signatures) if s.key not in layers]
     if missing:
         document = layers_file(missing)
-        measured = measure(document, RUNTIME, threads, lambda _: told(1))
+        measured = measure(document, RUNTIME, threads, lambda _: report(1))
         known = {**measured, "layers": {**layers, **measured["layers"]}}
         _write(path, known)
     return table_of(known)

@@ -111,7 +111,7 @@ def time_entry(entry: Json, runtime: str, threads: int) -> dict[int, float]:
 
 
 def measure(
-    document: Json, runtime: str = "onnxruntime", threads: int = 1, told: Callable[[str], None] = lambda _: None
+    document: Json, runtime: str = "onnxruntime", threads: int = 1, report: Callable[[str], None] = lambda _: None
 ) -> Json:
     """The table of a layers file, as ``--latency-table`` takes it.
 
@@ -130,7 +130,7 @@ def measure(
     layers: dict[str, list[list[float]]] = {}
     probes: dict[str, dict[int, float]] = {"widths": {}, "inputs": {}, "byte": {}, "mac": {}}
     for entry in document["entries"]:
-        told(f"{entry['key']}, {entry['in']} in")
+        report(f"{entry['key']}, {entry['in']} in")
         seconds_by_width = time_entry(entry, runtime, threads)
         if entry["key"] == "inputs":
             probes["inputs"][entry["in"]] = next(iter(seconds_by_width.values()))

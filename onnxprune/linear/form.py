@@ -92,7 +92,7 @@ def computed_layers(coupling: Coupling) -> tuple[Layer, ...]:
 
     Their channels are cut and they take time as others do, but there is no weight to refit.
     """
-    found: list[Layer] = []
+    linear_layers: list[Layer] = []
     for index, bound in sorted(coupling.walked.bounds.items()):
         linear, node = bound.rule.linear, coupling.graph.nodes[index]
         if linear is None or node.scope or node.op not in _KINDS or node.integer("transA", 0):
@@ -101,8 +101,8 @@ def computed_layers(coupling: Coupling) -> tuple[Layer, ...]:
         if data is None or output is None or weight not in coupling.units or 0 in coupling.facts.shapes[data]:
             continue
         flip = node.op == "MatMul" or (node.op == "Gemm" and not node.integer("transB", 0))
-        found.append(Layer(node, data, output, linear.weight, linear.bias, _KINDS[node.op], flip))
-    return tuple(found)
+        linear_layers.append(Layer(node, data, output, linear.weight, linear.bias, _KINDS[node.op], flip))
+    return tuple(linear_layers)
 
 
 _KINDS = {"Conv": "conv", "ConvTranspose": "transpose", "Gemm": "matmul", "MatMul": "matmul"}

@@ -195,7 +195,7 @@ class InputMoments:
             self._products += np.matmul(rows.transpose(1, 2, 0), rows.transpose(1, 0, 2))
         self._sums += column_sums(rows)
 
-    def found(self) -> SecondMoments:
+    def moments(self) -> SecondMoments:
         if self._products is not None and self._sums is not None:
             return LightGram(self._products, self._sums, self._count)
         none = np.zeros((0, self.groups, self.features), np.float32)

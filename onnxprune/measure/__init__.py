@@ -1,1 +1,1 @@
-"""How far a model's outputs moved, in one number: what they hold (``fields``), and what of it is lost (``loss``)."""
+"""The output loss: one number for how far a model's outputs moved (``loss``), and the fields of the outputs (``fields``)."""

@@ -1,4 +1,4 @@
-"""What the channels of a model's outputs are: which axis holds them, which layers make them, whether they are squashed.
+"""The fields of a model's outputs: which axis holds channels, which layers make them, whether they are squashed.
 
 An output may join several things along one axis: boxes in pixels and class probabilities, say.  This module takes it
 apart by the graph alone.  The coupling ties every position of an output axis to the positions it comes from.  One pass
@@ -18,21 +18,21 @@ from onnxprune.coupling.labels import Key
 from onnxprune.graph.view import Node
 
 Array = np.ndarray
-#: Operators whose answers lie between 0 and 1.
+#: Operators whose outputs lie between 0 and 1.
 SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
-#: Operators that keep numbers between 0 and 1 where all their inputs with data are such.
+#: Operators that keep numbers between 0 and 1 if all their data inputs are.
 KEEPING = frozenset({"Identity", "Cast", "Mul", "Max", "Min", "ReduceMax", "MaxPool", "Sqrt", "Resize", "Upsample"})
-#: An axis is much shorter than others that are this many times as long.
+#: An axis is much shorter than the others if they are this many times as long.
 SHORTER = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """Channels of one output that the same last linear layers make.
+    """Channels of one output that come from the same last linear layers.
 
-    ``output``: its position among the outputs asked for.  ``axis``: the axis of channels, ``None`` where the output is
-    taken as one channel.  ``channels``: positions on that axis, int64, ascending.  ``makers``: the layers, as node
-    indices.  ``squashed``: whether a sigmoid or a softmax made every number, with nothing but moves behind it.
+    ``output``: its position among the requested outputs.  ``axis``: the channel axis; ``None`` if the whole output counts
+    as one channel.  ``channels``: positions on that axis, int64, ascending.  ``makers``: node indices of the layers.
+    ``squashed``: whether a sigmoid or a softmax made every number, and only moves follow it.
     """
 
     output: int
@@ -54,17 +54,17 @@ def fields_of(coupling: Coupling, outputs: Sequence[str]) -> tuple[Field, ...]:
 
 
 def channel_axis(coupling: Coupling, value: str) -> int | None:
-    """The axis of ``value``, behind axis 0, of which most positions are outputs of linear layers.
+    """The axis of ``value`` (after axis 0) with the most positions that are output channels of linear layers.
 
-    A Reshape may have mixed these with places.  Then it is the shortest axis, where that is much shorter than the
-    others, and ``None`` where it is not.
+    A Reshape may have mixed channels with places, so that no axis has any.  Then the shortest axis counts if it is much
+    shorter than the others, else there is none.
     """
     made = _made_classes(coupling)
     classes = _classes(coupling, value)[1:]
-    counts = [int(np.isin(found, made).sum()) for found in classes]
+    counts = [int(np.isin(own, made).sum()) for own in classes]
     if any(counts):
         return 1 + int(np.argmax(counts))
-    sizes = [len(found) for found in classes]
+    sizes = [len(own) for own in classes]
     if sorted(sizes)[1:] and 1 < SHORTER * min(sizes) <= sorted(sizes)[1]:
         return 1 + int(np.argmin(sizes))
     return None
@@ -74,21 +74,21 @@ def _taken_apart(coupling: Coupling, number: int, value: str, squashed: frozense
     axis = channel_axis(coupling, value)
     size = 1 if axis is None else coupling.facts.shapes[value][axis]
     makers, bounded = _origins(coupling, value, axis, size, squashed)
-    found: dict[tuple[frozenset[int], bool], list[int]] = {}
+    members: dict[tuple[frozenset[int], bool], list[int]] = {}
     for channel in range(size):
         by = frozenset(index for index, mask in makers.items() if mask[channel])
-        found.setdefault((by, bool(bounded[channel])), []).append(channel)
-    return [Field(number, axis, np.asarray(c, dtype=np.int64), by, flag) for (by, flag), c in found.items()]
+        members.setdefault((by, bool(bounded[channel])), []).append(channel)
+    return [Field(number, axis, np.asarray(c, dtype=np.int64), by, flag) for (by, flag), c in members.items()]
 
 
 def _origins(
     coupling: Coupling, value: str, axis: int | None, size: int, squashed: frozenset[str]
 ) -> tuple[Mapping[int, Array], Array]:
-    """Per last linear layer the channels (size,) bool that it has a part in, and the channels that are squashed."""
+    """(last linear layer -> its channels, boolean (size,); the squashed channels, boolean (size,))."""
     graph, movers = coupling.graph, coupling.walked.movers
     classes = np.full(1, -1) if axis is None else _classes(coupling, value)[axis]
     reached: dict[str, Array] = {value: np.ones(size, dtype=np.bool_)}
-    # Channels that nothing but moves lies behind.
+    # Channels that only moves follow.
     moved: dict[str, Array] = {value: np.ones(size, dtype=np.bool_)}
     makers: dict[int, Array] = {}
     bounded = np.ones(size, dtype=np.bool_)
@@ -107,7 +107,7 @@ def _origins(
             continue
         inputs = _data(coupling, node)
         holds = [np.isin(classes, np.concatenate(_classes(coupling, v) or [np.empty(0)])) for v in inputs]
-        # A channel that no input holds as one is mixed from all of them.
+        # If no input holds a channel, the node mixes it from all of them.
         lost = ~np.logical_or.reduce(holds) if holds else np.zeros(size, dtype=np.bool_)
         for source, held in zip(inputs, holds, strict=True):
             for masks, mine in ((reached, mask), (moved, plain)):
@@ -116,29 +116,29 @@ def _origins(
 
 
 def _any(masks: Mapping[str, Array], values: Sequence[str | None], size: int) -> Array:
-    found = np.zeros(size, dtype=np.bool_)
+    union = np.zeros(size, dtype=np.bool_)
     for value in values:
         if value is not None and value in masks:
-            found = found | masks[value]
-    return found
+            union = union | masks[value]
+    return union
 
 
 def _data(coupling: Coupling, node: Node) -> list[str]:
-    """Inputs of ``node`` that data decide: neither constants nor sizes."""
+    """Inputs of ``node`` that depend on data: neither constants nor sizes."""
     made = coupling.graph.producer
     fixed = coupling.facts.arithmetic | coupling.facts.folded
     return [value for value in node.inputs if value is not None and value in made and made[value] not in fixed]
 
 
 def _squashed(coupling: Coupling) -> frozenset[str]:
-    """Values that lie between 0 and 1 by what makes them."""
-    graph, found = coupling.graph, set[str]()
+    """Values that lie between 0 and 1 because of the operators that make them."""
+    graph, bounded = coupling.graph, set[str]()
     for node in graph.nodes:
         data = _data(coupling, node)
         keeps = node.op in KEEPING or node.index in coupling.walked.movers
-        if node.op in SQUASHING or (keeps and data and all(v in found for v in data)):
-            found |= {v for v in node.outputs if v is not None}
-    return frozenset(found)
+        if node.op in SQUASHING or (keeps and data and all(v in bounded for v in data)):
+            bounded |= {v for v in node.outputs if v is not None}
+    return frozenset(bounded)
 
 
 def _is_linear(coupling: Coupling, node: Node) -> bool:
@@ -147,8 +147,8 @@ def _is_linear(coupling: Coupling, node: Node) -> bool:
 
 
 def _made_classes(coupling: Coupling) -> Array:
-    """Classes of positions that are output channels of linear layers: born in a weight, not read from an input."""
-    found = []
+    """Classes of positions that are output channels of linear layers: they stem from a weight, not from an input."""
+    made = []
     for index, bound in coupling.walked.bounds.items():
         linear = bound.rule.linear
         value = coupling.graph.nodes[index].outputs[0]
@@ -158,10 +158,10 @@ def _made_classes(coupling: Coupling) -> Array:
         born = {f for dim in weight for f in dim} - {f for dim in data for f in dim}
         for dim, classes in zip(bound.outputs[0], _classes(coupling, value), strict=True):
             if born.intersection(dim):
-                found.append(classes)
-    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+                made.append(classes)
+    return np.unique(np.concatenate(made)) if made else np.empty(0, dtype=np.int64)
 
 
 def _classes(coupling: Coupling, key: Key) -> list[Array]:
-    """Per axis of a value the class of each position."""
+    """The class of each position, per axis of a value."""
     return [coupling.classes.of[atoms].ravel() for atoms in coupling.walked.labels.get(key, ())]

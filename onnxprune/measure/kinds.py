@@ -1,4 +1,4 @@
-"""Kinds of numbers: fields of the outputs that are read alike, and how each is held against the original's.
+"""Kinds of numbers: fields of the outputs that belong together, and the error measure of each.
 
 A kind has one of three forms.
 
@@ -24,61 +24,62 @@ Form = Literal["unit", "rows", "numbers"]
 UNIT: Form = "unit"
 ROWS: Form = "rows"
 NUMBERS: Form = "numbers"
-#: Probabilities below this, or above one less this, are as good as certain: no user sets a threshold there.
+#: Probabilities below this, or above 1 minus this, count as certain: no user sets a threshold there.
 CERTAIN = 0.02
-#: Mean of 4p(1 - p) above which numbers between 0 and 1 are no decisions but places or shades: 2/3 if spread evenly.
+#: If the mean of 4p(1 - p) is larger, numbers between 0 and 1 are places or shades, not decisions.  Evenly spread
+#: numbers have 2/3.
 UNDECIDED = 0.5
-#: By how much numbers may leave 0 … 1, and sums of a row differ from one, by rounding.
+#: Allowance for rounding: how far numbers may leave 0 … 1, and the sum of a row may differ from one.
 ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A field, and its numbers in the original: (samples, channels, positions), floating-point."""
+class FieldValues:
+    """A field and its numbers in the original: (samples, channels, positions), floating-point."""
 
     field: Field
     values: Array
 
     @property
     def places(self) -> tuple[int, int]:
-        """Samples and positions: fields that agree in these stand beside each other."""
+        """(samples, positions).  Fields with equal numbers stand side by side."""
         return self.values.shape[0], self.values.shape[2]
 
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """``parts``: one, or the levels of one head."""
+    """``parts``: one field, or the levels of one head."""
 
     form: Form
-    parts: tuple[Part, ...]
+    parts: tuple[FieldValues, ...]
 
 
 def kinds_of(fields: Sequence[Field], outputs: Sequence[Array]) -> tuple[Kind, ...]:
     """The kinds of the original's ``outputs`` (floating-point, samples on axis 0)."""
-    heads: dict[tuple[object, ...], list[Part]] = {}
+    heads: dict[tuple[object, ...], list[FieldValues]] = {}
     for field in fields:
-        part = Part(field, seen(field, outputs[field.output]))
+        part = FieldValues(field, seen(field, outputs[field.output]))
         key: tuple[object, ...] = (outputs[field.output].ndim, field.axis, len(field.channels), field.squashed)
         if any(part.places == other.places for other in heads.get(key, ())):
-            # Of the same size: another head, not another level.
+            # The same size: another head, not another level.
             key = (*key, field.output, field.makers)
         heads.setdefault(key, []).append(part)
     return tuple(Kind(_form(parts), tuple(parts)) for parts in heads.values())
 
 
 def seen(field: Field, output: Array) -> Array:
-    """The numbers of ``field``: (samples, channels, positions), a view where that is possible."""
+    """The numbers of ``field`` in ``output``: (samples, channels, positions), a view if possible."""
     if field.axis is None:
-        found = output.reshape(len(output), 1, -1)
+        values = output.reshape(len(output), 1, -1)
     else:
         first, last = int(field.channels[0]), int(field.channels[-1])
         whole = last - first + 1 == len(field.channels)
         moved = np.moveaxis(output, field.axis, 1)[:, slice(first, last + 1) if whole else field.channels]
-        found = moved.reshape(*moved.shape[:2], -1)
-    return found.astype(np.float32) if found.dtype.itemsize < 4 else found
+        values = moved.reshape(*moved.shape[:2], -1)
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values
 
 
-def _form(parts: Sequence[Part]) -> Form:
+def _form(parts: Sequence[FieldValues]) -> Form:
     if not parts[0].field.squashed or not all(part.values.size for part in parts):
         return NUMBERS
     if any(part.values.min() < -ROUNDING or part.values.max() > 1 + ROUNDING for part in parts):
@@ -92,8 +93,7 @@ def _form(parts: Sequence[Part]) -> Form:
 
 
 def softened(values: Array, form: Form) -> Array:
-    """Probabilities (…, channels, positions) that are told apart by their logarithms: none is nearer to 0 than
-    :data:`CERTAIN`, or about that."""
+    """Probabilities (…, channels, positions), moved away from 0 by about :data:`CERTAIN`, so that logarithms stay small."""
     kept = np.clip(values, 0, 1)
     if form == ROWS:
         kept += values.dtype.type(CERTAIN)
@@ -104,29 +104,29 @@ def softened(values: Array, form: Form) -> Array:
     return np.asarray(kept)
 
 
-def divergence(original: Array, found: Array, form: Form) -> Array:
-    """Kullback-Leibler divergence per number, of softened probabilities; of ``ROWS`` only sums over channels count."""
+def divergence(original: Array, changed: Array, form: Form) -> Array:
+    """Kullback-Leibler divergence per number of softened probabilities.  For ``ROWS`` only sums over channels count."""
     if form == ROWS:
-        return np.asarray(original * np.log(original / found))
+        return np.asarray(original * np.log(original / changed))
     one = original.dtype.type(1)
-    return np.asarray(original * np.log(original / found) + (one - original) * np.log((one - original) / (one - found)))
+    return np.asarray(original * np.log(original / changed) + (one - original) * np.log((one - original) / (one - changed)))
 
 
 def attention(kinds: Sequence[Kind]) -> Mapping[tuple[int, int], Array]:
-    """How much the original's probabilities say at each place: (samples, 1, positions) by samples and positions.
+    """The information of the original's probabilities at each place: (samples, 1, positions) by samples and positions.
 
-    It is the root of the divergence from what is said on average, summed over channels.  That grows with the score of
-    an object, and is about nothing on background.
+    It is the root of the divergence from the average answer, summed over channels.  It grows with the score of an object
+    and is close to 0 on background.
     """
-    found: dict[tuple[int, int], Array] = {}
+    weights: dict[tuple[int, int], Array] = {}
     for kind in kinds:
         if kind.form == NUMBERS:
             continue
         usual = softened(average(kind), kind.form)
         for part in kind.parts:
-            told = divergence(softened(part.values, kind.form), usual, kind.form).sum(axis=1, keepdims=True)
-            found[part.places] = found.get(part.places, 0) + np.sqrt(np.maximum(told, 0))
-    return found
+            information = divergence(softened(part.values, kind.form), usual, kind.form).sum(axis=1, keepdims=True)
+            weights[part.places] = weights.get(part.places, 0) + np.sqrt(np.maximum(information, 0))
+    return weights
 
 
 def average(kind: Kind) -> Array:

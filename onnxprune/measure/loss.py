@@ -1,27 +1,27 @@
-"""The output loss: which share of what the original's outputs say a changed model no longer says.
+"""The output loss: the share of the information in the original's outputs that a changed model loses.
 
-Per kind of numbers (:mod:`onnxprune.measure.kinds`), with the original's ``o``, the changed model's ``p``, channels
-``c``, samples ``s`` and positions ``i``:
+It is computed per kind of numbers (:mod:`onnxprune.measure.kinds`).  ``o`` is the original's output, ``p`` the changed
+model's, ``c`` a channel.  Sums run over samples and positions.
 
 * probabilities: ``L = Σ D(o, p) / Σ D(o, ō)``.  ``D`` is the Kullback-Leibler divergence, per number for single events
-  and per row for rows that sum to one; ``ō`` is the mean of the channel.  All three are softened before:
+  and per row for rows that sum to one.  ``ō`` is the mean of the channel.  All three are softened first:
   ``ε + (1 - 2ε)·p`` for single events, ``(p + ε) / (1 + Cε)`` for rows of C, with ε = 0.02.
 * numbers: ``L = mean over c of Σ w·(o - p)² / Σ w·((o - ō)² + (0.05·o)²)``.  ``ō`` is the mean over samples at the
-  position, so that what a position always says (its place in a grid) is no merit.  ``w`` spreads half of the weight
-  evenly, and half by how much the probabilities beside a number say there
-  (:func:`onnxprune.measure.kinds.attention`); all evenly where there are none.
+  position.  So a model gets no credit for the constant part of a position (its place in a grid).  ``w`` spreads half of
+  the weight evenly, and half by the information of the probabilities beside a number
+  (:func:`onnxprune.measure.kinds.attention`).  Without such probabilities it spreads all of it evenly.
 
-The loss of a model is the mean over its kinds.  0: nothing moved.  1: no better than to answer the mean.
+The loss of a model is the mean over its kinds.  0: nothing moved.  1: no better than answering the mean.
 
-Why so.  A ratio has no unit: boxes in pixels and probabilities can be added.  A channel in its own scale cannot hide
-behind another.  Kinds are read together (a box and its class), so each counts as one, however many channels or levels
-it has.  Squares and divergences both grow with the square of a small error, so that losses of cuts in different places
-add up.  Softening keeps thousands of background scores near 0 from outweighing a few objects, and a coordinate counts
-most where something is.  Half of the weight stays even, because a few samples do not show every place where
-something can be.
+Why this formula: a ratio has no unit, so boxes in pixels and probabilities can be added.  Each channel has its own scale,
+so a small one cannot hide behind a large one.  Users read kinds together (a box and its class), so each kind counts once,
+however many channels or levels it has.  Squares and divergences both grow with the square of a small error, so the losses
+of cuts in different places add up.  Softening keeps thousands of background scores near 0 from outweighing a few objects.
+A coordinate counts most where an object is.  Half of the weight stays even, because a few samples do not show every place
+where an object can be.
 
-Plain class scores, and outputs that hold no floating-point numbers, keep their own measures:
-:func:`onnxprune.metrics.damage`.
+Plain class scores, and outputs without floating-point numbers, keep their own measures:
+:func:`onnxprune.metrics.plain_loss`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from onnxprune.measure.kinds import (
 )
 
 Array = np.ndarray
-#: A channel that hardly changes is measured against this share of its size.
+#: The error of a channel that hardly changes is measured against this share of its size.
 LEAST_SPREAD = 0.05
-#: With fewer samples the mean at a position is mostly that sample itself.
+#: With fewer samples, the mean at a position is mostly the sample itself.
 SEVERAL = 4
-#: Share of the squares of all channels, and mean divergence, below which there is nothing to lose but rounding.
+#: Floors of the denominators, to divide by more than rounding errors: a share of the mean over the channels, and a mean
+#: divergence.
 DEAD, NOTHING = 1e-10, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """One part of a kind: what the original says (softened where these are probabilities), and ``weight``, which
-    broadcasts against it."""
+class ReferencePart:
+    """One part of a kind: the original's numbers (probabilities are softened), and a ``weight`` that broadcasts to them."""
 
     field: Field
     original: Array
@@ -67,29 +67,29 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """One kind: ``whole`` is what there is to lose, (channels,) for numbers and () for probabilities."""
+    """One kind.  ``whole``: the denominator of its loss, (channels,) for numbers and () for probabilities."""
 
     form: Form
-    parts: tuple[Held, ...]
+    parts: tuple[ReferencePart, ...]
     whole: Array
 
     def loss(self, outputs: Sequence[Array]) -> float:
         lost = np.zeros(self.whole.shape)
         for part in self.parts:
-            found = seen(part.field, outputs[part.field.output])
+            values = seen(part.field, outputs[part.field.output])
             if self.form == NUMBERS:
-                lost = lost + _squares(part.original - found, part.weight)
+                lost = lost + _squares(part.original - values, part.weight)
             else:
-                softer = softened(found, self.form)
+                softer = softened(values, self.form)
                 lost = lost + divergence(part.original, softer, self.form).sum(dtype=np.float64)
         return float(np.mean(lost / self.whole))
 
 
 @dataclass(frozen=True, eq=False)
 class OutputLoss:
-    """Made once from the original's outputs, asked about many models: see the module's text.
+    """The measure, made once from the original's outputs and then applied to many models.
 
-    ``reference``: the original's outputs, samples on axis 0.  Cost of :meth:`of`: a few passes over the outputs, two
+    ``reference``: the original's outputs, samples on axis 0.  :meth:`of` costs a few passes over the outputs, and two
     logarithms per probability.
     """
 
@@ -97,66 +97,68 @@ class OutputLoss:
     scales: tuple[Scale, ...]
 
     def of(self, outputs: Sequence[Array]) -> float:
-        """The loss of a model that answers ``outputs``; NaN where these hold NaN."""
+        """The loss of a model with these ``outputs``; NaN if they hold NaN."""
         if not self.scales or any(a.shape != b.shape for a, b in zip(self.reference, outputs, strict=True)):
-            # Rows of detections differ in number: they can only be compared as they stand.
-            return metrics.damage(self.reference, outputs)
-        told = [_finite(a, b) for a, b in zip(self.reference, outputs, strict=True)]
-        return float(np.mean([scale.loss(told) for scale in self.scales]))
+            # The number of detections differs: the outputs can only be compared as they are.
+            return metrics.plain_loss(self.reference, outputs)
+        comparable = [_comparable(a, b) for a, b in zip(self.reference, outputs, strict=True)]
+        return float(np.mean([scale.loss(comparable) for scale in self.scales]))
 
 
 def output_loss(coupling: Coupling, names: Sequence[str], reference: Sequence[Array]) -> OutputLoss:
-    """The measure for a model of which ``coupling`` knows the graph.
+    """The measure for the model of ``coupling``.
 
-    ``names``: value ids of outputs; ``reference``: the original's answers there, samples on axis 0.
+    ``names``: value ids of outputs.  ``reference``: the original's values there, samples on axis 0.
     """
     kept = tuple(reference)
     if metrics.is_scores(kept) or metrics.is_discrete(kept):
         return OutputLoss(kept, ())
-    told = [_finite(array, array) for array in kept]
+    comparable = [_comparable(array, array) for array in kept]
     shapes = coupling.facts.shapes
     fields = [
         field
         for field in fields_of(coupling, names)
-        if told[field.output].dtype.kind == "f"
-        and told[field.output].size
-        # Batches that differ in shape are laid end to end.
-        and told[field.output].shape[1:] == shapes.get(names[field.output], ())[1:]
+        if comparable[field.output].dtype.kind == "f"
+        and comparable[field.output].size
+        # Batches of different shapes lie end to end: their axes mean nothing.
+        and comparable[field.output].shape[1:] == shapes.get(names[field.output], ())[1:]
     ]
-    kinds = kinds_of(fields, told)
-    said = attention(kinds)
-    return OutputLoss(kept, tuple(_numbers(kind, said) if kind.form == NUMBERS else _events(kind) for kind in kinds))
+    kinds = kinds_of(fields, comparable)
+    information = attention(kinds)
+    return OutputLoss(kept, tuple(_numbers(kind, information) if kind.form == NUMBERS else _events(kind) for kind in kinds))
 
 
 def _events(kind: Kind) -> Scale:
     usual = softened(average(kind), kind.form)
-    parts = tuple(Held(part.field, softened(part.values, kind.form), None) for part in kind.parts)
+    parts = tuple(ReferencePart(part.field, softened(part.values, kind.form), None) for part in kind.parts)
     whole = sum(float(divergence(p.original, usual, kind.form).sum(dtype=np.float64)) for p in parts)
     least = NOTHING * sum(p.original.size for p in parts)
     return Scale(kind.form, parts, np.asarray(max(whole, least)))
 
 
-def _numbers(kind: Kind, said: Mapping[tuple[int, int], Array]) -> Scale:
-    weights = _weights(kind, said)
-    parts = tuple(Held(part.field, part.values, weight) for part, weight in zip(kind.parts, weights, strict=True))
+def _numbers(kind: Kind, information: Mapping[tuple[int, int], Array]) -> Scale:
+    weights = _weights(kind, information)
+    parts = tuple(
+        ReferencePart(part.field, part.values, weight) for part, weight in zip(kind.parts, weights, strict=True)
+    )
     spread = sum(_squares(p.original - _usual(p.original), p.weight) for p in parts)
     size = sum(_squares(p.original, p.weight) for p in parts)
     whole = np.asarray(spread + LEAST_SPREAD**2 * size)
     return Scale(kind.form, parts, np.maximum(whole, max(DEAD * float(whole.mean()), 1e-30)))
 
 
-def _weights(kind: Kind, said: Mapping[tuple[int, int], Array]) -> list[Array | None]:
-    """Per part half of the weight evenly, half by what is said there; ``None`` where nothing is said beside it."""
-    beside = [said.get(part.places) for part in kind.parts]
-    total = sum(float(found.sum(dtype=np.float64)) for found in beside if found is not None)
-    if any(found is None for found in beside) or total <= 0:
+def _weights(kind: Kind, information: Mapping[tuple[int, int], Array]) -> list[Array | None]:
+    """The weights of each part: half even, half by the ``information`` beside it; ``None`` if there is none."""
+    beside = [information.get(part.places) for part in kind.parts]
+    total = sum(float(one.sum(dtype=np.float64)) for one in beside if one is not None)
+    if any(one is None for one in beside) or total <= 0:
         return [None] * len(kind.parts)
-    count = sum(found.size for found in beside if found is not None)
-    return [None if found is None else np.asarray(0.5 + found * (0.5 * count / total)) for found in beside]
+    count = sum(one.size for one in beside if one is not None)
+    return [None if one is None else np.asarray(0.5 + one * (0.5 * count / total)) for one in beside]
 
 
 def _usual(values: Array) -> Array:
-    """What a position says whatever is fed; of few samples, what a channel says wherever it is."""
+    """The mean over samples at each position; with few samples, the mean of the channel."""
     if len(values) >= SEVERAL:
         return np.asarray(values.mean(axis=0, keepdims=True))
     return np.asarray(values.mean(axis=(0, 2), keepdims=True)) if values.shape[2] >= SEVERAL else np.zeros_like(values)
@@ -170,9 +172,9 @@ def _squares(difference: Array, weight: Array | None) -> Array:
     return np.asarray(squares.sum(axis=(0, 2), dtype=np.float64))
 
 
-def _finite(original: Array, found: Array) -> Array:
-    """Masked places are infinite by design: what is no number in the original has no distance to anything."""
+def _comparable(original: Array, changed: Array) -> Array:
+    """``changed`` with 0 where the original is not finite: masked places are infinite by design and have no error."""
     if original.dtype.kind != "f":
-        return found
-    told = np.isfinite(original)
-    return found if told.all() else np.where(told, found, 0)
+        return changed
+    finite = np.isfinite(original)
+    return changed if finite.all() else np.where(finite, changed, 0)

@@ -177,7 +177,7 @@ def sharpened(
     survey = joined(pricing.survey, more)
     better = curves(context.coupling, orders, survey, losses)[pricing.select]
     changed = tuple(
-        tuple(Curve(new.damage, old.widths) for new, old in zip(better, tier, strict=True)) for tier in pricing.tiers
+        tuple(Curve(new.loss, old.widths) for new, old in zip(better, tier, strict=True)) for tier in pricing.tiers
     )
     return replace(pricing, tiers=changed, survey=survey, losses=losses)
 
@@ -192,7 +192,7 @@ def rounding_of(options: Options, timing: TimeModel) -> Rounding:
 
 def _restricted(measured: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
     pairs = enumerate(zip(measured, widths, strict=True))
-    return tuple(Curve(c.damage, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
+    return tuple(Curve(c.loss, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
 
 
 def nothing_reason(coupling: Coupling) -> str:
@@ -228,7 +228,7 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
     best: _Allocated | None = None
     late = np.exp(lateness * np.linspace(0, 1, len(pricing.rankings)))
     for number, measured in enumerate(pricing.tiers):
-        tier = [Curve(c.damage * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
+        tier = [Curve(c.loss * weight, c.widths) for c, weight in zip(measured, late, strict=True)]
         last = number == len(pricing.tiers) - 1
         if best is not None and last and not best.cost < OVERSHOT * target:
             break
@@ -238,8 +238,8 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
             if last and best is None:
                 raise
             continue
-        damage = sum(float(c.damage[k]) for c, k in zip(tier, kept, strict=True))
-        found = _Allocated(kept, damage, cost(kept))
+        loss = sum(float(c.loss[k]) for c, k in zip(tier, kept, strict=True))
+        found = _Allocated(kept, loss, cost(kept))
         if best is None or found.replaces(best, target):
             best = found
     assert best is not None
@@ -251,13 +251,13 @@ class _Allocated:
     """``kept`` units per group, what they are expected to do, and what they cost."""
 
     kept: Array
-    damage: float
+    loss: float
     cost: float
 
     def replaces(self, coarser: _Allocated, target: float) -> bool:
         """Whether it is worth giving up the widths that run fast."""
         worth_it = 1.0 if coarser.cost < OVERSHOT * target else WORTH_IT
-        return worth_it * self.damage < coarser.damage > NEGLIGIBLE
+        return worth_it * self.loss < coarser.loss > NEGLIGIBLE
 
 
 def narrowest(pricing: Pricing) -> Array:
@@ -284,7 +284,7 @@ def past_lossless(pricing: Pricing) -> tuple[Array, ...]:
     """
     free, fast = lossless(pricing), pricing.tiers[:2][-1]
     past = np.asarray([max(c.widths[c.widths <= n], default=n) for c, n in zip(fast, free, strict=True)])
-    price = np.asarray([c.damage[n] for c, n in zip(fast, past, strict=True)])
+    price = np.asarray([c.loss[n] for c, n in zip(fast, past, strict=True)])
     order = [g for g in np.argsort(price, kind="stable") if past[g] < free[g]]
     starts = []
     while order:
@@ -296,7 +296,7 @@ def past_lossless(pricing: Pricing) -> tuple[Array, ...]:
 
 
 def _free(curves: Sequence[Curve]) -> Array:
-    return np.asarray([int(c.widths[np.argmax(c.damage[c.widths] <= 0.0)]) for c in curves])
+    return np.asarray([int(c.widths[np.argmax(c.loss[c.widths] <= 0.0)]) for c in curves])
 
 
 def plan_of(context: Context, keep: Array, rounding: Rounding | None, options: Options) -> Plan:

@@ -58,7 +58,7 @@ def attempt(
         return refitted
     unfitted = _unfitted(context, counts, keep, evaluator)
     # A task counts answers, and a few change by chance: its drop is too coarse to compare two models of one cut.
-    if evaluator.metric is None and evaluator.damage(refitted.model) < evaluator.damage(unfitted.model):
+    if evaluator.metric is None and evaluator.output_loss(refitted.model) < evaluator.output_loss(unfitted.model):
         return refitted
     return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
 

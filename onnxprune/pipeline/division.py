@@ -15,20 +15,21 @@ LEAST_HELD, MOST_HELD = 8, 128
 MOST_JUDGED = 256
 
 
-def held_out(count: int, seed: int, most: int = MOST_HELD, said: Array | None = None) -> tuple[int, ...]:
+def held_out(count: int, seed: int, most: int = MOST_HELD, information: Array | None = None) -> tuple[int, ...]:
     """The positions of at most ``most`` samples to hold out of ``count``; none if there is only one sample.
 
-    A seeded choice, in ascending order.  With ``said`` (count,), what the original says about each sample
-    (:func:`onnxprune.measure.said.said`), it is every second of those that say most, the first says most.  A random
-    choice of 25 of 128 pictures held out 5 objects of a detector.  Then nothing can tell two cuts apart.
+    A seeded choice, in ascending order.  ``information`` (count,) changes it: see
+    :func:`onnxprune.measure.information.sample_information`.  Then it is every second of the samples with the most
+    information, in descending order.  A random choice of 25 of 128 pictures held out 5 objects of a detector, too few to
+    compare two cuts.
     """
     if count < 2:
         return ()
     held = min(most, max(LEAST_HELD, count // 5), count // 2)
     order = np.random.default_rng(seed).permutation(count)
-    if said is None:
+    if information is None:
         return tuple(np.sort(order[:held]).tolist())
-    return tuple(order[np.argsort(-said[order], kind="stable")][: 2 * held : 2].tolist())
+    return tuple(order[np.argsort(-information[order], kind="stable")][: 2 * held : 2].tolist())
 
 
 def divide(dataset: Dataset, held: Sequence[int]) -> tuple[Dataset, Dataset]:

@@ -91,7 +91,7 @@ class Evaluator:
             return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
         return self.yardstick.drop(self._answers(model), resamples)
 
-    def damage(self, model: onnx.ModelProto) -> float:
+    def output_loss(self, model: onnx.ModelProto) -> float:
         """The output loss of ``model`` (:mod:`onnxprune.measure.loss`): finer than the drop, for comparing candidates.
 
         Infinite instead of NaN: a cut that breaks the model is worse than any other.

@@ -93,9 +93,9 @@ def rounding_wins(options: Options) -> tuple[str, ...]:
     """A note if both --round and --target are given."""
     if options.target is None or options.round_to is options.block is None:
         return ()
-    said = f"--round {options.round_to}" if options.round_to is not None else f"--round auto:{options.block}"
+    asked = f"--round {options.round_to}" if options.round_to is not None else f"--round auto:{options.block}"
     multiple = TARGETS[options.target].multiple
-    return (f"{said} wins over --target {options.target}, which asks for multiples of {multiple}",)
+    return (f"{asked} wins over --target {options.target}, which asks for multiples of {multiple}",)
 
 
 def single_sample(dataset: Dataset) -> tuple[str, ...]:

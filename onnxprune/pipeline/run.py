@@ -73,12 +73,12 @@ def run(
     orders = price(context, options, rankings, grams, progress, compute)
     stopwatch.mark("select")
     release_memory()
-    found = find(context, orders, evaluator, options, progress, compute)
-    chosen, steps, select = found.candidate, found.steps, found.pricing.select
-    rounding = found.pricing.rounding
-    curves = group_curves(context, found.pricing.curves)
+    result = find(context, orders, evaluator, options, progress, compute)
+    chosen, steps, select = result.candidate, result.steps, result.pricing.select
+    rounding = result.pricing.rounding
+    curves = group_curves(context, result.pricing.curves)
     # Nothing reads the second moments any more.  For wide layers they take more memory than the model.
-    del rankings, grams, orders, found
+    del rankings, grams, orders, result
     release_memory()
     for note in chosen.notes:
         progress.note(note)
@@ -120,6 +120,6 @@ def group_curves(context: Context, curves: tuple[Curve, ...]) -> tuple[GroupCurv
     for group, curve in zip(context.coupling.groups, curves, strict=True):
         if group.id not in context.frozen:
             picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
-            points = tuple(CurvePoint(int(k), float(curve.damage[k])) for k in curve.widths[picks])
+            points = tuple(CurvePoint(int(k), float(curve.loss[k])) for k in curve.widths[picks])
             group_curves.append(GroupCurve(group.name, points))
     return tuple(group_curves)

@@ -31,7 +31,7 @@ from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.threads import claim_buffers
-from onnxprune.measure.said import said
+from onnxprune.measure.information import sample_information
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
@@ -186,8 +186,8 @@ def set_up(
             whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
-        told = None if data is None else said(coupling, engine, whole)
-        held = held_out(whole.count, options.seed, most, told)
+        information = None if data is None else sample_information(coupling, engine, whole)
+        held = held_out(whole.count, options.seed, most, information)
     fit, holdout = divide(whole, held)
     spare = None
     if options.tune is not None:

@@ -1,1 +1,1 @@
-"""How what remains makes up for what is gone: least squares, layer after layer, against the original."""
+"""Refit: the layers that stay make up for the cut ones by least squares, layer by layer, against the original."""

@@ -1,4 +1,4 @@
-"""One linear layer of the cut model: its kept axes, its sliced weights, and how new weights are written down."""
+"""One linear layer of the cut model: its kept channels, its sliced weights, and how to store new weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class CutLayer:
-    """``layer`` after a cut.  ``groups``: its convolution groups in the cut model (depthwise layers lose some)."""
+    """``layer`` after a cut.  ``groups``: its convolution groups in the cut model (a depthwise layer loses some)."""
 
     coupling: Coupling
     masks: Masks
@@ -46,12 +46,12 @@ class CutLayer:
         return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
 
     def seen(self, window: Window) -> Window:
-        """A window of the original for the output channels that stay."""
+        """The part of an original ``window`` that belongs to the kept output channels."""
         low, high = (end[self.kept_outputs] if isinstance(end, np.ndarray) else end for end in window)
         return low, high
 
     def sliced(self, use: Use) -> Array:
-        """A constant of the original on the kept positions of all of its axes."""
+        """A constant of the original, cut to the kept positions along every axis."""
         array = constant_of(self.coupling, use)
         for axis in range(array.ndim):
             array = np.compress(self.masks(use, axis), array, axis=axis)
@@ -64,7 +64,7 @@ class CutLayer:
         return slot is not None and slot < len(inputs) and inputs[slot] is not None
 
     def full_bias(self) -> Array:
-        """The original's bias per output channel, float64; zeros where it has none."""
+        """The original's bias per output channel, float64; zeros if it has none."""
         count = len(self.kept_outputs)
         if not self.has_bias:
             return np.zeros(count)
@@ -73,17 +73,17 @@ class CutLayer:
         return np.broadcast_to(bias, (count,))
 
     def full(self) -> Array:
-        """All of the original weights with their biases: (g, n+1, o) float64, of the original's sizes."""
+        """The original's weights and biases, uncut: (g, n+1, o) float64."""
         normal = to_normal(self.layer, constant_of(self.coupling, self.weight_use), self.layer.groups())
         return _with_bias(normal, self.full_bias())
 
     def base(self) -> Array:
-        """The sliced weights with their biases: (g, n+1, o) float64."""
+        """The sliced weights and biases: (g, n+1, o) float64."""
         normal = to_normal(self.layer, self.sliced(self.weight_use), self.groups)
         return _with_bias(normal, self.full_bias()[self.kept_outputs])
 
     def stored(self, weights: Array) -> tuple[Array, Array]:
-        """(g, n+1, o) -> (weight in its stored layout, bias (g·o,)), both of the stored dtype."""
+        """(g, n+1, o) -> (weight in its stored layout, bias (g·o,)), both in the stored dtype."""
         like = self.sliced(self.weight_use)
         groups, count, outs = weights.shape
         channels = int(self.kept_inputs.sum())
@@ -93,20 +93,20 @@ class CutLayer:
     def constants(self, weights: Array, home: tuple[Use, float] | None) -> Mapping[Use, Array]:
         """The constants that make the layer compute with ``weights`` (g, n+1, o).
 
-        ``home``: where the bias goes that the layer itself has no place for, and with which sign; see
+        ``home``: the place and sign of the bias, for a layer without a bias slot; see
         :class:`onnxprune.refit.targets.Target`.
         """
         weight, bias = self.stored(weights)
-        found = {self.weight_use: weight}
+        constants = {self.weight_use: weight}
         slot = self.layer.bias_slot
         if slot is not None and (self.has_bias or home is None):
-            found[self.layer.index, slot] = bias
+            constants[self.layer.index, slot] = bias
         elif home is not None:
             use, sign = home
             array = self.sliced(use)
             change = weights[:, -1].reshape(-1) - self.full_bias()[self.kept_outputs]
-            found[use] = (array + sign * change.reshape(array.shape)).astype(array.dtype)
-        return found
+            constants[use] = (array + sign * change.reshape(array.shape)).astype(array.dtype)
+        return constants
 
 
 def _with_bias(normal: Array, bias: Array) -> Array:

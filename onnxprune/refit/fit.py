@@ -1,10 +1,10 @@
-"""Fitting one layer to its target: ridge regression, then regression against what readers can tell apart.
+"""Fits one layer to its target: ridge regression, then regression on the differences that readers can see.
 
-Where every reader of the target clips it (a Relu), an output that should be negative may be any negative number.
-So targets outside the window are replaced by the prediction, clipped to the window's edge on that side, and the
-regression is repeated with the same factored system.  This is expectation-maximisation for a censored (Tobit-like)
-least-squares problem; each round lowers the clipped error on the rows it sees, and rounds stop when the held-out rows
-no longer gain.  The first prediction is that of the better of the plain slice and the folded weights.
+If every reader of the target clips it (a Relu), any negative number may stand for a negative target.  So a target
+outside the window is replaced by the prediction, clipped to the window's edge on that side.  The regression is then
+repeated with the same factored system.  This is expectation-maximisation for a censored (Tobit-like) least-squares
+problem.  Each round lowers the clipped error on its rows.  Rounds stop when the held-out rows no longer gain.  The
+better of the plain slice and the folded weights makes the first prediction.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ from onnxprune.linear.solve import Ridges
 from onnxprune.refit.window import Window, is_finite
 
 Array = np.ndarray
-#: Strengths of the ridge, and the one that is tried first.
+#: Ridge strengths to try, and the index of the first one tried.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 START = 2
-#: Rounds of refinement at most, and the relative gain on held-out rows below which they stop.
+#: Maximum rounds of refinement.  They stop earlier below this relative gain on held-out rows.
 ROUNDS, LEAST_GAIN = 6, 5e-3
-#: Relative squared error below which a layer already does what it did: nothing upstream was changed.
+#: Below this relative squared error a layer needs no fit: no cut changed its inputs.
 EXACT = 1e-10
-#: An edge of a window that no value is beyond, float32: products with infinity would be no numbers.
+#: Stands for an infinite edge of a window, float32: products with infinity would give NaN.
 FAR = np.float32(1e30)
 
 
-#: Rows of one part, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the activation behind the layer's affine tail;
-#: ``offset``, what that tail adds to ``scale``·output: (r, g·o), or (g·o,) where it is the same in all rows.
+#: Rows of one part, float32: ``x`` (r, g, n); ``wanted`` (r, g·o), the target activation; ``offset``, added to
+#: ``scale``·output before the two are compared: (r, g·o), or (g·o,) if it is the same for all rows.
 Part = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Sampled rows of one layer, in ``parts``; ``scale`` (g·o,); ``constant``: the value of the constant feature, 0
-    where the layer has no place for a bias (the prior's stays)."""
+    """Sampled rows of one layer, in ``parts``.
+
+    ``scale`` (g·o,).  ``constant``: the value of the constant feature.  It is 0 if the layer has no place for a bias; then
+    the prior's bias stays.
+    """
 
     parts: Sequence[Part]
     scale: Array
@@ -60,7 +63,7 @@ class Rows:
                 yield x[part], wanted[part], offset[part] if offset.ndim > 1 else offset
 
     def gram(self) -> Gram:
-        """Moments of the rows and of what the layer should answer to them."""
+        """Moments of the rows and of the outputs that the layer should give."""
         found = self._empty()
         for x, wanted, offset in self.chunks():
             found.update(x[:, :, :, None], (wanted - offset) / self.scale)
@@ -69,7 +72,7 @@ class Rows:
         return found
 
     def inputs(self) -> Array:
-        """The same of the rows alone, (g, n+1, n+1)."""
+        """Moments of the rows alone, (g, n+1, n+1)."""
         found = self._empty()
         for x, _, _ in self.chunks():
             found.update(x[:, :, :, None], None)
@@ -83,9 +86,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """``weights`` (g, n+1, o); relative errors on held-out rows of the plain slice and of the result.
+    """``weights`` (g, n+1, o).  ``before``, ``after``: relative error on held-out rows of the plain slice and of ``weights``.
 
-    ``strengths``: those worth trying when the layer is fitted again, to rows that are not much different."""
+    ``strengths``: the ridge strengths worth trying if the layer is fitted again to similar rows.
+    """
 
     weights: Array
     before: float
@@ -98,7 +102,7 @@ def predict(x: Array, weights: Array) -> Array:
     """(r, g, n) rows through (g, n+1, o) weights: (r, g·o), float32."""
     light = weights.astype(np.float32)
     if len(light) > 1 and light.shape[2] == 1:
-        # Depthwise: thousands of tiny products cost more than one sum.
+        # Depthwise: one sum is faster than thousands of tiny products.
         return np.asarray(np.einsum("rgn,gn->rg", x, light[:, :-1, 0]) + light[:, -1, 0])
     out = np.matmul(x.transpose(1, 0, 2), light[:, :-1])
     out += light[:, -1:]
@@ -135,8 +139,8 @@ def _activations(rows: Rows, x: Array, weights: Array, offset: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """``weights`` and their ``loss`` on held-out rows; the ``factor`` that they were solved with, and its ``strength``
-    (None: they are no solution of a regression)."""
+    """``weights`` and their ``loss`` on held-out rows.  ``factor`` solved them, at ridge ``strength``; ``None`` if no
+    regression did."""
 
     weights: Array
     loss: float
@@ -163,7 +167,7 @@ def fit(
     before = float(np.sqrt(first / energy))
     start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
     clipped = is_finite(window)
-    # Where targets are clipped, plain regression also fits what no reader sees, and may be worse than no fit at all.
+    # If targets are clipped, plain regression also fits differences that no reader sees, and may be worse than no fit.
     xx, right = _system(train, start.weights, window)
     best = _best_strength(xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
     if best.factor is None:
@@ -182,7 +186,7 @@ def _best_strength(
     held_out_loss: Callable[[Array], float],
     strengths: tuple[float, ...],
 ) -> _Trial:
-    """The best of ``start`` and the regressions, from the usual strength on upward while that helps, else downward."""
+    """The best of ``start`` and the regressions.  Tries the usual strength, then stronger ones while they help, else weaker."""
     best = start
 
     def improves(strength: float) -> bool:
@@ -205,9 +209,9 @@ def _best_strength(
 def _censored(
     train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
 ) -> tuple[_Trial, Array]:
-    """Rounds of regression with targets outside the window replaced by predictions, while held-out rows gain.
+    """Repeat the regression, with predictions for targets outside the window, while held-out rows gain.
 
-    Returns the best, and the right-hand side that its predictions give on ``train``.
+    Returns the best trial, and the right-hand side of ``train`` for its predictions.
     """
     best = start
     right = _refined(train, best.weights, window)
@@ -222,9 +226,9 @@ def _censored(
 
 
 def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window) -> Fit:
-    """``start`` with the better of its own biases and those that give ``train`` the mean it should have.
+    """``start`` with the better of two biases: its own, or the one that matches the mean target of ``train``.
 
-    ``base``/``start`` (g, n+1, o) float64; the matrix of ``start`` is settled.
+    ``base``, ``start``: (g, n+1, o) float64.  The matrix of ``start`` stays as it is.
     """
     first, scale = loss(test, base, window), max(_energy(test, window), 1e-30)
     best, best_loss = start, loss(test, start, window)
@@ -245,7 +249,7 @@ def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window)
 def _final(
     train: Rows, test: Rows, xx: Array, right: Array, best: _Trial, prior: Array, window: Window
 ) -> Array:
-    """The chosen fit once more, on all rows.  ``xx`` and ``right``: the system of ``train``."""
+    """The chosen fit, solved again on all rows.  ``xx``, ``right``: the system of ``train``."""
     if test is train:
         return best.weights
     more, beside = _system(test, best.weights, window)
@@ -253,7 +257,7 @@ def _final(
 
 
 def _system(rows: Rows, weights: Array, window: Window) -> tuple[Array, Array]:
-    """XᵀX and XᵀY, with targets outside the window replaced by what ``weights`` predict."""
+    """XᵀX and XᵀY.  The prediction of ``weights`` replaces targets outside the window."""
     if is_finite(window):
         return rows.inputs(), _refined(rows, weights, window)
     both = rows.gram()
@@ -261,7 +265,7 @@ def _system(rows: Rows, weights: Array, window: Window) -> tuple[Array, Array]:
 
 
 def _refined(rows: Rows, weights: Array, window: Window) -> Array:
-    """XᵀY with targets outside the window replaced by predictions beyond its edge: (g, n+1, o)."""
+    """XᵀY, (g, n+1, o).  Predictions replace targets outside the window, but never reach inside it."""
     groups = rows.groups
     total = np.zeros_like(weights)
     for x, wanted, offset in rows.chunks():
@@ -274,10 +278,9 @@ def _refined(rows: Rows, weights: Array, window: Window) -> Array:
 
 
 def _beyond(wanted: Array, got: Array, window: Window) -> Array:
-    """``wanted``, but what is ``got`` where both are beyond the same edge of the window, and the edge where only
-    ``wanted`` is.
+    """``wanted``; but ``got`` if both lie beyond the same edge of the window, and the edge if only ``wanted`` does.
 
-    By products with masks, to rounding: a choice per number is several times slower.
+    Computed by products with masks, exact to rounding: a choice per number is several times slower.
     """
     low, high = window
     goal = wanted

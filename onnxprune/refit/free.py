@@ -1,4 +1,4 @@
-"""A linear layer whose weights are inputs of its session, forward and transposed; and elementwise chains."""
+"""Sessions for refinement: a linear layer that takes its weights as inputs, its adjoint, and elementwise chains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = np.ndarray
 
 
 class FreeLayer:
-    """One node of ``graph`` with any weight and bias.  All arrays float32."""
+    """One linear node of ``graph``, run with any weight and bias.  All arrays are float32."""
 
     def __init__(self, graph: Graph, layer: Layer, engine: Engine) -> None:
         self._graph = graph
@@ -34,15 +34,15 @@ class FreeLayer:
             self._forward = _session([proto], ["x", "w", "b"], "y", [], graph, engine)
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
-        """The layer's output; ``weight`` as stored, ``bias`` (channels,)."""
+        """The layer's output.  ``weight`` is in its stored layout, ``bias`` is (channels,)."""
         if self._layer.kind == "matmul":
             return np.asarray(x @ (weight if self._layer.flip else weight.T) + bias)
         return run(self._forward, {"x": x, "w": weight, "b": bias})[0]
 
     def transposed(self, y: Array, weight: Array, shape: tuple[int, ...]) -> Array:
-        """The adjoint of :meth:`forward` (without bias) applied to ``y``; ``shape`` is that of the input.
+        """The adjoint of :meth:`forward` (without bias), applied to ``y``.  ``shape``: the shape of the layer's input.
 
-        For matrix products and convolutions; a transposed convolution has no use for it here.
+        For matrix products and convolutions only: nothing here needs it for transposed convolutions.
         """
         if self._layer.kind == "matmul":
             return np.asarray(y @ (weight.T if self._layer.flip else weight))
@@ -52,7 +52,7 @@ class FreeLayer:
         return run(self._transposed[key], {"x": y, "w": weight})[0]
 
     def channels(self, weight: Array) -> int:
-        """Input channels of one group, given a weight as stored."""
+        """Input channels per convolution group, given a weight in its stored layout."""
         if self._layer.kind == "matmul":
             return int(weight.shape[0 if self._layer.flip else 1])
         return int(weight.shape[1 if self._layer.kind == "conv" else 0])
@@ -67,11 +67,11 @@ class FreeLayer:
         end, extra = [], []
         for a in range(rank):
             reach = (space_out[a] - 1) * strides[a] + (kernel[a] - 1) * dilations[a] + 1
-            # What the input has beyond the last tap is output padding, what the taps have beyond it is cropped.
+            # Input beyond the last tap becomes output padding.  Taps beyond the input are cropped.
             left = space_in[a] + begin[a] - reach
             end.append(max(-left, 0))
             extra.append(max(left, 0))
-        # ConvTranspose allows less output padding than its stride; positions that no tap reads are never more.
+        # ConvTranspose wants less output padding than stride.  That holds: fewer positions than a stride stay unread.
         proto = oh.make_node(
             "ConvTranspose",
             ["x", "w"],
@@ -93,7 +93,10 @@ def chain_function(
     constant: Callable[[str], Array | None],
     engine: Engine,
 ) -> Callable[[Array], Array]:
-    """The function that ``nodes`` compute from the value ``source`` alone; the identity where there are none."""
+    """The function that ``nodes`` compute from ``source`` to ``result``; the identity if there are no nodes.
+
+    ``constant`` looks up every other value that the nodes read.
+    """
     if not nodes:
         return lambda array: array
     made = {source, *(v for node in nodes for v in node.outputs if v is not None)}

@@ -1,4 +1,4 @@
-"""Hidden layers: those whose output nothing but one later layer sees, through elementwise operators only."""
+"""Hidden layers: only one later layer sees their output, and only through elementwise operators."""
 
 from __future__ import annotations
 
@@ -14,53 +14,56 @@ from onnxprune.surgery.cut import constant_of
 
 
 @dataclass(frozen=True, eq=False)
-class Hidden:
-    """``reader.data`` = ``chain`` (``layer.output``): what the layer computes matters only through its reader."""
+class HiddenLayer:
+    """``reader.data`` = ``chain`` (``layer.output``), and nothing else reads the output of ``layer``."""
 
     layer: Layer
     chain: tuple[Node, ...]
     reader: Layer
 
 
-#: Hidden layers in a row that are refined against one reader.
+#: How many hidden layers in a row are refined against one reader.
 DEPTH = 2
 
 
-def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hidden, ...]]:
-    """Per layer index, in graph order, the hidden layers that lead to it, the nearest first."""
+def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[HiddenLayer, ...]]:
+    """Node index of each layer -> the hidden layers that lead to it, the nearest first.  In graph order."""
     made_by = {layer.output: layer for layer in layers}
     pairs = {layer.index: hidden_of(coupling, layer, made_by) for layer in layers}
-    found: dict[int, tuple[Hidden, ...]] = {}
+    leading: dict[int, tuple[HiddenLayer, ...]] = {}
     for index, pair in pairs.items():
-        stretch: list[Hidden] = []
+        stretch: list[HiddenLayer] = []
         while pair is not None and len(stretch) < DEPTH:
             stretch.append(pair)
             pair = pairs[pair.layer.index]
-        found[index] = tuple(stretch)
-    return found
+        leading[index] = tuple(stretch)
+    return leading
 
 
-def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> Hidden | None:
-    """The hidden layer that ``reader`` reads, if there is one; ``made_by``: layers by their output.
+def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> HiddenLayer | None:
+    """The hidden layer that ``reader`` reads, if there is one.  ``made_by``: layers by their output.
 
-    Cost: the nodes between the two.
+    Cost: linear in the nodes between the two.
     """
     if reader.kind == "transpose":
         return None
-    found = _origin(coupling, reader, made_by)
-    if found is None:
+    origin = _origin(coupling, reader, made_by)
+    if origin is None:
         return None
-    layer, between = found
+    layer, between = origin
     members = {reader.index, *between}
     values = {layer.output, *(o for index in between for o in coupling.graph.nodes[index].outputs if o is not None)}
     graph = coupling.graph
     seen = any(v in graph.outputs or any(i not in members for i, _ in graph.consumers.get(v, ())) for v in values)
     alike = all(constant_of(coupling, (one.index, one.weight_slot)).dtype == np.float32 for one in (layer, reader))
-    return Hidden(layer, tuple(graph.nodes[index] for index in sorted(between)), reader) if alike and not seen else None
+    return HiddenLayer(layer, tuple(graph.nodes[index] for index in sorted(between)), reader) if alike and not seen else None
 
 
 def _origin(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> tuple[Layer, set[int]] | None:
-    """The one layer that what ``reader`` reads comes from, through elementwise nodes only, and the indices of these."""
+    """The only layer whose output reaches ``reader``, and the indices of the elementwise nodes in between.
+
+    ``None`` if several layers do, or if another kind of node is on the way.
+    """
     graph = coupling.graph
     origins: dict[int, Layer] = {}
     between: set[int] = set()
@@ -85,7 +88,7 @@ def _fixed(coupling: Coupling, value: str) -> bool:
 
 
 def _elementwise(coupling: Coupling, node: Node) -> bool:
-    """Each position of the output depends on the same position of the data inputs, and on constants."""
+    """Whether each output position depends only on the same position of the data inputs, and on constants."""
     bound = coupling.walked.bounds.get(node.index)
     if bound is None or bound.rule.mix or bound.rule.linear is not None or len(bound.outputs) != 1:
         return False

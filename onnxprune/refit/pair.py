@@ -1,4 +1,4 @@
-"""The original and the cut model side by side, over the same batches."""
+"""Runs the original and the cut model side by side, over the same batches."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 from onnxprune.engine.segment import Runner
 from onnxprune.graph.view import Node
-from onnxprune.refit.hidden import Hidden
-from onnxprune.refit.job import Job
+from onnxprune.refit.hidden import HiddenLayer
+from onnxprune.refit.job import LayerJob
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """``picked``: nodes that pick some elements (a TopK); what they make of the original is given to ``pruned``."""
+class RunnerPair:
+    """``picked``: nodes that pick some elements (a TopK).  ``pruned`` gets their outputs from ``original``."""
 
     original: Runner
     pruned: Runner
     picked: tuple[Node, ...]
 
-    def in_order(self, jobs: Sequence[Job], hidden: Mapping[int, Sequence[Hidden]]) -> Iterator[Job]:
-        """Each of ``jobs`` (in graph order) once the input of its layer and the activations of its target are there.
+    def in_order(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]]) -> Iterator[LayerJob]:
+        """Yield each of ``jobs`` (in graph order) when its layer's input and its target's activations are computed.
 
-        ``hidden``: per reader's index the hidden layers before it, whose inputs stay until its turn.  Constants that
-        ``pruned.replaced`` gains while a job is at work hold from its layer on.
+        ``hidden``: index of a reader -> the hidden layers before it.  Their inputs stay until the reader's turn.
+        The caller may add constants to ``pruned.replaced`` during a job.  They apply from its layer on.
         """
         self.pruned.given = frozenset(node.index for node in self.picked)
         behind = -1
@@ -42,8 +42,8 @@ class Pair:
             if self.pruned.has(job.layer.data) and self.original.has(job.target.value):
                 yield job
 
-    def _hold(self, jobs: Sequence[Job], hidden: Mapping[int, Sequence[Hidden]], behind: int) -> None:
-        """Keep what ``jobs`` will ask for."""
+    def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], behind: int) -> None:
+        """Make both runners hold the values that ``jobs`` still need."""
         picked = {o for node in self.picked if node.index > behind for o in _outputs(node)}
         self.original.held = {job.target.value for job in jobs} | picked
         self.pruned.held = {job.target.other for job in jobs if job.target.other is not None}

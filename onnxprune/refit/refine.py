@@ -1,18 +1,18 @@
-"""Refining a hidden layer against what its last reader still misses.
+"""Refines a hidden layer against the residual of its last reader.
 
-Fitting each layer to the original's activations asks too much of a hidden layer: nothing sees its output but its
-reader, so any output will do that serves the reader's target; where that reader is hidden, too, what counts is the
-target of the reader behind it.  With r the residual of the last reader, the hidden layer's weights take Gauss-Newton
-steps with Kronecker-factored curvature (K-FAC, Martens and Grosse, arXiv 1503.05671):
+A fit to the original's activations asks too much of a hidden layer.  Only its reader sees its output, so any output
+will do that serves the reader's target.  If the reader is hidden too, the target of the next reader counts.  Let r be
+the residual of the last reader.  The hidden layer's weights take Gauss-Newton steps with Kronecker-factored curvature
+(K-FAC, Martens and Grosse, arXiv 1503.05671):
 
     ΔW = (XᵀX + λD²)⁻¹ · Xᵀδ · (H + μI)⁻¹
 
-where δ and H are carried back from the last reader (δ = r, H = I) over each link, w its weights per tap t:
+δ and H start at the last reader (δ = r, H = I) and go back over each link, with the link's weights w_t per tap t:
 
     δ ← (adjoint of w) δ ∘ σ',    H ← E[σ'σ'ᵀ] ∘ Σ_t w_tᵀ H w_t
 
-The derivative σ' of the elementwise operators between two layers is taken by central differences, which needs
-no rule per operator.  The length of each step is searched on held-out samples, so a step never makes those worse.
+Central differences give the derivative σ' of the elementwise operators between two layers.  So no operator needs a
+rule.  A line search on held-out samples sets the length of each step, so no step makes the error there worse.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ from onnxprune.refit.window import Window
 
 Array = np.ndarray
 STEPS = 3
-#: Relative gain on the held-out samples below which steps stop; ridge of the inputs', damping of the outputs' moments.
+#: Steps stop below this relative gain on held-out samples.  Ridge of the input moments.  Damping of the output moments.
 LEAST_GAIN, RIDGE, DAMPING = 1e-3, 1e-1, 3e-2
+#: Bounds of the step length.
 LONGEST, SHORTEST = 2.0, 0.1
-#: Rows that the output curvature is estimated from, per batch.
+#: Rows per batch that estimate the output curvature.
 CURVATURE_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Whole activations of one batch: ``x`` enters the hidden layer; ``wanted`` and ``offset`` as in
-    :class:`onnxprune.refit.fit.Rows`, in the shape of the reader's output; ``rows`` (r, g, i, t) float32 are sampled
-    from ``x``, and ``pick`` takes the same positions, (r, channels), from an output of the hidden layer."""
+    """Whole activations of one batch.
+
+    ``x``: the input of the hidden layer.  ``wanted``, ``offset``: as in :class:`onnxprune.refit.fit.Rows`, in the shape
+    of the reader's output.  ``rows`` (r, g, i, t) float32: a sample of ``x``.  ``pick`` takes the same positions,
+    (r, channels), from an output of the hidden layer.
+    """
 
     x: Array
     wanted: Array
@@ -51,9 +55,11 @@ class Maps:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One layer: its node with free weights, its weights (g, n+1, o), how these are stored, and the axis of its
-    channels in its output."""
+class WeightedLayer:
+    """One layer and its ``weights`` (g, n+1, o).
+
+    ``free`` runs its node.  ``stored`` brings weights into the stored layout.  ``axis``: the channel axis of its output.
+    """
 
     free: FreeLayer
     weights: Array
@@ -64,7 +70,7 @@ class Part:
         return self.free.forward(x, *self.stored(weights))
 
     def per_channel(self, values: Array, rank: int) -> Array:
-        """(channels,) in the shape that broadcasts against the layer's output."""
+        """``values`` (channels,), reshaped to broadcast against the layer's output of rank ``rank``."""
         shape = [1] * rank
         shape[self.axis] = len(values)
         return values.reshape(shape)
@@ -72,22 +78,24 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """``reader`` reads what ``chain`` makes of the output of the layer before."""
+    """``reader`` reads ``chain`` (output of the layer before)."""
 
     chain: Callable[[Array], Array]
-    reader: Part
+    reader: WeightedLayer
 
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """What the last reader should reach: ``scale`` (its channels,), ``window`` and ``constant`` as in
-    :class:`onnxprune.refit.fit.Rows`, the last of the hidden layer."""
+    """The goal of the last reader: ``scale`` (its channels,) and ``window``.
+
+    ``constant``: the constant feature of the hidden layer, as in :class:`onnxprune.refit.fit.Rows`.
+    """
 
     scale: Array
     window: Window
     constant: float
 
-    def residual(self, got: Array, reader: Part, maps: Maps) -> Array:
+    def residual(self, got: Array, reader: WeightedLayer, maps: Maps) -> Array:
         reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
         low, high = (np.asarray(end) for end in self.window)
         low, high = (reader.per_channel(end, got.ndim) if end.ndim else end for end in (low, high))
@@ -95,12 +103,12 @@ class Goal:
 
 
 def refine(
-    hidden: Part, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
+    hidden: WeightedLayer, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
 ) -> Array | None:
-    """Better weights (g, n+1, o) for ``hidden``, which the first of ``links`` reads; ``None`` where no step helps.
+    """Better weights (g, n+1, o) for ``hidden``; ``None`` if no step helps.  The first of ``links`` reads ``hidden``.
 
-    Cost per step: about three passes of all the layers over ``train``, and as many trials over ``test`` as the search
-    needs; one factorization in all.
+    Cost per step: about three passes of all the layers over ``train``, plus a pass over ``test`` per trial of the line
+    search.  One factorization in total.
     """
     weights = hidden.weights
     groups, _, outs = weights.shape
@@ -130,7 +138,7 @@ def refine(
 
 
 def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Sequence[Maps]) -> float:
-    """Sum of squared residuals of the last reader, given the hidden layer's outputs."""
+    """Sum of squared residuals of the last reader, given the ``outputs`` of the hidden layer."""
     total = 0.0
     for output, maps in zip(outputs, data, strict=True):
         got = output
@@ -141,13 +149,13 @@ def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Seq
 
 
 def _step(
-    hidden: Part, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
+    hidden: WeightedLayer, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
 ) -> Array:
     """The K-FAC step, (g, n+1, o)."""
     groups, _, outs = weights.shape
     layers = [hidden, *(link.reader for link in links)]
     gradient = np.zeros(weights.shape)
-    widths = [part.weights.shape[0] * part.weights.shape[2] for part in layers[:-1]]
+    widths = [layer.weights.shape[0] * layer.weights.shape[2] for layer in layers[:-1]]
     slopes = [np.zeros((width, width)) for width in widths]
     rows = [0] * len(links)
     kernels = [link.reader.stored(link.reader.weights)[0] for link in links]
@@ -196,7 +204,7 @@ def _some_rows(slope: Array, axis: int) -> Array:
     return np.asarray(maps.transpose(0, 2, 1).reshape(-1, slope.shape[1]), dtype=np.float64)
 
 
-def _carried(reader: Part, curvature: Array) -> Array:
+def _carried(reader: WeightedLayer, curvature: Array) -> Array:
     """Σ_t w_tᵀ H w_t for the ``curvature`` H (outputs, outputs) of ``reader``: (inputs, inputs)."""
     groups, count, outs = reader.weights.shape
     channels = reader.free.channels(reader.stored(reader.weights)[0])
@@ -206,7 +214,7 @@ def _carried(reader: Part, curvature: Array) -> Array:
         return np.asarray((flat.T @ flat) * curvature)
     total = np.zeros((groups * channels, groups * channels))
     for g in range(groups):
-        # Across convolution groups it is taken to be zero.
+        # Approximation: no curvature across convolution groups.
         inner, outer = slice(g * channels, (g + 1) * channels), slice(g * outs, (g + 1) * outs)
         for tap in taps[:, g]:
             total[inner, inner] += tap @ curvature[outer, outer] @ tap.T
@@ -214,7 +222,7 @@ def _carried(reader: Part, curvature: Array) -> Array:
 
 
 def _search(at: Callable[[float], float], start: float) -> tuple[float, float]:
-    """(length, value) of a low point of ``at`` by doubling or halving from ``start``."""
+    """(length, value) of a low point of ``at``.  Doubles or halves the length from ``start``."""
     length, best = start, at(start)
     for factor in (2.0, 0.5):
         moved = False

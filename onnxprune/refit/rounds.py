@@ -1,4 +1,4 @@
-"""Rounds of refinement: hidden layers take steps against what their reader misses, then the reader is fitted again."""
+"""Rounds of refinement: hidden layers step to reduce their reader's residual, then the reader is fitted again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import takewhile
 import numpy as np
 
 from onnxprune.refit.free import FreeLayer, chain_function
-from onnxprune.refit.hidden import Hidden
-from onnxprune.refit.job import Job
+from onnxprune.refit.hidden import HiddenLayer
+from onnxprune.refit.job import LayerJob
 from onnxprune.refit.one_layer import Prior, fit_layer
-from onnxprune.refit.refine import Goal, Link, Part, refine
+from onnxprune.refit.refine import Goal, Link, WeightedLayer, refine
 from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.solution import Solution
 from onnxprune.result import Refitted
@@ -23,16 +23,16 @@ Chain = Callable[[Array], Array]
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """``hidden``: per reader's index the hidden layers that lead to it, the nearest first."""
+    """``hidden``: index of a reader -> the hidden layers that lead to it, the nearest first."""
 
-    jobs: Mapping[int, Job]
-    hidden: Mapping[int, Sequence[Hidden]]
+    jobs: Mapping[int, LayerJob]
+    hidden: Mapping[int, Sequence[HiddenLayer]]
     sampler: Sampler
     solution: Solution
     rounds: int
 
-    def improve(self, reader: Job, fitted: Refitted, prior: Prior) -> Refitted:
-        """Alternate for as many rounds as help; ``fitted`` is the reader's first fit."""
+    def improve(self, reader: LayerJob, fitted: Refitted, prior: Prior) -> Refitted:
+        """Alternate steps and fits while rounds help, at most ``rounds`` times.  ``fitted``: the reader's first fit."""
         pruned = self.sampler.pair.pruned
         leading = takewhile(
             lambda one: one.layer.index in self.solution.weights and pruned.has(one.layer.data),
@@ -40,7 +40,7 @@ class Refinement:
         )
         stretch = [(one, self._chain(one)) for one in leading]
         for _ in range(self.rounds):
-            # A reader that is hidden itself leaves to its own reader what that can see.
+            # A layer with a later reader in reach is left for that reader to refine.
             better = [
                 self._step(stretch[: k + 1], reader)
                 for k, (one, _) in enumerate(stretch)
@@ -56,19 +56,22 @@ class Refinement:
     def _last_reader(self, index: int) -> int:
         return max(reader for reader, stretch in self.hidden.items() if any(h.layer.index == index for h in stretch))
 
-    def _step(self, stretch: Sequence[tuple[Hidden, Chain]], reader: Job) -> bool:
-        """Refine the farthest hidden layer of ``stretch``, and bring what reads it up to date; whether it helped."""
+    def _step(self, stretch: Sequence[tuple[HiddenLayer, Chain]], reader: LayerJob) -> bool:
+        """Refine the farthest hidden layer of ``stretch`` and recompute the activations that depend on it.
+
+        Returns whether it helped.
+        """
         hidden = self.jobs[stretch[-1][0].layer.index]
-        links = [Link(chain, self._part(self.jobs[one.reader.index])) for one, chain in stretch[::-1]]
+        links = [Link(chain, self._weighted(self.jobs[one.reader.index])) for one, chain in stretch[::-1]]
         scale = reader.target.scale[reader.part.kept_outputs].astype(np.float32)
-        goal, part = Goal(scale, reader.window, hidden.constant), self._part(hidden)
-        better = refine(part, links, goal, *self.sampler.maps(hidden, reader, part.weights.shape))
+        goal, farthest = Goal(scale, reader.window, hidden.constant), self._weighted(hidden)
+        better = refine(farthest, links, goal, *self.sampler.maps(hidden, reader, farthest.weights.shape))
         if better is None:
             return False
         self.solution.keep(hidden, better)
         pruned = self.sampler.pair.pruned
         for batch in range(pruned.count):
-            output = part.forward(pruned.get(hidden.layer.data, batch), better)
+            output = farthest.forward(pruned.get(hidden.layer.data, batch), better)
             for (one, _), link in zip(stretch[::-1], links, strict=True):
                 inner = link.chain(output)
                 pruned.put(one.reader.data, batch, inner)
@@ -76,12 +79,12 @@ class Refinement:
                     output = link.reader.forward(inner, link.reader.weights)
         return True
 
-    def _part(self, job: Job) -> Part:
+    def _weighted(self, job: LayerJob) -> WeightedLayer:
         pruned = self.sampler.pair.pruned
         free = FreeLayer(pruned.graph, job.layer, pruned.engine)
-        return Part(free, self.solution.weights[job.index], job.part.stored, job.axis)
+        return WeightedLayer(free, self.solution.weights[job.index], job.part.stored, job.axis)
 
-    def _chain(self, one: Hidden) -> Chain:
+    def _chain(self, one: HiddenLayer) -> Chain:
         pruned = self.sampler.pair.pruned
         source, result = one.layer.output, one.reader.data
         return chain_function(pruned.graph, one.chain, source, result, pruned.constant, pruned.engine)

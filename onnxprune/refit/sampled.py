@@ -1,4 +1,4 @@
-"""What a fit looks at: sampled rows of a layer, and whole activations for a refinement."""
+"""Data for fits: sampled rows of a layer, and whole activations for a refinement."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import CHUNK
 from onnxprune.refit.fit import Part, Rows
-from onnxprune.refit.job import Job
-from onnxprune.refit.pair import Pair
+from onnxprune.refit.job import LayerJob
+from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.refine import Maps
 
 Array = np.ndarray
-#: One block in this many is held out inside the fit, to choose the strength of the ridge.
+#: One block in this many is held out inside the fit, to choose the ridge strength.
 HOLD_EVERY = 5
-#: Bytes of one activation that a refinement looks at; more samples than these hold are left out.
+#: Bytes of one activation that a refinement may use.  It leaves out samples beyond that.
 MAP_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Samples ``pair`` over all batches, which hold ``samples`` together; ``rule`` says how many rows.
+    """Samples the activations of ``pair``.
 
-    ``blocks``: batches that are sampled together (:func:`onnxprune.calibration.moments.blocks`).
+    ``blocks``: ranges of batches to sample together (:func:`onnxprune.calibration.moments.blocks`).  ``samples``: the
+    number of samples in all batches.  ``rule`` says how many rows to take.
     """
 
     coupling: Coupling
-    pair: Pair
+    pair: RunnerPair
     blocks: Sequence[range]
     samples: int
     rule: RowRule
     seed: int
 
-    def rows(self, job: Job) -> tuple[Rows, Rows] | None:
-        """Rows to fit on and rows held out; ``None`` where data that decide how many there are decided otherwise
-        behind the cut."""
+    def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
+        """(rows to fit on, held-out rows); ``None`` if the two models have different numbers of rows.
+
+        That happens if the number depends on data that the cut changed.
+        """
         layer, groups, features = job.layer, job.part.groups, job.base.shape[1] - 1
         wanted_rows = self.rule.rows(groups, features)
         everything = bool(job.part.kept_outputs.all())
@@ -61,9 +64,11 @@ class Sampler:
         made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
         return made[0], made[-1]
 
-    def _activations(self, job: Job, block: range) -> Iterator[tuple[Array, ...]]:
-        """(input, what the original has at the target, what the pruned model adds to it if anything), over the
-        batches of ``block``: one after the other only where they differ in shape."""
+    def _activations(self, job: LayerJob, block: range) -> Iterator[tuple[Array, ...]]:
+        """(input, target in the original[, other operand in the pruned model]) over the batches of ``block``.
+
+        The batches are stacked.  If they differ in shape, they come one by one.
+        """
         pruned, other = self.pair.pruned, job.target.other
         each = [
             (pruned.get(job.layer.data, batch), self._wanted(job, batch))
@@ -74,9 +79,8 @@ class Sampler:
         whole = [column for column in columns if column is not None]
         yield from [tuple(whole)] if len(whole) == len(columns) else each
 
-    def maps(self, hidden: Job, reader: Job, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
-        """Whole activations to step on and to search the steps' lengths on; ``shape`` is that of the hidden layer's
-        weights, (g, n+1, o)."""
+    def maps(self, hidden: LayerJob, reader: LayerJob, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
+        """Whole activations: (for the steps, for the line search).  ``shape``: (g, n+1, o) of the hidden layer's weights."""
         sides: tuple[list[Maps], list[Maps]] = ([], [])
         room = [MAP_BYTES, MAP_BYTES // 4]
         for side, batch in ((held_out(number), batch) for number, block in enumerate(self.blocks) for batch in block):
@@ -93,7 +97,7 @@ class Sampler:
             sides[side].append(self._map(hidden.layer, x, wanted, offset, shape, batch))
         return sides[0], sides[1] or sides[0]
 
-    def _wanted(self, job: Job, batch: int) -> Array:
+    def _wanted(self, job: LayerJob, batch: int) -> Array:
         return job.still_there(self.pair.original.get(job.target.value, batch))
 
     def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, weights: tuple[int, ...], batch: int) -> Maps:
@@ -106,13 +110,15 @@ class Sampler:
 
 
 def held_out(block: int) -> int:
-    """1 for a block of batches that is held out, else 0."""
+    """1 if the block of batches is held out, else 0."""
     return int(block % HOLD_EVERY == HOLD_EVERY - 1)
 
 
 def gathered(parts: Iterable[Part]) -> list[Part]:
-    """``parts`` in their order, with small ones joined: up to :data:`onnxprune.linear.gram.CHUNK` rows.  Products of
-    many rows take less time; large parts are not copied."""
+    """``parts`` in their order, with small ones joined up to :data:`onnxprune.linear.gram.CHUNK` rows.
+
+    Products of many rows are faster.  Large parts are not copied.
+    """
     groups: list[list[Part]] = [[]]
     for part in parts:
         if groups[-1] and sum(len(x) for x, _, _ in groups[-1]) + len(part[0]) > CHUNK:
@@ -127,5 +133,5 @@ def _joined(group: Sequence[Part]) -> Part:
 
 
 def _row_axes(layer: Layer, array: Array) -> tuple[int, ...]:
-    """The axes of an input or output along which its rows lie; of convolutions, without those of space."""
+    """The lengths of the axes that hold the rows of ``array``; for convolutions, without the spatial axes."""
     return array.shape[:-1] if layer.kind == "matmul" else array.shape[:1]

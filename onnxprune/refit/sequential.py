@@ -1,18 +1,18 @@
-"""Sequential refit: every linear layer, in graph order, from the pruned network's inputs to the original's outputs.
+"""Sequential refit: fits every linear layer, in graph order, from inputs in the pruned model to outputs of the original.
 
-The original and the pruned graph run side by side over all calibration batches (:mod:`onnxprune.refit.pair`).  At each
-layer whose input differs from the original's, rows of the pruned input X and of the target Y are sampled; the new
-weights minimise ‖XW − Y‖² + λ‖D(W − W₀)‖², where W₀ are the weights folded on the original inputs.  λ is the best of a
-few on held-out rows; where no λ beats W₀ and the plain slice there, the better of those two stays.  Because later
-layers see the refitted outputs of earlier ones, errors are corrected instead of adding up.
+The original and the pruned graph run side by side over all calibration batches (:mod:`onnxprune.refit.pair`).  If the
+input of a layer differs from the original's, rows of the pruned input X and of the target Y are sampled.  The new
+weights minimise ‖XW − Y‖² + λ‖D(W − W₀)‖².  W₀ are the original weights, folded onto the kept inputs with the original's
+moments.  λ is the best of a few on held-out rows.  If no λ beats both W₀ and the plain slice there, the better of these
+two stays.  Later layers see the refitted outputs of earlier ones, so they correct errors instead of adding to them.
 
-Where a node picks some elements (a TopK, a NonMaxSuppression), the original decides for both which go on and how many:
-rows that others were picked for have no target.
+Some nodes pick elements (a TopK, a NonMaxSuppression).  There the original picks for both models: a row in the pruned
+model without its counterpart in the original would have no target.
 
-Layers that share a matrix are given one together (:mod:`onnxprune.refit.shared`).
+Layers that share a matrix get one common fit (:mod:`onnxprune.refit.shared`).
 
-Where a layer reads a hidden one (:mod:`onnxprune.refit.hidden`), the hidden layer is then refined against what the
-reader still misses (:mod:`onnxprune.refit.rounds`), and the reader fitted again.
+If a layer reads a hidden one (:mod:`onnxprune.refit.hidden`), the hidden layer is then refined against the reader's
+residual (:mod:`onnxprune.refit.rounds`), and the reader is fitted again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from onnxprune.engine.store import Store
 from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
 from onnxprune.refit.hidden import stretches
-from onnxprune.refit.job import Job, jobs_of
+from onnxprune.refit.job import LayerJob, jobs_of
 from onnxprune.refit.one_layer import fit_layer, fit_shared, prior_of
-from onnxprune.refit.pair import Pair
+from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.rounds import Refinement
 from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.shared import fit_together, shared
@@ -41,13 +41,13 @@ from onnxprune.surgery.edit import Use
 from onnxprune.verify.guided import PICKING, choosing
 
 Array = np.ndarray
-#: Bytes of one batch's inputs and outputs of layers.
+#: Bytes of one batch: inputs and outputs of layers.
 BATCH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """New constants per use (pruned shapes), and what each layer's fit was worth."""
+    """``weights``: new constants per use, in pruned shapes.  ``layers``: errors of each layer before and after its fit."""
 
     weights: Mapping[Use, Array]
     layers: tuple[Refitted, ...]
@@ -56,9 +56,9 @@ class Refit:
 def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: Progress) -> Refit:
     """Refit every layer of ``pruned``, the graph cut by ``keep``.
 
-    Cost: one pass of the original and one of the pruned model over the samples (each node runs once per batch),
-    plus, per layer, rows·n² for the moments and n³/3 per strength, n = kept inputs · taps; ``rounds`` of
-    refinement of the hidden layers cost two more fits and about ten passes of the two layers each.
+    Cost: one pass of the original and one of the pruned model over the samples (each node runs once per batch).  Per
+    layer rows·n² for the moments and n³/3 per strength, with n = kept inputs · taps.  Each of ``rounds`` of refinement
+    costs two more fits and about ten passes of the two layers.
     """
     coupling = given.coupling
     jobs = jobs_of(coupling, keep, given.layers, pruned)
@@ -77,29 +77,29 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
         sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed)
         refinement = Refinement(jobs, hidden, sampler, solution, rounds)
         for job in pair.in_order(list(jobs.values()), hidden):
-            found = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
-            fitted += [found] if found is not None else []
+            result = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
+            fitted += [result] if result is not None else []
             progress.advance()
     return Refit(solution.constants, tuple(fitted))
 
 
-def _fit(job: Job, given: Calibrated, refinement: Refinement) -> Refitted | None:
+def _fit(job: LayerJob, given: Calibrated, refinement: Refinement) -> Refitted | None:
     prior = prior_of(job, given.grams.get(job.index))
-    found, prior = fit_layer(job, prior, refinement.sampler, refinement.solution)
-    if found is None or not refinement.hidden.get(job.index):
-        return found
-    return refinement.improve(job, found, prior)
+    fitted, prior = fit_layer(job, prior, refinement.sampler, refinement.solution)
+    if fitted is None or not refinement.hidden.get(job.index):
+        return fitted
+    return refinement.improve(job, fitted, prior)
 
 
 def _size(given: Calibrated) -> int:
-    """Samples whose activations are looked at together: a tenth of all at most, so that some can be held out."""
+    """Samples per batch: at most a tenth of all, so that some batches can be held out."""
     biggest = sorted({v for layer in given.layers for v in (layer.data, layer.output)})
     return max(1, min(batch_size(given.coupling, biggest, BATCH_BYTES), -(-given.dataset.count // 10)))
 
 
-def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> Pair:
+def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> RunnerPair:
     coupling = given.coupling
     batches = list(given.dataset.batches(size))
     original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
     small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
-    return Pair(original, small, choosing(coupling, keep, PICKING))
+    return RunnerPair(original, small, choosing(coupling, keep, PICKING))

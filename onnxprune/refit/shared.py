@@ -1,8 +1,8 @@
-"""Layers that read one stored matrix: siamese branches, heads over several scales, steps of an unrolled loop.
+"""Layers that share one stored matrix: siamese branches, heads over several scales, steps of an unrolled loop.
 
-Fitted each on its own they would need a copy of the matrix each, and the cut model would be larger than the original.
-So they get one fit together, on the original's inputs, before the first of them runs; to what each sees in the cut
-model only its bias is fitted, which is small.
+If each were fitted alone, each would need its own copy of the matrix, and the cut model could outgrow the original.
+So they get one common fit on the original's inputs, before the first of them runs.  Later only the bias of each layer,
+which is small, is fitted to its inputs in the cut model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnxprune.linear.form import Layer
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.solve import fold
 from onnxprune.refit.cut_layer import CutLayer
-from onnxprune.refit.job import Job
+from onnxprune.refit.job import LayerJob
 from onnxprune.refit.solution import Solution
 from onnxprune.surgery.cut import constant_of
 
@@ -25,10 +25,10 @@ FOLD_RIDGE = 1e-3
 
 
 def shared(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Layer, ...]]:
-    """Layer index -> all layers, in graph order, that read its weight; layers that are alone with theirs are left out.
+    """Layer index -> all layers that read its weight, in graph order.  Leaves out layers with a weight of their own.
 
-    Empty where something else reads the weight, too (a table of embeddings that also gives the scores), or reads it
-    otherwise: no fit of these layers suits all.
+    The tuple is empty if no common fit suits all readers: another node reads the weight too (a table of embeddings that
+    also gives the scores), or the layers use it in different ways.
     """
     facts = coupling.facts
     readers: dict[str, set[int]] = {}
@@ -37,14 +37,14 @@ def shared(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Layer
             for value in node.inputs:
                 readers.setdefault(_stored(coupling, value) or "", set()).add(node.index)
     known = {layer.index: layer for layer in layers}
-    found: dict[int, tuple[Layer, ...]] = {}
+    sharing: dict[int, tuple[Layer, ...]] = {}
     for layer in layers:
-        all_of_it = readers[_stored(coupling, coupling.value_of((layer.index, layer.weight_slot))) or ""]
-        if len(all_of_it) > 1:
-            members = tuple(known[index] for index in sorted(all_of_it) if index in known)
-            suits = len(members) == len(all_of_it) and all(_alike(coupling, layer, other) for other in members)
-            found[layer.index] = members if suits else ()
-    return found
+        reading = readers[_stored(coupling, coupling.value_of((layer.index, layer.weight_slot))) or ""]
+        if len(reading) > 1:
+            members = tuple(known[index] for index in sorted(reading) if index in known)
+            suits = len(members) == len(reading) and all(_alike(coupling, layer, other) for other in members)
+            sharing[layer.index] = members if suits else ()
+    return sharing
 
 
 def _alike(coupling: Coupling, one: Layer, other: Layer) -> bool:
@@ -55,7 +55,7 @@ def _alike(coupling: Coupling, one: Layer, other: Layer) -> bool:
 
 
 def _stored(coupling: Coupling, value: str | None) -> str | None:
-    """The constant that ``value`` is, or is only another layout of; ``None`` where it is no constant."""
+    """The constant behind ``value``, looking through changes of layout; ``None`` if ``value`` is not constant."""
     graph = coupling.graph
     size = _size(coupling, value)
     while value is not None:
@@ -68,15 +68,15 @@ def _stored(coupling: Coupling, value: str | None) -> str | None:
 
 
 def _size(coupling: Coupling, value: str | None) -> int:
-    """Its elements, where it is a constant."""
+    """The number of elements of a constant; 0 for anything else."""
     if value is None:
         return 0
     known = coupling.facts.values.get(value, coupling.graph.constants.get(value))
     return 0 if known is None else known.size
 
 
-def fit_together(members: Sequence[Job], grams: Mapping[int, SecondMoments], solution: Solution) -> None:
-    """Give ``members``, which share a matrix, one on their kept inputs; nothing where they differ in what is kept."""
+def fit_together(members: Sequence[LayerJob], grams: Mapping[int, SecondMoments], solution: Solution) -> None:
+    """Fit one common matrix on the kept inputs of ``members``.  Does nothing if they keep different channels."""
     parts = [job.part for job in members]
     known = [grams[job.index] for job in members if job.index in grams]
     if not parts or len(known) < len(parts) or parts[0].kept_inputs.all():
@@ -84,7 +84,7 @@ def fit_together(members: Sequence[Job], grams: Mapping[int, SecondMoments], sol
     if len({(part.groups, part.kept_inputs.tobytes(), part.kept_outputs.tobytes()) for part in parts}) > 1:
         return
     if parts[0].groups < members[0].layer.groups():
-        # Of a depthwise layer whole groups go, and no other makes up for them.
+        # A depthwise layer loses whole groups, and no other group can make up for one.
         return
     free = [job.constant > 0 for job in members]
     for job, weights in zip(members, together(parts, known, free, FOLD_RIDGE), strict=True):
@@ -94,26 +94,26 @@ def fit_together(members: Sequence[Job], grams: Mapping[int, SecondMoments], sol
 def together(
     parts: Sequence[CutLayer], grams: Sequence[SecondMoments], free: Sequence[bool], strength: float
 ) -> list[Array]:
-    """One matrix on the kept inputs of all ``parts`` that best reproduces what each computes on the original's inputs.
+    """One matrix on the kept inputs that best reproduces the outputs of all ``parts`` on the original's inputs.
 
-    ``grams``: of the original's inputs; ``free``: whether the part may have another bias.  Per part (g, n+1, o), alike
-    but for the biases.
+    ``grams``: moments of the original's inputs.  ``free``: whether the bias of each part may change.
+    Returns (g, n+1, o) per part.  They differ only in the biases.
     """
-    whole, found = [part.full() for part in parts], [part.base() for part in parts]
+    whole, fitted = [part.full() for part in parts], [part.base() for part in parts]
     taps = (whole[0].shape[1] - 1) // len(parts[0].kept_inputs)
     alive = np.flatnonzero(np.append(np.repeat(parts[0].kept_inputs, taps), True))
     outs = parts[0].kept_outputs.reshape(len(whole[0]), -1)
-    for g in range(len(found[0])):
+    for g in range(len(fitted[0])):
         weights = whole[0][g][:, outs[g]]
         weights[-1] = 0.0
         moments, means = np.zeros((len(weights), len(weights))), []
-        # One at a time: those of wide layers are large.
+        # One at a time: the moments of wide layers are large.
         for gram, bias in zip(grams, free, strict=True):
             xx = gram.of(g)
             means.append(xx[-1, :-1] / max(xx[-1, -1], 1.0) * bias)
             moments[:-1, :-1] += xx[:-1, :-1] - xx[-1, -1] * np.outer(means[-1], means[-1])
         solved = fold(moments, weights, alive, strength)
-        for one, mean in zip(found, means, strict=True):
+        for one, mean in zip(fitted, means, strict=True):
             one[g, :-1] = solved[:-1]
             one[g, -1] += mean @ weights[:-1] - mean[alive[:-1]] @ solved[:-1]
-    return found
+    return fitted

@@ -1,4 +1,4 @@
-"""What the refit has come to so far."""
+"""The weights that the refit has settled on so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.refit.job import Job
+from onnxprune.refit.job import LayerJob
 from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
@@ -15,19 +15,19 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """``constants``: new ones per use (pruned shapes); ``weights``: per layer index, (g, n+1, o) float64, those that a
-    layer has now.  ``shared``: indices of layers whose matrix others read, too."""
+    """``constants``: new constants per use, in pruned shapes.  ``weights``: node index -> current weights of the layer,
+    (g, n+1, o) float64.  ``shared``: indices of layers that share their matrix with others."""
 
     shared: Container[int]
     constants: dict[Use, Array] = field(default_factory=dict)
     weights: dict[int, Array] = field(default_factory=dict)
 
-    def keep(self, job: Job, weights: Array) -> None:
-        """From now on the layer of ``job`` has ``weights``."""
+    def keep(self, job: LayerJob, weights: Array) -> None:
+        """Set the weights of the layer of ``job``."""
         self.weights[job.index] = weights
-        found = dict(job.part.constants(weights, job.target.home))
+        constants = dict(job.part.constants(weights, job.target.home))
         use = job.part.weight_use
-        if job.index in self.shared and np.array_equal(found[use], job.part.sliced(use)):
-            # Who else reads it keeps reading the same.
-            del found[use]
-        self.constants.update(found)
+        if job.index in self.shared and np.array_equal(constants[use], job.part.sliced(use)):
+            # An unchanged matrix stays shared.
+            del constants[use]
+        self.constants.update(constants)

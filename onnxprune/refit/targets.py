@@ -1,9 +1,9 @@
-"""What a layer is fitted to: its own output in the original, or the residual sum that it feeds.
+"""The target of a layer's fit: its own output in the original, or the residual sum that it feeds.
 
-Between a layer and the tensor that matters there may be per-channel affine nodes (BatchNormalization, Identity);
-the target is taken behind them and mapped back through them, so that the fit is of the layer itself.  Where the
-chain ends in an Add, the target is ``Add_original − other operand in the pruned model``: the error that earlier
-cuts left in the shortcut is corrected by the last layer of the branch.
+Per-channel affine nodes (BatchNormalization, Identity) may follow the layer.  The target is then the output of the last
+of them, mapped back to the output of the layer.  If the chain ends in an Add, the target is
+``Add_original − other operand in the pruned model``: the last layer of the branch corrects the error that earlier cuts
+left in the shortcut.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Fit the layer so that ``scale·y + shift`` is ``value`` of the original (minus ``other`` of the pruned).
+    """The fit makes ``scale·y + shift`` match ``value`` of the original, minus ``other`` of the pruned model.
 
-    ``scale``/``shift`` are per output channel of the original; ``until`` is the index of the node that makes
-    ``value``; ``home``: where a constant added to the layer's output can be kept other than in a bias of its own,
-    and with which sign (the mean of a BatchNormalization, the constant of an Add), or ``None``;
-    ``window``: the range outside of which all readers of ``value`` see the same (0 … ∞ before a Relu); where it is not
-    the same for every channel, two arrays (channels,) of the original.
+    ``scale``, ``shift``: per output channel of the original.  ``until``: index of the node that makes ``value``.
+    ``home``: (place, sign) of a constant that can take a bias in place of the layer (the mean of a BatchNormalization,
+    the constant of an Add), or ``None``.  ``window``: outside this range the readers of ``value`` see no difference
+    (0 … ∞ before a Relu); two arrays (channels,) of the original if channels differ.
     """
 
     value: str
@@ -43,7 +42,7 @@ class Target:
 
 
 def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
-    """The best target for ``layer`` (see the module's text)."""
+    """The target for ``layer``: as far down the chain as the module's rules allow."""
     graph = coupling.graph
     value, until = layer.output, layer.index
     axis = len(coupling.facts.shapes[value]) - 1 if layer.kind == "matmul" else 1
@@ -73,14 +72,14 @@ def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
 
 
 def _ready(coupling: Coupling, value: str, index: int) -> bool:
-    """Whether ``value`` is made before node ``index`` runs, and by data (not a constant)."""
+    """Whether ``value`` depends on data and exists before node ``index`` runs."""
     if value in coupling.graph.constants or value in coupling.facts.values:
         return False
     return coupling.graph.producer.get(value, -1) < index
 
 
 def _affine(coupling: Coupling, layer: Layer, node: Node, slot: int, channels: int) -> tuple[Array, Array] | None:
-    """(scale, shift) per channel (channels,) of a node behind ``layer``, where it is no more than that."""
+    """(scale, shift), (channels,) each, of ``node``; ``None`` if it is not a per-channel affine function."""
     if node.op in ("Identity", "Dropout") and slot == 0:
         return np.ones(channels), np.zeros(channels)
     if node.op == "Add":
@@ -99,7 +98,7 @@ def _affine(coupling: Coupling, layer: Layer, node: Node, slot: int, channels: i
 
 
 def _per_channel(coupling: Coupling, layer: Layer, use: Use, channels: int) -> Array | None:
-    """The constant at ``use`` as (channels,) float64, where it differs along the channel axis of ``layer`` only."""
+    """The constant at ``use`` as (channels,) float64; ``None`` unless it varies along the channel axis only."""
     if use not in coupling.units:
         return None
     array = constant_of(coupling, use)

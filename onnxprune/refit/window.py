@@ -1,8 +1,8 @@
-"""What readers of a value tell apart, per channel: the range outside of which all of them see the same.
+"""The window of a value, per channel: outside this range its readers see no difference.
 
-Behind a Relu every negative number is the same; behind a sigmoid, all but the same is every number beyond ±4.6.  A
-detector's last layer makes thousands of background scores near 0.  Fitting their logits exactly would leave the few
-objects no say.  Channels are followed through operators that only move data (Split, Reshape, Concat), by the coupling.
+A Relu treats all negative numbers alike.  A sigmoid treats all numbers beyond ±4.6 almost alike.  A detector's last
+layer makes thousands of background scores near 0.  A fit of their exact logits would drown the few objects.  The
+coupling follows channels through operators that only move data (Split, Reshape, Concat).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.view import Node
 
 Array = np.ndarray
-#: Both ends, one number for all channels or one each (channels,).
+#: (low, high): a number for all channels, or an array (channels,).
 Window = tuple[float | Array, float | Array]
 EVERYTHING = -math.inf, math.inf
-#: Probabilities below this, or above one less this, are not told apart.
+#: Probabilities below this count as 0, and those above 1 minus this as 1.
 SURE = 0.01
 _REACH = math.log(1 / SURE - 1)
-#: Operators that clip at fixed numbers: attribute names and defaults of the slope and offset, or the range itself.
+#: Operators that clip to a fixed range, and the range.
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"Relu": (0.0, math.inf), "Sigmoid": (-_REACH, _REACH)})
 _PASSING = frozenset({"Identity", "Dropout", "Cast"})
 
 
 def window_of(coupling: Coupling, value: str, axis: int) -> Window:
-    """The window of every position on ``axis`` of ``value``; numbers where it is the same for all.
+    """The window of every position on ``axis`` of ``value``; two numbers if all positions have the same.
 
-    Cost: one pass over the nodes between ``value`` and the first ones that compute.
+    Cost: one pass over the nodes from ``value`` to the first nodes that compute.
     """
     low, high = _seen(coupling, value, axis)
     unread = low > high
@@ -42,19 +42,19 @@ def window_of(coupling: Coupling, value: str, axis: int) -> Window:
 
 
 def is_finite(window: Window) -> bool:
-    """Whether it has an end for any channel."""
+    """Whether ``window`` is bounded for any channel."""
     return any(bool(np.isfinite(end).any()) for end in window)
 
 
 def _seen(coupling: Coupling, value: str, axis: int) -> tuple[Array, Array]:
-    """Low and high ends per position, float64; low is above high where nothing reads a position."""
+    """Low and high ends per position, float64.  Low is above high if nothing reads a position."""
     size = coupling.facts.shapes[value][axis]
     low, high = np.full(size, math.inf), np.full(size, -math.inf)
     if value in coupling.graph.outputs:
         return np.full(size, -math.inf), np.full(size, math.inf)
     for index, slot in coupling.graph.consumers.get(value, ()):
         if index in coupling.facts.arithmetic:
-            # It reads a size.
+            # It reads only a size.
             continue
         node = coupling.graph.nodes[index]
         ends = _behind(coupling, node, value, axis) if _moves(coupling, node, slot) else _clips(coupling, node)
@@ -67,14 +67,14 @@ def _moves(coupling: Coupling, node: Node, slot: int) -> bool:
 
 
 def _behind(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Array, Array]:
-    """The ends for ``value`` as the readers of what ``node`` moves it to see it."""
+    """The ends for ``value``, as seen by the readers of the outputs of ``node``, which moves it."""
     classes = coupling.classes.of[coupling.walked.labels[value][axis]]
     low, high = np.full(len(classes), math.inf), np.full(len(classes), -math.inf)
     if classes.ndim > 1:
-        # The axis is a product of channels: what is seen of one depends on the other.
+        # The axis is a product of channels: the window of one depends on the other.
         low[:], high[:] = EVERYTHING
         return low, high
-    found = np.zeros(len(classes), dtype=np.bool_)
+    reached = np.zeros(len(classes), dtype=np.bool_)
     for out in node.outputs:
         for place, atoms in enumerate(coupling.walked.labels.get(out or "", ())):
             there = coupling.classes.of[atoms]
@@ -82,12 +82,12 @@ def _behind(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Arra
             if out is None or not held.any():
                 continue
             ends = _seen(coupling, out, place)
-            found |= held
+            reached |= held
             for k in np.flatnonzero(held):
                 mine = there == classes[k] if there.ndim == 1 else (there == classes[k]).any(axis=1)
                 low[k], high[k] = min(low[k], ends[0][mine].min()), max(high[k], ends[1][mine].max())
-    # Mixed with others, or out of sight.
-    low[~found], high[~found] = EVERYTHING
+    # Mixed with others, or dropped.
+    low[~reached], high[~reached] = EVERYTHING
     return low, high
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.budget.cost import macs, node_macs, parameters, sizes
-from onnxprune.coupling.atoms import Taken
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Axis
+from onnxprune.coupling.ledger import Taken
 from onnxprune.coupling.locks import lock_text
 from onnxprune.graph.dequantized import readers_behind
 from onnxprune.graph.view import Graph

@@ -35,11 +35,11 @@ def learning_curve(tuning: Tuning, width: float) -> Learning:
     x_values = round_ticks(max((p.seconds for p in points), default=1.0))
     left, right, top, bottom, height = 52.0, width - 12, 10.0, 210.0, 250.0
 
-    def place(seconds: float, value: float, told: str) -> Dot:
+    def place(seconds: float, value: float, label: str) -> Dot:
         return Dot(
             round(left + seconds / x_values[-1] * (right - left), 2),
             round(bottom - min(value / y_values[-1], 1.0) * (bottom - top), 2),
-            f"{wording.duration(seconds)}: {told} {wording.decimals(value)}",
+            f"{wording.duration(seconds)}: {label} {wording.decimals(value)}",
         )
 
     dots = tuple(place(p.seconds, p.held, _seen(p)) for p in points)

@@ -174,9 +174,9 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
     """
     # A locked set may be named after the same node.
     rows = {row.name: row for row in groups if row.locked is None}
-    damages = [p.damage for c in curves for p in c.points if math.isfinite(p.damage) and p.damage > 0]
-    top_power = math.ceil(math.log10(max(damages))) if damages else 0
-    least = math.floor(math.log10(min(damages))) if damages else -1
+    losses = [p.damage for c in curves for p in c.points if math.isfinite(p.damage) and p.damage > 0]
+    top_power = math.ceil(math.log10(max(losses))) if losses else 0
+    least = math.floor(math.log10(min(losses))) if losses else -1
     powers = range(max(least, top_power - 5), top_power + 1)
     if len(powers) < 2:
         powers = range(top_power - 1, top_power + 1)
@@ -193,13 +193,13 @@ def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> LinePlot:
     whole = max([p.kept for p in curve.points] + ([row.before] if row else [1]))
     lowest = 10.0 ** powers[0]
 
-    def place(kept: int, damage: float) -> Dot:
-        power = math.log10(max(damage, lowest))
+    def place(kept: int, loss: float) -> Dot:
+        power = math.log10(max(loss, lowest))
         height_share = (power - powers[0]) / (powers[-1] - powers[0])
         return Dot(
             round(left + kept / whole * (right - left), 1),
             round(bottom - min(1.0, height_share) * (bottom - top), 1),
-            f"{kept} of {whole} kept: estimated output loss {wording.decimals(damage)}",
+            f"{kept} of {whole} kept: estimated output loss {wording.decimals(loss)}",
         )
 
     points = sorted((p for p in curve.points if math.isfinite(p.damage)), key=lambda p: p.kept)

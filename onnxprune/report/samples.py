@@ -46,7 +46,7 @@ def shown_samples(
 def _boxes(dataset: Dataset, reader: Detect, before: Answers, after: Answers) -> list[Shown]:
     shown = []
     for sample, pair in enumerate(zip(reader.detections(before), reader.detections(after), strict=True)):
-        first, second = (found.above(CONFIDENT) for found in pair)
+        first, second = (one.above(CONFIDENT) for one in pair)
         if not len(first):
             continue
         picture = _picture(dataset, sample)

@@ -28,11 +28,11 @@ _LABEL = 10
 
 @dataclass(frozen=True)
 class View:
-    """``most``, ``most_locked``: how many groups to list (None: all); ``told``: notes that the user has already seen."""
+    """``most``, ``most_locked``: how many groups to list (None: all); ``seen``: notes that the user has already seen."""
 
     most: int | None = FOLDED
     most_locked: int | None = LOCKED_FOLDED
-    told: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 class _Trimmed:
@@ -79,14 +79,14 @@ def print_report(console: Console, report: Report, view: View) -> None:
         print_wrote(console, "wrote", report.output)
 
 
-def print_tuned(console: Console, tuned: Tuned, told: tuple[str, ...]) -> None:
+def print_tuned(console: Console, tuned: Tuned, seen: tuple[str, ...]) -> None:
     """Print what tuning gained."""
     tuned = for_reading(tuned)
     tuning = tuned.tuning
     console.print(Text(wording.gain(tuning), style="bold"))
     console.print()
     _print_tuning(console, tuning)
-    _print_notes(console, tuning.notes, View(told=told))
+    _print_notes(console, tuning.notes, View(seen=seen))
     if tuned.path is not None:
         print_wrote(console, "wrote", str(tuned.path))
 
@@ -248,7 +248,7 @@ def _print_choices(console: Console, choices: Sequence[str]) -> None:
 
 def _print_notes(console: Console, notes: Sequence[str], view: View) -> None:
     for note in notes:
-        if note not in view.told:
+        if note not in view.seen:
             _print_labelled(console, Text("note", style="yellow"), Text(note))
 
 

@@ -140,10 +140,10 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         return f"{percent(drop.value) if drop.value else 'none'} of its outputs' values change on {held_out}"
     if drop.metric in AGREEMENTS:
         words = {name: f"{value:.3f}" for name, value in drop.figures}
-        told = AGREEMENTS[drop.metric].replace("{drop}", percent(drop.value))
+        sentence = AGREEMENTS[drop.metric].replace("{drop}", percent(drop.value))
         for name, value in words.items():
-            told = told.replace("{" + name + "}", value)
-        return f"{told} on {held_out}"
+            sentence = sentence.replace("{" + name + "}", value)
+        return f"{sentence} on {held_out}"
     if drop.metric == "output error":
         return f"its outputs move by {percent(drop.value)} on {held_out}"
     if math.isinf(drop.value):

@@ -83,8 +83,8 @@ class ClassifyComparer:
     def basis(self) -> str:
         return ""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        changed = (self.reader.labels(found) != self.labels).mean(axis=1)
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        changed = (self.reader.labels(answers) != self.labels).mean(axis=1)
         drop = float(changed.mean())
         low, high = None, None
         if resamples and self.labels.shape[1] == 1:

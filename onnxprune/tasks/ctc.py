@@ -77,8 +77,8 @@ class CtcComparer:
     def basis(self) -> str:
         return ""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        pairs = list(zip(self.strings, self.reader.strings(found), strict=True))
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        pairs = list(zip(self.strings, self.reader.strings(answers), strict=True))
         changed = np.array([a != b for a, b in pairs])
         edits = sum(edit_distance(a, b) for a, b in pairs)
         errors = edits / max(sum(len(a) for a, _ in pairs), 1)

@@ -75,8 +75,8 @@ class EmbedComparer:
     def basis(self) -> str:
         return ""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        rows = self.reader.rows(found)
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        rows = self.reader.rows(answers)
         # A row of zeros has no direction.  Rounding may keep the cosine of equal rows from being one.
         distance = np.clip(1.0 - (rows * self.rows).sum(axis=1), 0.0, 2.0)
         distance[distance < 1e-12] = 0.0

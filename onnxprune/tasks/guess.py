@@ -74,8 +74,8 @@ def _rows(answers: Answers) -> Guess:
 
 
 def _detect_or_pose(answers: Answers) -> Guess:
-    found = detect(answers, NOTHING)
-    return pose(answers, NOTHING) if isinstance(found.reader, Detect) and found.reader.layout.keypoints else found
+    guess = detect(answers, NOTHING)
+    return pose(answers, NOTHING) if isinstance(guess.reader, Detect) and guess.reader.layout.keypoints else guess
 
 
 def _segment_or_pose(answers: Answers) -> Guess:
@@ -99,10 +99,10 @@ def _probability(answers: Answers) -> Guess:
 
 
 def _number(answers: Answers) -> Guess:
-    found = regress(answers)
-    if found.reader is None or answers.tokens:
-        return Guess(found.reader, False, found.because)
-    return found
+    guess = regress(answers)
+    if guess.reader is None or answers.tokens:
+        return Guess(guess.reader, False, guess.because)
+    return guess
 
 
 def _classify_stated(answers: Answers) -> Guess:

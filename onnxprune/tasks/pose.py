@@ -48,8 +48,8 @@ class Pose:
         return 0.05
 
     def against(self, original: Answers) -> PoseComparer:
-        there = [found.above(CONFIDENT) for found in self.points(original)]
-        if not any(len(found) for found in there):
+        there = [one.above(CONFIDENT) for one in self.points(original)]
+        if not any(len(one) for one in there):
             raise DataError(
                 f"the original finds no keypoints above {CONFIDENT:g} on {original.samples} held-out samples: check "
                 "--data, --preprocess and --layout"
@@ -57,8 +57,8 @@ class Pose:
         return PoseComparer(self, there)
 
     def first(self, answers: Answers) -> str:
-        found = self.points(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
-        sure = found.above(CONFIDENT)
+        first = self.points(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
+        sure = first.above(CONFIDENT)
         if not len(sure) or sure.points is None:
             return "no keypoints"
         visible = int(np.count_nonzero(sure.points[0, :, 2] >= VISIBLE))
@@ -77,8 +77,8 @@ class PoseComparer:
     def basis(self) -> str:
         return f"{sum(map(len, self.there))} poses of the original on {len(self.there)} held-out samples"
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        similar = [_similar(a, b) for a, b in zip(self.there, self.reader.points(found), strict=True)]
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        similar = [_similar(a, b) for a, b in zip(self.there, self.reader.points(answers), strict=True)]
 
         def lost(chosen: Array) -> float:
             values = np.concatenate([similar[i] for i in chosen])
@@ -89,30 +89,30 @@ class PoseComparer:
         return Agreement(MEASURE, drop, len(similar), low, high, (("OKS", 1 - drop),))
 
 
-def _similar(original: Detections, found: Detections) -> Array:
+def _similar(original: Detections, pruned: Detections) -> Array:
     """(people,): the similarity of each person and the best remaining overlapping one; 0 if none overlaps."""
-    left = np.ones(len(found), dtype=bool)
+    left = np.ones(len(pruned), dtype=bool)
     values = np.zeros(len(original))
     for person in range(len(original)):
-        near = np.flatnonzero(left & (overlap(original.boxes[person], found.boxes) >= SAME))
-        if original.points is None or found.points is None or not len(near):
+        near = np.flatnonzero(left & (overlap(original.boxes[person], pruned.boxes) >= SAME))
+        if original.points is None or pruned.points is None or not len(near):
             continue
-        scores = [oks(original.points[person], found.points[i], original.boxes[person]) for i in near]
+        scores = [oks(original.points[person], pruned.points[i], original.boxes[person]) for i in near]
         values[person] = max(scores)
         left[near[int(np.argmax(scores))]] = False
     return values
 
 
-def oks(there: Array, found: Array, box: Array) -> float:
+def oks(there: Array, pruned: Array, box: Array) -> float:
     """Object keypoint similarity, 0 … 1, over the keypoints visible in ``there`` (COCO keypoint evaluation).
 
-    ``there`` and ``found`` are (K, 3).  ``box`` is the person's left, top, right, bottom; its area is the person's size.
+    ``there`` and ``pruned`` are (K, 3).  ``box`` is the person's left, top, right, bottom; its area is the person's size.
     """
     visible = there[:, 2] >= VISIBLE
     visible = visible if visible.any() else np.ones(len(there), dtype=bool)
     sigmas = COCO if len(there) == len(COCO) else np.full(len(there), COCO.mean())
     area = max(float(np.prod(np.maximum(box[2:] - box[:2], 0))), 1.0)
-    squared = ((there[:, :2] - found[:, :2]) ** 2).sum(axis=1)
+    squared = ((there[:, :2] - pruned[:, :2]) ** 2).sum(axis=1)
     # COCO's variance is (2σ)².  COCO takes the area of the segment, which is about half that of the box.
     errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
     # A keypoint at NaN has no similarity.

@@ -66,9 +66,9 @@ class Regress:
 
 @dataclass(frozen=True, eq=False)
 class RegressComparer:
-    """Mean over channels of ‖found − original‖ / ‖original‖, and mean R² over channels.
+    """Mean over channels of ‖pruned − original‖ / ‖original‖, and mean R² over channels.
 
-    R² = 1 − Σ(found − original)² / Σ(original − mean)², over the samples and positions of a channel.  Constant channels
+    R² = 1 − Σ(pruned − original)² / Σ(original − mean)², over the samples and positions of a channel.  Constant channels
     have no R².
     """
 
@@ -79,8 +79,8 @@ class RegressComparer:
     def basis(self) -> str:
         return ""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        sums = [_sums(a, b) for a, b in zip(self.channels, self.reader.channels(found), strict=True)]
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        sums = [_sums(a, b) for a, b in zip(self.channels, self.reader.channels(answers), strict=True)]
         error, size, spread = (np.concatenate(parts, axis=1) for parts in zip(*sums, strict=True))
         drop = _relative(error.sum(axis=0), size.sum(axis=0))
         low, high = None, None
@@ -92,7 +92,7 @@ class RegressComparer:
         varying = spread.sum(axis=0) > 1e-9 * np.maximum(size.sum(axis=0), 1e-300)
         if varying.any():
             figures.append(("R²", float(np.mean(1 - error.sum(axis=0)[varying] / spread.sum(axis=0)[varying]))))
-        return Agreement(MEASURE, drop, found.samples, low, high, tuple(figures))
+        return Agreement(MEASURE, drop, answers.samples, low, high, tuple(figures))
 
 
 def _channels_first(values: Array) -> Array:

@@ -64,7 +64,7 @@ class Segment:
 
     def against(self, original: Answers) -> SegmentComparer:
         maps = self.maps(original)
-        if self.way == "masks" and not any(found.any() for found in maps):
+        if self.way == "masks" and not any(one.any() for one in maps):
             raise DataError(
                 f"the original's masks are empty on all {original.samples} held-out samples: check --data and "
                 "--preprocess"
@@ -93,8 +93,8 @@ class SegmentComparer:
     def basis(self) -> str:
         return ""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        shared, union = self._sums(self.reader.maps(found))
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        shared, union = self._sums(self.reader.maps(answers))
         value = _mean_iou(shared.sum(axis=0), union.sum(axis=0))
         low, high = None, None
         if resamples:
@@ -103,7 +103,7 @@ class SegmentComparer:
                 len(shared),
                 resamples,
             )
-        return Agreement(MEASURE, 1 - value, found.samples, low, high, (("mean IoU", value),))
+        return Agreement(MEASURE, 1 - value, answers.samples, low, high, (("mean IoU", value),))
 
     def _sums(self, maps: Sequence[Array]) -> tuple[Array, Array]:
         """Two arrays (samples, classes): pixels that both models give a class, and pixels that either model does."""

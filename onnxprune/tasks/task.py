@@ -30,7 +30,7 @@ class Agreement:
 class Comparer(Protocol):
     """Compares answers of other models with those of the original, on the same samples."""
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
         """``resamples``: number of bootstrap resamples; 0 for no interval."""
         ...
 

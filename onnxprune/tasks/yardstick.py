@@ -51,19 +51,19 @@ class Yardstick:
             return self.reader.allowed
         return 0.05 if self.measure == metrics.ERROR else 0.01
 
-    def drop(self, found: Answers, resamples: int = 0) -> Drop:
-        """How far answers on the same samples are from the original's.  ``resamples``: number of bootstrap resamples, 0
+    def drop(self, answers: Answers, resamples: int = 0) -> Drop:
+        """The drop of ``answers``, on the same samples as the original's.  ``resamples``: number of bootstrap resamples, 0
         for no interval.
 
         Raises:
             DataError: if the two cannot be compared.
         """
         if self.compare is None:
-            answers = outputs(found)
+            arrays = outputs(answers)
             if self.measure == metrics.VALUES:
-                return metrics.drop(metrics.VALUES, self.reference, answers, found.samples)
-            return Drop(metrics.ERROR, math.sqrt(max(self.loss.of(answers), 0.0)), found.samples)
-        agreement = self.compare(found, resamples)
+                return metrics.drop(metrics.VALUES, self.reference, arrays, answers.samples)
+            return Drop(metrics.ERROR, math.sqrt(max(self.loss.of(arrays), 0.0)), answers.samples)
+        agreement = self.compare(answers, resamples)
         return Drop(
             agreement.measure,
             agreement.drop,
@@ -140,11 +140,11 @@ def _note(reader: Reader, compare: Comparer, original: Answers, what: str, end: 
     return f"{what}; on the first held-out sample the model answers: {reader.first(original)}{basis}{unread}{end}"
 
 
-def _unsure(found: Guess, reference: Sequence[Array]) -> str | None:
-    assert found.reader is not None
-    if found.reader.kind == "regress":
+def _unsure(guess: Guess, reference: Sequence[Array]) -> str | None:
+    assert guess.reader is not None
+    if guess.reader.kind == "regress":
         return None
     return (
-        f"the outputs may be those of --task {found.reader.kind} ({found.because}), but this is not certain: the drop is "
+        f"the outputs may be those of --task {guess.reader.kind} ({guess.because}), but this is not certain: the drop is "
         f"the {general(reference)} unless --task states one"
     )

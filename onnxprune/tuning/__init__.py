@@ -1,4 +1,4 @@
-"""Tuning: a model learns the answers of another on unlabelled data.  The only room that imports torch.
+"""Tuning: a model learns the outputs of another on unlabelled data.  Only this room imports torch.
 
-Nothing here may be imported before :func:`onnxprune.tuning.need.need_torch` has found torch.
+Call :func:`onnxprune.tuning.need.need_torch` before you import anything else from here.
 """

@@ -1,4 +1,4 @@
-"""Attributes of a node as its torch function reads them."""
+"""Attributes of a node in the form that its torch function reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from onnxprune.tuning.operators.types import to_torch
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
-    """Numbers, text and lists as Python's, tensors as torch's; bodies are left out.
+    """Numbers, text and lists as Python values, tensors as torch tensors.  Leaves out bodies.
 
     Raises:
-        Unsupported: for a tensor of a type that torch does not compute.
+        Unsupported: torch does not compute the type of a tensor.
     """
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for attribute in node.attribute:
         if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             continue
@@ -25,5 +25,5 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
             value = to_torch(numpy_helper.to_array(value))
         elif isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
             value = [v.decode() if isinstance(v, bytes) else v for v in value]
-        found[attribute.name] = value
-    return found
+        values[attribute.name] = value
+    return values

@@ -1,4 +1,4 @@
-"""Mild changes of pictures, the same for both models: mirrored, shifted, two of them mixed."""
+"""Mild augmentations of pictures, the same for both models: mirror, shift, mix two."""
 
 from __future__ import annotations
 
@@ -13,42 +13,45 @@ from onnxprune.errors import OptionError
 from onnxprune.options import AUGMENTS
 
 Array = np.ndarray
-#: Pictures are shifted by up to this share of a side.
+#: Largest shift, as a share of the side.
 SHIFT = 1 / 8
 
 
 @dataclass(frozen=True)
 class Augment:
-    """``axes``: (height, width) of every input that holds pictures, by name."""
+    """``axes``: input name -> (height axis, width axis), for every input that holds pictures."""
 
     kinds: frozenset[str]
     axes: Mapping[str, tuple[int, int]]
 
     def __call__(self, feeds: Feeds, generator: np.random.Generator) -> Feeds:
-        """A batch of changed copies: each sample mirrored or not, shifted, and every second batch mixed with another
-        sample by shares drawn from a uniform distribution (Zhang et al., arXiv 1710.09412)."""
+        """A changed copy of a batch.
+
+        Mirrors half of the samples, on average, and shifts all.  In half of the batches, mixes each sample with another,
+        by shares from a uniform distribution (Zhang et al., arXiv 1710.09412).
+        """
         if not self.axes or not self.kinds:
             return feeds
         count = len(next(iter(feeds.values())))
         mirrored = generator.random(count) < 0.5
         shifts = generator.uniform(-SHIFT, SHIFT, (count, 2))
         mixing, order, share = generator.random() < 0.5, generator.permutation(count), generator.random(count)
-        found = dict(feeds)
+        changed = dict(feeds)
         for name, (height, width) in self.axes.items():
-            found[name] = self._changed(feeds[name], height, width, mirrored, shifts)
+            changed[name] = self._changed(feeds[name], height, width, mirrored, shifts)
             if mixing and "mix" in self.kinds and feeds[name].dtype.kind == "f":
-                found[name] = _mixed(found[name], share, order)
-        return found
+                changed[name] = _mixed(changed[name], share, order)
+        return changed
 
     def _changed(self, pictures: Array, height: int, width: int, mirrored: Array, shifts: Array) -> Array:
-        found = np.empty_like(pictures)
+        changed = np.empty_like(pictures)
         for k, picture in enumerate(pictures):
             if "mirror" in self.kinds and mirrored[k]:
                 picture = np.flip(picture, width - 1)
             if "shift" in self.kinds:
                 picture = _shifted(_shifted(picture, height - 1, shifts[k, 0]), width - 1, shifts[k, 1])
-            found[k] = picture
-        return found
+            changed[k] = picture
+        return changed
 
 
 def _mixed(pictures: Array, share: Array, order: Array) -> Array:
@@ -57,16 +60,18 @@ def _mixed(pictures: Array, share: Array, order: Array) -> Array:
 
 
 def _shifted(picture: Array, axis: int, share: float) -> Array:
-    """Moved along an axis; the edge is repeated."""
+    """``picture``, moved along ``axis`` by ``share`` of its length.  Repeats the edge."""
     size = picture.shape[axis]
     return np.asarray(np.take(picture, np.clip(np.arange(size) + round(share * size), 0, size - 1), axis))
 
 
 def augment(specs: tuple[InputSpec, ...], asked: str) -> Augment:
-    """``asked``: "auto" for all, "none", or some of :data:`onnxprune.options.AUGMENTS`, by commas.  Only inputs that hold pictures change.
+    """``asked``: "auto" for all, "none", or some of :data:`onnxprune.options.AUGMENTS`, separated by commas.
+
+    Only inputs that hold pictures change.
 
     Raises:
-        OptionError: for an unknown kind.
+        OptionError: unknown kind.
     """
     names = AUGMENTS if asked == "auto" else () if asked == "none" else tuple(part.strip() for part in asked.split(","))
     for name in names:
@@ -75,7 +80,7 @@ def augment(specs: tuple[InputSpec, ...], asked: str) -> Augment:
     axes = {}
     for spec in specs:
         layout = image_layout(spec)
-        # Other inputs may say where something is in the picture.
+        # Another input may hold places in the picture, which a shift would make wrong.
         if layout is None or not layout.batched or len(specs) > 1:
             continue
         axes[spec.name] = (1, 2) if layout.channel_axis == -1 or layout.channel_axis is None else (2, 3)

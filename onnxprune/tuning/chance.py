@@ -1,29 +1,29 @@
-"""Whether held-out samples tell two models apart by more than chance."""
+"""Whether the difference of two models on held-out samples is more than chance."""
 
 from __future__ import annotations
 
 import numpy as np
 
 Array = np.ndarray
-#: Fewer samples tell nothing.
+#: With fewer samples, nothing can be concluded.
 FEW = 8
-#: Standard errors of the mean difference, sample by sample: about one in forty such differences is chance.
+#: Standard errors of the mean paired difference: about one such difference in forty is chance.
 CERTAIN = 2.0
 
 
 def lower(first: Array, second: Array) -> bool:
-    """Whether the mean of ``first`` is the smaller one: the best guess, where a wrong one costs little.
+    """Whether the mean of ``first`` is smaller: the best guess, for decisions where a wrong guess costs little.
 
-    The difference is mostly that of a few samples that a model gets badly wrong.  256 samples call a fall by a fifth
-    chance in 14 % (a plain network of 16 layers) to 62 % (a residual one of 20) of draws from CIFAR-10's test images, of
-    which 2,500 show it by 9 and 5 standard errors: a model must not be thrown away for want of proof.
-    Roots or logarithms of the errors tell even less: tuning mends the worst samples, and not the usual one.
+    A test for significance would throw away good models, because a few very wrong samples dominate the difference.  For
+    an error that fell by a fifth, 256 of CIFAR-10's test images call the fall chance in 14 % of draws (a plain network of
+    16 layers) to 62 % (a residual network of 20 layers).  2,500 images show the same falls by 9 and 5 standard errors.
+    Roots or logarithms of the errors are even weaker: tuning mends the worst samples, not the typical one.
     """
     return len(first) >= FEW and bool(np.isfinite(first).all()) and not float(first.mean()) >= float(second.mean())
 
 
 def better(first: Array, second: Array) -> bool:
-    """Whether the errors ``first``, (samples,), are smaller than ``second`` of the same samples by more than chance."""
+    """Whether the errors ``first``, (samples,), are smaller than ``second`` on the same samples by more than chance."""
     apart = second.astype(np.float64) - first.astype(np.float64)
     if not np.isfinite(first).all() or len(apart) < FEW:
         return False

@@ -1,4 +1,4 @@
-"""How much of a cosine is done."""
+"""The progress of one cosine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Clock:
-    """How much of one cosine is done: by steps where ``steps`` is known, else by time."""
+    """The progress of one cosine: counted in steps if ``steps`` is known, else in time."""
 
     steps: int | None
     seconds: float
@@ -29,5 +29,5 @@ class Clock:
         return min(self.elapsed() / self.seconds, 1.0)
 
     def part(self, seconds: float) -> float:
-        """What share of the cosine so many seconds are; 0 where steps are counted, so that time decides nothing."""
+        """``seconds`` as a share of the cosine; 0 if it counts steps, so that time decides nothing."""
         return 0.0 if self.steps is not None else seconds / self.seconds

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: their bodies are run by whoever runs the graph."""
+"""If, Loop and Scan.  The caller runs their bodies."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from torch import Tensor
 from onnxprune.tuning.operators.call import Call, Entry, Result, Unsupported
 
 #: (name of the body, its inputs) -> its outputs.
-Runner = Callable[[str, Sequence[Tensor]], list[Tensor]]
+RunBody = Callable[[str, Sequence[Tensor]], list[Tensor]]
 
 
 def _elsewhere(call: Call) -> Result:
     raise Unsupported("a body outside a graph")
 
 
-#: Read by the table's look-up only: :func:`run_control` runs them.
+#: For the look-up in the table only: :func:`run_control` runs these operators.
 CONTROL: Mapping[str, Entry] = {name: Entry(_elsewhere) for name in ("If", "Loop", "Scan")}
 
 
-def run_control(call: Call, run: Runner) -> tuple[Tensor, ...]:
+def run_control(call: Call, run: RunBody) -> tuple[Tensor, ...]:
     if call.op == "If":
         return tuple(run("then_branch" if bool(call.x) else "else_branch", ()))
     return _loop(call, run) if call.op == "Loop" else _scan(call, run)
 
 
-def _loop(call: Call, run: Runner) -> tuple[Tensor, ...]:
+def _loop(call: Call, run: RunBody) -> tuple[Tensor, ...]:
     most, condition = call.get(0), call.get(1)
     state = [x for x in call.inputs[2:] if x is not None]
     gathered: list[list[Tensor]] = [[] for _ in range(call.outputs - len(state))]
     limit = float("inf") if most is None else int(most)
     turn, alive = 0, True if condition is None else bool(condition)
     while alive and turn < limit:
-        found = run("body", [torch.tensor(turn), torch.tensor(alive), *state])
-        alive, state = bool(found[0]), found[1 : 1 + len(state)]
-        for kept, value in zip(gathered, found[1 + len(state) :], strict=True):
+        results = run("body", [torch.tensor(turn), torch.tensor(alive), *state])
+        alive, state = bool(results[0]), results[1 : 1 + len(state)]
+        for kept, value in zip(gathered, results[1 + len(state) :], strict=True):
             kept.append(value)
         turn += 1
     if gathered and not turn:
@@ -44,7 +44,7 @@ def _loop(call: Call, run: Runner) -> tuple[Tensor, ...]:
     return (*state, *(torch.stack(kept) for kept in gathered))
 
 
-def _scan(call: Call, run: Runner) -> tuple[Tensor, ...]:
+def _scan(call: Call, run: RunBody) -> tuple[Tensor, ...]:
     if call.opset < 9:
         raise Unsupported("Scan of opset 8")
     count = call.integer("num_scan_inputs", 1)
@@ -58,9 +58,9 @@ def _scan(call: Call, run: Runner) -> tuple[Tensor, ...]:
     ]
     gathered: list[list[Tensor]] = [[] for _ in range(call.outputs - len(state))]
     for turn in range(len(rows[0])):
-        found = run("body", [*state, *(row[turn] for row in rows)])
-        state = found[: len(state)]
-        for kept, value in zip(gathered, found[len(state) :], strict=True):
+        results = run("body", [*state, *(row[turn] for row in rows)])
+        state = results[: len(state)]
+        for kept, value in zip(gathered, results[len(state) :], strict=True):
             kept.append(value)
     out_axes = call.integers("scan_output_axes") or [0] * len(gathered)
     out_back = call.integers("scan_output_directions") or [0] * len(gathered)

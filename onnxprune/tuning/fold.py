@@ -1,7 +1,7 @@
-"""Batch normalizations by stored statistics, folded into the convolution before them while training.
+"""Folds batch normalizations with stored statistics into the convolution before them, during training.
 
-The function of the weights stays the same, and so do all gradients: scale and bias are still trained on their own.  It
-saves one pass over the activations forward, two back, and the memory of a second copy.
+The function of the weights stays the same, and so do all gradients: scale and bias remain parameters of their own.  This
+saves one pass over the activations forward, two backward, and the memory of a second copy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxprune.tuning.program import STANDARD, Step
 
 
 def folded(steps: Sequence[Step], wanted: Collection[str]) -> tuple[Step, ...]:
-    """``steps`` with each pair of Conv and BatchNormalization as one step, where nothing else reads what is between."""
+    """``steps`` with each Conv and its BatchNormalization as one step, unless something else reads the value in between."""
     uses = Counter(value for step in steps for value in step.reads())
     makers = {out: step for step in steps if _is(step, "Conv") for out in step.outputs}
     pairs = {}

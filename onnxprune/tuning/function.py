@@ -1,4 +1,4 @@
-"""A graph as a differentiable function of what is fed and of its trained weights."""
+"""A graph as a differentiable function of its inputs and its trained weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from onnxprune.tuning.program import Block, Step
 
 Array = np.ndarray
 Values = dict[str, Tensor]
-#: Shapes of inputs for which what depends on them only is kept.
+#: For this many input shapes, values that depend only on the shape are kept.
 SHAPES_KEPT = 8
 
 
 class Failed(Exception):
-    """A step that torch could not compute, and why."""
+    """torch could not compute ``step``, for ``reason``."""
 
     def __init__(self, step: Step, reason: str) -> None:
         super().__init__(f"{step.node.op} '{step.node.label}': {reason}")
@@ -34,9 +34,9 @@ class Failed(Exception):
 
 @dataclass(eq=False)
 class Function:
-    """``wanted`` from what is fed at ``given``; ``parameters``: value id -> leaf, float32 or float64.
+    """Computes the values ``wanted`` from the values ``given``.
 
-    ``fixed`` holds what is the same in every run.  Calling it needs every value of ``given``.
+    ``parameters``: value id -> leaf tensor, float32 or float64.  ``fixed``: values that are the same in every run.
     """
 
     graph: Graph
@@ -51,10 +51,10 @@ class Function:
     _last: list[tuple[str, ...]] = field(default_factory=list)
 
     def __call__(self, feeds: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Values:
-        """The wanted values, with other ``parameters`` than its own where they are given.
+        """The wanted values.  ``feeds`` holds every value of ``given``; ``parameters`` replace the function's own.
 
         Raises:
-            ModelError: naming the node that torch could not compute on these values.
+            ModelError: torch could not compute a node on these values.  The message names it.
         """
         try:
             return self.run(feeds, self.parameters if parameters is None else parameters)
@@ -87,7 +87,7 @@ class Function:
         return {name: values[name] for name in self.wanted}
 
     def numbers(self, feeds: Mapping[str, Tensor]) -> int:
-        """How many numbers a run on ``feeds`` computes, per sample: a measure of the memory of a step."""
+        """How many numbers a run on ``feeds`` computes: a measure of the memory per step."""
         total = 0
         values: Values = {**self.fixed, **self.parameters, **feeds}
         with torch.no_grad():
@@ -108,10 +108,10 @@ def build(
     trained: Collection[str],
     device: torch.device,
 ) -> Function:
-    """The steps between ``given`` and ``wanted`` as a function; constants are computed once, here.
+    """The steps between ``given`` and ``wanted`` as a function.  Computes constants once, here.
 
     Raises:
-        Failed: where a constant cannot be computed.
+        Failed: torch could not compute a constant.
     """
     needed = _needed(block, given, wanted)
     steps = list(folded([step for step in block.steps if step in needed], wanted))
@@ -121,7 +121,7 @@ def build(
         if name in graph.constants
     }
     names = [n for n in graph.constants if n not in parameters and n not in given]
-    # A trained constant is a parameter, wherever it is stored.
+    # A trained constant is a parameter, even if a node stores it.
     steps = [step for step in steps if not parameters.keys() >= set(step.outputs)]
     levels = levels_of(Block(block.inputs, block.outputs, tuple(steps)), names, [*parameters, *given])
     fixed = {
@@ -141,58 +141,58 @@ def build(
     fixed = {name: value for name, value in fixed.items() if name in live}
     used = {v for step in rest for inner in step.inside() for v in inner.inputs}
     parameters = {name: value for name, value in parameters.items() if name in used}
-    found = Function(graph, tuple(rest), tuple(given), tuple(wanted), parameters, levels, fixed, device)
-    found._last.extend(_last_uses(rest, wanted))
-    return found
+    function = Function(graph, tuple(rest), tuple(given), tuple(wanted), parameters, levels, fixed, device)
+    function._last.extend(_last_uses(rest, wanted))
+    return function
 
 
 def _read_names(steps: Sequence[Step], wanted: Sequence[str]) -> list[str]:
-    """All that is read, in bodies too."""
+    """The names of all values that are read, also inside bodies."""
     inner = [v for step in steps for one in step.inside() for v in one.inputs if v is not None]
     return list(dict.fromkeys([*inner, *(v for step in steps for v in step.reads()), *wanted]))
 
 
 def _channels_last(weight: Tensor) -> Tensor:
-    """Convolutions compute in the memory order of their weights: channels last saves up to a fifth of a step on a CPU."""
+    """``weight`` in channels-last order: convolutions follow it, which saves up to a fifth of a step on a CPU."""
     return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
 
 
 def _stored(graph: Graph, name: str, device: torch.device) -> Tensor:
     value = to_torch(graph.constants[name])
-    # Whole numbers are mostly places and shapes, which the processor reads.
+    # Integers are mostly places and shapes, which the CPU reads.
     return value.to(device) if value.is_floating_point() else value
 
 
 def _needed(block: Block, given: Sequence[str], wanted: Sequence[str]) -> set[Step]:
     makers = {out: step for step in block.steps for out in step.outputs if out is not None}
-    waiting, found = [v for v in wanted if v not in given], set[Step]()
+    waiting, needed = [v for v in wanted if v not in given], set[Step]()
     while waiting:
         step = makers.get(waiting.pop())
-        if step is None or step in found:
+        if step is None or step in needed:
             continue
-        found.add(step)
+        needed.add(step)
         waiting += [v for v in step.reads() if v not in given]
-    return found
+    return needed
 
 
 def _last_uses(steps: Sequence[Step], wanted: Sequence[str]) -> list[tuple[str, ...]]:
-    """Values that nobody reads after each step."""
+    """For each step, the values that no later step reads."""
     last: dict[str, int] = {}
     for place, step in enumerate(steps):
         for value in (*step.reads(), *(o for o in step.outputs if o is not None)):
             last[value] = place
-    found: list[list[str]] = [[] for _ in steps]
+    names: list[list[str]] = [[] for _ in steps]
     for value, place in last.items():
         if value not in wanted:
-            found[place].append(value)
-    return [tuple(names) for names in found]
+            names[place].append(value)
+    return [tuple(ending) for ending in names]
 
 
 def run_step(step: Step, values: Mapping[str, Tensor], device: torch.device) -> Values:
     """The step's outputs by name.
 
     Raises:
-        Failed: whatever torch says.
+        Failed: torch could not compute the step; the reason is its message.
     """
     if step.entry is None:
         raise Failed(step, step.missing)
@@ -200,13 +200,13 @@ def run_step(step: Step, values: Mapping[str, Tensor], device: torch.device) -> 
         inputs = tuple(None if name is None else values[name] for name in step.inputs)
         call = Call(step.node.op, step.opset, inputs, step.attributes, len(step.outputs))
         if step.blocks:
-            found: object = run_control(call, lambda name, given: _run_block(step.blocks[name], given, values, device))
+            result: object = run_control(call, lambda name, given: _run_block(step.blocks[name], given, values, device))
         else:
             if device.type != "cpu":
                 call = Call(
                     call.op, call.opset, _together(inputs, step.entry.host, device), call.attributes, call.outputs
                 )
-            found = step.entry.run(call)
+            result = step.entry.run(call)
     except Failed:
         raise
     except Unsupported as reason:
@@ -215,7 +215,7 @@ def run_step(step: Step, values: Mapping[str, Tensor], device: torch.device) -> 
         raise Failed(
             step, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         ) from error
-    outputs = found if isinstance(found, tuple) else (found,)
+    outputs = result if isinstance(result, tuple) else (result,)
     return {
         name: value
         for name, value in zip(step.outputs, outputs, strict=False)
@@ -228,7 +228,7 @@ def _run_block(
 ) -> list[Tensor]:
     values: Values = {**outer, **dict(zip(block.inputs, given, strict=True))}
     for step in block.steps:
-        # Constants are there already, some of them trained.
+        # Constants exist already; some of them are trained.
         if step.node.op != "Constant" or not values.keys() >= set(step.outputs):
             values.update(run_step(step, values, device))
     return [values[name] for name in block.outputs]
@@ -237,7 +237,7 @@ def _run_block(
 def _together(
     inputs: tuple[Tensor | None, ...], host: Collection[int], device: torch.device
 ) -> tuple[Tensor | None, ...]:
-    """On the device where any of them is, but what is read as numbers."""
+    """Moves ``inputs`` to ``device`` if any of them is there; slots in ``host`` go to the CPU, which reads them."""
     if not any(x is not None and x.device.type == device.type for x in inputs):
         return inputs
     return tuple(None if x is None else x.cpu() if slot in host else x.to(device) for slot, x in enumerate(inputs))

@@ -1,4 +1,4 @@
-"""Hidden values of both models that are held against each other, on the channels that both have."""
+"""Hidden values that both models have, compared on their common channels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from onnxprune.tuning.probe import Seen
 from onnxprune.tuning.program import Step
 
 Array = np.ndarray
-#: At most as many hidden values; more cost memory and teach little.
+#: Maximum number of hidden values.  More cost memory and teach little.
 MOST = 12
-#: A channel of the small model that follows one of the original's less than this is another channel.
+#: Two channels match if their correlation is at least this.
 FOLLOWS = 0.5
-#: A channel that moves less than this share of the usual one counts in the scale of that share; none moves less than
-#: this share of its own size.
+#: Floors for the scale of a channel: a share of the median scale of hidden channels, and a share of its own size.
 HARDLY, DEAD = 1e-2, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Hidden:
-    """``axis`` holds channels; ``mine`` and ``theirs``: which of them are the same, ``None`` for all of both.
-    ``scale``: standard deviation of each of the original's channels that is compared, (channels,)."""
+class HiddenValue:
+    """A value of both models.
+
+    ``axis``: the channel axis.  ``mine``, ``theirs``: positions of the common channels in the small model and in the
+    original; ``None`` if both have the same channels.  ``scale``: standard deviation of each common channel in the
+    original, (channels,).
+    """
 
     name: str
     axis: int
@@ -36,13 +39,15 @@ class Hidden:
 def candidates(
     graph: Graph, original: Graph, steps: Sequence[Step], seen: Seen, targets: Collection[str], weights: Collection[str]
 ) -> tuple[str, ...]:
-    """Up to :data:`MOST` values, spread evenly over the layers: where possible such that everything that is computed
-    later depends on them alone (the sums of residual blocks), else the outputs of layers."""
+    """Up to :data:`MOST` values, spread evenly over the layers.
+
+    Prefers values that everything later depends on (the sums of residual blocks); else takes outputs of layers.
+    """
     reads = {step: set(step.reads()) for step in steps}
     last = {value: place for place, step in enumerate(steps) for value in reads[step]}
     live: set[str] = set()
     layers, depth = 0, 0
-    found: list[tuple[int, bool, str]] = []
+    suitable: list[tuple[int, bool, str]] = []
     for place, step in enumerate(steps):
         own = any(v in weights for one in step.inside() for v in one.inputs)
         layers += own
@@ -52,12 +57,12 @@ def candidates(
             if out is None or out in targets or not _fits(out, seen, original):
                 continue
             if live == {out}:
-                found.append((layers, True, out))
+                suitable.append((layers, True, out))
             elif own:
-                found.append((layers, False, out))
+                suitable.append((layers, False, out))
         depth = layers
     picked: dict[int, tuple[bool, str]] = {}
-    for at, alone, name in found:
+    for at, alone, name in suitable:
         lot = (at * MOST) // (depth + 1)
         if lot not in picked or alone or not picked[lot][0]:
             picked[lot] = (alone, name)
@@ -68,11 +73,11 @@ def _fits(name: str, seen: Seen, original: Graph) -> bool:
     return name in seen.learns and name in original.producer and len(seen.sizes.get(name, ())) >= 2
 
 
-def matched(name: str, mine: Array, theirs: Array) -> Hidden | None:
-    """The channels that both models have of the same value on the same samples; ``None`` where there are none.
+def matched(name: str, mine: Array, theirs: Array) -> HiddenValue | None:
+    """The common channels of one value in both models, on the same samples; ``None`` if there are none.
 
-    A cut keeps the order and, after a refit, the values of the channels that stay, so that each channel of the small
-    model is the one of the original that it follows most closely (Pearson's correlation over samples and positions).
+    A cut and a refit keep the values of the remaining channels approximately.  So each channel of the small model matches the
+    channel of the original with the highest correlation (Pearson, over samples and positions).
     """
     differ = [axis for axis in range(mine.ndim) if mine.shape[axis] != theirs.shape[axis]]
     if mine.ndim != theirs.ndim or len(differ) > 1 or differ == [0]:
@@ -82,13 +87,13 @@ def matched(name: str, mine: Array, theirs: Array) -> Hidden | None:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return None
     if not differ:
-        return Hidden(name, axis, None, None, _scale(b))
+        return HiddenValue(name, axis, None, None, _scale(b))
     step = max(1, a.shape[1] // 20000)
     left, right = _unit(a[:, ::step]), _unit(b[:, ::step])
     alike = left @ right.T
     best = alike.argmax(1)
     kept = np.flatnonzero(alike[np.arange(len(best)), best] >= FOLLOWS)
-    return Hidden(name, axis, kept, best[kept], _scale(b[best[kept]])) if len(kept) else None
+    return HiddenValue(name, axis, kept, best[kept], _scale(b[best[kept]])) if len(kept) else None
 
 
 def _unit(rows: Array) -> Array:
@@ -98,7 +103,7 @@ def _unit(rows: Array) -> Array:
 
 
 def scales(rows: Array, dead: float) -> Array:
-    """Standard deviation of each row; of one that hardly moves, the share ``dead`` of the usual one, or of its size."""
+    """Standard deviation of each row, but at least the share ``dead`` of the median one and :data:`DEAD` of the row's size."""
     spread, size = rows.std(1), np.sqrt((rows * rows).mean(1))
     moving = spread[spread > 0]
     least = np.maximum(dead * float(np.median(moving)) if len(moving) else 0.0, DEAD * size)
@@ -110,8 +115,7 @@ def _scale(rows: Array) -> Array:
 
 
 def channel_axis(values: Array) -> int:
-    """The axis (after the first) along which the values' scale differs most: that is what channels do, and positions
-    do not."""
+    """The axis (after the first) along which the scale of the values differs most: channels do, positions do not."""
     if values.ndim <= 2:
         return values.ndim - 1
     spreads = []
@@ -122,6 +126,6 @@ def channel_axis(values: Array) -> int:
     return 1 + int(np.argmax(spreads))
 
 
-def by_name(names: Sequence[str], mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[Hidden, ...]:
-    found = (matched(name, mine[name], theirs[name]) for name in names)
-    return tuple(hidden for hidden in found if hidden is not None)
+def by_name(names: Sequence[str], mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[HiddenValue, ...]:
+    matches = (matched(name, mine[name], theirs[name]) for name in names)
+    return tuple(hidden for hidden in matches if hidden is not None)

@@ -1,4 +1,4 @@
-"""Ctrl-C once ends the tuning, and keeps the best so far; twice it ends the run."""
+"""The first Ctrl-C ends the tuning and keeps the best weights so far.  The second ends the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from types import FrameType
 
 @contextmanager
 def once() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed meanwhile.  A second one raises KeyboardInterrupt; so does the first outside the main
-    thread, where Python hears no signals."""
+    """Yields a function that says whether Ctrl-C was pressed.  A second Ctrl-C raises KeyboardInterrupt.
+
+    Outside the main thread Python gets no signals, so there the first one raises too.
+    """
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set

@@ -1,4 +1,4 @@
-"""The training loop: batches, gradients, a look at held-out samples now and then."""
+"""The training loop: batches, gradients, and an occasional look at held-out samples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from onnxprune.result import CurveOfTuning
 from onnxprune.tuning.augment import Augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
-from onnxprune.tuning.held import Held
-from onnxprune.tuning.pair import Pair, samples_in
+from onnxprune.tuning.held_out import HeldOut
+from onnxprune.tuning.pair import ModelPair, samples_in
 from onnxprune.tuning.recipe import Optimizer, rate
 from onnxprune.tuning.samples import Samples, endless
 from onnxprune.tuning.workers import Workers
 
 Array = np.ndarray
 Weights = Mapping[str, Tensor]
-#: Looks at the held-out samples in one run at most, besides the first, and the share of the time that they may take.
+#: Maximum looks at the held-out samples in one cycle, besides the first, and their maximum share of the time.
 LOOKS, LOOKING = 10, 0.05
 #: Units of the progress bar.
 BAR = 1000
@@ -32,12 +32,14 @@ BAR = 1000
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """``fit`` and ``held`` are disjoint.  ``batch``: samples of one step, over all processes; ``micro``: samples that
-    are run at once.  ``stopped`` is asked before every step."""
+    """``fit`` and ``held`` are disjoint.  ``batch``: samples per step, over all processes.  ``micro``: samples per pass.
 
-    pair: Pair
+    ``stopped`` is called before every step.
+    """
+
+    pair: ModelPair
     fit: Samples
-    held: Held
+    held: HeldOut
     augment: Augment
     batch: int
     micro: int
@@ -49,7 +51,10 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """``weights``, their ``errors`` on the held-out samples, (samples,), and the share of those with the same class."""
+    """``weights`` and their ``errors`` on the held-out samples, (samples,).
+
+    ``same``: share of these samples with the original's class.
+    """
 
     weights: dict[str, Tensor]
     errors: Array
@@ -64,8 +69,11 @@ def initial(setting: Setting) -> State:
 def cycle(
     setting: Setting, start: State, clock: Clock, full: float, turn: int, curve: list[CurveOfTuning], since: float
 ) -> State:
-    """One cosine from ``start``; the averaged weights at its end, or earlier ones where those are better by more than
-    chance.  ``full``: the highest rate.  ``curve`` is added to; its times count from ``since``."""
+    """Train for one cosine from ``start``.  ``full``: the highest rate.
+
+    Returns the averaged weights at the end, or earlier ones that are better by more than chance.  Appends to ``curve``,
+    with times counted from ``since``.
+    """
     pair, workers = setting.pair, setting.workers
     parameters = pair.function.parameters
     optimizer = Optimizer(list(parameters), list(parameters.values()))
@@ -112,7 +120,7 @@ def _draw(
 
 
 def one_step(setting: Setting, rows: list[int], generator: np.random.Generator) -> float:
-    """Gradients of the mean error of a batch, over all processes; the mean itself."""
+    """Compute the gradients of a batch's mean error, over all processes.  Returns the mean error."""
     parameters = list(setting.pair.function.parameters.values())
     total = torch.zeros(())
     for begin in range(0, len(rows), setting.micro):

@@ -1,4 +1,4 @@
-"""The original's answers: its outputs and hidden values on what is fed."""
+"""The original's answers: its outputs and hidden values for given inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answers = Callable[[Mapping[str, Array]], dict[str, Tensor]]
 
 
 def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> Answers:
-    """By onnxruntime, which runs any operator."""
+    """Answers by onnxruntime, which runs any operator."""
     session = open_session(with_outputs(inlined(model), names), engine)
 
     def answers(feeds: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> 
 
 
 def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> Answers:
-    """By onnxruntime on the processor; on another device by torch, where it knows all operators on the way."""
+    """Answers by onnxruntime on the CPU; on another device by torch, if it knows all the operators."""
     if device.type == "cpu":
         return by_runtime(model, names, engine)
     graph, block = program_of(model)

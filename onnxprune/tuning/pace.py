@@ -1,4 +1,4 @@
-"""How fast weights may move: a damaged model bears fast steps, one that was refitted is spoilt by them."""
+"""How fast weights may move.  Fast steps heal a damaged model, but spoil one that was refitted."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from onnxprune.tuning.loop import Setting, State, one_step
 from onnxprune.tuning.recipe import Optimizer
 from onnxprune.tuning.samples import endless
 
-#: Rates that only a damaged model bears; tried for a few steps each, the fastest first.
+#: Rates for a damaged model.  Each is tried for a few steps, the fastest first.
 FAST = (0.02, 0.01)
-#: Steps of a trial, at least and at most, and samples on which its harm is measured.
+#: Steps of a trial (minimum, maximum), and samples that measure its harm.
 LEAST, MOST, LOOKED_AT = 4, 8, 64
-#: By how much of the start's error a trial may raise it.
+#: A trial may raise the error by this share.
 HARM = 0.1
-#: A model that no fast step heals is near its best.  There a rate harms first and helps later, the more of both the
-#: faster, so that a longer run bears a faster one: a residual network of 20 layers at half of its MACs ends best at 0.0025
-#: to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  Between runs the rate grows with the root of the steps: that far
-#: noise moves a weight.
+#: Rate for a model near its best, at this number of steps.  There a rate harms first and helps later; a faster rate does
+#: more of both.  So a longer run allows a faster rate.  A residual network of 20 layers at half of its MACs ends best at
+#: 0.0025 to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  For other lengths the rate grows with the
+#: square root of the steps, as does the distance that noise moves a weight.
 CAREFUL, USUAL = 0.0035, 400
-#: Below the first, weights hardly move; the second is the usual rate of training from scratch with relative steps
-#: (Shazeer and Stern, arXiv 1804.04235).
+#: Bounds of the careful rate.  Below the first, weights hardly move.  The second is usual for training from scratch with
+#: relative steps (Shazeer and Stern, arXiv 1804.04235).
 SLOWEST, FASTEST = 0.001, 0.01
-#: Share of the whole that trials may take.
+#: Maximum share of the time for trials.
 TRIALS = 0.1
 
 
 @dataclass(frozen=True)
 class Pace:
-    """``fast``: a rate that heals the start, ``None`` where none does.  ``seconds`` of a step."""
+    """``fast``: a rate that heals the start; ``None`` if none does.  ``seconds``: per step."""
 
     fast: float | None
     seconds: float
 
     def rate(self, steps: float) -> float:
-        """The highest rate of a run of so many steps."""
+        """The highest rate for a run of ``steps``."""
         return careful(steps) if self.fast is None else self.fast
 
     def later(self) -> Pace:
-        """For a run that starts where this one ended: healed."""
+        """The pace of the next run, which starts from a healed model."""
         return Pace(None, self.seconds)
 
     def steps(self, seconds: float) -> float:
-        """How many steps are made in so many seconds, about."""
+        """Estimated steps in ``seconds``."""
         return seconds / max(self.seconds, 1e-6)
 
 
@@ -56,11 +56,10 @@ def careful(steps: float) -> float:
 
 
 def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> Pace:
-    """The fastest of :data:`FAST` at which a few steps from ``start`` raise the error by little; the careful one where
-    there is none, or trials take too much of the time.
+    """The fastest rate of :data:`FAST` at which a few steps from ``start`` hardly raise the error.
 
-    ``steps`` or, where they are not known, ``seconds`` of the whole run.  Cost: as many steps as there are rates times
-    :data:`MOST`.
+    The careful rate if there is none, or if trials take too long.  The run's length is ``steps`` or, if not known,
+    ``seconds``.  Cost: at most :data:`MOST` steps per rate.
     """
     begun = time.monotonic()
     burst = MOST if steps is None else min(max(steps // 8, LEAST), MOST)
@@ -76,7 +75,7 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
         for place in range(burst):
             stepped = time.monotonic()
             one_step(setting, next(rows), generator)
-            # As in a run: the first steps follow single batches, and go astray where they are large.
+            # Warm up as in a run: the first steps follow single batches, so large ones go astray.
             optimizer.move(rate * (place + 1) / burst)
             made, spent = made + 1, spent + time.monotonic() - stepped
             late = setting.workers.agreed(float(steps is None and time.monotonic() - begun > TRIALS * seconds))
@@ -92,12 +91,12 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
 
 
 def _error(setting: Setting) -> float:
-    """Mean error of the outputs on some samples as they are."""
-    found = []
+    """Mean error of the outputs on some samples, without augmentation."""
+    errors = []
     with torch.no_grad():
         for feeds in setting.fit.batches(setting.micro):
             wanted = setting.pair.judge(feeds)
-            found.append(setting.pair.look(feeds, wanted, None)[0].cpu().numpy())
-            if sum(map(len, found)) >= LOOKED_AT:
+            errors.append(setting.pair.look(feeds, wanted, None)[0].cpu().numpy())
+            if sum(map(len, errors)) >= LOOKED_AT:
                 break
-    return float(np.concatenate(found).mean())
+    return float(np.concatenate(errors).mean())

@@ -1,4 +1,4 @@
-"""A small model and its original, ready to be held against each other on any batch."""
+"""A small model and its original, ready to be compared on any batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.engine.session import Engine
 from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph, view
 from onnxprune.tuning.function import Failed, Function, Values, build
-from onnxprune.tuning.hidden import Hidden, by_name, candidates
+from onnxprune.tuning.hidden import HiddenValue, by_name, candidates
 from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.original import Answers, by_runtime, original_answers
 from onnxprune.tuning.parameters import integer_weights, trainable
@@ -26,27 +26,29 @@ from onnxprune.tuning.target import Term, hidden_error, output_error, output_ter
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
-#: Samples from which scales are taken, and channels matched.
+#: Samples that determine scales and matching channels.
 LOOKED_AT = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """``original`` answers all that is compared, ``judge`` what a model is judged by: the outputs; the hidden values
-    where no output can be compared.  ``outside``: what onnxruntime computes of the small model, before the part that is
-    tuned."""
+class ModelPair:
+    """A small model as a ``function`` to tune, and its original.
+
+    ``original`` computes all values to compare.  ``judge`` computes only the values that judge a model: the outputs, or
+    hidden values if no output can be compared.  ``outside``: the part of the small model before the tuned part, by
+    onnxruntime.
+    """
 
     function: Function
     original: Answers
     judge: Answers
     outside: Answers | None
     terms: tuple[Term, ...]
-    hidden: tuple[Hidden, ...]
+    hidden: tuple[HiddenValue, ...]
     notes: tuple[str, ...]
 
     def losses(self, feeds: Feeds) -> Tensor:
-        """What is trained on, one number per sample: how far the outputs are from the original's, and beside it the
-        mean of the hidden errors.  Differentiable in the parameters."""
+        """The training loss per sample: the output error plus the mean hidden error.  Differentiable in the parameters."""
         with torch.no_grad():
             wanted = self.original(feeds)
         count = samples_in(feeds)
@@ -58,8 +60,10 @@ class Pair:
     def look(
         self, feeds: Feeds, wanted: Values, parameters: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(how far the small model is from ``wanted``, the answers of ``judge``; whether both say the same class): one
-        value per sample each.  The second is ``None`` where the outputs are not class scores."""
+        """(error, whether the class is the same), each per sample.  ``wanted``: the answers of ``judge``.
+
+        The second is ``None`` if the outputs are not class scores.
+        """
         tuned, count = self.function(self.given_of(feeds), parameters), samples_in(feeds)
         if not self.terms:
             return self._hidden(tuned, wanted, count), None
@@ -81,51 +85,51 @@ class Pair:
 
 
 def samples_in(feeds: Feeds) -> int:
-    """How many samples a feed holds: what its inputs have on axis 0, where they agree."""
+    """The number of samples in a feed: the length of axis 0 if all inputs agree, else 1."""
     sizes = {array.shape[0] for array in feeds.values() if array.ndim}
     return sizes.pop() if len(sizes) == 1 else 1
 
 
 def pair(
     student: onnx.ModelProto, original: onnx.ModelProto, samples: Samples, engine: Engine, device: torch.device
-) -> Pair:
-    """Cost: a few passes of both models over :data:`LOOKED_AT` samples.
+) -> ModelPair:
+    """Make the pair of ``student`` and ``original``.  Cost: a few passes of both models over :data:`LOOKED_AT` samples.
 
     Raises:
-        ModelError: where nothing can be tuned, with the operators that are in the way.
+        ModelError: nothing can be tuned.  The message names the operators in the way.
     """
     graph, block = program_of(student)
     whole = view(original)
-    # Only what is stored in the file itself can be written back.
+    # Only constants in the file itself can be written back.
     stored = view(student).constants
     weights = [
         name for name in trainable(graph) if name in stored and stored[name].shape == graph.constants[name].shape
     ]
     one = next(iter(samples.batches(1)))
     seen = probe(student, graph, block, weights, one, engine)
-    found = reach(graph, block, weights, seen, whole)
-    names = candidates(graph, whole, found.steps, seen, found.targets, found.trained)
+    tuned = reach(graph, block, weights, seen, whole)
+    names = candidates(graph, whole, tuned.steps, seen, tuned.targets, tuned.trained)
     looked = _looked(samples)
-    theirs = _answers(by_runtime(original, [*found.targets, *names], engine), looked)
-    mine = _answers(by_runtime(student, [*found.targets, *names], engine), looked)
-    targets = tuple(n for n in found.targets if mine[n].shape == theirs[n].shape)
-    hidden = by_name([n for n in (*names, *found.targets) if n not in targets], mine, theirs)
+    theirs = _answers(by_runtime(original, [*tuned.targets, *names], engine), looked)
+    mine = _answers(by_runtime(student, [*tuned.targets, *names], engine), looked)
+    targets = tuple(n for n in tuned.targets if mine[n].shape == theirs[n].shape)
+    hidden = by_name([n for n in (*names, *tuned.targets) if n not in targets], mine, theirs)
     terms = output_terms(targets, theirs, [name for name in targets if squashed(whole, name)])
     if not terms and not hidden:
         raise ModelError("nothing can be tuned: no output of the two models can be compared")
     wanted = list(dict.fromkeys([*(t.name for t in terms), *(h.name for h in hidden)]))
-    function = _function(graph, block, found, wanted, device)
-    outside = by_runtime(student, found.outside, engine) if found.outside else None
-    notes = (*found.notes, *_integer_note(len(integer_weights(graph))))
+    function = _function(graph, block, tuned, wanted, device)
+    outside = by_runtime(student, tuned.outside, engine) if tuned.outside else None
+    notes = (*tuned.notes, *_integer_note(len(integer_weights(graph))))
     answers = original_answers(original, wanted, engine, device)
     ends = list(dict.fromkeys(t.name for t in terms)) or wanted
     judge = original_answers(original, ends, engine, device) if ends != wanted else answers
-    return Pair(function, answers, judge, outside, terms, hidden, notes)
+    return ModelPair(function, answers, judge, outside, terms, hidden, notes)
 
 
-def _function(graph: Graph, block: Block, found: Reach, wanted: list[str], device: torch.device) -> Function:
+def _function(graph: Graph, block: Block, tuned: Reach, wanted: list[str], device: torch.device) -> Function:
     try:
-        return build(graph, block, found.given, wanted, found.trained, device)
+        return build(graph, block, tuned.given, wanted, tuned.trained, device)
     except Failed as failure:
         raise ModelError(f"nothing can be tuned: torch cannot compute {failure}") from failure
 
@@ -133,26 +137,26 @@ def _function(graph: Graph, block: Block, found: Reach, wanted: list[str], devic
 def _integer_note(count: int) -> tuple[str, ...]:
     if not count:
         return ()
-    return (f"{count} weights are kept as integers, and stay as they are: tune before you quantize",)
+    return (f"{count} weights are stored as integers and stay unchanged: tune before you quantize",)
 
 
 def _looked(samples: Samples) -> list[Feeds]:
-    found: list[Feeds] = []
+    batches: list[Feeds] = []
     count = 0
     for feeds in samples.batches(8):
-        found.append(feeds)
+        batches.append(feeds)
         count += 8
         if count >= LOOKED_AT:
             break
-    return found
+    return batches
 
 
 def _answers(answers: Answers, batches: list[Feeds]) -> dict[str, Array]:
-    """Answers to all batches, one after the other on axis 0 where they differ in nothing else."""
+    """Answers to all batches, joined on axis 0.  Leaves out batches with other shapes than the first."""
     parts = [answers(feeds) for feeds in batches]
-    found = {}
+    joined = {}
     for name in parts[0]:
         arrays = [part[name].cpu().numpy() for part in parts]
         alike = [a for a in arrays if a.ndim and a.shape[1:] == arrays[0].shape[1:]]
-        found[name] = np.concatenate(alike) if alike else arrays[0]
-    return found
+        joined[name] = np.concatenate(alike) if alike else arrays[0]
+    return joined

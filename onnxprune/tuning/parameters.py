@@ -1,4 +1,4 @@
-"""Which constants of a graph are weights, and are trained."""
+"""Which constants of a graph are weights to train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
-#: Inputs that are weights where they are constant: operator -> slots.
+#: Operator -> slots that hold weights if they are constant.
 WEIGHTS = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
@@ -42,9 +42,9 @@ WEIGHTS = {
     "FastGelu": (1,),
     "BiasSplitGelu": (1,),
 }
-#: Where a constant of one value per channel beside computed values is a scale or a bias.
+#: Operators with a scale or bias: a constant with one value per channel, next to a computed value.
 SCALES = {"Add": (0, 1), "Sub": (0, 1), "Mul": (0, 1), "Div": (0, 1)}
-#: What moves positions about: a constant behind it tells places (anchors, strides), not channels.
+#: Operators that move positions.  A constant behind them describes places (anchors, strides), not channels.
 MOVES = frozenset(
     [
         "Reshape",
@@ -65,31 +65,33 @@ MOVES = frozenset(
         "Cast",
     ]
 )
-#: Integers become floats here; what is behind stays as it is.
+#: Between integers and floats.  Constants behind these stay unchanged.
 INTEGERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def trainable(graph: Graph) -> tuple[str, ...]:
-    """Value ids of the float constants that are weights, behind copies and arithmetic on constants too, in the order
-    of the graph; each once, however many layers share it."""
-    found: dict[str, None] = {}
+    """Value ids of the float constants that are weights, in the order of the graph, each once.
+
+    Looks through copies and arithmetic on constants.
+    """
+    weights: dict[str, None] = {}
     for node in graph.nodes:
         for slot in _slots(graph, node):
             for name in _sources(graph, node.inputs[slot]):
                 if _is_weight(graph, name):
-                    found.setdefault(name)
-    return tuple(found)
+                    weights.setdefault(name)
+    return tuple(weights)
 
 
 def integer_weights(graph: Graph) -> tuple[str, ...]:
-    """Value ids of weights that are kept as integers, which tuning leaves as they are."""
-    found: dict[str, None] = {}
+    """Value ids of weights that are stored as integers.  Tuning does not change them."""
+    weights: dict[str, None] = {}
     for node in graph.nodes:
         stored = node.inputs[0] if node.op == "DequantizeLinear" and node.inputs else None
         if stored is not None and stored in graph.constants and graph.constants[stored].ndim > 1:
-            found.setdefault(stored)
-    return tuple(found)
+            weights.setdefault(stored)
+    return tuple(weights)
 
 
 def _slots(graph: Graph, node: Node) -> Iterator[int]:
@@ -102,7 +104,7 @@ def _slots(graph: Graph, node: Node) -> Iterator[int]:
 
 
 def _is_scale(graph: Graph, value: str | None, other: str | None) -> bool:
-    """Whether ``value`` is a vector beside ``other``, which was computed and not merely moved."""
+    """Whether ``value`` is a constant vector and ``other`` a computed value, not just a moved one."""
     array = graph.constants.get(value or "")
     if array is None or sum(size > 1 for size in array.shape) != 1 or other is None or other not in graph.producer:
         return False
@@ -111,16 +113,16 @@ def _is_scale(graph: Graph, value: str | None, other: str | None) -> bool:
 
 
 def _sources(graph: Graph, value: str | None) -> list[str]:
-    """The stored constants that ``value`` is made of; none where it depends on what is fed, or on integers."""
+    """The stored constants behind ``value``; none if it depends on inputs or integers."""
     waiting, seen = [value], set[str]()
-    found: list[str] = []
+    constants: list[str] = []
     while waiting:
         name = waiting.pop(0)
         if name is None or name in seen:
             continue
         seen.add(name)
         if name in graph.constants:
-            found.append(name)
+            constants.append(name)
             continue
         if name not in graph.producer:
             return []
@@ -128,7 +130,7 @@ def _sources(graph: Graph, value: str | None) -> list[str]:
         if node.op in INTEGERS or not any(i is not None for i in node.inputs):
             return []
         waiting += node.inputs
-    return found
+    return constants
 
 
 def _is_weight(graph: Graph, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What torch can compute of a graph, found by computing it once."""
+"""Which nodes of a graph torch can compute: it tries each of them once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.program import Block
 
 Array = np.ndarray
-#: Relative L2 error between torch and onnxruntime that rounding explains; integers in between may land on a neighbour.
+#: Relative L2 error between torch and onnxruntime that rounding explains, also if integers in between land on a neighbour.
 ALIKE = 2e-2
 
 
 @dataclass(frozen=True)
 class Seen:
-    """``failed``: index of a node -> why torch cannot compute it.  ``learns``: floating-point values through which a
-    gradient reaches a trained weight.  ``sizes``: shape of every value that was computed."""
+    """The result of the probe.
+
+    ``failed``: node index -> why torch cannot compute it.  ``learns``: floating-point values with a gradient to a trained
+    weight.  ``sizes``: the shape of every computed value.
+    """
 
     failed: Mapping[int, str]
     learns: frozenset[str]
@@ -41,7 +44,7 @@ def probe(
     feeds: Mapping[str, Array],
     engine: Engine,
 ) -> Seen:
-    """Run every node once on ``feeds`` with torch, and hold what comes out against onnxruntime.
+    """Run every node once on ``feeds`` with torch, and compare the values with onnxruntime's.
 
     Cost: one run of each, all values in memory.
     """
@@ -58,16 +61,16 @@ def probe(
         if not values.keys() >= set(step.reads()):
             continue
         try:
-            found = run_step(step, values, torch.device("cpu"))
+            outputs = run_step(step, values, torch.device("cpu"))
         except Failed as failure:
             failed[step.node.index] = failure.reason
-            # What is behind it is computed with what onnxruntime makes of it.
-            found = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
-        values.update(found)
-        made += found
+            # Later nodes continue with the values from onnxruntime.
+            outputs = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
+        values.update(outputs)
+        made += outputs
     other = _first_unlike(model, graph, block, values, made, feeds, engine)
     if other is not None:
-        failed[other] = "torch computes something else than onnxruntime"
+        failed[other] = "torch and onnxruntime compute different values"
     learns = frozenset(n for n in made if values[n].requires_grad and values[n].is_floating_point())
     return Seen(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]})
 
@@ -91,7 +94,7 @@ def _first_unlike(
     feeds: Mapping[str, Array],
     engine: Engine,
 ) -> int | None:
-    """The first node whose output is not onnxruntime's; looked for only where an output of the model differs."""
+    """The first node whose output differs from onnxruntime's; ``None`` if the outputs of the model agree."""
     ends = [name for name in graph.outputs if name in made]
     if ends and not _unlike(graph, ends, values, feeds, engine):
         return None
@@ -104,10 +107,10 @@ def _first_unlike(
 
 
 def _by_runtime(graph: Graph, names: list[str], feeds: Mapping[str, Array], engine: Engine) -> dict[str, Tensor]:
-    """Nothing where onnxruntime cannot give these values either."""
+    """The values by onnxruntime; empty if it cannot compute them either."""
     try:
-        found = run(open_session(with_outputs(graph.model, names), engine), feeds)
-        return {name: to_torch(array) for name, array in zip(names, found, strict=True)}
+        arrays = run(open_session(with_outputs(graph.model, names), engine), feeds)
+        return {name: to_torch(array) for name, array in zip(names, arrays, strict=True)}
     except (ModelError, Unsupported):
         return {}
 
@@ -116,16 +119,16 @@ def _unlike(
     graph: Graph, names: list[str], values: Mapping[str, Tensor], feeds: Mapping[str, Array], engine: Engine
 ) -> list[str]:
     wanted = run(open_literal_session(with_outputs(graph.model, names), engine), feeds)
-    found = []
+    unlike = []
     for name, want in zip(names, wanted, strict=True):
         got = values[name].detach().double().numpy()
         wide = want.astype(np.float64)
-        told = np.isfinite(wide)
+        finite = np.isfinite(wide)
         apart = (
-            float(np.linalg.norm(np.where(told, wide, 0) - np.where(told, got, 0)))
+            float(np.linalg.norm(np.where(finite, wide, 0) - np.where(finite, got, 0)))
             if got.shape == wide.shape
             else np.inf
         )
-        if not apart <= ALIKE * max(float(np.linalg.norm(wide[told])), 1e-6):
-            found.append(name)
-    return found
+        if not apart <= ALIKE * max(float(np.linalg.norm(wide[finite])), 1e-6):
+            unlike.append(name)
+    return unlike

@@ -1,4 +1,4 @@
-"""A graph as steps that torch can run: one per node, in order, those of bodies inside the step that owns them."""
+"""A graph as steps for torch: one per node, in order.  A step holds the steps of its bodies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from onnxprune.tuning.control import CONTROL
 from onnxprune.tuning.operators import TABLE
 from onnxprune.tuning.operators.call import Entry, Unsupported
 
-#: Domains whose operators are those of the standard.
+#: Domains of the standard operators.
 STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One node; ``entry`` is ``None`` where ``missing`` says why torch cannot compute it."""
+    """One node.  ``entry`` is ``None`` if torch cannot compute it; ``missing`` says why."""
 
     node: Node
     entry: Entry | None
@@ -38,14 +38,14 @@ class Step:
         return self.node.outputs
 
     def inside(self) -> Iterator[Step]:
-        """The step, and all those in its bodies."""
+        """The step, and all steps in its bodies."""
         yield self
         for block in self.blocks.values():
             for step in block.steps:
                 yield from step.inside()
 
     def reads(self) -> Iterator[str]:
-        """Every value that the step takes, those that its bodies capture included."""
+        """Every value that the step reads, including values that its bodies capture."""
         yield from (value for value in self.inputs if value is not None)
         for block in self.blocks.values():
             made = block.made()
@@ -55,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The steps of one graph: the model's, or a body's."""
+    """The steps of the model's graph, or of a body."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -66,12 +66,12 @@ class Block:
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the functions that it defines put in their place; itself where it defines none."""
+    """The model with its own functions inlined; the model itself if it defines none."""
     return inliner.inline_local_functions(model) if model.functions else model
 
 
 def program_of(model: onnx.ModelProto) -> tuple[Graph, Block]:
-    """The view of the model, its functions in their place, and its steps."""
+    """(view, steps) of the model with its functions inlined."""
     graph = view(inlined(model))
     return graph, _block(graph, graph.main)
 

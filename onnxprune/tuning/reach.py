@@ -1,4 +1,4 @@
-"""Which part of a graph is tuned, and at which values it is held against the original."""
+"""Which part of a graph is tuned, and at which values it is compared with the original."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from onnxprune.tuning.program import Block, Step
 
 @dataclass(frozen=True)
 class Reach:
-    """``given``: values that the tuned part is fed, of which onnxruntime computes ``outside``; ``targets``: values that
-    are held against the original's; ``trained``: weights in between; ``notes``: what the user should know."""
+    """``given``: inputs of the tuned part; onnxruntime computes the ones in ``outside``.  ``targets``: values to compare
+    with the original's.  ``trained``: the weights in between.  ``notes``: for the user."""
 
     given: tuple[str, ...]
     outside: tuple[str, ...]
@@ -27,11 +27,13 @@ class Reach:
 
 
 def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, original: Graph) -> Reach:
-    """The whole graph where torch can compute it.  Else the larger part, by weights: what is computed before any node
-    that torch cannot compute, or what is computed behind all of them.
+    """The part to tune: the whole graph if torch can compute it.
+
+    Else one of two parts, the one with more weights: everything before the nodes that torch cannot compute, or everything
+    behind them.
 
     Raises:
-        ModelError: naming those nodes, where no weight is left.
+        ModelError: no weight is left.  The message names the nodes.
     """
     bad = [step for step in block.steps if step.node.index in seen.failed]
     if not bad:
@@ -43,13 +45,13 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, orig
             _part(graph, block, [s for s in block.steps if s not in before], trained, seen, original),
         ]
     best = max(parts, key=lambda part: _weights(graph, part.trained) if part.targets else 0)
-    told = _told(bad, seen)
+    obstacle = _obstacle(bad, seen)
     if not best.trained or not best.targets:
         if not bad:
             raise ModelError(
                 "the model holds no floating-point weight that its outputs depend on: nothing can be tuned"
             )
-        raise ModelError(f"nothing can be tuned: {told}, and no weight lies before or behind it")
+        raise ModelError(f"nothing can be tuned: {obstacle}, and no weight lies before or behind it")
     if not bad:
         return best
     share = _weights(graph, best.trained) / max(_weights(graph, trained), 1)
@@ -61,12 +63,12 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, orig
         best.trained,
         best.steps,
         (
-            f"{told}: {len(best.trained)} weights {where} it are tuned ({share:.0%} of all), the others stay as they are",
+            f"{obstacle}: {len(best.trained)} weights {where} it are tuned ({share:.0%} of all), the others stay unchanged",
         ),
     )
 
 
-def _told(bad: Iterable[Step], seen: Seen) -> str:
+def _obstacle(bad: Iterable[Step], seen: Seen) -> str:
     named = [f"{step.node.op} '{step.node.label}' ({seen.failed[step.node.index]})" for step in bad]
     more = f" and {len(named) - 2} more" if len(named) > 2 else ""
     return f"torch cannot compute {', '.join(named[:2])}{more}"
@@ -77,23 +79,23 @@ def _weights(graph: Graph, names: Iterable[str]) -> int:
 
 
 def _descendants(block: Block, bad: Iterable[Step]) -> set[Step]:
-    found, tainted = set(bad), {o for step in bad for o in step.outputs}
+    later, tainted = set(bad), {o for step in bad for o in step.outputs}
     for step in block.steps:
-        if step in found or any(v in tainted for v in step.reads()):
-            found.add(step)
+        if step in later or any(v in tainted for v in step.reads()):
+            later.add(step)
             tainted.update(step.outputs)
-    return found
+    return later
 
 
 def _ancestors(block: Block, bad: Iterable[Step]) -> set[Step]:
     makers = {o: step for step in block.steps for o in step.outputs if o is not None}
-    waiting, found = list(bad), set[Step]()
+    waiting, earlier = list(bad), set[Step]()
     while waiting:
         step = waiting.pop()
-        if step not in found:
-            found.add(step)
+        if step not in earlier:
+            earlier.add(step)
             waiting += [makers[v] for v in step.reads() if v in makers]
-    return found
+    return earlier
 
 
 def _part(
@@ -103,7 +105,7 @@ def _part(
     made = {o for step in chosen for o in step.outputs if o is not None}
     elsewhere = {v for step in block.steps if step not in set(chosen) for one in step.inside() for v in one.inputs}
     mine = {v for step in chosen for one in step.inside() for v in one.inputs}
-    # A weight that is also read where torch does not compute would change what is computed there.
+    # A weight that the untuned part also reads must not change.
     weights = tuple(name for name in trained if name in mine and name not in elsewhere)
     learns = _learning(chosen, weights) & seen.learns if len(chosen) < len(block.steps) else seen.learns
     targets = _targets(graph, block, chosen, made, learns, trained, original)
@@ -116,20 +118,20 @@ def _part(
 
 
 def _learning(steps: Iterable[Step], weights: Collection[str]) -> frozenset[str]:
-    """Values behind a trained weight."""
-    found = set(weights)
+    """Values that depend on a trained weight."""
+    learning = set(weights)
     for step in steps:
-        if any(v in found for one in step.inside() for v in one.inputs):
-            found.update(o for o in step.outputs if o is not None)
-    return frozenset(found)
+        if any(v in learning for one in step.inside() for v in one.inputs):
+            learning.update(o for o in step.outputs if o is not None)
+    return frozenset(learning)
 
 
-#: What makes values between 0 and 1, and what they may pass on their way to an output.
+#: Operators that make values between 0 and 1.
 SQUASHES = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Clip"})
 
 
 def squashed(graph: Graph, name: str) -> bool:
-    """Whether a value holds what a sigmoid or the like makes, moved about but not computed on."""
+    """Whether a value comes from a sigmoid or the like, with only moves in between."""
     waiting, seen = [name], set[str]()
     while waiting:
         value = waiting.pop()
@@ -154,20 +156,23 @@ def _targets(
     trained: Collection[str],
     original: Graph,
 ) -> tuple[str, ...]:
-    """The outputs; where two models may answer in different places (a choice, a list of any length), or no gradient
-    comes through, the last values before it that both models have."""
+    """The values to compare: the outputs, or values before them.
+
+    An output does not suit if two models may answer in different places (a choice, a list of any length), or if no
+    gradient passes.  Then the last suitable values before it that both models have take its place.
+    """
     levels = levels_of(
         Block(block.inputs, block.outputs, steps), [n for n in graph.constants if n not in trained], trained
     )
     makers = {o: step for step in block.steps for o in step.outputs if o is not None}
-    waiting, seen, found = list(graph.outputs), set[str](), dict[str, None]()
+    waiting, seen, targets = list(graph.outputs), set[str](), dict[str, None]()
     while waiting:
         value = waiting.pop(0)
         if value in seen:
             continue
         seen.add(value)
         if value in made and value in learns and value not in levels.apart and value in original.producer:
-            found.setdefault(value)
+            targets.setdefault(value)
         elif value in makers:
             waiting += list(makers[value].reads())
-    return tuple(found)
+    return tuple(targets)

@@ -1,8 +1,8 @@
 """The recipe: how fast weights move, and which average of them is kept.
 
-What a step may change is relative to what is there (You et al., arXiv 1904.00962; Shazeer and Stern, arXiv
+A step is relative to the size of the weights (You et al., arXiv 1904.00962; Shazeer and Stern, arXiv
 1804.04235): Adam's direction, times the root mean square of the tensor.  So one rate fits narrow and wide layers,
-scales near one and small weights alike.
+scales near one and small weights.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-#: Vectors (scales, biases) move whole channels at once, and so by a share of that.
+#: Vectors (scales, biases) move whole channels, so they take this share of a step.
 VECTORS = 0.2
-#: Share of the run in which the rate rises.
+#: The rate rises during this share of the run.
 WARM_UP = 0.05
-#: Averages reach back over this share of the steps so far.
+#: The average reaches back over this share of the steps so far.
 AVERAGED = 0.1
-#: A gradient longer than this times the usual length is shortened to it.
+#: A gradient is shortened to at most this many times the usual length.
 LONG = 2.0
 SMALLEST = 1e-3
 BETAS, EPSILON = (0.9, 0.99), 1e-12
@@ -52,7 +52,10 @@ class Optimizer:
             self._second = [torch.zeros_like(w) for w in self.weights]
 
     def move(self, rate: float) -> None:
-        """Uses up the gradients: moves each weight by about ``rate`` of its tensor's size.  A step whose gradients are not finite is left out."""
+        """Move each weight by about ``rate`` of its tensor's size, and clear the gradients.
+
+        Does not move if a gradient is not finite.
+        """
         with torch.no_grad():
             gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
             length = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
@@ -80,16 +83,16 @@ class Optimizer:
         shares = [VECTORS if w.dim() < 2 else 1.0 for w in self.weights]
         torch._foreach_mul_(moves, [-rate * k * max(float(s), SMALLEST) for s, k in zip(sizes, shares, strict=True)])
         torch._foreach_add_(list(self.weights), moves)
-        # The first average is the first weights; later ones forget what is long ago.
+        # The average starts at the first weights and forgets old ones over time.
         forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)
         torch._foreach_lerp_(self.averages, list(self.weights), min(forget, 1.0))
 
     def averaged(self) -> dict[str, Tensor]:
-        """The averages, by name; copies."""
+        """Copies of the averages, by name."""
         return {name: value.clone() for name, value in zip(self.names, self.averages, strict=True)}
 
     def restart(self, values: Mapping[str, Tensor]) -> None:
-        """Begin again at these weights."""
+        """Restart from the weights ``values``."""
         with torch.no_grad():
             for name, weight, average in zip(self.names, self.weights, self.averages, strict=True):
                 weight.copy_(values[name])

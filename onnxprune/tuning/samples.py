@@ -1,4 +1,4 @@
-"""Calibration samples in the order that training takes them."""
+"""Calibration samples in training order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from onnxprune.calibration.dataset import Dataset, Feeds
 
 Array = np.ndarray
-#: Bytes of samples that are kept in memory once they are read.
+#: Maximum bytes of samples to keep in memory.
 KEPT = 2 << 30
 
 
 @dataclass(eq=False)
 class Samples:
-    """Fetches samples by position, and keeps them while they fit into :data:`KEPT` bytes."""
+    """Fetches samples by position, and keeps up to :data:`KEPT` bytes of them."""
 
     dataset: Dataset
     _kept: dict[int, Feeds] = field(default_factory=dict)
@@ -27,16 +27,16 @@ class Samples:
         return self.dataset.count
 
     def fetch(self, rows: Sequence[int]) -> Feeds:
-        """One feed of these samples."""
+        """One feed with the samples at ``rows``."""
         limit = self.dataset.batch_limit
         if limit is not None:
-            # Such a feed may hold copies, or have no axis of samples.
+            # With a fixed batch, a feed may hold copies, or have no sample axis.
             return self._once(tuple(rows))
         missing = [row for row in rows if row not in self._kept]
         if missing:
-            found = self.dataset.fetch(missing)
+            fetched = self.dataset.fetch(missing)
             for k, row in enumerate(missing):
-                one = {name: array[k] for name, array in found.items()}
+                one = {name: array[k] for name, array in fetched.items()}
                 self._bytes += sum(array.nbytes for array in one.values())
                 self._kept[row] = one
         parts = [self._kept[row] for row in rows]
@@ -55,7 +55,7 @@ class Samples:
 
 
 def endless(count: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:
-    """Positions of the batches: pass after pass, each in another order.  A last batch is completed from the next pass."""
+    """Yields the positions of batches, pass after pass, each in a new order.  The next pass completes a last batch."""
     waiting: list[int] = []
     while True:
         while len(waiting) < size:

@@ -1,12 +1,13 @@
-"""How far the tuned model's outputs are from the original's, as a number with a gradient, sample by sample.
+"""The training loss: the error of the tuned model's outputs against the original's, per sample, with a gradient.
 
-Every output channel counts in its own scale, and every kind of value as much as another:
+Each channel counts in its own scale.  Each kind of value has the same weight:
 
 - rows that sum to one are probabilities: Kullback-Leibler divergence, KL(original ‖ tuned);
-- values between 0 and 1 are answers to yes or no: the same, per element;
-- one row of scores per sample are logits: the same after a softmax, and the squared error of the scores less their mean;
-- anything else: squared error over the channel's variance.  Where the same output also holds answers between 0 and 1,
-  each position weighs as much as the original's surest answer there: a box counts where something is.
+- values between 0 and 1 are yes-or-no answers: the same divergence, per element;
+- one row of scores per sample holds logits: the same divergence after a softmax, plus the squared error of the scores
+  minus their mean;
+- anything else: squared error over the channel's variance.  If the same output also holds answers between 0 and 1, the
+  original's surest answer at a position is its weight: a box counts where an object is.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor
 
 from onnxprune import metrics
-from onnxprune.tuning.hidden import DEAD, Hidden, channel_axis, scales
+from onnxprune.tuning.hidden import DEAD, HiddenValue, channel_axis, scales
 
 Array = np.ndarray
 #: (tuned, original, samples) -> one number per sample.
-Part = Callable[[Tensor, Tensor, int], Tensor]
+ErrorFunction = Callable[[Tensor, Tensor, int], Tensor]
 TINY = 1e-6
-#: What a position where the original sees nothing still weighs against one where it is sure.
+#: The weight of a position where the original sees nothing, relative to one where it is sure.
 BACKGROUND = 0.02
 
 
@@ -36,13 +37,13 @@ class Term:
 
     name: str
     kind: str
-    of: Part
+    of: ErrorFunction
 
 
 def output_terms(names: Sequence[str], seen: Mapping[str, Array], bounded: Collection[str]) -> tuple[Term, ...]:
-    """``seen``: the original's outputs on some samples, on axis 0; what they are is read off their values.
+    """The terms of the outputs ``names``.  Their kinds follow from ``seen``, the original's outputs on some samples.
 
-    ``bounded``: outputs that hold what a sigmoid or the like makes; others may lie between 0 and 1 by chance.
+    Samples are on axis 0.  ``bounded``: outputs of a sigmoid or the like; others may lie between 0 and 1 by chance.
     """
     return tuple(term for name in names for term in _terms(name, seen[name], len(names) == 1, name in bounded))
 
@@ -72,13 +73,13 @@ def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[Term]:
 
 
 def _per_sample(x: Tensor, count: int) -> Tensor:
-    """Means over what belongs to each sample; over everything where axis 0 does not hold samples."""
+    """The mean per sample; the mean of everything if axis 0 does not hold samples."""
     if x.dim() and len(x) and len(x) % count == 0:
         return x.reshape(count, -1).mean(1)
     return x.mean().expand(count)
 
 
-def _divergence(axis: int) -> Part:
+def _divergence(axis: int) -> ErrorFunction:
     def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
         p, q = original.clamp_min(TINY), tuned.clamp_min(TINY)
         return _per_sample((p * (p / q).log()).sum(axis), count)
@@ -86,7 +87,7 @@ def _divergence(axis: int) -> Part:
     return of
 
 
-def _logits(spread: float) -> Part:
+def _logits(spread: float) -> ErrorFunction:
     def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
         p, q = torch.log_softmax(original, 1), torch.log_softmax(tuned, 1)
         apart = (tuned - tuned.mean(1, keepdim=True)) - (original - original.mean(1, keepdim=True))
@@ -99,9 +100,9 @@ def _picked(x: Tensor, axis: int, channels: Tensor) -> Tensor:
     return x.index_select(axis, channels) if x.dim() > 1 else x.unsqueeze(1)
 
 
-def _answers(axis: int, channels: Array, rows: Array) -> Part:
+def _answers(axis: int, channels: Array, rows: Array) -> ErrorFunction:
     picked = torch.as_tensor(channels)
-    # In units of what a constant answer, the mean, would lose: a rare class counts as much as a common one.
+    # The unit is the loss of the constant mean answer, so a rare class counts as much as a common one.
     mean = np.clip(rows.mean(), 1e-4, 1 - 1e-4)
     unit = float(-mean * np.log(mean) - (1 - mean) * np.log(1 - mean))
 
@@ -112,7 +113,7 @@ def _answers(axis: int, channels: Array, rows: Array) -> Part:
     return of
 
 
-def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows: Array) -> Part:
+def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows: Array) -> ErrorFunction:
     picked = torch.as_tensor(channels)
     unit = torch.as_tensor(scale, dtype=torch.float32)
     answers = None if where is None else torch.as_tensor(where)
@@ -133,13 +134,13 @@ def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows:
 class _Apart(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
     """Weighted squared distance of each row of axis 0.
 
-    Two passes forward and one back.  Composed of torch's own operators it takes seven, and a quarter of the time of a
-    step of a small network.
+    It takes two passes forward and one backward.  The same from torch's own operators takes seven, a quarter of the time
+    of a step of a small network.
     """
 
     @staticmethod
     def forward(ctx: Any, tuned: Tensor, original: Tensor, axis: int, weights: Tensor) -> Tensor:
-        """(rows,); ``weights``, (channels,), belong to ``axis``, which is not 0."""
+        """The distances, (rows,).  ``weights`` (channels,) belong to ``axis``, which is not 0."""
         apart = tuned - original
         other = [k for k in range(1, apart.dim()) if k != axis]
         squares = apart.square().sum(other) if other else apart.square()
@@ -155,8 +156,8 @@ class _Apart(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped
         return apart * (2 * factor), None, None, None
 
 
-def hidden_error(hidden: Hidden, tuned: Tensor, original: Tensor, count: int) -> Tensor:
-    """Squared error over variance, mean over the channels that both models have: one number per sample."""
+def hidden_error(hidden: HiddenValue, tuned: Tensor, original: Tensor, count: int) -> Tensor:
+    """Squared error over variance, averaged over the common channels: one number per sample."""
     if hidden.mine is not None and hidden.theirs is not None:
         if len(hidden.mine) < tuned.shape[hidden.axis]:
             tuned = tuned.index_select(hidden.axis, torch.as_tensor(hidden.mine, device=tuned.device))
@@ -171,7 +172,7 @@ def hidden_error(hidden: Hidden, tuned: Tensor, original: Tensor, count: int) ->
 def output_error(
     terms: Sequence[Term], tuned: Mapping[str, Tensor], original: Mapping[str, Tensor], count: int
 ) -> Tensor:
-    """The mean over kinds of the mean over outputs of that kind: one number per sample."""
+    """The error per sample: the mean over outputs of each kind, then the mean over kinds."""
     kinds: dict[str, list[Tensor]] = {}
     for term in terms:
         kinds.setdefault(term.kind, []).append(term.of(tuned[term.name], original[term.name], count))

@@ -1,4 +1,4 @@
-"""The room's door: a model and its original in, the same model with better weights out."""
+"""The entry point of the room: from a model and its original to the same model with better weights."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import FEW, better, lower
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.device import device_of
-from onnxprune.tuning.held import Held
+from onnxprune.tuning.held_out import HeldOut
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
 from onnxprune.tuning.pace import pace
-from onnxprune.tuning.pair import Pair, pair
+from onnxprune.tuning.pair import ModelPair, pair
 from onnxprune.tuning.samples import Samples
 from onnxprune.tuning.workers import join
 
 Array = np.ndarray
-#: Samples of a step, and numbers in memory per sample from which on it takes fewer.
+#: Samples per step.  A step takes fewer if it would hold more than this many numbers in memory.
 BATCH, ROOM = 32, 1 << 28
-#: Shares of the longest time that the cosines of a tuning without a stated length take, one after the other.
+#: Without a stated length: the cosines in sequence, as shares of the longest time.
 TURNS = (0.1, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
 class Request:
-    """``augment``: see :func:`onnxprune.tuning.augment.augment`; ``device``: one of :data:`onnxprune.options.DEVICE_NAMES`; ``stopped`` is asked
-    before every step, and ends the tuning with the best so far."""
+    """``augment``: see :func:`onnxprune.tuning.augment.augment`.  ``device``: one of
+    :data:`onnxprune.options.DEVICE_NAMES`.  ``stopped`` is called before every step.  If it returns True, the tuning ends
+    with the best weights so far.
+    """
 
     allowance: Allowance
     augment: str = "auto"
@@ -55,18 +57,18 @@ def tune(
     request: Request,
     progress: Progress,
 ) -> tuple[onnx.ModelProto, Tuning]:
-    """``student`` with weights under which it answers more like ``original``; nothing but weights changes.
+    """``student`` with new weights, so that it answers more like ``original``.  Only weights change.
 
-    ``held``: samples that are only looked at.  Where the error on them does not fall, ``student`` itself is returned.
-    Cost: as ``request.allowance`` says; one run of the original and about three of the small model per step and sample.
+    ``held``: samples for evaluation only.  If the error on them does not fall, returns ``student`` itself.
+    Cost: set by ``request.allowance``.  Per step and sample, one run of the original and about three of the small model.
 
     Raises:
-        ModelError: where no weight can be tuned, with the operators that are in the way.
-        OptionError: for a device that is not there.
+        ModelError: no weight can be tuned.  The message names the operators in the way.
+        OptionError: the device does not exist.
     """
     since = time.monotonic()
     device, workers = device_of(request.device), join()
-    # Several processes of one machine share its cores.
+    # Processes on one machine share its cores.
     torch.set_num_threads(max(engine.cores() // workers.size, 1))
     torch.manual_seed(request.seed)
     progress.stage("tune", None)
@@ -74,7 +76,7 @@ def tune(
     both = pair(student, original, samples, engine, device)
     batch, micro = _sizes(both, samples)
     changes = augment(fit.specs, request.augment)
-    unseen = Held(both, Samples(held), micro)
+    unseen = HeldOut(both, Samples(held), micro)
     setting = Setting(both, samples, unseen, changes, batch, micro, request.seed, workers, progress, request.stopped)
     begun = time.monotonic()
     start = initial(setting)
@@ -84,8 +86,8 @@ def tune(
     moved = lower(best.errors, start.errors)
     gained = moved and better(best.errors, start.errors)
     workers.leave()
-    found = with_constants(student, _arrays(best)) if moved else student
-    told = Tuning(
+    model = with_constants(student, _arrays(best)) if moved else student
+    tuning = Tuning(
         before=float(start.errors.mean()),
         after=float(best.errors.mean() if moved else start.errors.mean()),
         gained=gained,
@@ -97,40 +99,40 @@ def tune(
         device=device.type,
         notes=(*both.notes, *_verdict(moved, gained, start, best)),
     )
-    return found, told
+    return model, tuning
 
 
 def _run(
     setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float, looking: float
 ) -> State:
-    """``since``: when the time that ``allowed`` states began; ``looking``: seconds of a look at the held-out samples,
-    such as the last one."""
+    """Tune for as long as ``allowed`` says, counted from ``since``.  ``looking``: seconds per look at the held-out
+    samples, reserved for the last look."""
     if allowed.passes is not None:
         steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
         full = pace(setting, start, steps, 0.0).rate(steps)
         setting.progress.stage("tune", BAR)
         return cycle(setting, start, Clock(steps, 0.0), full, 0, curve, since)
     whole = LONGEST if allowed.seconds is None else allowed.seconds
-    found = pace(setting, start, None, whole)
+    chosen = pace(setting, start, None, whole)
     left = setting.workers.agreed(max(whole - (time.monotonic() - since) - looking, 1.0))
     if allowed.seconds is not None:
         setting.progress.stage("tune", BAR)
-        return cycle(setting, start, Clock(None, left), found.rate(found.steps(left)), 0, curve, since)
+        return cycle(setting, start, Clock(None, left), chosen.rate(chosen.steps(left)), 0, curve, since)
     best = start
     for turn, share in enumerate(TURNS):
         setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
         seconds = share * left
-        after = cycle(setting, best, Clock(None, seconds), found.rate(found.steps(seconds)), turn, curve, since)
+        after = cycle(setting, best, Clock(None, seconds), chosen.rate(chosen.steps(seconds)), turn, curve, since)
         if not lower(after.errors, best.errors):
             return best
-        best, found = after, found.later()
+        best, chosen = after, chosen.later()
         if setting.stopped():
             return best
     return best
 
 
-def _sizes(both: Pair, samples: Samples) -> tuple[int, int]:
-    """(samples per step, samples at once): small batches teach most per sample; large models take smaller ones."""
+def _sizes(both: ModelPair, samples: Samples) -> tuple[int, int]:
+    """(samples per step, samples per pass).  Small batches teach most per sample.  Large models need smaller ones."""
     limit = samples.dataset.batch_limit
     if limit is not None:
         return max(limit, min(8, samples.count)), limit
@@ -151,10 +153,10 @@ def _verdict(moved: bool, gained: bool, start: State, best: State) -> tuple[str,
         return ()
     count = len(start.errors)
     if count < FEW:
-        return (f"{count} held-out samples are too few to tell a gain from chance: the weights stay; give more",)
+        return (f"{count} held-out samples are too few to tell a gain from chance: the weights stay unchanged; provide more",)
     if not moved:
-        return ("tuning gained nothing on the held-out samples: the weights stay as they were",)
+        return ("tuning gained nothing on the held-out samples: the weights stay unchanged",)
     errors = f"from {start.errors.mean():.3g} to {best.errors.mean():.3g}"
     return (
-        f"the error on {count} held-out samples falls {errors}; by chance it may fall as far: tune longer, or give more",
+        f"the error on {count} held-out samples falls {errors}, which may be chance: tune longer, or provide more",
     )

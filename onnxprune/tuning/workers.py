@@ -1,4 +1,4 @@
-"""Several processes that tune one model: torch's launcher starts them, each takes its share of every batch."""
+"""Several processes that tune one model.  torch's launcher starts them; each takes its share of every batch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Workers:
-    """``rank`` of ``size`` processes; all do the same but for the samples that they run."""
+    """Process number ``rank`` of ``size``.  All do the same, on different samples."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, rows: Sequence[int]) -> list[int]:
-        """Places of a batch that are this process's."""
+        """The positions in a batch that belong to this process."""
         return list(range(len(rows)))[self.rank :: self.size]
 
     def summed(self, tensors: Sequence[Tensor]) -> None:
-        """Adds up over all processes, in place."""
+        """Sum ``tensors`` over all processes, in place."""
         if self.size > 1 and tensors:
             flat = torch.cat([t.reshape(-1) for t in tensors])
             torch.distributed.all_reduce(flat)
@@ -32,21 +32,21 @@ class Workers:
                 place += tensor.numel()
 
     def agreed(self, value: float) -> float:
-        """What the first process says: clocks differ."""
+        """The ``value`` of the first process: clocks differ."""
         if self.size == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64)
-        torch.distributed.broadcast(told, 0)
-        return float(told)
+        shared = torch.tensor([value], dtype=torch.float64)
+        torch.distributed.broadcast(shared, 0)
+        return float(shared)
 
     def leave(self) -> None:
-        """After it the processes no longer wait for each other."""
+        """Leave the group: the processes no longer wait for each other."""
         if self.size > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
 def join() -> Workers:
-    """The group that ``torchrun`` started; a single process outside of it."""
+    """The group that ``torchrun`` started; a single process without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
         return Workers()

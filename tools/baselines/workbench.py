@@ -99,9 +99,9 @@ class Workbench:
         names = list(self.work.coupling.graph.outputs)
         return outputs_of(open_session(model, self.work.engine), data, names, data.batch_limit or BATCH)
 
-    def damage(self, model: onnx.ModelProto) -> float:
+    def output_loss(self, model: onnx.ModelProto) -> float:
         """KL(original ‖ model) on the holdout: what candidates of one method are chosen by."""
-        return metrics.damage(self.reference, self.outputs(model, self.work.holdout))
+        return metrics.plain_loss(self.reference, self.outputs(model, self.work.holdout))
 
     def top1(self, model: onnx.ModelProto) -> float:
         """Top-1 on the labelled test data, which no method sees."""
@@ -151,7 +151,7 @@ def _signed(bench: Workbench, places: set[tuple[object, int]]) -> set[tuple[obje
 
 
 def flat(group: Group, still: bool) -> Curve:
-    """A curve that knows no damage, for budgets that do not look at it."""
+    """A curve without output loss, for budgets that ignore it."""
     size = len(group)
     return Curve(np.zeros(size + 1), np.asarray([size]) if still else np.arange(1, size + 1))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Binder, Call, Entry, Locked, Mover, Rule
+from onnxprune.coupling.rule import Binder, Entry, Locked, Mover, NodeInfo, Rule
 from onnxprune.coupling.rules import (
     attention,
     elementwise,
@@ -48,8 +48,8 @@ def _loosened(entry: Entry) -> Entry:
 
 
 def _loosened_binder(binder: Binder) -> Binder:
-    def bind(call: Call) -> Rule | Mover | Locked:
-        entry = binder(call)
+    def bind(info: NodeInfo) -> Rule | Mover | Locked:
+        entry = binder(info)
         return replace(entry, mix=entry.mix - entry.estimates) if isinstance(entry, Rule) else entry
 
     return bind

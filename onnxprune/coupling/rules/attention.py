@@ -9,43 +9,43 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
 
 _SCORES = frozenset("bstTp")
 
 
-def attention(call: Call) -> Rule | Locked:
+def attention(info: NodeInfo) -> Rule | Locked:
     """ai.onnx Attention: Q, K and V of rank 4, or of rank 3 with the heads packed into the last axis."""
-    ranks = {call.rank(slot) for slot in range(3)}
+    ranks = {info.rank(slot) for slot in range(3)}
     if ranks not in ({3}, {4}):
         return Locked("mixes packed and unpacked heads")
     if ranks == {3}:
-        kv = call.node.integer("kv_num_heads", 0)
-        heads = call.node.integer("q_num_heads", 0)
+        kv = info.node.integer("kv_num_heads", 0)
+        heads = info.node.integer("q_num_heads", 0)
         data, out = "b s (g r d), b t (g d), b t (g e)", "b s (g r e)"
         sizes = {"g": kv, "r": heads // max(kv, 1)}
         attributes = {"q_num_heads": "g r", "kv_num_heads": "g"}
     else:
-        kv, heads = (call.shape(1) or (0, 0))[1], (call.shape(0) or (0, 0))[1]
+        kv, heads = (info.shape(1) or (0, 0))[1], (info.shape(0) or (0, 0))[1]
         data, out = "b (g r) s d, b g t d, b g t e", "b (g r) s e"
         sizes, attributes = {"g": kv}, {}
     if not kv or heads % kv:
         return Locked("groups its heads unevenly")
-    mask = _bias(call, 3, heads)
+    mask = _bias(info, 3, heads)
     return Rule(
         f"{data}, {mask}, b g p d, b g p e, b -> {out}, b g T d, b g T e, b (g r) s T",
         _SCORES,
         attributes,
         sizes=sizes,
         macs=(("b", "g", "r", "s", "t", "d"), ("b", "g", "r", "s", "t", "e")),
-        masks=((0, call.rank(0) - 1),),
-        pins=_scale(call, "d", (call.shape(0) or (1,))[-1] // (heads if ranks == {3} else 1)),
+        masks=((0, info.rank(0) - 1),),
+        pins=_scale(info, "d", (info.shape(0) or (1,))[-1] // (heads if ranks == {3} else 1)),
     )
 
 
-def _bias(call: Call, slot: int, heads: int) -> str:
+def _bias(info: NodeInfo, slot: int, heads: int) -> str:
     """Term of a mask or bias on the scores, broadcast from the right: (batch, heads, queries, keys)."""
-    shape = call.shape(slot)
+    shape = info.shape(slot)
     if not shape:
         return "_"
     names = ["1", "(g r)" if heads > 1 and len(shape) > 2 and shape[-3] == heads else "1", "w", "x"]
@@ -55,20 +55,20 @@ def _bias(call: Call, slot: int, heads: int) -> str:
     return " ".join("1" if size == 1 else word for word, size in zip(words, shape, strict=True))
 
 
-def _scale(call: Call, factor: str, head: int) -> MappingProxyType[str, tuple[str, float]]:
-    stated = call.node.attribute("scale")
+def _scale(info: NodeInfo, factor: str, head: int) -> MappingProxyType[str, tuple[str, float]]:
+    stated = info.node.attribute("scale")
     if stated is not None and stated.f != 0.0:
         return MappingProxyType({})
     return MappingProxyType({"scale": (factor, 1 / math.sqrt(max(head, 1)))})
 
 
-def linear_attention(call: Call) -> Rule | Locked:
+def linear_attention(info: NodeInfo) -> Rule | Locked:
     """Heads, key positions (summed in the state) and value positions may leave independently."""
-    kv, heads = call.node.integer("kv_num_heads", 0), call.node.integer("q_num_heads", 0)
-    if not kv or heads % kv or call.node.domain:
+    kv, heads = info.node.integer("kv_num_heads", 0), info.node.integer("q_num_heads", 0)
+    if not kv or heads % kv or info.node.domain:
         return Locked("groups its heads unevenly")
-    decay, beta = (call.shape(4) or (0,))[-1], (call.shape(5) or (0,))[-1]
-    size = (call.shape(0) or (1,))[-1] // heads
+    decay, beta = (info.shape(4) or (0,))[-1], (info.shape(5) or (0,))[-1]
+    size = (info.shape(0) or (1,))[-1] // heads
     gate = "b t (g d)" if decay == kv * size else "b t g"
     return Rule(
         f"b t (g r d), b t (g d), b t (g e), b g d e, {gate}, b t {'g' if beta == kv else '1'} -> b t (g r e), b g d e",
@@ -77,22 +77,22 @@ def linear_attention(call: Call) -> Rule | Locked:
         sizes={"g": kv, "r": heads // kv},
         macs=(("b", "t", "g", "r", "d", "e"), ("b", "t", "g", "d", "e")),
         masks=((0, 2), (1, 2)),
-        pins=_scale(call, "d", size),
+        pins=_scale(info, "d", size),
     )
 
 
-def packed(call: Call) -> Rule | Locked:
+def packed(info: NodeInfo) -> Rule | Locked:
     """com.microsoft Attention: one weight makes queries, keys and values, stacked in its columns."""
-    sizes = call.node.integers("qkv_hidden_sizes")
+    sizes = info.node.integers("qkv_hidden_sizes")
     if sizes and len(set(sizes)) > 1:
         return Locked("packs queries, keys and values of different sizes into one weight")
-    heads = call.node.integer("num_heads", 0)
-    columns = (call.shape(1) or (0, 0))[-1]
+    heads = info.node.integer("num_heads", 0)
+    columns = (info.shape(1) or (0, 0))[-1]
     if not heads or columns % (3 * heads):
         return Locked("packs weights whose width its heads do not divide")
     head = columns // (3 * heads)
-    rotary = call.node.integer("do_rotary", 0)
-    bias = _bias(call, 5, heads).replace("(g r)", "h")
+    rotary = info.node.integer("do_rotary", 0)
+    bias = _bias(info, 5, heads).replace("(g r)", "h")
     attributes = {"num_heads": "h", **({"qkv_hidden_sizes": "h d, h d, h d"} if sizes else {})}
     return Rule(
         f"b s i, i (u h d), (u h d), _, u2 b h p d, {bias}, _ -> b s (h d), u2 b h T d",
@@ -102,37 +102,37 @@ def packed(call: Call) -> Rule | Locked:
         macs=(("b", "s", "i", "u", "h", "d"), ("b", "s", "s", "h", "d")),
         # A cut position must leave the scores too, not only the output.
         masks=((1, 1), (2, 0)),
-        pins=_scale(call, "d", head),
+        pins=_scale(info, "d", head),
     )
 
 
-def packed_quantized(call: Call) -> Rule | Locked:
+def packed_quantized(info: NodeInfo) -> Rule | Locked:
     """QAttention: com.microsoft Attention with 8-bit data and weights."""
-    heads = call.node.integer("num_heads", 0)
-    columns = (call.shape(1) or (0, 0))[-1]
+    heads = info.node.integer("num_heads", 0)
+    columns = (info.shape(1) or (0, 0))[-1]
     if not heads or columns % (3 * heads):
         return Locked("packs weights whose width its heads do not divide")
     head = columns // (3 * heads)
-    scale, point = ("(u h d)" if (call.shape(slot) or (1,))[-1] == columns and columns > 1 else "_" for slot in (4, 7))
+    scale, point = ("(u h d)" if (info.shape(slot) or (1,))[-1] == columns and columns > 1 else "_" for slot in (4, 7))
     return Rule(
         f"b s i, i (u h d), (u h d), _, {scale}, _, _, {point}, u2 b h p d -> b s (h d), u2 b h T d",
-        _SCORES | {"u", "u2"} | ({"d"} if call.node.integer("do_rotary", 0) else frozenset()),
+        _SCORES | {"u", "u2"} | ({"d"} if info.node.integer("do_rotary", 0) else frozenset()),
         {"num_heads": "h"},
         sizes={"u": 3, "h": heads, "d": head},
         macs=(("b", "s", "i", "u", "h", "d"), ("b", "s", "s", "h", "d")),
         masks=((1, 1), (2, 0)),
-        pins=_scale(call, "d", head),
+        pins=_scale(info, "d", head),
         zeros=MappingProxyType({0: 6, 1: 7}),
     )
 
 
-def multi_head(call: Call) -> Rule | Locked:
+def multi_head(info: NodeInfo) -> Rule | Locked:
     """com.microsoft MultiHeadAttention: separate, or packed as (b s h 3 d), or with keys and values as (b t h 2 d)."""
-    heads = call.node.integer("num_heads", 0)
-    query, key, value = call.shape(0) or (), call.shape(1), call.shape(2)
+    heads = info.node.integer("num_heads", 0)
+    query, key, value = info.shape(0) or (), info.shape(1), info.shape(2)
     if not heads or not query:
         return Locked("does not state its number of heads")
-    extra = f"_, {_bias(call, 5, heads).replace('(g r)', 'h')}"
+    extra = f"_, {_bias(info, 5, heads).replace('(g r)', 'h')}"
     mix = _SCORES | {"u"}
     if len(query) == 5:
         terms, head, tail = ["b s h u d", "_", "_"], query[-1], "d"
@@ -148,9 +148,9 @@ def multi_head(call: Call) -> Rule | Locked:
         else:
             terms = ["b s (h d)", "b t (h d)", "b t (h e)"]
     bias = "_"
-    if call.shape(3) is not None:
+    if info.shape(3) is not None:
         same = value is None or value[-1] == (query[-1] if len(value) == 3 else head)
-        if not same or (call.shape(3) or (0,))[0] != 3 * heads * head:
+        if not same or (info.shape(3) or (0,))[0] != 3 * heads * head:
             return Locked("packs biases of different sizes into one vector")
         bias, tail = "(u h d)", "d"
         terms = [term.replace("e", "d") for term in terms]
@@ -164,24 +164,24 @@ def multi_head(call: Call) -> Rule | Locked:
         if len(query) < 5
         else (("b", "s", "s", "h", "d"),),
         masks=((0, len(query) - 1), (3, 0)),
-        pins=_scale(call, "d", head),
+        pins=_scale(info, "d", head),
     )
 
 
-def grouped_query(call: Call) -> Rule | Locked:
+def grouped_query(info: NodeInfo) -> Rule | Locked:
     """com.microsoft GroupQueryAttention with separate queries, keys and values."""
-    heads, kv = call.node.integer("num_heads", 0), call.node.integer("kv_num_heads", 0)
-    query, key = call.shape(0), call.shape(1)
+    heads, kv = info.node.integer("num_heads", 0), info.node.integer("kv_num_heads", 0)
+    query, key = info.shape(0), info.shape(1)
     if query is None or key is None:
         return Locked("packs queries, keys and values of different sizes into one tensor")
     if not kv or heads % kv or len(query) != 3 or len(key) != 3:
         return Locked("groups its heads unevenly")
-    if call.node.integer("kv_cache_bit_width", 0) or call.node.string("k_quant_type", "NONE") != "NONE":
+    if info.node.integer("kv_cache_bit_width", 0) or info.node.string("k_quant_type", "NONE") != "NONE":
         return Locked("keeps quantized keys and values")
     head = query[-1] // heads
     return Rule(
         "b s (g r d), b t (g d), b t (g d), b g p d, b g p d, _, _, m f, m f, _, "
-        f"{_bias(call, 10, heads)}, (g r), _, _, d, d, _ -> b s (g r d), b g T d, b g T d, b (g r) s T",
+        f"{_bias(info, 10, heads)}, (g r), _, _, d, d, _ -> b s (g r d), b g T d, b g T d, b (g r) s T",
         # Kernels need a head size in multiples of eight, so positions inside a head stay.
         _SCORES | {"f", "d"},
         {"num_heads": "g r", "kv_num_heads": "g"},
@@ -190,34 +190,34 @@ def grouped_query(call: Call) -> Rule | Locked:
     )
 
 
-def rotary(call: Call) -> Rule | Locked:
+def rotary(info: NodeInfo) -> Rule | Locked:
     """ai.onnx RotaryEmbedding(X, cos, sin, positions)."""
-    return _rotary(call, (1, 2), 3)
+    return _rotary(info, (1, 2), 3)
 
 
-def rotary_microsoft(call: Call) -> Rule | Locked:
+def rotary_microsoft(info: NodeInfo) -> Rule | Locked:
     """com.microsoft RotaryEmbedding(input, positions, cos, sin)."""
-    if call.node.integer("is_packed_batching", 0):
+    if info.node.integer("is_packed_batching", 0):
         return Locked("packs sequences of different lengths into one")
-    return _rotary(call, (2, 3), 1)
+    return _rotary(info, (2, 3), 1)
 
 
-def _rotary(call: Call, tables: tuple[int, int], positions: int) -> Rule | Locked:
+def _rotary(info: NodeInfo, tables: tuple[int, int], positions: int) -> Rule | Locked:
     """The operator rotates pairs of positions (u), each by its own angle (e).  A pair leaves with its table column."""
-    shape, table = call.shape(0) or (), call.shape(tables[0]) or ()
-    half, heads = (table[-1] if table else 0), call.node.integer("num_heads", 0)
+    shape, table = info.shape(0) or (), info.shape(tables[0]) or ()
+    half, heads = (table[-1] if table else 0), info.node.integer("num_heads", 0)
     if len(shape) not in (3, 4) or not half:
         return Locked("rotates tensors of unknown rank")
     heads = heads or (shape[-1] // (2 * half) if len(shape) == 3 else shape[1])
     head = shape[-1] // heads if len(shape) == 3 else shape[-1]
-    partial = call.node.integer("rotary_embedding_dim", 0) not in (0, head) or head != 2 * half
-    pair = "e u" if call.node.integer("interleaved", 0) else "u e"
+    partial = info.node.integer("rotary_embedding_dim", 0) not in (0, head) or head != 2 * half
+    pair = "e u" if info.node.integer("interleaved", 0) else "u e"
     if partial:
         pair = "d"
     data = f"b s (h {pair})" if len(shape) == 3 else f"b h s {f'({pair})' if ' ' in pair else pair}"
     cache = " ".join([*("bs" if len(table) == 3 else "m"), "f" if partial else "e"])
-    slots = ["_"] * len(call.node.inputs)
-    if len(call.shape(positions) or ()) == 2:
+    slots = ["_"] * len(info.node.inputs)
+    if len(info.shape(positions) or ()) == 2:
         slots[positions] = "b s"
     slots[0] = data
     for slot in tables:
@@ -225,7 +225,7 @@ def _rotary(call: Call, tables: tuple[int, int], positions: int) -> Rule | Locke
     return Rule(
         f"{', '.join(slots)} -> {data}",
         frozenset("udfsm"),
-        {"num_heads": "h"} if len(shape) == 3 and call.node.integer("num_heads", 0) else {},
+        {"num_heads": "h"} if len(shape) == 3 and info.node.integer("num_heads", 0) else {},
         sizes={"h": heads, **({} if partial else {"u": 2})},
     )
 

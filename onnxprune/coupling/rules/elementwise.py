@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.rule import Call, Entry, Locked, Rule
+from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
 
 UNARY = [
     "Abs",
@@ -79,10 +79,10 @@ BROADCAST = [
 ]
 
 
-def broadcast(call: Call) -> Rule:
+def broadcast(info: NodeInfo) -> Rule:
     """``d0 d1 d2, 1 d1 1 -> d0 d1 d2``: numpy broadcasting, aligned at the last axis."""
-    out = call.out_shape() or ()
-    text = ", ".join(aligned(call.shape(k), out) for k in range(len(call.node.inputs)))
+    out = info.out_shape() or ()
+    text = ", ".join(aligned(info.shape(k), out) for k in range(len(info.node.inputs)))
     return Rule(f"{text} -> {aligned(out, out)}")
 
 
@@ -93,55 +93,55 @@ def aligned(shape: tuple[int, ...] | None, out: tuple[int, ...]) -> str:
     return " ".join(f"d{lead + k}" if size == out[lead + k] else "1" for k, size in enumerate(shape))
 
 
-def legacy_broadcast(call: Call) -> Rule:
+def legacy_broadcast(info: NodeInfo) -> Rule:
     """Binary operators of opsets 1 to 6 align the second input at ``axis`` if ``broadcast`` is set."""
-    if not call.node.integer("broadcast", 0):
-        return broadcast(call)
-    out, second = call.out_shape() or (), call.shape(1) or ()
-    axis = call.node.integer("axis", len(out) - len(second)) % max(len(out), 1)
+    if not info.node.integer("broadcast", 0):
+        return broadcast(info)
+    out, second = info.out_shape() or (), info.shape(1) or ()
+    axis = info.node.integer("axis", len(out) - len(second)) % max(len(out), 1)
     words = " ".join(f"d{axis + k}" if s == out[axis + k] else "1" for k, s in enumerate(second)) or "_"
     return Rule(f"{aligned(out, out)}, {words} -> {aligned(out, out)}")
 
 
-def clip(call: Call) -> Rule:
-    return _first(call, extra=2)
+def clip(info: NodeInfo) -> Rule:
+    return _first(info, extra=2)
 
 
-def dropout(call: Call) -> Rule:
+def dropout(info: NodeInfo) -> Rule:
     """The identity at inference.  The optional mask output has the shape of the data."""
-    dims = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+    dims = " ".join(f"d{k}" for k in range(info.rank())) or "_"
     return Rule(f"{dims}, _, _ -> {dims}, {dims}")
 
 
-def like(call: Call) -> Rule:
+def like(info: NodeInfo) -> Rule:
     """CastLike: the second input only gives the type."""
-    return _first(call, extra=1)
+    return _first(info, extra=1)
 
 
-def _first(call: Call, extra: int) -> Rule:
-    dims = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+def _first(info: NodeInfo, extra: int) -> Rule:
+    dims = " ".join(f"d{k}" for k in range(info.rank())) or "_"
     return Rule(", ".join([dims, *["_"] * extra]) + f" -> {dims}")
 
 
-def bias_dropout(call: Call) -> Rule:
+def bias_dropout(info: NodeInfo) -> Rule:
     """data + bias (+ residual) at inference; ratio and training mode are operands."""
-    out = call.out_shape() or ()
+    out = info.out_shape() or ()
     full = aligned(out, out)
-    residual = aligned(call.shape(2), out)
-    return Rule(f"{aligned(call.shape(0), out)}, {aligned(call.shape(1), out)}, {residual}, _, _ -> {full}, {full}")
+    residual = aligned(info.shape(2), out)
+    return Rule(f"{aligned(info.shape(0), out)}, {aligned(info.shape(1), out)}, {residual}, _, _ -> {full}, {full}")
 
 
-def integer_product(call: Call) -> Rule:
+def integer_product(info: NodeInfo) -> Rule:
     """MulInteger: A, its zero point, B, its zero point."""
-    out = call.out_shape() or ()
-    return Rule(f"{aligned(call.shape(0), out)}, _, {aligned(call.shape(2), out)}, _ -> {aligned(out, out)}")
+    out = info.out_shape() or ()
+    return Rule(f"{aligned(info.shape(0), out)}, _, {aligned(info.shape(2), out)}, _ -> {aligned(out, out)}")
 
 
-def expand_dims(call: Call) -> Rule | Locked:
-    axis = call.constant(1)
+def expand_dims(info: NodeInfo) -> Rule | Locked:
+    axis = info.constant(1)
     if axis is None:
         return Locked("inserts an axis that is computed at run time")
-    names = [f"d{k}" for k in range(call.rank())]
+    names = [f"d{k}" for k in range(info.rank())]
     place = int(axis.ravel()[0]) % (len(names) + 1)
     return Rule(f"{' '.join(names) or '_'}, _ -> {' '.join([*names[:place], '1', *names[place:]])}")
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from onnxprune.coupling.grid import grid
-from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
+from onnxprune.coupling.rule import Entry, Locked, Mover, NodeInfo, Rule
 
 
-def gather_elements(call: Call) -> Rule:
+def gather_elements(info: NodeInfo) -> Rule:
     """out[…, i, …] = data[…, index[…, i, …], …].  Another axis passes if the index covers all of it."""
-    return _elements(call, 1, "{data}, {index} -> {index}")
+    return _elements(info, 1, "{data}, {index} -> {index}")
 
 
-def scatter_elements(call: Call) -> Rule:
-    return _elements(call, 1, "{data}, {index}, {index} -> {data}")
+def scatter_elements(info: NodeInfo) -> Rule:
+    return _elements(info, 1, "{data}, {index}, {index} -> {data}")
 
 
-def _elements(call: Call, slot: int, form: str) -> Rule:
-    shape, index = call.shape(0) or (), call.shape(slot) or ()
-    axis = call.node.integer("axis", 0) % max(len(shape), 1)
+def _elements(info: NodeInfo, slot: int, form: str) -> Rule:
+    shape, index = info.shape(0) or (), info.shape(slot) or ()
+    axis = info.node.integer("axis", 0) % max(len(shape), 1)
     same = [k != axis and a == b for k, (a, b) in enumerate(zip(shape, index, strict=True))]
     data = [f"d{k}" for k in range(len(shape))]
     other = [f"d{k}" if equal else f"q{k}" for k, equal in enumerate(same)]
@@ -26,10 +26,10 @@ def _elements(call: Call, slot: int, form: str) -> Rule:
     return Rule(form.format(data=" ".join(data), index=" ".join(other)), frozenset(mixed))
 
 
-def gather_nd(call: Call) -> Rule:
+def gather_nd(info: NodeInfo) -> Rule:
     """Batch axes come first, then the indexed axes (as many as an index has elements).  The rest passes."""
-    rank, indices = call.rank(), call.shape(1) or (1,)
-    batch = call.node.integer("batch_dims", 0)
+    rank, indices = info.rank(), info.shape(1) or (1,)
+    batch = info.node.integer("batch_dims", 0)
     data = [f"d{k}" for k in range(rank)]
     places = [*data[:batch], *(f"q{k}" for k in range(batch, len(indices) - 1)), "w"]
     taken = batch + indices[-1]
@@ -38,12 +38,12 @@ def gather_nd(call: Call) -> Rule:
     return Rule(text, frozenset({"w", *data[batch:taken]}))
 
 
-def scatter_nd(call: Call) -> Rule | Mover:
+def scatter_nd(info: NodeInfo) -> Rule | Mover:
     """A constant grid of indices pastes a block.  Otherwise the indexed axes (one per index element) stay whole."""
-    known, indices = call.constant(1), call.shape(1) or (1,)
-    if known is not None and grid(known, call.shape(0) or ()) is not None:
+    known, indices = info.constant(1), info.shape(1) or (1,)
+    if known is not None and grid(known, info.shape(0) or ()) is not None:
         return Mover((0, 2))
-    data = [f"d{k}" for k in range(call.rank())]
+    data = [f"d{k}" for k in range(info.rank())]
     places = [f"q{k}" for k in range(len(indices) - 1)]
     tail = data[indices[-1] :]
     updates = " ".join([*places, *tail]) or "_"
@@ -51,50 +51,50 @@ def scatter_nd(call: Call) -> Rule | Mover:
     return Rule(text, frozenset({"w", *places, *data[: indices[-1]]}))
 
 
-def tensor_scatter(call: Call) -> Rule:
+def tensor_scatter(info: NodeInfo) -> Rule:
     """Writes into a cache at given positions of one axis.  The list of positions has one entry per batch entry."""
-    rank = call.rank()
-    axis = call.node.integer("axis", -2) % max(rank, 1)
+    rank = info.rank()
+    axis = info.node.integer("axis", -2) % max(rank, 1)
     data = [f"d{k}" for k in range(rank)]
     update = [*data[:axis], "q", *data[axis + 1 :]]
     text = f"{' '.join(data)}, {' '.join(update)}, d0 -> {' '.join(data)}"
     return Rule(text, frozenset({"q", data[axis]}))
 
 
-def top_k(call: Call) -> Rule:
-    rank = call.rank()
-    axis = call.node.integer("axis", -1) % max(rank, 1)
+def top_k(info: NodeInfo) -> Rule:
+    rank = info.rank()
+    axis = info.node.integer("axis", -1) % max(rank, 1)
     data = [f"d{k}" for k in range(rank)]
     out = " ".join([*data[:axis], "q", *data[axis + 1 :]])
     return Rule(f"{' '.join(data)}, _ -> {out}, {out}", frozenset({data[axis]}))
 
 
-def compress(call: Call) -> Rule | Locked:
+def compress(info: NodeInfo) -> Rule | Locked:
     """Selects positions along its axis.  Without an axis it flattens everything first."""
-    if call.node.attribute("axis") is None:
+    if info.node.attribute("axis") is None:
         return Locked("flattens its input and selects single elements")
-    rank = call.rank()
-    axis = call.node.integer("axis", 0) % max(rank, 1)
+    rank = info.rank()
+    axis = info.node.integer("axis", 0) % max(rank, 1)
     data = [f"d{k}" for k in range(rank)]
     out = [*data[:axis], "q", *data[axis + 1 :]]
     return Rule(f"{' '.join(data)}, _ -> {' '.join(out)}", frozenset({data[axis]}))
 
 
-def one_hot(call: Call) -> Rule:
+def one_hot(info: NodeInfo) -> Rule:
     """Indices keep their axes; the operator creates a new one."""
-    rank = call.rank()
+    rank = info.rank()
     data = [f"d{k}" for k in range(rank)]
-    axis = call.node.integer("axis", -1) % (rank + 1)
+    axis = info.node.integer("axis", -1) % (rank + 1)
     return Rule(f"{' '.join(data) or '_'}, _, _ -> {' '.join([*data[:axis], 'q', *data[axis:]])}")
 
 
-def lookup_rows(call: Call) -> Rule:
+def lookup_rows(info: NodeInfo) -> Rule:
     """TorchEmbedding: rows of a table; the width passes."""
-    rows = " ".join(f"q{k}" for k in range(call.rank(1)))
+    rows = " ".join(f"q{k}" for k in range(info.rank(1)))
     return Rule(f"v d, {rows or '_'}, _, _ -> {rows} d", frozenset({"v"}))
 
 
-def distances(call: Call) -> Rule:
+def distances(info: NodeInfo) -> Rule:
     """CDist between all rows of A and of B.  A distance is not a plain sum over the columns, so the columns mix."""
     return Rule("m k, n k -> m n", frozenset("k"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Call, Entry, Locked, Mover, Rule
+from onnxprune.coupling.rule import Entry, Locked, Mover, NodeInfo, Rule
 from onnxprune.coupling.rules.elementwise import aligned
 from onnxprune.coupling.rules.linear import conv, gemm, matmul
 from onnxprune.coupling.rules.normalize import along
@@ -16,18 +16,18 @@ _FIRST, _SECOND = MappingProxyType({0: 1}), MappingProxyType({0: 2})
 _LAYER_SCALES, _LAYER_ZEROS = MappingProxyType({0: 1, 3: 4}), MappingProxyType({0: 2, 3: 5})
 
 
-def linear_scale(call: Call) -> Rule | Locked:
+def linear_scale(info: NodeInfo) -> Rule | Locked:
     """QuantizeLinear and DequantizeLinear: one scale per tensor, per position of ``axis``, or per block along it."""
-    rank, scale = call.rank(), call.shape(1) or ()
+    rank, scale = info.rank(), info.shape(1) or ()
     names = [f"d{k}" for k in range(rank)]
     full = " ".join(names) or "_"
     if all(size == 1 for size in scale):
         return Rule(f"{full}, _, _ -> {full}", zeros=_SECOND, scales=_FIRST)
-    axis = call.node.integer("axis", 1)
+    axis = info.node.integer("axis", 1)
     if not -rank <= axis < rank:
         return Locked("has a quantization axis outside its tensor")
     axis %= rank
-    block = call.node.integer("block_size", 0)
+    block = info.node.integer("block_size", 0)
     if not block:
         return Rule(f"{full}, {names[axis]}, {names[axis]} -> {full}", zeros=_SECOND, scales=_FIRST)
     # A block shares one scale, so it can only leave whole.
@@ -36,39 +36,39 @@ def linear_scale(call: Call) -> Rule | Locked:
     return Rule(f"{data}, {blocks}, {blocks} -> {data}", frozenset({"r"}), sizes={"r": block})
 
 
-def dynamic_quantize(call: Call) -> Rule:
+def dynamic_quantize(info: NodeInfo) -> Rule:
     """One scale from the range of all values.  The range always includes zero, so zeroed channels do not widen it."""
-    full = " ".join(f"d{k}" for k in range(call.rank())) or "_"
-    return Rule(f"{full} -> {full}, _, _", masks=tuple((0, axis) for axis in range(call.rank())))
+    full = " ".join(f"d{k}" for k in range(info.rank())) or "_"
+    return Rule(f"{full} -> {full}, _, _", masks=tuple((0, axis) for axis in range(info.rank())))
 
 
-def _along(call: Call, slot: int, word: str, size: int) -> str:
+def _along(info: NodeInfo, slot: int, word: str, size: int) -> str:
     """Term of a scale or zero point: per channel (``word``) if it has one value per channel."""
-    shape = call.shape(slot)
+    shape = info.shape(slot)
     return word if shape and len(shape) == 1 and shape[0] == size > 1 else "_"
 
 
-def qlinear_conv(call: Call) -> Rule:
+def qlinear_conv(info: NodeInfo) -> Rule:
     """x, scale, zero, w, scale, zero, scale, zero, B.  ``channels_last`` applies to the data, not to the weight."""
-    weight = call.shape(3) or (0, 0)
+    weight = info.shape(3) or (0, 0)
     space = len(weight) - 2
-    per_channel = [_along(call, slot, "(g o)", weight[0]) for slot in (4, 5)]
-    last = call.node.domain and call.node.integer("channels_last", 0)
+    per_channel = [_along(info, slot, "(g o)", weight[0]) for slot in (4, 5)]
+    last = info.node.domain and info.node.integer("channels_last", 0)
     x, y = ("n x.. (g i)", "n y.. (g o)") if last else ("n (g i) x..", "n (g o) y..")
     return Rule(
         f"{x}, _, _, (g o) i k.., {per_channel[0]}, {per_channel[1]}, _, _, (g o) -> {y}",
         attributes={"group": "g"},
-        sizes={} if call.node.attribute("group") is not None else {"g": 1},
+        sizes={} if info.node.attribute("group") is not None else {"g": 1},
         macs=(("n", "g", "o", "i", *(f"k{k}" for k in range(space)), *(f"y{k}" for k in range(space))),),
         zeros=_LAYER_ZEROS,
         scales=_LAYER_SCALES,
     )
 
 
-def conv_integer(call: Call) -> Rule:
-    weight = call.shape(1) or (0, 0)
-    plain = conv(call)
-    text = f"n (g i) x.., (g o) i k.., _, {_along(call, 3, '(g o)', weight[0])} -> n (g o) y.."
+def conv_integer(info: NodeInfo) -> Rule:
+    weight = info.shape(1) or (0, 0)
+    plain = conv(info)
+    text = f"n (g i) x.., (g o) i k.., _, {_along(info, 3, '(g o)', weight[0])} -> n (g o) y.."
     return Rule(
         text,
         attributes=plain.attributes,
@@ -78,17 +78,17 @@ def conv_integer(call: Call) -> Rule:
     )
 
 
-def _product(call: Call, second: int) -> tuple[str, str, str, Rule]:
+def _product(info: NodeInfo, second: int) -> tuple[str, str, str, Rule]:
     """Terms of a, b and y of a matrix product whose second matrix is at slot ``second``, and its rule."""
-    plain = matmul(call, second)
+    plain = matmul(info, second)
     left, _, right = plain.text.partition(" -> ")
     a, b = left.split(", ")
     return a, b, right, plain
 
 
-def _lines(call: Call, slot: int, term: str, keep: str) -> str:
+def _lines(info: NodeInfo, slot: int, term: str, keep: str) -> str:
     """Term of a scale or zero point: per row or column of a matrix (1-D), or per line of every matrix in a batch."""
-    shape = call.shape(slot) or ()
+    shape = info.shape(slot) or ()
     if all(size == 1 for size in shape):
         return "_"
     if len(shape) == 1:
@@ -97,24 +97,24 @@ def _lines(call: Call, slot: int, term: str, keep: str) -> str:
     return " ".join("1" if size == 1 else word for word, size in zip(words, shape, strict=True))
 
 
-def qlinear_matmul(call: Call) -> Rule:
-    a, b, y, plain = _product(call, 3)
-    row, column = (_lines(call, slot, a, "i") for slot in (1, 2)), (_lines(call, slot, b, "j") for slot in (4, 5))
-    out = [_lines(call, slot, y, "i") for slot in (6, 7)]
+def qlinear_matmul(info: NodeInfo) -> Rule:
+    a, b, y, plain = _product(info, 3)
+    row, column = (_lines(info, slot, a, "i") for slot in (1, 2)), (_lines(info, slot, b, "j") for slot in (4, 5))
+    out = [_lines(info, slot, y, "i") for slot in (6, 7)]
     text = f"{a}, {', '.join(row)}, {b}, {', '.join(column)}, {', '.join(out)} -> {y}"
     return Rule(text, macs=plain.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
-def matmul_integer(call: Call) -> Rule:
-    a, b, y, plain = _product(call, 1)
-    text = f"{a}, {b}, {_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')} -> {y}"
+def matmul_integer(info: NodeInfo) -> Rule:
+    a, b, y, plain = _product(info, 1)
+    text = f"{a}, {b}, {_lines(info, 2, a, 'i')}, {_lines(info, 3, b, 'j')} -> {y}"
     return Rule(text, macs=plain.macs, zeros=MappingProxyType({0: 2, 1: 3}))
 
 
-def matmul_integer_to_float(call: Call) -> Rule:
-    a, b, y, plain = _product(call, 1)
+def matmul_integer_to_float(info: NodeInfo) -> Rule:
+    a, b, y, plain = _product(info, 1)
     scales = (
-        f"{_lines(call, 2, a, 'i')}, {_lines(call, 3, b, 'j')}, {_lines(call, 4, a, 'i')}, {_lines(call, 5, b, 'j')}"
+        f"{_lines(info, 2, a, 'i')}, {_lines(info, 3, b, 'j')}, {_lines(info, 4, a, 'i')}, {_lines(info, 5, b, 'j')}"
     )
     return Rule(
         f"{a}, {b}, {scales}, j -> {y}",
@@ -124,74 +124,74 @@ def matmul_integer_to_float(call: Call) -> Rule:
     )
 
 
-def dynamic_quantize_matmul(call: Call) -> Rule:
+def dynamic_quantize_matmul(info: NodeInfo) -> Rule:
     """The operator quantizes A by the range of all its values, so positions that leave must not count in that range."""
-    a, b, y, plain = _product(call, 1)
-    text = f"{a}, {b}, {_lines(call, 2, b, 'j')}, {_lines(call, 3, b, 'j')}, j -> {y}"
-    masks = tuple((0, axis) for axis in range(call.rank(0)))
+    a, b, y, plain = _product(info, 1)
+    text = f"{a}, {b}, {_lines(info, 2, b, 'j')}, {_lines(info, 3, b, 'j')}, j -> {y}"
+    masks = tuple((0, axis) for axis in range(info.rank(0)))
     return Rule(text, macs=plain.macs, masks=masks, zeros=MappingProxyType({1: 3}), scales=MappingProxyType({1: 2}))
 
 
-def qgemm(call: Call) -> Rule:
+def qgemm(info: NodeInfo) -> Rule:
     """A, scale, zero, B, scale, zero, C, scale, zero."""
-    plain = gemm(call, 3, 6)
+    plain = gemm(info, 3, 6)
     a, b, c = plain.text.split(" -> ")[0].split(", ")
-    columns = [_along(call, slot, "j", (call.out_shape() or (0, 0))[-1]) for slot in (4, 5)]
+    columns = [_along(info, slot, "j", (info.out_shape() or (0, 0))[-1]) for slot in (4, 5)]
     text = f"{a}, _, _, {b}, {columns[0]}, {columns[1]}, {c}, _, _ -> i j"
     return Rule(text, macs=plain.macs, zeros=_LAYER_ZEROS, scales=_LAYER_SCALES)
 
 
-def qlinear_binary(call: Call) -> Rule:
-    out = call.out_shape() or ()
-    a, b = (aligned(call.shape(slot), out) for slot in (0, 3))
+def qlinear_binary(info: NodeInfo) -> Rule:
+    out = info.out_shape() or ()
+    a, b = (aligned(info.shape(slot), out) for slot in (0, 3))
     return Rule(f"{a}, _, _, {b}, _, _, _, _ -> {aligned(out, out)}")
 
 
-def qlinear_where(call: Call) -> Rule:
-    out = call.out_shape() or ()
-    test, x, y = (aligned(call.shape(slot), out) for slot in (0, 1, 4))
+def qlinear_where(info: NodeInfo) -> Rule:
+    out = info.out_shape() or ()
+    test, x, y = (aligned(info.shape(slot), out) for slot in (0, 1, 4))
     return Rule(f"{test}, {x}, _, _, {y}, _, _, _, _ -> {aligned(out, out)}")
 
 
-def qlinear_unary(call: Call) -> Rule:
-    full = " ".join(f"d{k}" for k in range(call.rank())) or "_"
+def qlinear_unary(info: NodeInfo) -> Rule:
+    full = " ".join(f"d{k}" for k in range(info.rank())) or "_"
     return Rule(f"{full}, _, _, _, _ -> {full}")
 
 
-def qlinear_pool(call: Call) -> Rule:
-    if call.node.integer("channels_last", 0):
+def qlinear_pool(info: NodeInfo) -> Rule:
+    if info.node.integer("channels_last", 0):
         return Rule("n x.. c, _, _, _, _ -> n y.. c")
     return Rule("n c x.., _, _, _, _ -> n c y..")
 
 
-def qlinear_softmax(call: Call) -> Rule:
-    plain = along(call, call.node.integer("opset", 13) < 13)
+def qlinear_softmax(info: NodeInfo) -> Rule:
+    plain = along(info, info.node.integer("opset", 13) < 13)
     full = plain.text.split(" -> ")[0]
     return Rule(f"{full}, _, _, _, _ -> {full}", plain.mix)
 
 
-def qlinear_reduce(call: Call) -> Rule:
-    rank = max(call.rank(), 1)
-    axes = call.node.integers("axes") or range(rank)
-    return reduced(call, tuple(a % rank for a in axes), 4)
+def qlinear_reduce(info: NodeInfo) -> Rule:
+    rank = max(info.rank(), 1)
+    axes = info.node.integers("axes") or range(rank)
+    return reduced(info, tuple(a % rank for a in axes), 4)
 
 
-def qlinear_concat(call: Call) -> Mover:
-    return Mover(tuple(range(2, len(call.node.inputs), 3)), "Concat")
+def qlinear_concat(info: NodeInfo) -> Mover:
+    return Mover(tuple(range(2, len(info.node.inputs), 3)), "Concat")
 
 
-def block_matmul(call: Call) -> Rule | Locked:
+def block_matmul(info: NodeInfo) -> Rule | Locked:
     """MatMulNBits: weights packed in blocks along the summed axis.
 
     Columns leave one by one.  Summed positions leave a block at a time, unless zero points are packed across blocks.
     """
-    if call.node.integer("weight_prepacked", 0):
+    if info.node.integer("weight_prepacked", 0):
         return Locked("holds weights rearranged for one processor")
-    block, total = call.node.integer("block_size", 0), call.node.integer("K", 0)
-    packed, scales, points = call.shape(1) or (), call.shape(2) or (), call.shape(3)
+    block, total = info.node.integer("block_size", 0), info.node.integer("K", 0)
+    packed, scales, points = info.shape(1) or (), info.shape(2) or (), info.shape(3)
     if len(packed) != 3 or not block:
         return Locked("packs its weights in an unknown format")
-    whole = total == packed[1] * block and call.shape(4) is None
+    whole = total == packed[1] * block and info.shape(4) is None
     flat = len(scales) == 1
     point = "_"
     if points is not None:
@@ -199,7 +199,7 @@ def block_matmul(call: Call) -> Rule | Locked:
         whole = whole and per_block
         inner = "kb" if per_block else "z"
         point = f"n {inner}" if len(points) == 2 else f"(n {inner})"
-    lead = " ".join(f"a{k}" for k in range(call.rank() - 1))
+    lead = " ".join(f"a{k}" for k in range(info.rank() - 1))
     data = f"{lead} (kb e)" if whole else f"{lead} k"
     return Rule(
         f"{data}, n kb w, {'(n kb)' if flat else 'n kb'}, {point}, k, n -> {lead} n",

@@ -71,12 +71,12 @@ def _bisected(
     turns = halvings + FULL * trials.finer
     best, failed = start, low
     path: list[Candidate] = []
-    damages: dict[float, float] = {}
+    losses: dict[float, float] = {}
     for turn in range(1, 1 + halvings):
         middle = (failed + high) / 2
         candidate = trials.trial(pricing, counts(middle), Turn(trials.progress, turn, turns))
         if trials.finer:
-            damages[middle] = trials.evaluator.damage(candidate.model)
+            losses[middle] = trials.evaluator.output_loss(candidate.model)
         path.append(candidate)
         if _allows(trials, candidate):
             best, high = candidate, middle
@@ -85,7 +85,7 @@ def _bisected(
     if trials.finer:
         share = high if best is not start else failed
         pricing = trials.sharp(pricing, trials.cost, share * trials.full)
-        refined = _refine(trials, pricing, counts, share, high, damages, (halvings, turns))
+        refined = _refine(trials, pricing, counts, share, high, losses, (halvings, turns))
         path += refined
         best = next((candidate for candidate in reversed(refined) if _allows(trials, candidate)), best)
     return best, pricing, path
@@ -123,13 +123,13 @@ def _refine(
     counts: Callable[[float], Array],
     share: float,
     high: float,
-    damages: Mapping[float, float],
+    losses: Mapping[float, float],
     turns: tuple[int, int],
 ) -> list[Candidate]:
     """Make up to ``FULL`` full attempts, starting at ``share`` of the MACs.  Returns the candidates in order.
 
     Each allowed candidate is smaller than the allowed ones before it.  ``high`` is the smallest share known to be
-    allowed.  ``damages`` holds the output loss of the trials, by share.  ``turns`` is (turns done, turns in total).
+    allowed.  ``losses`` holds the output loss of the trials, by share.  ``turns`` is (turns done, turns in total).
     """
     done, of = turns
     failed: float | None = None
@@ -143,9 +143,9 @@ def _refine(
             failed = share
         if failed is not None:
             share = (failed + high) / 2
-        elif share in damages:
+        elif share in losses:
             # Continue to the share where a full refit should lose as much as the trial lost here.
-            share = _reached(damages, share, trials.evaluator.damage(candidate.model))
+            share = _reached(losses, share, trials.evaluator.output_loss(candidate.model))
         else:
             share *= STEP
         if abs(high - share) < FINEST or share * trials.full < trials.cost(narrowest(pricing)):
@@ -153,21 +153,21 @@ def _refine(
     return refined
 
 
-def _reached(damages: Mapping[float, float], share: float, full: float) -> float:
+def _reached(losses: Mapping[float, float], share: float, full: float) -> float:
     """The share of MACs at which a full refit should lose as much as the trial lost at ``share``.
 
-    ``damages`` holds the output loss of trials, by share.  ``full`` is the loss of the full refit at ``share``.  The
+    ``losses`` holds the output loss of trials, by share.  ``full`` is the loss of the full refit at ``share``.  The
     estimate assumes that a full refit divides the loss of a trial by the same factor everywhere, and that the loss is
     exponential in the share.
 
     >>> round(_reached({0.6: 0.01, 0.4: 0.04}, 0.6, 0.005), 2), _reached({0.6: 0.01}, 0.6, 0.005)
     (0.5, 0.54)
     """
-    shares = np.asarray(sorted(damages, reverse=True))
+    shares = np.asarray(sorted(losses, reverse=True))
     # The loss may be zero or infinite.
-    logs = np.log(np.clip([damages[s] for s in shares], 1e-12, 1e12))
+    logs = np.log(np.clip([losses[s] for s in shares], 1e-12, 1e12))
     logs = np.maximum.accumulate(logs - logs[shares == share])
-    gain = -float(np.log(np.clip(full, 1e-12, 1e12) / np.clip(damages[share], 1e-12, 1e12)))
+    gain = -float(np.log(np.clip(full, 1e-12, 1e12) / np.clip(losses[share], 1e-12, 1e12)))
     if gain <= 0 or logs[-1] <= 0:
         return share * STEP
     if gain <= logs[-1]:

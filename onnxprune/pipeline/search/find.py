@@ -134,12 +134,12 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
 
 def said_widths(options: Options) -> list[str]:
     """The options that bind widths, as the user wrote them."""
-    said = [f"--{flag} {glob}" for flag in ("only", "exclude") for glob in getattr(options, flag)]
+    stated = [f"--{flag} {glob}" for flag in ("only", "exclude") for glob in getattr(options, flag)]
     for flag, widths in (("keep", options.keep), ("at-least", options.at_least), ("at-most", options.at_most)):
-        said += [f"--{flag} {width.describe()}" for width in widths]
+        stated += [f"--{flag} {width.describe()}" for width in widths]
     if options.round_to is not None and options.round_to > 1:
-        said.append(f"--round {options.round_to}")
-    return [*said, f"--target {options.target}"] if options.target is not None and multiple(options) else said
+        stated.append(f"--round {options.round_to}")
+    return [*stated, f"--target {options.target}"] if options.target is not None and multiple(options) else stated
 
 
 @contextmanager

@@ -90,22 +90,22 @@ class Trials:
         how much later layers compensate early cuts, and in the best order of channels.  The first of ``latenesses``
         is tried with every order, then all of them with the best order and its widths measured.
         """
-        damages: dict[bytes, float] = {}
+        losses: dict[bytes, float] = {}
         turns = len(latenesses) + (len(self.orders) if len(self.orders) > 1 else 0)
 
-        def damage(way: tuple[Pricing, Array]) -> float:
+        def loss(way: tuple[Pricing, Array]) -> float:
             pricing, counts = way
             key = keep_of(self.context.coupling, pricing.rankings, counts).tobytes()
-            if key not in damages:
-                turn = Turn(self.progress, len(damages) + 1, turns, "trial")
-                damages[key] = self.evaluator.damage(self.trial(pricing, counts, turn).model)
-            return damages[key]
+            if key not in losses:
+                turn = Turn(self.progress, len(losses) + 1, turns, "trial")
+                losses[key] = self.evaluator.output_loss(self.trial(pricing, counts, turn).model)
+            return losses[key]
 
         ways = [(pricing, within(pricing, cost, target, latenesses[0])) for pricing in self.orders]
-        order = min(ways, key=damage)[0] if len(ways) > 1 else ways[0][0]
+        order = min(ways, key=loss)[0] if len(ways) > 1 else ways[0][0]
         sharp = self.sharp(order, cost, target, latenesses[0])
         ways = [(sharp, within(sharp, cost, target, lateness)) for lateness in latenesses]
-        return min(ways, key=damage) if len(ways) > 1 else ways[0]
+        return min(ways, key=loss) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Pricing:
         """The best order of channels at ``share`` of ``cost``, or at the lowest cost that all orders can reach."""

@@ -44,24 +44,24 @@ class Precision:
     high: float | None = None
 
 
-def truth(found: Sequence[Detections]) -> Truth:
+def truth(boxes: Sequence[Detections]) -> Truth:
     """The ground truth from boxes, one entry per sample: labels, or the confident detections of another model."""
     notes: list[dict[str, Any]] = []
-    for sample, detections in enumerate(found, start=1):
-        for box, kind in zip(detections.boxes.tolist(), detections.classes.tolist(), strict=True):
+    for sample, own in enumerate(boxes, start=1):
+        for box, kind in zip(own.boxes.tolist(), own.classes.tolist(), strict=True):
             notes.append(_annotation(len(notes) + 1, sample, kind, box))
     classes = tuple(sorted({note["category_id"] for note in notes}))
-    return Truth(_coco(notes, len(found), classes), len(found), classes, len(notes))
+    return Truth(_coco(notes, len(boxes), classes), len(boxes), classes, len(notes))
 
 
-def precision(truth: Truth, found: Sequence[Detections], resamples: int) -> Precision:
-    """Average precision of ``found`` (at most 100 detections per sample) against ``truth``, as COCO defines it.
+def precision(truth: Truth, detections: Sequence[Detections], resamples: int) -> Precision:
+    """Average precision of ``detections`` (at most 100 detections per sample) against ``truth``, as COCO defines it.
 
     Like COCO's mean, ignores classes that ``truth`` does not have.  ``resamples``: number of bootstrap resamples of the
     samples, 0 for no interval.  Cost: about a millisecond per ten detections, and per resample.
     """
     results: list[dict[str, Any]] = []
-    for sample, own in enumerate(found, start=1):
+    for sample, own in enumerate(detections, start=1):
         for box, kind, score in zip(own.boxes.tolist(), own.classes.tolist(), own.scores.tolist(), strict=True):
             if kind in truth.classes:
                 results.append({**_annotation(len(results) + 1, sample, kind, box), "score": score})

@@ -68,8 +68,8 @@ class Detect:
         return detections
 
     def against(self, original: Answers) -> DetectComparer:
-        there = [found.above(CONFIDENT) for found in self.detections(original)]
-        if not any(len(found) for found in there):
+        there = [one.above(CONFIDENT) for one in self.detections(original)]
+        if not any(len(one) for one in there):
             raise DataError(
                 f"the original detects nothing above a score of {CONFIDENT:g} on {original.samples} held-out samples: "
                 "check --data, --preprocess and --layout ('onnxprune help tasks' lists what exporters expect)"
@@ -77,12 +77,12 @@ class Detect:
         return DetectComparer(self, truth(there))
 
     def first(self, answers: Answers) -> str:
-        found = self.detections(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
-        if not len(found):
+        first = self.detections(replace(answers, batches=answers.batches[:1], counts=answers.counts[:1]))[0]
+        if not len(first):
             return "no detection"
-        sure = np.count_nonzero(found.scores >= CONFIDENT)
+        sure = np.count_nonzero(first.scores >= CONFIDENT)
         many = f"{sure} detection{'' if sure == 1 else 's'} above {CONFIDENT:g}"
-        return f"{many}, best 'class {found.classes[0]}' {found.scores[0]:.2f}"
+        return f"{many}, best 'class {first.classes[0]}' {first.scores[0]:.2f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +97,11 @@ class DetectComparer:
         boxes, samples = self.there.boxes, self.there.samples
         return f"{boxes} detection{'' if boxes == 1 else 's'} of the original on {samples} held-out samples"
 
-    def __call__(self, found: Answers, resamples: int) -> Agreement:
-        score = precision(self.there, self.reader.detections(found), resamples)
+    def __call__(self, answers: Answers, resamples: int) -> Agreement:
+        score = precision(self.there, self.reader.detections(answers), resamples)
         low, high = (None, None) if score.low is None or score.high is None else (1 - score.high, 1 - score.low)
         figures = (("AP50", score.ap50), ("AP50-95", score.ap))
-        return Agreement(self.reader.measure, 1 - score.ap50, found.samples, low, high, figures)
+        return Agreement(self.reader.measure, 1 - score.ap50, answers.samples, low, high, figures)
 
 
 def detect(answers: Answers, given: Mapping[str, object]) -> Guess:

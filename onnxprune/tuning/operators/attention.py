@@ -22,7 +22,7 @@ def _joined(x: Tensor) -> Tensor:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, causal: int | None, cap: float = 0.0
 ) -> Tensor:
-    """softmax(q kᵀ · scale + mask) v over (batch, heads, time, size); groups of queries share keys and values.
+    """softmax(q kᵀ · scale + mask) v over (batch, heads, time, size).  Groups of query heads share keys and values.
 
     ``causal``: query i sees the keys up to i + ``causal``; ``None`` for all.  A query that sees none answers zero.
     """
@@ -67,7 +67,7 @@ def _scale(call: Call, q: Tensor) -> float:
 
 
 def _packed(call: Call) -> Tensor:
-    """Attention of onnxruntime: one product makes queries, keys and values."""
+    """onnxruntime's Attention: one product makes queries, keys and values."""
     for slot, what in ((3, "a mask"), (4, "a past"), (6, "a length of the past")):
         if call.get(slot) is not None:
             raise Unsupported(what)

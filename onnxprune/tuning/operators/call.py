@@ -1,4 +1,4 @@
-"""What the torch function of an operator is given, and what the table says of an operator."""
+"""The call of an operator's torch function, and an entry of the operator table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Result: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
 
 
 class Unsupported(Exception):
-    """A form of an operator that its torch function does not know; the message says which."""
+    """The torch function does not support this form of the operator.  The message says which form."""
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One node, its inputs known: ``inputs`` by slot, ``None`` where left out; ``opset`` of the node's domain."""
+    """One node with its input values.  ``inputs``: by slot, ``None`` if left out.  ``opset``: of the node's domain."""
 
     op: str
     opset: int
@@ -31,19 +31,19 @@ class Call:
         return self.need(0)
 
     def get(self, slot: int) -> Tensor | None:
-        """The input, ``None`` where it is left out."""
+        """The input in ``slot``; ``None`` if it is left out."""
         return self.inputs[slot] if slot < len(self.inputs) else None
 
     def need(self, slot: int) -> Tensor:
-        """The input.
+        """The input in ``slot``.
 
         Raises:
-            Unsupported: where it is left out.
+            Unsupported: it is left out.
         """
-        found = self.get(slot)
-        if found is None:
+        value = self.get(slot)
+        if value is None:
             raise Unsupported(f"input {slot} is left out")
-        return found
+        return value
 
     def integer(self, name: str, default: int) -> int:
         value = self.attributes.get(name, default)
@@ -65,7 +65,7 @@ class Call:
         return None if value is None else [int(v) for v in value]  # type: ignore[attr-defined]
 
     def listed(self, slot: int, name: str) -> list[int] | None:
-        """Whole numbers that newer opsets take as an input, older ones as an attribute."""
+        """Integers that newer opsets take as an input, and older ones as an attribute."""
         stated = self.integers(name)
         if stated is not None:
             return stated
@@ -75,12 +75,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Entry:
-    """``host``: inputs that are read as numbers, and say how large the output is.
+    """The torch function of an operator.
 
-    ``stored``: inputs that are statistics, which no gradient reaches.
-    ``chooses``: the node picks places by comparing values (TopK, ArgMax): two models may pick differently.
-    ``data_sized``: how large its output is depends on values.  ``rounds``: the gradient is passed straight
-    through a rounding, and is not that of the function (Bengio et al., arXiv 1308.3432).
+    ``host``: inputs that are read as numbers; they decide the size of the output.
+    ``stored``: inputs that are statistics; no gradient reaches them.
+    ``chooses``: the node picks places by comparing values (TopK, ArgMax), so two models may pick differently.
+    ``data_sized``: the size of the output depends on values.
+    ``rounds``: the gradient passes straight through a rounding.  It is not the derivative (Bengio et al., arXiv
+    1308.3432).
     """
 
     run: Callable[[Call], Result]
@@ -106,12 +108,12 @@ def positive_axis(axis: int, rank: int) -> int:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To the nearest whole number, halves to even; the gradient passes straight through."""
+    """``x`` rounded to the nearest integer, halves to even.  The gradient passes straight through."""
     return x + (torch.round(x) - x).detach() if x.requires_grad else torch.round(x)
 
 
 def plain(function: Callable[[Tensor], Tensor]) -> Entry:
-    """An operator of one input and no attribute."""
+    """An operator with one input and no attributes."""
     return Entry(lambda call: function(call.x))
 
 

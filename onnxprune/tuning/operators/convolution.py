@@ -1,4 +1,4 @@
-"""Convolutions, over one to three axes of space."""
+"""Convolutions over one to three spatial axes."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def activated(call: Call, y: Tensor) -> Tensor:
         return y.clamp(float(given["min"]), float(given["max"]))
     if name not in ACTIVATIONS:
         raise Unsupported(f"activation {name}")
-    found = ACTIVATIONS[name].run(Call(name, call.opset, (y,), given))
-    assert isinstance(found, Tensor)
-    return found
+    activated = ACTIVATIONS[name].run(Call(name, call.opset, (y,), given))
+    assert isinstance(activated, Tensor)
+    return activated
 
 
 def _fused(call: Call) -> Tensor:
@@ -55,7 +55,7 @@ def _fused(call: Call) -> Tensor:
 
 
 def _transposed_pads(call: Call, x: Tensor, kernel: Sequence[int], extra: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(before, after): how much of the whole result is cropped off."""
+    """(before, after): how much to crop from the full result."""
     rank = len(kernel)
     strides, dilations = window(call, rank)
     asked, how = call.integers("output_shape"), call.text("auto_pad", "NOTSET")
@@ -102,7 +102,7 @@ def _transposed_at_pads(call: Call) -> Tensor:
 
 
 def _causal(call: Call) -> tuple[Tensor, Tensor]:
-    """Depthwise over time, the last inputs carried from call to call."""
+    """Depthwise convolution over time.  The last inputs carry over from call to call."""
     x, weight, state = call.x, call.need(1), call.get(3)
     past = weight.shape[-1] - 1
     if state is None:

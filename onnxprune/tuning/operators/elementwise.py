@@ -33,7 +33,7 @@ def _mod(call: Call) -> Tensor:
 def _pow(a: Tensor, b: Tensor) -> Tensor:
     b = b.detach()
     if b.numel() == 1:
-        # A number, so that no logarithm of a negative base is ever taken.
+        # An exponent as a number: torch then takes no logarithm of a negative base.
         return torch.pow(a, b.item()).to(a.dtype).broadcast_to(torch.broadcast_shapes(a.shape, b.shape))
     return torch.pow(a, b.to(a.dtype) if a.is_floating_point() else b).to(a.dtype)
 
@@ -51,7 +51,7 @@ def _clip(call: Call) -> Tensor:
     if all(bound is None for bound in bounds):
         return call.x
     if call.x.is_floating_point() and not any(b is not None and b.requires_grad for b in bounds):
-        # By numbers it is faster.
+        # Clamping by numbers is faster.
         return torch.clamp(call.x, *(None if b is None else b.item() for b in bounds))
     return torch.clamp(call.x, *bounds)
 
@@ -61,10 +61,10 @@ def _gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 def _isinf(call: Call) -> Tensor:
-    found = torch.zeros_like(call.x, dtype=torch.bool)
+    infinite = torch.zeros_like(call.x, dtype=torch.bool)
     if call.integer("detect_negative", 1):
-        found = found | (call.x == -math.inf)
-    return found | (call.x == math.inf) if call.integer("detect_positive", 1) else found
+        infinite = infinite | (call.x == -math.inf)
+    return infinite | (call.x == math.inf) if call.integer("detect_positive", 1) else infinite
 
 
 def _prelu(x: Tensor, slope: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ ACTIVATIONS = {
     "Dropout": Entry(_dropout),
 }
 
-#: What onnxruntime's optimizer writes.
+#: Operators that onnxruntime's optimizer writes.
 RUNTIME = {
     "Gelu": Entry(_bias_gelu("none")),
     "BiasGelu": Entry(_bias_gelu("none")),

@@ -1,4 +1,4 @@
-"""Values picked and put by place."""
+"""Operators that read and write values by index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, pos
 
 
 def _counted(index: Tensor, size: int) -> Tensor:
-    """Places counted from the front."""
+    """Indices counted from the front."""
     index = index.long()
     return torch.where(index < 0, index + size, index)
 
@@ -36,7 +36,7 @@ def _gather_elements(call: Call) -> Tensor:
 
 
 def _flat_places(index: Tensor, sizes: list[int]) -> Tensor:
-    """Rows of ``index`` as places in the flattened axes of ``sizes``."""
+    """Rows of ``index`` as positions in the flattened axes of ``sizes``."""
     place = torch.zeros(index.shape[:-1], dtype=torch.int64, device=index.device)
     for k, size in enumerate(sizes):
         place = place * size + _counted(index[..., k], size)
@@ -98,7 +98,7 @@ def _tensor_scatter(call: Call) -> Tensor:
 def _top(call: Call) -> tuple[Tensor, Tensor]:
     count = call.integer("k", 0) or int(call.need(1))
     axis = call.integer("axis", -1)
-    # Stable, so that of equal values the first wins, as ONNX has it.
+    # Stable: the first of equal values wins, as in ONNX.
     values, places = torch.sort(call.x, dim=axis, descending=bool(call.integer("largest", 1)), stable=True)
     return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 

@@ -1,4 +1,4 @@
-"""What moves values and asks for shapes, and computes nothing."""
+"""Operators that move values or read shapes, without arithmetic."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def _slice(call: Call) -> Tensor:
     y = call.x
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis = positive_axis(axis, y.dim())
-        # Python reads an end of -1 as the last place, where a backward slice means "before the first".
+        # An end of -1 means the last place to Python, but "before the first" to a backward slice.
         past = end < -y.shape[axis] if step < 0 else False
-        found = range(y.shape[axis])[slice(start, None if past else end, step)]
+        places = range(y.shape[axis])[slice(start, None if past else end, step)]
         if step == 1:
-            y = y.narrow(axis, found.start, len(found)) if len(found) else y.narrow(axis, 0, 0)
+            y = y.narrow(axis, places.start, len(places)) if len(places) else y.narrow(axis, 0, 0)
         elif step > 0:
-            y = y[(slice(None),) * axis + (slice(found.start, found.stop, step),)]
+            y = y[(slice(None),) * axis + (slice(places.start, places.stop, step),)]
         else:
-            y = y.index_select(axis, torch.tensor(list(found), dtype=torch.int64, device=y.device))
+            y = y.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=y.device))
     return y
 
 
@@ -128,7 +128,7 @@ def _pad(call: Call) -> Tensor:
 def _mirrored(length: int, before: int, after: int, mode: str) -> Tensor:
     if mode not in _MODES:
         raise Unsupported(f"mode {mode}")
-    # numpy has these modes for any axis; a crop is a slice of it.
+    # numpy supports these modes on any axis.  A crop is a slice of the result.
     places = np.arange(length)[max(-before, 0) : length - max(-after, 0)]
     if mode == "reflect" and len(places) == 1:
         mode = "edge"

@@ -1,4 +1,4 @@
-"""Normalizations, by the statistics that the model stores or by those of the sample itself, and softmax."""
+"""Softmax, and normalizations by stored statistics or by statistics of the sample."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _batch_norm(call: Call) -> Tensor | tuple[Tensor, ...]:
 
 
 def _batch_norm_of_batch(call: Call) -> tuple[Tensor, ...]:
-    """By the statistics of the batch itself; also the running ones, with the population variance as ONNX says."""
+    """Normalization by the statistics of the batch.  Also returns running statistics, with the population variance (ONNX)."""
     x, momentum = call.x, call.number("momentum", 0.9)
     scale, bias, running_mean, running_variance = (call.need(slot) for slot in (1, 2, 3, 4))
     axes = (0, *range(2, x.dim()))
@@ -38,7 +38,7 @@ def _instance_norm(call: Call) -> Tensor:
 
 
 def _normalized(x: Tensor, axes: Sequence[int], epsilon: float, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(normalized, mean, one over the deviation)."""
+    """(normalized, mean, 1 / standard deviation)."""
     mean = x.mean(tuple(axes), keepdim=True)
     apart = x - mean if centred else x
     inverse = torch.rsqrt(apart.pow(2).mean(tuple(axes), keepdim=True) + epsilon)
@@ -90,7 +90,7 @@ def _unit_length(call: Call) -> Tensor:
 
 
 def _along(call: Call, log: bool) -> Tensor:
-    """Softmax along an axis; before opset 13 over all axes from ``axis`` on, taken as one."""
+    """Softmax along an axis; before opset 13, over all axes from ``axis`` on together."""
     function = torch.log_softmax if log else torch.softmax
     if call.opset >= 13:
         return function(call.x, call.integer("axis", -1))
@@ -106,7 +106,7 @@ def _hardmax(call: Call) -> Tensor:
 
 
 def _skip(call: Call, centred: bool, slots: tuple[int | None, int]) -> tuple[Tensor | None, ...]:
-    """The sum of two branches (and a bias), normalized: (normalized, mean, one over the deviation, the sum)."""
+    """Normalizes the sum of two branches (and a bias): (normalized, mean, 1 / standard deviation, the sum)."""
     beta, bias = (None if slot is None else call.get(slot) for slot in slots)
     total = call.x + call.need(1)
     total = total if bias is None else total + bias

@@ -1,4 +1,4 @@
-"""Pools over space."""
+"""Pooling over spatial axes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MEAN = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def _kernel(call: Call) -> list[int]:
-    found = call.integers("kernel_shape")
-    if found is None or len(found) not in LARGEST:
+    kernel = call.integers("kernel_shape")
+    if kernel is None or len(kernel) not in LARGEST:
         raise Unsupported("a pool over more than three axes")
-    return found
+    return kernel
 
 
 def _pads(call: Call, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """(before, after as stated, after up to the end of the last window) per axis."""
+    """Pads per axis: (before, stated after, after up to the end of the last window)."""
     strides, dilations = window(call, len(kernel))
     space = call.x.shape[2:]
     before, after = pads_of(call, space, kernel)
@@ -33,7 +33,7 @@ def _pads(call: Call, kernel: Sequence[int]) -> tuple[list[int], list[int], list
     for n, b, a, k, s, d in zip(space, before, after, kernel, strides, dilations, strict=True):
         free = n + b + a - ((k - 1) * d + 1)
         last = -(-free // s) if call.integer("ceil_mode", 0) else free // s
-        # A window that would begin in the padding after the input is left out.
+        # Leave out a window that would begin in the padding after the input.
         last -= 1 if call.integer("ceil_mode", 0) and last * s >= n + b else 0
         reach.append(last * s + (k - 1) * d + 1 - n - b)
     return before, after, reach
@@ -60,7 +60,7 @@ def _largest(call: Call) -> tuple[Tensor, Tensor | None]:
 
 
 def _summed(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
-    """Sums over windows that lie in ``x``."""
+    """Sums over windows inside ``x``."""
     if all(d == 1 for d in dilations):
         return MEAN[len(kernel)](x, kernel, strides) * math.prod(kernel)
     for axis, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True), start=2):
@@ -79,7 +79,7 @@ def _mean(call: Call) -> Tensor:
     sums = _summed(padded(call.x, before, reach), kernel, strides, dilations)
     ones = torch.ones_like(call.x[:1, :1])
     if call.integer("count_include_pad", 0):
-        # What only completes the last window is no padding.
+        # Positions that only complete the last window do not count as padding.
         counted = [min(a, r) for a, r in zip(after, reach, strict=True)]
         ones = padded(
             padded(ones, before, counted, 1.0), [0] * len(kernel), [r - c for r, c in zip(reach, counted, strict=True)]
@@ -102,7 +102,7 @@ def _space(x: Tensor) -> list[int]:
 
 
 def _masked(call: Call) -> Tensor:
-    """Where the mask is zero the input counts as the least number."""
+    """The input counts as the smallest number where the mask is zero."""
     hidden = torch.where(call.need(1) == 0, torch.finfo(call.x.dtype).min, call.x)
     return _largest(Call(call.op, call.opset, (hidden,), call.attributes))[0]
 

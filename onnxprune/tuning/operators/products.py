@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Matrix products."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _gemm(call: Call) -> Tensor:
 
 
 def _turned(x: Tensor, across: bool, batch: bool) -> Tensor:
-    """``across``: the last two axes change places; ``batch``: before that, the first becomes the last but one."""
+    """``across`` swaps the last two axes.  ``batch`` first moves axis 0 to the second-to-last place."""
     if batch and x.dim() > 2:
         x = x.permute(*range(1, x.dim() - 1), 0, x.dim() - 1)
     return x.transpose(-1, -2) if across and x.dim() > 1 else x
@@ -44,7 +44,7 @@ def _centred(call: Call, slot: int, point: int) -> Tensor:
     x, zero = call.need(slot).double(), call.get(point)
     if zero is None:
         return x
-    # One point per row of the left operand; per column of the right one it broadcasts as it is.
+    # One zero point per row of the left operand needs an axis.  One per column of the right operand broadcasts.
     return x - (zero.double().unsqueeze(-1) if slot == 0 and zero.dim() else zero.double())
 
 

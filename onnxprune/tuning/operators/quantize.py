@@ -11,7 +11,7 @@ from onnxprune.tuning.operators.types import torch_type
 
 
 def _spread(value: Tensor, x: Tensor, call: Call) -> Tensor:
-    """A scale or zero point (one, one per channel, or one per block) as ``x`` broadcasts with it."""
+    """A scale or zero point (one, one per channel, or one per block), reshaped to broadcast with ``x``."""
     axis = call.integer("axis", 1) % max(x.dim(), 1)
     block = call.integer("block_size", 0)
     if block:
@@ -29,7 +29,7 @@ def _limits(kind: torch.dtype) -> tuple[int, int]:
 
 
 def _quantize(call: Call) -> Tensor:
-    """Whole numbers of the zero point's type, kept as floats where a gradient must pass."""
+    """Integers of the zero point's type, kept as floats if a gradient must pass."""
     x, scale, point = call.x, call.need(1), call.get(2)
     if call.integer("output_dtype", 0):
         kind = torch_type(call.integer("output_dtype", 0))

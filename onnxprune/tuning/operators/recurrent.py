@@ -14,7 +14,7 @@ Act = Callable[[Tensor], Tensor]
 #: (inputs of a step before activation, hidden state, cell state) -> (hidden state, cell state).
 Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-#: Numbers that an activation takes, in this order, from activation_alpha and activation_beta.
+#: Parameters of an activation, in the order in which it takes them from activation_alpha and activation_beta.
 _TAKES = {
     "LeakyRelu": (0.01,),
     "Elu": (1.0,),
@@ -31,15 +31,15 @@ def _activations(call: Call, direction: int) -> list[Act]:
     assert named is None or isinstance(named, Sequence)
     names = [str(n) for n in named] if named else list(defaults) * 2
     alphas, betas = (list(call.attributes.get(f"activation_{k}") or ()) for k in ("alpha", "beta"))  # type: ignore[call-overload]
-    found: list[Act] = []
+    activations: list[Act] = []
     for name in names:
         known = next((n for n in (*ACTIVATIONS, *_TAKES) if n.lower() == name.lower()), name)
         takes = _TAKES.get(known, ())
         alpha = (alphas.pop(0) if alphas else takes[0]) if takes else 0.0
         beta = (betas.pop(0) if betas else takes[1]) if len(takes) > 1 else 0.0
-        found.append(_activation(known, float(alpha), float(beta)))
+        activations.append(_activation(known, float(alpha), float(beta)))
     per = len(defaults)
-    return found[direction * per : (direction + 1) * per]
+    return activations[direction * per : (direction + 1) * per]
 
 
 def _activation(name: str, alpha: float, beta: float) -> Act:
@@ -111,14 +111,14 @@ _STEPS: dict[str, Callable[[Call, int, int], Step]] = {"LSTM": _lstm, "GRU": _gr
 
 
 def _inputs(call: Call, x: Tensor, d: int, hidden: int) -> Tensor:
-    """What the inputs add to every step's gates, biases included: one product for all steps."""
+    """The share of the inputs and biases in the gates of all steps, by one product."""
     biases = call.get(3)
     z = x @ call.need(1)[d].T
     if biases is None:
         return z
     first, second = biases[d].chunk(2)
     if call.op == "GRU":
-        # The recurrent bias of the new state may stand behind the reset gate.
+        # The recurrent bias of the new state may be behind the reset gate.
         second = torch.cat([second[: 2 * hidden], torch.zeros_like(second[2 * hidden :])])
     return z + first + second
 
@@ -136,17 +136,17 @@ def _run(call: Call) -> tuple[Tensor | None, ...]:
         state, cell = (_start(call, slot, d, batched, x.new_zeros(batch, hidden)) for slot in (5, 6))
         one = _STEPS[call.op](call, d, hidden)
         z = _inputs(call, x, d, hidden)
-        found: list[Tensor | None] = [None] * steps
+        states: list[Tensor | None] = [None] * steps
         memory: Tensor | None = cell
         for t in reversed(range(steps)) if backward else range(steps):
             after, kept = one(z[t], state, memory)
             live = torch.tensor([t < end for end in ends], device=x.device).unsqueeze(1)
             whole = min(ends) > t
-            found[t] = after if whole else torch.where(live, after, torch.zeros_like(after))
+            states[t] = after if whole else torch.where(live, after, torch.zeros_like(after))
             state = after if whole else torch.where(live, after, state)
             if kept is not None and memory is not None:
                 memory = kept if whole else torch.where(live, kept, memory)
-        outs.append(torch.stack([y for y in found if y is not None]))
+        outs.append(torch.stack([y for y in states if y is not None]))
         lasts.append(state)
         cells.append(memory)
     y, last = torch.stack(outs, 1), torch.stack(lasts)

@@ -1,4 +1,4 @@
-"""Resize and Upsample: one matrix per axis, whose rows say from where an output takes its share."""
+"""Resize and Upsample: one matrix per axis.  A row holds the weights of the inputs for one output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES: dict[str, Callable[[Array, int, int, float], Array]] = {
 
 
 def _places(size: int, length: int, scale: float, how: str) -> Array:
-    """Where in the input, of ``length``, each of ``size`` outputs lies (ONNX, Resize, coordinate_transformation_mode)."""
+    """The position in the input, of ``length``, of each of ``size`` outputs (ONNX Resize, coordinate_transformation_mode)."""
     x = np.arange(size, dtype=np.float64)
     if how not in PLACES:
         raise Unsupported(f"coordinate_transformation_mode {how}")
@@ -46,7 +46,7 @@ def _nearest(places: Array, how: str) -> Array:
 
 
 def _shares(apart: Array, mode: str, a: float) -> Array:
-    """What an input at distance ``apart`` gives: a hat, or Keys' cubic (1981) with parameter ``a``."""
+    """The weight of an input at distance ``apart``: a hat, or Keys' cubic (1981) with parameter ``a``."""
     apart = np.abs(apart)
     if mode == "linear":
         return np.asarray(np.maximum(1 - apart, 0))
@@ -59,13 +59,13 @@ def _shares(apart: Array, mode: str, a: float) -> Array:
 def _matrix(
     size: int, length: int, scale: float, mode: str, how: str, nearest: str, a: float, exclude: bool, smooth: bool
 ) -> Array:
-    """(size, length)."""
+    """The matrix (size, length) of one axis."""
     places = _places(size, length, scale, how)
-    found = np.zeros((size, length))
+    matrix = np.zeros((size, length))
     rows = np.arange(size)
     if mode == "nearest":
-        found[rows, np.clip(_nearest(places, nearest), 0, length - 1).astype(np.int64)] = 1
-        return found
+        matrix[rows, np.clip(_nearest(places, nearest), 0, length - 1).astype(np.int64)] = 1
+        return matrix
     stretch = min(scale, 1.0) if smooth else 1.0
     reach = math.ceil((1 if mode == "linear" else 2) / stretch)
     first = np.floor(places)
@@ -74,12 +74,12 @@ def _matrix(
         share = _shares((at - places) * stretch, mode, a)
         if exclude:
             share = np.where((at < 0) | (at >= length), 0.0, share)
-        np.add.at(found, (rows, np.clip(at, 0, length - 1).astype(np.int64)), share)
-    return found / found.sum(1, keepdims=True) if exclude or smooth else found
+        np.add.at(matrix, (rows, np.clip(at, 0, length - 1).astype(np.int64)), share)
+    return matrix / matrix.sum(1, keepdims=True) if exclude or smooth else matrix
 
 
 def _applied(x: Tensor, axis: int, matrix: Array) -> Tensor:
-    """A factor of copies is only copied; anything else is a product."""
+    """Repeats values if that is all it takes; else a matrix product."""
     size, length = matrix.shape
     if size % length == 0 and np.array_equal(matrix, np.repeat(np.eye(length), size // length, axis=0)):
         return x.repeat_interleave(size // length, axis)
@@ -138,7 +138,7 @@ def _resize(call: Call) -> Tensor:
 
 
 def _grid(call: Call) -> Tensor:
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(found := call.text("mode", "bilinear"), found)
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(stated := call.text("mode", "bilinear"), stated)
     if call.x.dim() == 5 and mode == "bicubic":
         raise Unsupported("cubic sampling in space")
     corners = bool(call.integer("align_corners", 0))

@@ -1,4 +1,4 @@
-"""Pads of windows that slide over space, shared by convolutions and pools."""
+"""Padding of sliding windows, for convolutions and pools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def window(call: Call, rank: int) -> tuple[list[int], list[int]]:
 
 
 def pads_of(call: Call, space: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(before, after) per axis of space, ``auto_pad`` worked out."""
+    """Pads (before, after) per spatial axis, with ``auto_pad`` resolved."""
     rank = len(kernel)
     strides, dilations = window(call, rank)
     how = call.text("auto_pad", "NOTSET")
@@ -32,7 +32,7 @@ def pads_of(call: Call, space: Sequence[int], kernel: Sequence[int]) -> tuple[li
 
 
 def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
-    """``x`` with its last axes padded (negative: cropped)."""
+    """``x`` with its last axes padded; negative pads crop."""
     if not any(before) and not any(after):
         return x
     pairs = [side for pair in reversed(list(zip(before, after, strict=True))) for side in pair]

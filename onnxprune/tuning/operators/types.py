@@ -29,10 +29,10 @@ _NARROW = {"float16": np.float32, "bfloat16": np.float32, "uint16": np.int32, "u
 
 
 def torch_type(kind: int) -> torch.dtype:
-    """The type that values of an ONNX element type have here.
+    """The torch type for an ONNX element type.
 
     Raises:
-        Unsupported: for text, complex numbers and floats of 8 bits or less.
+        Unsupported: text, complex numbers, and floats of 8 bits or less.
     """
     if kind not in TYPES:
         raise Unsupported(f"values of type {P.DataType.Name(kind)}")
@@ -40,7 +40,7 @@ def torch_type(kind: int) -> torch.dtype:
 
 
 def to_torch(array: Array) -> torch.Tensor:
-    """A tensor of its own of the array's values."""
+    """A copy of ``array`` as a tensor."""
     name = array.dtype.name
     if name in _NARROW:
         array = array.astype(_NARROW[name])

@@ -1,4 +1,4 @@
-"""Held-out samples: how far a model with some weights is from the original on them."""
+"""Held-out samples: the error of some weights on them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.pair import Pair
+from onnxprune.tuning.pair import ModelPair
 from onnxprune.tuning.samples import Samples
 
 Array = np.ndarray
-#: Bytes of the original's answers that are kept from look to look.
+#: Maximum bytes of the original's outputs that are kept between looks.
 KEPT = 256 << 20
 
 
 @dataclass(eq=False)
-class Held:
-    """``micro``: samples that are run at once.  The original answers each of them once, while its answers fit into
-    :data:`KEPT` bytes."""
+class HeldOut:
+    """Held-out ``samples``, run ``micro`` at a time.
 
-    pair: Pair
+    The original runs once on each of them, as long as its outputs fit into :data:`KEPT` bytes.
+    """
+
+    pair: ModelPair
     samples: Samples
     micro: int
     _answers: dict[int, dict[str, Tensor]] = field(default_factory=dict)

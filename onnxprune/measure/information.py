@@ -1,4 +1,4 @@
-"""How much the original says about each sample: nothing about background, much where it finds something."""
+"""The information in the original's answer to each sample: none for background, much for a sample with objects."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from onnxprune.measure.kinds import NUMBERS, Kind, average, divergence, kinds_of
 Array = np.ndarray
 
 
-def said(coupling: Coupling, engine: Engine, dataset: Dataset) -> Array | None:
-    """Per sample the divergence of the original's probabilities from what it says on average, (samples,) float64.
+def sample_information(coupling: Coupling, engine: Engine, dataset: Dataset) -> Array | None:
+    """The divergence of the original's probabilities from their average, per sample, (samples,) float64.
 
-    It is summed over the channels and places of all outputs that hold probabilities at several places: scores of
-    detectors, masks of segmenters.  ``None`` if there are no such outputs.  What is usual is told from the first
+    Sums over the channels and places of all outputs that hold probabilities at several places: scores of detectors,
+    masks of segmenters.  ``None`` if there are no such outputs.  The average comes from the first
     :data:`onnxprune.calibration.outputs.BATCH` samples.
-    Cost: one pass of the original over ``dataset``, with the outputs of ``BATCH`` samples in memory; nothing if there are
+    Cost: one pass of the original over ``dataset``, with the outputs of ``BATCH`` samples in memory.  Nothing if there are
     no such outputs.
     """
     graph = coupling.graph
     names = [value for value in graph.outputs if value in graph.producer and graph.producer[value] not in coupling.facts.folded]
-    fields = [field for field in fields_of(coupling, names) if _tells(coupling, names, field)]
+    fields = [field for field in fields_of(coupling, names) if _is_dense(coupling, names, field)]
     if not fields:
         return None
     session = open_session(graph.model, engine)
     kinds: tuple[Kind, ...] = ()
-    found: list[Array] = []
+    parts: list[Array] = []
     for start in range(0, dataset.count, BATCH):
         some = dataset.take(range(start, min(start + BATCH, dataset.count)))
         outputs = outputs_of(session, some, names)
@@ -42,11 +42,11 @@ def said(coupling: Coupling, engine: Engine, dataset: Dataset) -> Array | None:
         kinds = kinds or tuple(kind for kind in kinds_of(fields, outputs) if kind.form != NUMBERS)
         if not kinds:
             return None
-        found.append(np.sum([_of(kind, outputs) for kind in kinds], axis=0))
-    return np.nan_to_num(np.concatenate(found)) if found else None
+        parts.append(np.sum([_of(kind, outputs) for kind in kinds], axis=0))
+    return np.nan_to_num(np.concatenate(parts)) if parts else None
 
 
-def _tells(coupling: Coupling, names: Sequence[str], field: Field) -> bool:
+def _is_dense(coupling: Coupling, names: Sequence[str], field: Field) -> bool:
     """Whether ``field`` holds numbers between 0 and 1 at several places."""
     if not field.squashed or field.axis is None:
         return False

@@ -1,0 +1,45 @@
+"""Why channels stay, and what would unlock them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: What would unlock a channel, by the kind of lock.
+NOTHING = "nothing can: the result depends on every position of this axis, or on a position at a fixed index"
+PLACES = "places, not channels"
+PLACE = f"it holds {PLACES}"
+BORDER = "nothing can: inputs and outputs of the model keep their shapes"
+CHOSEN = "nothing can: onnxprune cuts a product of axes along one factor only"
+LAST = "nothing can: an axis keeps at least one unit"
+LOOSEN = "compute its statistic over the remaining channels (--approximate)"
+SHAPE = "state the input shapes, which fixes the sizes (--shape NAME=DIMS)"
+SIMPLIFY = "state the input shapes, which turns the size arithmetic into constants (--shape NAME=DIMS)"
+#: The same three for a model whose inputs have fixed shapes: stating them would change nothing.
+DATA = "nothing can: the input shapes are fixed, and the data decide the sizes here"
+UNFIT = "nothing can: the input shapes are fixed, and no rule covers this form of the operator"
+FOLD = "fold the size arithmetic into constants with an ONNX simplifier"
+#: Remedies out of reach of any option or input.
+FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST, DATA, UNFIT})
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why positions stay.  ``text`` names the node or tensor; ``remedy`` says what would unlock the positions.
+
+    ``node`` (index, or ``None``), ``value`` and ``axis`` say where the lock is.
+    """
+
+    text: str
+    node: int | None = None
+    value: str | None = None
+    axis: int | None = None
+    remedy: str = ""
+
+
+def rank(reason: Reason) -> int:
+    """Order in which to report reasons, lowest first.
+
+    A border of the model is the cause, whichever operators come before it.  That an axis holds places says nothing
+    about its channels.
+    """
+    return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)

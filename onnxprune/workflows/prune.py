@@ -1,0 +1,90 @@
+"""Prune a model: load, set up, find the cut (calibrate, rank, price, search, verify), tune, report, write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxprune.calibration.dataset import Dataset
+from onnxprune.cluster.open import computing
+from onnxprune.graph.load import LoadedModel, load
+from onnxprune.graph.save import check_writable, save
+from onnxprune.options import Options
+from onnxprune.pipeline.allocation import plan_of
+from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
+from onnxprune.pipeline.labelled import labelled_data, usable
+from onnxprune.pipeline.run import run
+from onnxprune.pipeline.settle import evaluation_notes, seen, settled
+from onnxprune.pipeline.setup import Context, set_up
+from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.tuned import tuned
+from onnxprune.progress import Progress
+from onnxprune.report.account import account, closed
+from onnxprune.result import Result
+from onnxprune.surgeon import Model
+from onnxprune.tuning.need import need_device
+
+
+def prune_file(
+    path: Path, output: Path, data: object | None, options: Options, progress: Progress, stopwatch: Stopwatch
+) -> Result:
+    """Prune the file ``path`` and write the result to ``output``, whole or not at all."""
+    check_writable(output, path)
+    return prune_model(path, output, data, options, progress, stopwatch)
+
+
+def prune_model(
+    model: Model,
+    target: Path | None,
+    data: object | None,
+    options: Options,
+    progress: Progress,
+    stopwatch: Stopwatch,
+) -> Result:
+    """Prune ``model``.  Writes the result to ``target``; ``None``: nowhere.
+
+    Raises:
+        OnnxPruneError: see :func:`onnxprune.api.prune`.
+    """
+    if options.tune is not None:
+        need_device(options.device)
+    loaded = load(model)
+    stopwatch.mark("load")
+    with computing(loaded, data, options) as compute:
+        ready = _prepared(loaded, data, options, progress)
+        stopwatch.mark("couple")
+        outcome = run(ready.context, ready.evaluator, ready.options, progress, stopwatch, compute)
+    if options.tune is not None:
+        if target is not None:
+            # If the user ends the run from here on, only the tuning is lost.
+            save(outcome.model, target, loaded.external)
+        outcome = tuned(ready.context, outcome, ready.evaluator, ready.labelled, ready.options, progress)
+        stopwatch.mark("tune")
+    progress.stage("measure", None)
+    source = seen(ready.evaluator, data)
+    report = account(ready.context, outcome, ready.labelled, source, target, ready.options, stopwatch)
+    written = None if target is None else save(outcome.model, target, loaded.external)
+    plan = plan_of(ready.context, outcome.keep, outcome.rounding, ready.options)
+    return Result(outcome.model, plan, closed(report, written, stopwatch), target)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The inputs of a run.  ``labelled``: the data for accuracy.  ``options``: with all defaults filled in."""
+
+    context: Context
+    evaluator: Evaluator
+    labelled: Dataset
+    options: Options
+
+
+def _prepared(loaded: LoadedModel, data: object | None, options: Options, progress: Progress) -> Prepared:
+    """Set up the run.  Wrong data, or a metric that fails, raise here, before anything that takes long."""
+    context = set_up(loaded, data, options)
+    evaluator = evaluator_for(context, options)
+    options = settled(options, evaluator, data)
+    labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
+    notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
+    for note in notes:
+        progress.note(note)
+    return Prepared(replace(context, notes=notes), evaluator, labelled, options)
