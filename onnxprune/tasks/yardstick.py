@@ -1,4 +1,4 @@
-"""The measure of a run's drop: that of the task, if it is stated or certain, else one that needs no task."""
+"""The measure of a run's drop: the task's if the task is stated or certain, else one that needs no task."""
 
 from __future__ import annotations
 
