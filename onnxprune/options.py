@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnxprune.allowance import Allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
-from onnxprune.target import Budget, Kind, Width
+from onnxprune.target import Budget, BudgetKind, Width
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -133,7 +133,7 @@ class Options:
             _one_of("target", self.target, tuple(TARGETS))
         _several("providers", self.providers)
 
-    def asked(self, kind: Kind) -> float | None:
+    def asked(self, kind: BudgetKind) -> float | None:
         """The value of the budget of one kind; None if there is none."""
         return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 
