@@ -24,7 +24,7 @@ from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, Result, Tuned
 from onnxprune.surgeon import Model
-from onnxprune.target import Budget, Kind, Width
+from onnxprune.target import Budget, BudgetKind, Width
 from onnxprune.workflows.apply import apply_plan
 from onnxprune.workflows.compare import compare_models
 from onnxprune.workflows.inspect import inspection_of
@@ -90,7 +90,7 @@ def prune(
     >>> [(cut.group, cut.before, len(cut.kept)) for cut in result.plan.cuts if cut.before <= len(cut.kept)]
     []
     """
-    asked: dict[Kind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
+    asked: dict[BudgetKind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
         budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,

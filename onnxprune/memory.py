@@ -85,7 +85,7 @@ def bounded(total: int | None) -> Iterator[None]:
 
 
 def _check_limit() -> None:
-    """Raise MemoryError where the system allows the process less address space than its libraries take.
+    """Raise MemoryError if the system allows the process less address space than its libraries take.
 
     Where they find no room while they are loaded, some end the process, and some try for ever.
     """

@@ -145,7 +145,7 @@ def plain_loss(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     """The output loss of class scores, labels, and other outputs without fields.  It is smoother than :func:`drop`.
 
     Probabilities: mean KL(original‖pruned).  Class scores: squared relative error of the scores minus their mean.  Unlike
-    KL, this does not vanish where the original is sure of its answer, as it is on its training data.  Masks and labels:
+    KL, this does not vanish if the original is sure of its answer, as on its training data.  Masks and labels:
     squared share of changed values.  Other outputs: squared relative L2 error.
     """
     if is_scores(original) and original[0].shape == pruned[0].shape:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from onnxprune.allowance import Allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
-from onnxprune.target import Budget, Kind, Width
+from onnxprune.target import Budget, BudgetKind, Width
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
     from onnxprune.calibration.preprocess import Preprocess
 
-#: The selector of which nothing is asked: see :func:`onnxprune.effort.selectors`.
+#: Leaves the choice to the run; for selectors see :func:`onnxprune.effort.selectors`.
 AUTO = "auto"
 #: The tasks that ``--task`` states; :data:`AUTO` leaves it to the outputs.
 TASKS = (AUTO, "classify", "detect", "segment", "pose", "embed", "ctc", "regress")
@@ -41,7 +41,7 @@ class Options:
 
     ``budgets``: one of a kind at most; all hold in the result.  Empty: the usual one, see
     :func:`onnxprune.pipeline.settle.settled`.
-    ``samples``: how many calibration samples are used; None for what the model's size allows
+    ``samples``: how many calibration samples are used; None for as many as the model's size allows
     (:func:`onnxprune.effort.samples`; for made-up ones see :mod:`onnxprune.calibration.synthetic`).
     ``preprocess``: None for the usual one of the model's input.
     ``select``, ``refit``, ``rules``, ``effort``: one of :data:`SELECTORS`, :data:`REFITS`, :data:`RULES`,
@@ -55,7 +55,7 @@ class Options:
     ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``; higher is better.
     ``test``: labelled data, for the report only.
     ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.
-    ``memory``: bytes; None for what the machine has.
+    ``memory``: bytes; None for all that the machine has.
     ``shapes``: input name to shape, for dynamic dims.
     ``tune``: how long the result is tuned; None for not at all.  ``augment``: how pictures are changed meanwhile: "auto",
     "none", or some of "mirror", "shift" and "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
@@ -133,8 +133,8 @@ class Options:
             _one_of("target", self.target, tuple(TARGETS))
         _several("providers", self.providers)
 
-    def asked(self, kind: Kind) -> float | None:
-        """The value of the budget of one kind; None where there is none."""
+    def asked(self, kind: BudgetKind) -> float | None:
+        """The value of the budget of one kind; None if there is none."""
         return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 
 

@@ -162,8 +162,8 @@ class CurveOfTuning:
 
     ``seconds`` counts from the start.  ``samples`` counts the samples trained on so far, with repetitions.  ``loss`` is
     the mean over the steps since the last evaluation, NaN at the first.  ``held`` is the mean error of the outputs on
-    the held-out samples, ``same_top1`` the share of them (0 … 1) for which both models name the same class, None where
-    the outputs are not class scores.
+    the held-out samples, ``same_top1`` the share of them (0 … 1) with the same class from both models, None if the outputs are
+    not class scores.
     """
 
     seconds: float
@@ -190,9 +190,9 @@ class Tuning:
     """What tuning did.
 
     ``before`` and ``after`` are the mean errors of the outputs on ``held`` held-out samples, in units of a channel's
-    variance, or as a divergence.  They are equal where the
-    weights stay.  ``gained`` says whether the difference is more than chance.  ``samples`` counts the samples
-    trained on, ``weights`` the trained tensors.  ``stages`` shows the quality of the model on the way.
+    variance, or as a divergence.  They are equal if the weights stay.  ``gained`` says whether the difference is more
+    than chance.  ``samples`` counts the training samples, ``weights`` the trained tensors.  ``stages`` shows the quality
+    of the model on the way.
     """
 
     before: float
@@ -223,7 +223,7 @@ class Report:
 
     ``latency_ms`` holds medians of alternating runs; ``after`` comes from the paired ratio.  ``latency_spread`` is ± in
     ms, about 90 %, of the original's median and of the ratio (times the original's median).  ``seen`` says what the
-    drop was measured on.  ``budgets`` are those that the user gave.  ``rounding`` is None if unknown.  ``scores`` come
+    drop was measured on.  ``budgets`` are the user's.  ``rounding`` is None if unknown.  ``scores`` come
     from labels other than classes, by name.  ``pictures`` show held-out samples of detectors and segmenters.
     """
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from onnxprune.errors import BudgetError
 
-Kind = Literal["macs", "params", "size", "latency", "max_drop"]
+BudgetKind = Literal["macs", "params", "size", "latency", "max_drop"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Budget:
         BudgetError: if the value is not such a number.
     """
 
-    kind: Kind
+    kind: BudgetKind
     value: float
 
     def __post_init__(self) -> None:

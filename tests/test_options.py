@@ -15,7 +15,7 @@ from onnxprune.cli.option import Option
 from onnxprune.cli.table import OPTIONS
 from onnxprune.errors import OptionError
 from onnxprune.options import Options
-from onnxprune.target import Kind
+from onnxprune.target import BudgetKind
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_no_option_is_parsed_and_ignored(option: Option) -> None:
     if option.name in ("help", "config") or option.name in {field.name for field in fields(Options)}:
         return
     joined = (PACKAGE / "cli" / "arguments.py").read_text(encoding="utf-8")
-    kinds = get_args(Kind)
+    kinds = get_args(BudgetKind)
     assert option.name in read_of("arguments") | set(kinds) or f'"{option.name}"' in joined
 
 

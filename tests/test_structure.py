@@ -88,14 +88,26 @@ def test_no_circles() -> None:
         pytest.fail(f"modules that need each other: {' -> '.join(error.args[1])}")
 
 
+def assigned(node: ast.stmt) -> str:
+    """The name that a statement assigns, if it is one name, else ""."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+
+
 def test_no_two_classes_have_the_same_name() -> None:
-    """One name, one meaning.  Private classes count too: a reader meets them in the same tracebacks."""
+    """One name, one meaning.  Private classes count too: a reader meets them in the same tracebacks.  So do aliases."""
     places: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(name_of(path))
+        for name in filter(None, map(assigned, tree.body)):
+            aliases.setdefault(name, []).append(name_of(path))
+    assert "Report" in places and "Array" in aliases
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+    assert {name: modules for name, modules in aliases.items() if name in places} == {}
 
 
 #: Calls that give a new model, or a copy of one.

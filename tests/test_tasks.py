@@ -22,7 +22,7 @@ from onnxprune.tasks.ctc import edit_distance
 from onnxprune.tasks.guess import guess, stated
 from onnxprune.tasks.interval import bootstrap, wilson
 from onnxprune.tasks.pose import oks
-from onnxprune.tasks.task import KINDS, Kind
+from onnxprune.tasks.task import KINDS, TaskKind
 
 Array = np.ndarray
 N, SIZE = 24, (48, 64)
@@ -97,7 +97,7 @@ def people(seed: int = 0) -> Array:
     return found
 
 
-CASES: Sequence[tuple[str, Kind, tuple[Array, ...], dict[str, object]]] = [
+CASES: Sequence[tuple[str, TaskKind, tuple[Array, ...], dict[str, object]]] = [
     ("logits", "classify", (scores(10),), {}),
     ("probabilities", "classify", (softmax(scores(1000)),), {}),
     ("two classes", "classify", (softmax(scores(2)),), {}),
@@ -129,7 +129,7 @@ NAMES = [case[0] for case in CASES]
 
 @pytest.mark.parametrize(("kind", "outputs", "fed"), [case[1:] for case in CASES], ids=NAMES)
 def test_the_task_is_guessed_and_a_model_agrees_with_itself(
-    kind: Kind, outputs: tuple[Array, ...], fed: dict[str, object]
+    kind: TaskKind, outputs: tuple[Array, ...], fed: dict[str, object]
 ) -> None:
     seen = answers(*outputs, **fed)  # type: ignore[arg-type]
     found = guess(seen)
@@ -146,7 +146,7 @@ def test_the_task_is_guessed_and_a_model_agrees_with_itself(
 
 @pytest.mark.parametrize(("kind", "outputs", "fed"), [case[1:] for case in CASES], ids=NAMES)
 def test_answers_of_other_samples_are_no_agreement(
-    kind: Kind, outputs: tuple[Array, ...], fed: dict[str, object]
+    kind: TaskKind, outputs: tuple[Array, ...], fed: dict[str, object]
 ) -> None:
     seen = answers(*outputs, **fed)  # type: ignore[arg-type]
     order = np.roll(np.arange(N), 7)
@@ -160,7 +160,7 @@ def test_answers_of_other_samples_are_no_agreement(
 
 
 @pytest.mark.parametrize(("kind", "outputs", "fed"), [case[1:] for case in CASES], ids=NAMES)
-def test_a_model_that_answers_nan_loses(kind: Kind, outputs: tuple[Array, ...], fed: dict[str, object]) -> None:
+def test_a_model_that_answers_nan_loses(kind: TaskKind, outputs: tuple[Array, ...], fed: dict[str, object]) -> None:
     if any(o.dtype.kind != "f" for o in outputs):
         pytest.skip("whole numbers and text are always something")
     seen = answers(*outputs, **fed)  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ def test_what_values_do_not_tell_is_unsure(outputs: tuple[Array, ...], fed: dict
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_task_that_outputs_cannot_be_of_is_refused(kind: Kind) -> None:
+def test_a_task_that_outputs_cannot_be_of_is_refused(kind: TaskKind) -> None:
     text = answers(
         np.array(["cat", "dog"] * 12, dtype=object).reshape(N, 1), np.array(["a"] * N, dtype=object), size=None
     )

@@ -17,7 +17,7 @@ from onnxprune.budget.excess import parts_of, total_of
 
 Array = np.ndarray
 #: The widths that a group may step to: (all its widths, its current width) -> widths.
-Reach = Callable[[Array, float], Array]
+NextWidths = Callable[[Array, float], Array]
 #: Steps priced at a time.  Memory is this many times the terms of the cost.
 AT_A_TIME = 256
 
@@ -29,7 +29,7 @@ class Steps:
     cost after it), ``harm`` (the output loss that it adds; negative if the group gets wider).
     """
 
-    def __init__(self, cost: Costing, curves: Sequence[Curve], kept: Array, reach: Reach) -> None:
+    def __init__(self, cost: Costing, curves: Sequence[Curve], kept: Array, reach: NextWidths) -> None:
         self.kept = kept.astype(np.float64)
         self._cost, self._curves, self._reach = cost, curves, reach
         self._parts = parts_of(cost)

@@ -58,7 +58,7 @@ def blocks(dataset: Dataset, size: int) -> list[range]:
 
 
 def stacked(arrays: Sequence[Array]) -> Array | None:
-    """One value of several batches together, samples on axis 0; None where they differ in shape."""
+    """One value of several batches, joined on axis 0; None if the batches differ in shape."""
     if len(arrays) == 1:
         return arrays[0]
     if any(array.shape != arrays[0].shape for array in arrays):

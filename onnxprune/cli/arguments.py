@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, get_args
 from onnxprune.cli.parser import UsageError
 from onnxprune.cli.table import DIRECT
 from onnxprune.options import Options
-from onnxprune.target import Budget, Kind
+from onnxprune.target import Budget, BudgetKind
 
 if TYPE_CHECKING:
     from onnxprune.calibration.preprocess import Preprocess
 
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+_KINDS: tuple[BudgetKind, ...] = get_args(BudgetKind)
 _OVERRIDES = ("mean", "std", "resize", "crop", "bgr", "fit")
 
 

@@ -54,7 +54,7 @@ exit codes: 0 done, 1 the result failed verification and was not written,
 _MODULES = (prune, inspect, why, compare, apply, tune, completion)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 CPU = "CPUExecutionProvider"
-#: What the loader of libraries, and Python's threads, say where there is no memory.
+#: Messages of the library loader and of Python's threads when memory runs out.
 _REFUSED = ("failed to map segment", "annot allocate memory", "can't start new thread", "bad_alloc", "Failed to allocate memory")
 _FLAGS = ("-q", "--quiet", "-v", "--verbose", "--json")
 

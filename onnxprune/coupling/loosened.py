@@ -14,7 +14,7 @@ from onnxprune.coupling.reasons import LOOSEN
 
 @dataclass(frozen=True)
 class Loosened:
-    """``channels``: how many more channels can be cut.  ``operators``: those that take a statistic over these channels,
+    """``channels``: how many more channels can be cut.  ``operators``: the operators that take a statistic over these channels,
     the most frequent first."""
 
     channels: int

@@ -12,7 +12,7 @@ from onnxprune.engine.probe import measure_shapes, plausible_feeds
 from onnxprune.errors import EndlessError, ModelError
 from onnxprune.graph.facts import Facts, evaluate
 from onnxprune.graph.inputs import Shapes, input_shapes
-from onnxprune.graph.known import Measured
+from onnxprune.graph.known import MeasuredShapes
 from onnxprune.graph.shuffle import written_as_gathers
 from onnxprune.graph.view import Graph, view
 
@@ -73,7 +73,7 @@ def _check_sizes(facts: Facts) -> None:
             )
 
 
-def _measured(graph: Graph, shapes: Shapes, names: list[str]) -> Measured:
+def _measured(graph: Graph, shapes: Shapes, names: list[str]) -> MeasuredShapes:
     try:
         return measure_shapes(graph.model, plausible_feeds(graph, shapes), names)
     except EndlessError:

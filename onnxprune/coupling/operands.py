@@ -79,7 +79,7 @@ def _is_arithmetic(graph: Graph, facts: Facts, value: str | None) -> bool:
 
 
 def _sizes_read(graph: Graph, facts: Facts) -> list[str]:
-    """Results of shape arithmetic that leave it: those that other nodes read, and outputs of the model."""
+    """Results of shape arithmetic that leave it: other nodes read them, or they are outputs of the model."""
     readers = (node for node in graph.nodes if node.index not in facts.arithmetic)
     values = (*(value for node in readers for value in node.inputs), *graph.outputs)
     return sorted({value for value in values if value and _is_arithmetic(graph, facts, value)})

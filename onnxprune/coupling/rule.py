@@ -139,7 +139,7 @@ class NodeInfo:
 
 
 Binder = Callable[[NodeInfo], "Rule | Mover | Locked"]
-Entry = Rule | Mover | Locked | Structural | Binder
+RuleEntry = Rule | Mover | Locked | Structural | Binder
 
 
 class Role(enum.Enum):

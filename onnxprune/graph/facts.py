@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.graph.execute import CannotExecute, run_node
 from onnxprune.graph.folding import sizes_of
-from onnxprune.graph.known import Measured, Shape
+from onnxprune.graph.known import MeasuredShapes, Shape
 from onnxprune.graph.view import Graph
 from onnxprune.graph.walk import walk
 
@@ -69,8 +69,8 @@ def evaluate(
     graph: Graph,
     input_shapes: Mapping[str, Shape],
     alternative: Mapping[str, Shape] | None = None,
-    measured: Measured | None = None,
-    measured_alternative: Measured | None = None,
+    measured: MeasuredShapes | None = None,
+    measured_alternative: MeasuredShapes | None = None,
 ) -> Facts:
     """Facts of ``graph`` at ``input_shapes``.  Axes that differ at ``alternative`` are marked dynamic.
 

@@ -91,6 +91,6 @@ def _is_small(known: Known, node: Node) -> bool:
 
 
 def _is_bearable(known: Known, node: Node) -> bool:
-    """Whether the results of ``node`` fit into what one walk may compute, as far as their sizes are known."""
+    """Whether one walk may still compute the results of ``node``.  Unknown sizes count as nothing."""
     shapes = [known.shapes.get(o) for o in node.outputs if o is not None]
     return known.computed + sum(math.prod(s) for s in shapes if s is not None) <= BEARABLE

@@ -22,7 +22,7 @@ WINDOWED = frozenset(
 
 
 def infer(known: Known, node: Node) -> None:
-    """Record the types and shapes of the node's outputs, as far as inference knows them."""
+    """Record the types and shapes that inference knows of the node's outputs."""
     if node.domain == "" and node.op in SHAPE_KEPT and node.outputs and node.outputs[0] is not None:
         known.alias(node.outputs[0], node.inputs[0])
         return
@@ -125,7 +125,7 @@ def _take_stated(known: Known, node: Node) -> None:
 
 
 def _same_count(known: Known, one: str | None, other: str | None) -> bool:
-    """Whether two values have the same number of elements, as far as their shapes are known."""
+    """Whether two values have the same number of elements; True if a shape is unknown."""
     before, after = known.shapes.get(one or ""), known.shapes.get(other or "")
     return before is None or after is None or math.prod(before) == math.prod(after)
 

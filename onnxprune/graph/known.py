@@ -13,7 +13,7 @@ from onnxprune.graph.view import Graph, Node
 Array = np.ndarray
 Shape = tuple[int, ...]
 #: Value id -> (element type, shape), measured in a run.
-Measured = Mapping[str, tuple[int, Shape]]
+MeasuredShapes = Mapping[str, tuple[int, Shape]]
 
 
 class Known:
@@ -25,7 +25,7 @@ class Known:
     """
 
     def __init__(
-        self, graph: Graph, input_shapes: Mapping[str, Shape], measured: Measured, grown: int, before: Mapping[str, Shape]
+        self, graph: Graph, input_shapes: Mapping[str, Shape], measured: MeasuredShapes, grown: int, before: Mapping[str, Shape]
     ) -> None:
         self.graph = graph
         self.imports = [oh.make_opsetid(domain, version) for domain, version in graph.opsets.items()]

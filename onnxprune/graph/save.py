@@ -121,7 +121,7 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
         written = _write(data_part, data_path, lambda file: _write_data(model, file, data_path.name, slim))
         written += _write(part, path, lambda file: file.write(_serialized(slim[0], path)))
         staged = True
-        # No model may stand beside the data of another, not even where the process is killed now.
+        # A model must never stand beside the data of another, even if the process is killed now.
         if data_path.exists():
             if path.exists():
                 os.replace(path, older)

@@ -9,14 +9,14 @@ from onnx import helper as oh
 
 from onnxprune.graph.folding import compute
 from onnxprune.graph.inference import infer
-from onnxprune.graph.known import Known, Measured, Shape
+from onnxprune.graph.known import Known, MeasuredShapes, Shape
 from onnxprune.graph.view import Body, Graph, Node
 
 
 def walk(
     graph: Graph,
     input_shapes: Mapping[str, Shape],
-    measured: Measured,
+    measured: MeasuredShapes,
     grown: int,
     before: Mapping[str, Shape] | None = None,
 ) -> Known:

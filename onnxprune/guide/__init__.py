@@ -17,6 +17,6 @@ def text(topic: str) -> str:
     """The page, as Markdown.
 
     Raises:
-        FileNotFoundError: where there is no such page.
+        FileNotFoundError: there is no such page.
     """
     return files(__name__).joinpath(f"{topic}.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from onnxprune.json_file import read_json
 from onnxprune.latency.device import TABLE, Json
 
 Array = np.ndarray
-#: Larger numbers are mistakes, and overflow where they are multiplied.
+#: Larger numbers are mistakes, and their products overflow.
 MOST_CHANNELS, MOST_SECONDS = 1 << 24, 1e6
 
 

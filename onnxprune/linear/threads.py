@@ -31,7 +31,7 @@ def _controller() -> ThreadpoolController:
 def claim_buffers() -> None:
     """Let OpenBLAS allocate its work buffers now: where memory has become short, it tries to for ever.
 
-    Address space is what it takes; hardly any of it is ever written to.  Cost: milliseconds, once per process.
+    This takes address space, but the process hardly ever writes to it.  Cost: milliseconds, once per process.
 
     Raises:
         MemoryError: there is no room for them.

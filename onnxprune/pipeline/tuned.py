@@ -131,7 +131,7 @@ def _tune(
 
 
 def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
-    """How far each model is from the first, in the task's terms; None where the outputs differ in shape."""
+    """How far each model is from the first, in the task's terms; None if the outputs differ in shape."""
     names = [output.name for output in original.proto.graph.output]
     theirs = [{output.name for output in model.graph.output} for model in models]
     shared = [name for name in names if all(name in own for own in theirs)]

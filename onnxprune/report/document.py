@@ -57,7 +57,7 @@ def of_report(report: Report) -> Json:
 
 
 def of_tuning(tuning: Tuning) -> Json:
-    """What tuning did.  ``loss`` is null before the first step, ``same_top1`` where the outputs are not class scores."""
+    """What tuning did.  ``loss`` is null before the first step, ``same_top1`` if the outputs are not class scores."""
     return {
         "gained": tuning.gained,
         "held_out_error": {"before": tuning.before, "after": tuning.after},

@@ -20,7 +20,7 @@ AGREEMENTS: Mapping[str, str] = {
     "strings changed": "{drop} of its strings change (character error {character error})",
     "relative error per channel": "its outputs move by {drop} per channel",
 }
-#: What to do where the result is not faster.
+#: What to do if the result is not faster.
 SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
 #: Metrics whose drops are shown in percent.
 SHARES = (TOP1, VALUES, *(name for name in AGREEMENTS if name != "cosine distance"))

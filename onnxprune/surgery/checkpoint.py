@@ -32,7 +32,7 @@ class Tensor(Protocol):
     def __getitem__(self, index: tuple[object, ...], /) -> object: ...
 
 
-Kind = TypeVar("Kind", bound=Tensor)
+TensorType = TypeVar("TensorType", bound=Tensor)
 
 
 def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
@@ -60,7 +60,7 @@ def _named(coupling: Coupling, value: str) -> bool:
     )
 
 
-def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: Model | None = None) -> dict[str, Kind]:
+def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, TensorType], model: Model | None = None) -> dict[str, TensorType]:
     """``state_dict`` with every tensor that the plan cuts sliced, and the others unchanged.
 
     Works on arrays and on torch tensors: it only indexes them and does not import torch.  A tensor stays a tensor, with
@@ -103,7 +103,7 @@ def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, Kind], model: M
     return small
 
 
-def _sliced(tensor: Kind, cut: TensorCut) -> Kind:
+def _sliced(tensor: TensorType, cut: TensorCut) -> TensorType:
     value: object = tensor
     for axis, kept in cut.kept.items():
         # A list as an index means the same to numpy and to torch.

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import bootstrap, wilson
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
 TOP1 = "top-1 changed"
@@ -28,7 +28,7 @@ class Classify:
     outputs: tuple[int, ...]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "classify"
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import wilson
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
 MEASURE = "strings changed"
@@ -29,7 +29,7 @@ class Ctc:
     blank: int
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "ctc"
 
     @property

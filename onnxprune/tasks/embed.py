@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import bootstrap
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
 #: Maximum distance from one of the norm of a row of unit length.  Rows of fewer than LEAST numbers are directions, not
@@ -26,7 +26,7 @@ class Embed:
     output: int
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "embed"
 
     @property

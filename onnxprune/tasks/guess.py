@@ -16,7 +16,7 @@ from onnxprune.tasks.embed import Embed, embed
 from onnxprune.tasks.pose import pose
 from onnxprune.tasks.regress import regress
 from onnxprune.tasks.segment import Segment, segment
-from onnxprune.tasks.task import Guess, Kind
+from onnxprune.tasks.task import Guess, TaskKind
 
 #: Minimum share of samples with a number in the outer tenths of 0 … 1.  Such numbers are decisions, not measurements.
 DECIDED = 0.75
@@ -43,13 +43,13 @@ def guess(answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
     return unsure[0] if unsure else _number(answers)
 
 
-def stated(kind: Kind, answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
+def stated(kind: TaskKind, answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
     """A reader for the task that the user states.
 
     Raises:
         DataError: if the outputs do not fit the task.
     """
-    looks: Mapping[Kind, Callable[[Answers], Guess]] = {
+    looks: Mapping[TaskKind, Callable[[Answers], Guess]] = {
         "classify": _classify_stated,
         "detect": lambda a: detect(a, layout),
         "segment": _segment_stated,

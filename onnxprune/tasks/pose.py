@@ -13,7 +13,7 @@ from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.reader import CONFIDENT, Detect, detect
 from onnxprune.tasks.detect.suppress import overlap
 from onnxprune.tasks.interval import bootstrap
-from onnxprune.tasks.task import Agreement, Guess, Kind, Reader
+from onnxprune.tasks.task import Agreement, Guess, Reader, TaskKind
 
 Array = np.ndarray
 MEASURE = "keypoint similarity lost"
@@ -36,7 +36,7 @@ class Pose:
     reads: tuple[int, ...]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "pose"
 
     @property

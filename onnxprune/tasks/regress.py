@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import bootstrap
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
 MEASURE = "relative error per channel"
@@ -25,7 +25,7 @@ class Regress:
     outputs: tuple[int, ...]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "regress"
 
     @property

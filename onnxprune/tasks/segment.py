@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import bootstrap
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
 MEASURE = "mean IoU lost"
@@ -31,7 +31,7 @@ class Segment:
     logits: bool = False
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "segment"
 
     @property

@@ -7,8 +7,8 @@ from typing import Literal, Protocol, get_args
 
 from onnxprune.tasks.answers import Answers
 
-Kind = Literal["classify", "detect", "segment", "pose", "embed", "ctc", "regress"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+TaskKind = Literal["classify", "detect", "segment", "pose", "embed", "ctc", "regress"]
+KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Reader(Protocol):
     """Reads the outputs of one task."""
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> TaskKind: ...
 
     @property
     def measure(self) -> str:

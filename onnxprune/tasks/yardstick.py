@@ -1,4 +1,4 @@
-"""The measure of a run's drop: that of the task, if it is stated or certain, else one that needs no task."""
+"""The measure of a run's drop: the task's if the task is stated or certain, else one that needs no task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
 from onnxprune.tasks.guess import guess, stated
-from onnxprune.tasks.task import KINDS, Comparer, Guess, Kind, Reader
+from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader, TaskKind
 
 Array = np.ndarray
 #: The value of ``--task`` that guesses the task from the outputs.
@@ -37,7 +37,7 @@ class Yardstick:
     reader: Reader | None = None
     compare: Comparer | None = None
     note: str | None = None
-    likely: Kind | None = None
+    likely: TaskKind | None = None
 
     @property
     def measure(self) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Result, Unsupported
+from onnxprune.tuning.operators.call import Call, Entry, Outputs, Unsupported
 
 #: (name of the body, its inputs) -> its outputs.
 RunBody = Callable[[str, Sequence[Tensor]], list[Tensor]]
 
 
-def _elsewhere(call: Call) -> Result:
+def _elsewhere(call: Call) -> Outputs:
     raise Unsupported("a body outside a graph")
 
 

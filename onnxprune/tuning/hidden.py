@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.graph.view import Graph
-from onnxprune.tuning.probe import Seen
+from onnxprune.tuning.probe import Probed
 from onnxprune.tuning.program import Step
 
 Array = np.ndarray
@@ -37,7 +37,7 @@ class HiddenValue:
 
 
 def candidates(
-    graph: Graph, original: Graph, steps: Sequence[Step], seen: Seen, targets: Collection[str], weights: Collection[str]
+    graph: Graph, original: Graph, steps: Sequence[Step], seen: Probed, targets: Collection[str], weights: Collection[str]
 ) -> tuple[str, ...]:
     """Up to :data:`MOST` values, spread evenly over the layers.
 
@@ -69,7 +69,7 @@ def candidates(
     return tuple(name for _, name in picked.values())
 
 
-def _fits(name: str, seen: Seen, original: Graph) -> bool:
+def _fits(name: str, seen: Probed, original: Graph) -> bool:
     return name in seen.learns and name in original.producer and len(seen.sizes.get(name, ())) >= 2
 
 

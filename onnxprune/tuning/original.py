@@ -15,10 +15,10 @@ from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.program import inlined, program_of
 
 Array = np.ndarray
-Answers = Callable[[Mapping[str, Array]], dict[str, Tensor]]
+AnswerFunction = Callable[[Mapping[str, Array]], dict[str, Tensor]]
 
 
-def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> Answers:
+def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> AnswerFunction:
     """Answers by onnxruntime, which runs any operator."""
     session = open_session(with_outputs(inlined(model), names), engine)
 
@@ -28,7 +28,7 @@ def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> 
     return answers
 
 
-def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> Answers:
+def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> AnswerFunction:
     """Answers by onnxruntime on the CPU; on another device by torch, if it knows all the operators."""
     if device.type == "cpu":
         return by_runtime(model, names, engine)

@@ -16,13 +16,13 @@ from onnxprune.graph.view import Graph, view
 from onnxprune.tuning.function import Failed, Function, Values, build
 from onnxprune.tuning.hidden import HiddenValue, by_name, candidates
 from onnxprune.tuning.operators.types import to_torch
-from onnxprune.tuning.original import Answers, by_runtime, original_answers
+from onnxprune.tuning.original import AnswerFunction, by_runtime, original_answers
 from onnxprune.tuning.parameters import integer_weights, trainable
 from onnxprune.tuning.probe import probe
 from onnxprune.tuning.program import Block, program_of
 from onnxprune.tuning.reach import Reach, reach, squashed
 from onnxprune.tuning.samples import Samples
-from onnxprune.tuning.target import Term, hidden_error, output_error, output_terms
+from onnxprune.tuning.target import LossTerm, hidden_error, output_error, output_terms
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
@@ -40,10 +40,10 @@ class ModelPair:
     """
 
     function: Function
-    original: Answers
-    judge: Answers
-    outside: Answers | None
-    terms: tuple[Term, ...]
+    original: AnswerFunction
+    judge: AnswerFunction
+    outside: AnswerFunction | None
+    terms: tuple[LossTerm, ...]
     hidden: tuple[HiddenValue, ...]
     notes: tuple[str, ...]
 
@@ -151,7 +151,7 @@ def _looked(samples: Samples) -> list[Feeds]:
     return batches
 
 
-def _answers(answers: Answers, batches: list[Feeds]) -> dict[str, Array]:
+def _answers(answers: AnswerFunction, batches: list[Feeds]) -> dict[str, Array]:
     """Answers to all batches, joined on axis 0.  Leaves out batches with other shapes than the first."""
     parts = [answers(feeds) for feeds in batches]
     joined = {}

@@ -24,7 +24,7 @@ ALIKE = 2e-2
 
 
 @dataclass(frozen=True)
-class Seen:
+class Probed:
     """The result of the probe.
 
     ``failed``: node index -> why torch cannot compute it.  ``learns``: floating-point values with a gradient to a trained
@@ -43,7 +43,7 @@ def probe(
     trained: Collection[str],
     feeds: Mapping[str, Array],
     engine: Engine,
-) -> Seen:
+) -> Probed:
     """Run every node once on ``feeds`` with torch, and compare the values with onnxruntime's.
 
     Cost: one run of each, all values in memory.
@@ -72,7 +72,7 @@ def probe(
     if other is not None:
         failed[other] = "torch and onnxruntime compute different values"
     learns = frozenset(n for n in made if values[n].requires_grad and values[n].is_floating_point())
-    return Seen(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]})
+    return Probed(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]})
 
 
 def _is_text(graph: Graph, name: str) -> bool:

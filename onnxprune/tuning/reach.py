@@ -9,7 +9,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph
 from onnxprune.tuning.levels import levels_of
 from onnxprune.tuning.parameters import MOVES
-from onnxprune.tuning.probe import Seen
+from onnxprune.tuning.probe import Probed
 from onnxprune.tuning.program import Block, Step
 
 
@@ -26,7 +26,7 @@ class Reach:
     notes: tuple[str, ...] = ()
 
 
-def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, original: Graph) -> Reach:
+def reach(graph: Graph, block: Block, trained: Collection[str], seen: Probed, original: Graph) -> Reach:
     """The part to tune: the whole graph if torch can compute it.
 
     Else one of two parts, the one with more weights: everything before the nodes that torch cannot compute, or everything
@@ -68,7 +68,7 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Seen, orig
     )
 
 
-def _obstacle(bad: Iterable[Step], seen: Seen) -> str:
+def _obstacle(bad: Iterable[Step], seen: Probed) -> str:
     named = [f"{step.node.op} '{step.node.label}' ({seen.failed[step.node.index]})" for step in bad]
     more = f" and {len(named) - 2} more" if len(named) > 2 else ""
     return f"torch cannot compute {', '.join(named[:2])}{more}"
@@ -99,7 +99,7 @@ def _ancestors(block: Block, bad: Iterable[Step]) -> set[Step]:
 
 
 def _part(
-    graph: Graph, block: Block, steps: Iterable[Step], trained: Collection[str], seen: Seen, original: Graph
+    graph: Graph, block: Block, steps: Iterable[Step], trained: Collection[str], seen: Probed, original: Graph
 ) -> Reach:
     chosen = tuple(steps)
     made = {o for step in chosen for o in step.outputs if o is not None}

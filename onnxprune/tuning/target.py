@@ -32,7 +32,7 @@ BACKGROUND = 0.02
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """One kind of value in one output."""
 
     name: str
@@ -40,7 +40,7 @@ class Term:
     of: ErrorFunction
 
 
-def output_terms(names: Sequence[str], seen: Mapping[str, Array], bounded: Collection[str]) -> tuple[Term, ...]:
+def output_terms(names: Sequence[str], seen: Mapping[str, Array], bounded: Collection[str]) -> tuple[LossTerm, ...]:
     """The terms of the outputs ``names``.  Their kinds follow from ``seen``, the original's outputs on some samples.
 
     Samples are on axis 0.  ``bounded``: outputs of a sigmoid or the like; others may lie between 0 and 1 by chance.
@@ -48,27 +48,27 @@ def output_terms(names: Sequence[str], seen: Mapping[str, Array], bounded: Colle
     return tuple(term for name in names for term in _terms(name, seen[name], len(names) == 1, name in bounded))
 
 
-def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[Term]:
+def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[LossTerm]:
     if values.ndim == 0 or not values.size:
         return []
     wide = values.astype(np.float64)
     for axis in range(1, values.ndim):
         if values.shape[axis] > 1 and wide.min() >= 0 and np.allclose(wide.sum(axis), 1, atol=1e-3):
-            return [Term(name, "probabilities", _divergence(axis))]
+            return [LossTerm(name, "probabilities", _divergence(axis))]
     if only and metrics.is_scores([values]):
         spread = float((wide - wide.mean(1, keepdims=True)).std()) or 1.0
-        return [Term(name, "logits", _logits(spread))]
+        return [LossTerm(name, "logits", _logits(spread))]
     axis = channel_axis(values)
     rows = np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None]
     inside = (rows.min(1) >= 0) & (rows.max(1) <= 1) & bounded
     answers, others = np.flatnonzero(inside), np.flatnonzero(~inside)
     terms = []
     if len(answers):
-        terms.append(Term(name, "answers", _answers(axis, answers, rows[answers])))
+        terms.append(LossTerm(name, "answers", _answers(axis, answers, rows[answers])))
     if len(others):
         scale = scales(rows[others], DEAD)
         where = answers if len(answers) and values.ndim > 2 else None
-        terms.append(Term(name, "values", _values(axis, others, scale, where, rows)))
+        terms.append(LossTerm(name, "values", _values(axis, others, scale, where, rows)))
     return terms
 
 
@@ -170,7 +170,7 @@ def hidden_error(hidden: HiddenValue, tuned: Tensor, original: Tensor, count: in
 
 
 def output_error(
-    terms: Sequence[Term], tuned: Mapping[str, Tensor], original: Mapping[str, Tensor], count: int
+    terms: Sequence[LossTerm], tuned: Mapping[str, Tensor], original: Mapping[str, Tensor], count: int
 ) -> Tensor:
     """The error per sample: the mean over outputs of each kind, then the mean over kinds."""
     kinds: dict[str, list[Tensor]] = {}

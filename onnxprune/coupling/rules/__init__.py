@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Binder, Entry, Locked, Mover, NodeInfo, Rule
+from onnxprune.coupling.rule import Binder, Locked, Mover, NodeInfo, Rule, RuleEntry
 from onnxprune.coupling.rules import (
     attention,
     elementwise,
@@ -21,7 +21,7 @@ from onnxprune.coupling.rules import (
 )
 
 _FAMILIES = (elementwise, linear, moving, normalize, spatial, indexing, recurrent, attention, quantized, refused)
-_DOMAINS: Mapping[str, tuple[Mapping[str, Entry], ...]] = MappingProxyType(
+_DOMAINS: Mapping[str, tuple[Mapping[str, RuleEntry], ...]] = MappingProxyType(
     {
         "": tuple(family.TABLE for family in _FAMILIES),
         "com.microsoft": tuple(family.MICROSOFT for family in _FAMILIES),
@@ -33,14 +33,14 @@ _DOMAINS: Mapping[str, tuple[Mapping[str, Entry], ...]] = MappingProxyType(
 )
 
 #: (domain, operator) -> entry; the default domain is "".
-TABLE: Mapping[tuple[str, str], Entry] = MappingProxyType(
+TABLE: Mapping[tuple[str, str], RuleEntry] = MappingProxyType(
     {(domain, op): entry for domain, tables in _DOMAINS.items() for table in tables for op, entry in table.items()}
 )
 
 UNKNOWN = Locked("has no rule in onnxprune")
 
 
-def _loosened(entry: Entry) -> Entry:
+def _loosened(entry: RuleEntry) -> RuleEntry:
     """The entry with those axes freed over which it only takes a statistic."""
     if isinstance(entry, Rule):
         return replace(entry, mix=entry.mix - entry.estimates)
@@ -56,11 +56,11 @@ def _loosened_binder(binder: Binder) -> Binder:
 
 
 #: By name: "exact" cuts only what the masked original proves; "approximate" also cuts the width of normalizations.
-TABLES: Mapping[str, Mapping[tuple[str, str], Entry]] = MappingProxyType(
+TABLES: Mapping[str, Mapping[tuple[str, str], RuleEntry]] = MappingProxyType(
     {"exact": TABLE, "approximate": MappingProxyType({key: _loosened(entry) for key, entry in TABLE.items()})}
 )
 
 
-def lookup(domain: str, op: str, rules: str = "exact") -> Entry:
+def lookup(domain: str, op: str, rules: str = "exact") -> RuleEntry:
     """The entry of an operator in the table called ``rules``."""
     return TABLES[rules].get((domain, op), UNKNOWN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, NodeInfo, Rule, RuleEntry
 
 _SCORES = frozenset("bstTp")
 
@@ -230,12 +230,12 @@ def _rotary(info: NodeInfo, tables: tuple[int, int], positions: int) -> Rule | L
     )
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "Attention": attention,
     "LinearAttention": linear_attention,
     "RotaryEmbedding": rotary,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "Attention": packed,
     "QAttention": packed_quantized,
     "MultiHeadAttention": multi_head,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, NodeInfo, Rule, RuleEntry
 
 UNARY = [
     "Abs",
@@ -146,7 +146,7 @@ def expand_dims(info: NodeInfo) -> Rule | Locked:
     return Rule(f"{' '.join(names) or '_'}, _ -> {' '.join([*names[:place], '1', *names[place:]])}")
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     **dict.fromkeys(UNARY, broadcast),
     **dict.fromkeys(BROADCAST, broadcast),
     **dict.fromkeys(
@@ -157,7 +157,7 @@ TABLE: dict[str, Entry] = {
     "CastLike": like,
     "SwiGLU": broadcast,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     **dict.fromkeys(["Gelu", "QuickGelu", "FastGelu", "BiasGelu", "BiasAdd", "SwiGLU", "ScaledSiLU"], broadcast),
     "MulInteger": integer_product,
     "BiasDropout": bias_dropout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.coupling.grid import grid
-from onnxprune.coupling.rule import Entry, Locked, Mover, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, Mover, NodeInfo, Rule, RuleEntry
 
 
 def gather_elements(info: NodeInfo) -> Rule:
@@ -99,7 +99,7 @@ def distances(info: NodeInfo) -> Rule:
     return Rule("m k, n k -> m n", frozenset("k"))
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "Scatter": scatter_elements,
@@ -110,7 +110,7 @@ TABLE: dict[str, Entry] = {
     "Compress": compress,
     "OneHot": one_hot,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "GatherND": gather_nd,
     "TorchEmbedding": lookup_rows,
     "CDist": distances,

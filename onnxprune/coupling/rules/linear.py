@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-from onnxprune.coupling.rule import Entry, Linear, Locked, NodeInfo, Rule
+from onnxprune.coupling.rule import Linear, Locked, NodeInfo, Rule, RuleEntry
 
 CONV = "n (g i) x.., (g o) i k.., (g o) -> n (g o) y.."
 CONV_TRANSPOSE = "n (g i) x.., (g i) o k.., (g o) -> n (g o) y.."
@@ -207,7 +207,7 @@ def causal_conv(info: NodeInfo) -> Rule | Locked:
     return Rule("n c x, c 1 k, c, n c p -> n c x, n c p", frozenset("xp"), macs=(("n", "c", "k", "x"),))
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,
@@ -216,7 +216,7 @@ TABLE: dict[str, Entry] = {
     "DeformConv": deformable,
     "CausalConvWithState": causal_conv,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "FusedConv": fused_conv,
     "NhwcConv": nhwc_conv,
     "NhwcFusedConv": nhwc_conv,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.rule import Entry, Locked, Mover, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, Mover, NodeInfo, Rule, RuleEntry
 
 MOVED = Mover()
 
@@ -52,7 +52,7 @@ def _blocks(info: NodeInfo) -> tuple[str, frozenset[str], dict[str, int]]:
     return deep, frozenset("pq"), {"p": block, "q": block}
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     **dict.fromkeys(
         [
             "Transpose",
@@ -75,4 +75,4 @@ TABLE: dict[str, Entry] = {
     "Gather": gather,
     "ReverseSequence": reverse_sequence,
 }
-MICROSOFT: dict[str, Entry] = {"Pad": Mover(stand_in="Pad")}
+MICROSOFT: dict[str, RuleEntry] = {"Pad": Mover(stand_in="Pad")}

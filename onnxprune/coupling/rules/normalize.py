@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, NodeInfo, Rule, RuleEntry
 
 
 def batch_normalization(info: NodeInfo) -> Rule | Locked:
@@ -141,7 +141,7 @@ def gated_rms(info: NodeInfo) -> Rule:
     return Rule(f"{full}, {names[-1]}, {full} -> {full}", mix=mixed, estimates=mixed)
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
     "GroupNormalization": group_normalization,
@@ -156,7 +156,7 @@ TABLE: dict[str, Entry] = {
     "LRN": local_response,
     "MeanVarianceNormalization": mean_variance,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "LayerNormalization": layer_normalization,
     "SimplifiedLayerNormalization": layer_normalization,
     "SkipLayerNormalization": skip_layer_normalization,

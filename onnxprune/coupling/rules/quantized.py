@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Entry, Locked, Mover, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, Mover, NodeInfo, Rule, RuleEntry
 from onnxprune.coupling.rules.elementwise import aligned
 from onnxprune.coupling.rules.linear import conv, gemm, matmul
 from onnxprune.coupling.rules.normalize import along
@@ -212,7 +212,7 @@ def block_matmul(info: NodeInfo) -> Rule | Locked:
     )
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "QuantizeLinear": linear_scale,
     "DequantizeLinear": linear_scale,
     "DynamicQuantizeLinear": dynamic_quantize,
@@ -221,7 +221,7 @@ TABLE: dict[str, Entry] = {
     "ConvInteger": conv_integer,
     "MatMulInteger": matmul_integer,
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "QuantizeLinear": linear_scale,
     "DequantizeLinear": linear_scale,
     "QLinearConv": qlinear_conv,

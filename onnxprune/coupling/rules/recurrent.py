@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from onnxprune.coupling.rule import Entry, NodeInfo, Rule
+from onnxprune.coupling.rule import NodeInfo, Rule, RuleEntry
 
 GATES = MappingProxyType({"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4})
 #: Directions and time steps interact; each gate has a fixed position.
@@ -62,5 +62,5 @@ def _rule(info: NodeInfo, terms: list[str], sequence: str, state: str) -> Rule:
     )
 
 
-TABLE: dict[str, Entry] = {"LSTM": recurrent, "GRU": recurrent, "RNN": recurrent}
-MICROSOFT: dict[str, Entry] = {"DynamicQuantizeLSTM": dynamic_quantized}
+TABLE: dict[str, RuleEntry] = {"LSTM": recurrent, "GRU": recurrent, "RNN": recurrent}
+MICROSOFT: dict[str, RuleEntry] = {"DynamicQuantizeLSTM": dynamic_quantized}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnxprune.coupling.rule import Entry, Locked, Structural
+from onnxprune.coupling.rule import Locked, RuleEntry, Structural
 
 
-def _reasons(table: Mapping[str, str]) -> dict[str, Entry]:
+def _reasons(table: Mapping[str, str]) -> dict[str, RuleEntry]:
     """One entry per name.  ``table`` maps names, separated by blanks, to their reason."""
     return {op: Locked(reason) for names, reason in table.items() for op in names.split()}
 
 
 _CONTROL = Structural("channels pass into its bodies; channels that cannot cross the border stay")
-STRUCTURAL: dict[str, Entry] = {
+STRUCTURAL: dict[str, RuleEntry] = {
     "Constant": Structural("its value is a constant like any initializer"),
     "Shape": Structural("shape arithmetic: recomputed after a cut"),
     "Size": Structural("shape arithmetic: recomputed after a cut"),
@@ -29,7 +29,7 @@ _DATA_SIZED = "returns as many elements as the data decide"
 _TEXT = "works on text"
 _LOSS = "computes a training loss over all classes"
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     **STRUCTURAL,
     **_reasons(
         {
@@ -47,7 +47,7 @@ TABLE: dict[str, Entry] = {
     ),
 }
 
-ML: dict[str, Entry] = _reasons(
+ML: dict[str, RuleEntry] = _reasons(
     {
         "ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer Normalizer OneHotEncoder Scaler": (
             "prepares single feature columns of a classical model"
@@ -57,16 +57,16 @@ ML: dict[str, Entry] = _reasons(
         "TreeEnsembleRegressor": "is a classical model with its coefficients in node attributes",
     }
 )
-TRAINING: dict[str, Entry] = _reasons({"Adagrad Adam Gradient Momentum": "is a step of training"})
+TRAINING: dict[str, RuleEntry] = _reasons({"Adagrad Adam Gradient Momentum": "is a step of training"})
 #: Operators that onnxruntime writes when it optimizes convolutions for its own processor.
-BLOCKED: dict[str, Entry] = _reasons(
+BLOCKED: dict[str, RuleEntry] = _reasons(
     {
         "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample": (
             "keeps channels in blocks for one processor: prune the model that onnxruntime has not optimized yet"
         )
     }
 )
-PREVIEW: dict[str, Entry] = _reasons(
+PREVIEW: dict[str, RuleEntry] = _reasons(
     {"FlexAttention": "computes its scores in its own bodies, which may read any position"}
 )
 
@@ -78,7 +78,7 @@ _BLOCKS = "stores blocks of weights in its own packed format"
 _EXPERTS = "routes every row to experts chosen at run time"
 _DEVICE = "is code compiled for one device"
 
-MICROSOFT: dict[str, Entry] = _reasons(
+MICROSOFT: dict[str, RuleEntry] = _reasons(
     {
         "BeamSearch GreedySearch Sampling WhisperBeamSearch": _GENERATION,
         "PackedAttention PackedMultiHeadAttention RemovePadding RestorePadding VarlenCausalConvWithState "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxprune.coupling.rule import Entry, Locked, NodeInfo, Rule
+from onnxprune.coupling.rule import Locked, NodeInfo, Rule, RuleEntry
 
 REDUCE = [f"Reduce{k}" for k in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]]
 #: Reductions to which zeros add nothing.
@@ -157,7 +157,7 @@ def fourier(info: NodeInfo) -> Rule | Locked:
 POOL = Rule("n c x.. -> n c y.., n c y..")
 GLOBAL = Rule("n c x.. -> n c y..")
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[str, RuleEntry] = {
     "AveragePool": POOL,
     "MaxPool": max_pool,
     "MaxUnpool": max_unpool,
@@ -183,7 +183,7 @@ TABLE: dict[str, Entry] = {
     "AffineGrid": Locked("builds a sampling grid from transforms"),
     "STFT": Locked("cuts a signal into overlapping frames"),
 }
-MICROSOFT: dict[str, Entry] = {
+MICROSOFT: dict[str, RuleEntry] = {
     "NhwcMaxPool": Rule("n x.. c -> n y.. c"),
     "MaxpoolWithMask": masked_pool,
     "GridSample": Rule("n c x.., n y.. w -> n c y..", mix=frozenset({"w"})),

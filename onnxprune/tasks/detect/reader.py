@@ -15,7 +15,7 @@ from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.precision import Truth, precision, truth
 from onnxprune.tasks.detect.ready import Ready, decode_ready, recognise_ready
 from onnxprune.tasks.detect.recognise import Recognised, recognise
-from onnxprune.tasks.task import Agreement, Guess, Kind
+from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 #: Detections of the original with at least this score count as ground truth.  Demo programs of detectors show boxes
 #: above 0.25, 0.35 or 0.5.
@@ -34,7 +34,7 @@ class Detect:
     size: tuple[int, int]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         return "detect"
 
     @property

@@ -16,7 +16,7 @@ from onnxprune.tuning.operators import (
     reduce,
     resize,
 )
-from onnxprune.tuning.operators.call import Table
+from onnxprune.tuning.operators.call import OperatorTable
 
 _FAMILIES = (
     elementwise,
@@ -32,4 +32,4 @@ _FAMILIES = (
     attention,
     quantize,
 )
-TABLE: Table = {key: entry for family in _FAMILIES for key, entry in family.TABLE.items()}
+TABLE: OperatorTable = {key: entry for family in _FAMILIES for key, entry in family.TABLE.items()}

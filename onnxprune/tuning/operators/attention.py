@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
 
 
 def _heads(x: Tensor, count: int) -> Tensor:
@@ -128,7 +128,7 @@ def _rotary(call: Call, tables: tuple[int, int], places: int) -> Tensor:
     return _joined(y) if flat else y
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "Attention": Entry(_attention),

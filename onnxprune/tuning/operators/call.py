@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Result: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
+Outputs: TypeAlias = "Tensor | tuple[Tensor | None, ...]"
 
 
 class Unsupported(Exception):
@@ -85,7 +85,7 @@ class Entry:
     1308.3432).
     """
 
-    run: Callable[[Call], Result]
+    run: Callable[[Call], Outputs]
     host: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
     chooses: bool = False
@@ -93,7 +93,7 @@ class Entry:
     rounds: bool = False
 
 
-Table = Mapping[tuple[str, str], Entry]
+OperatorTable = Mapping[tuple[str, str], Entry]
 
 
 def whole(tensor: Tensor) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
 from onnxprune.tuning.operators.elementwise import ACTIVATIONS
 from onnxprune.tuning.operators.space import padded, pads_of, window
 
@@ -124,7 +124,7 @@ def _col2im(call: Call) -> Tensor:
     return padded(F.fold(call.x, size, block, dilations, 0, strides), [-pads[0], -pads[1]], [-pads[2], -pads[3]])
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "Conv": Entry(_conv),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, plain, rounded, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, plain, rounded, standard
 
 
 def _two(function: Callable[[Tensor, Tensor], Tensor]) -> Entry:
@@ -199,7 +199,7 @@ RUNTIME = {
     "BiasSplitGelu": Entry(_bias_split_gelu),
 }
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard({**ARITHMETIC, **COMPARISONS, **ACTIVATIONS}),
     **{("com.microsoft", name): entry for name, entry in RUNTIME.items()},
 }

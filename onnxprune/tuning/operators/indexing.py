@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, positive_axis, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, positive_axis, standard
 
 
 def _counted(index: Tensor, size: int) -> Tensor:
@@ -130,7 +130,7 @@ def _reverse(call: Call) -> Tensor:
     return y.movedim((0, 1), (batch, time))
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "Gather": Entry(_gather),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, positive_axis, standard, whole
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, positive_axis, standard, whole
 from onnxprune.tuning.operators.types import torch_type
 
 
@@ -210,7 +210,7 @@ def _trilu(call: Call) -> Tensor:
 
 
 _PAD = Entry(_pad, host=(1, 2, 3))
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "Constant": Entry(_constant),

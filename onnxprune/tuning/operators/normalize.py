@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, positive_axis, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, positive_axis, standard
 
 
 def _batch_norm(call: Call) -> Tensor | tuple[Tensor, ...]:
@@ -129,7 +129,7 @@ def _embeddings(call: Call) -> tuple[Tensor, Tensor | None]:
 
 
 _SIMPLE = Entry(_rms_norm)
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "BatchNormalization": Entry(_batch_norm, stored=(3, 4)),

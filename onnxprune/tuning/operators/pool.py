@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
 from onnxprune.tuning.operators.space import padded, pads_of, window
 
 LARGEST: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -112,7 +112,7 @@ def _channels_last(call: Call) -> Tensor:
     return _largest(Call(call.op, call.opset, (x,), call.attributes))[0].movedim(1, -1)
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "MaxPool": Entry(_largest),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, standard
 from onnxprune.tuning.operators.convolution import activated
 
 
@@ -53,7 +53,7 @@ def _distances(call: Call) -> Tensor:
     return apart if call.text("metric", "sqeuclidean") == "sqeuclidean" else apart.sqrt()
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "MatMul": Entry(lambda call: torch.matmul(call.need(0), call.need(1))),

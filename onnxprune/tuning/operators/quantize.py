@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, rounded, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, rounded, standard
 from onnxprune.tuning.operators.convolution import convolve
 from onnxprune.tuning.operators.types import torch_type
 
@@ -72,7 +72,7 @@ def _integer_conv(call: Call) -> Tensor:
 
 
 _Q, _D = Entry(_quantize, rounds=True), Entry(_dequantize)
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "QuantizeLinear": _Q,

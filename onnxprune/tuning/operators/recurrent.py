@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
 from onnxprune.tuning.operators.elementwise import ACTIVATIONS
 
 Act = Callable[[Tensor], Tensor]
 #: (inputs of a step before activation, hidden state, cell state) -> (hidden state, cell state).
-Step = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+StepFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 #: Parameters of an activation, in the order in which it takes them from activation_alpha and activation_beta.
 _TAKES = {
@@ -58,7 +58,7 @@ def _activation(name: str, alpha: float, beta: float) -> Act:
     return run
 
 
-def _lstm(call: Call, d: int, hidden: int) -> Step:
+def _lstm(call: Call, d: int, hidden: int) -> StepFunction:
     f, g, h = _activations(call, d)
     recurrence, peephole, clip = call.need(2)[d], call.get(7), call.number("clip", 0.0)
     p = [None] * 3 if peephole is None else list(peephole[d].split(hidden))
@@ -76,7 +76,7 @@ def _lstm(call: Call, d: int, hidden: int) -> Step:
     return step
 
 
-def _gru(call: Call, d: int, hidden: int) -> Step:
+def _gru(call: Call, d: int, hidden: int) -> StepFunction:
     f, g = _activations(call, d)
     recurrence, biases, clip = call.need(2)[d], call.get(3), call.number("clip", 0.0)
     late = bool(call.integer("linear_before_reset", 0))
@@ -97,7 +97,7 @@ def _gru(call: Call, d: int, hidden: int) -> Step:
     return step
 
 
-def _rnn(call: Call, d: int, hidden: int) -> Step:
+def _rnn(call: Call, d: int, hidden: int) -> StepFunction:
     (f,) = _activations(call, d)
     recurrence, clip = call.need(2)[d], call.number("clip", 0.0)
     return lambda z, state, cell: (f(_clipped(z + state @ recurrence.T, clip)), None)
@@ -107,7 +107,7 @@ def _clipped(x: Tensor, limit: float) -> Tensor:
     return x.clamp(-limit, limit) if limit else x
 
 
-_STEPS: dict[str, Callable[[Call, int, int], Step]] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
+_STEPS: dict[str, Callable[[Call, int, int], StepFunction]] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
 
 
 def _inputs(call: Call, x: Tensor, d: int, hidden: int) -> Tensor:
@@ -163,4 +163,4 @@ def _start(call: Call, slot: int, d: int, batched: bool, zero: Tensor) -> Tensor
     return given[:, d] if batched else given[d]
 
 
-TABLE: Table = standard({name: Entry(_run, host=(4,)) for name in _STEPS})
+TABLE: OperatorTable = standard({name: Entry(_run, host=(4,)) for name in _STEPS})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, positive_axis, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, positive_axis, standard
 
 
 def _over(function: Callable[[Tensor, list[int], bool], Tensor]) -> Entry:
@@ -63,7 +63,7 @@ def _running(call: Call, function: Callable[[Tensor, int], Tensor]) -> Tensor:
     return (y.flip(axis) if call.integer("reverse", 0) else y).to(call.x.dtype)
 
 
-TABLE: Table = standard(
+TABLE: OperatorTable = standard(
     {
         "ReduceSum": _over(lambda x, axes, keep: x.sum(axes, keep).to(x.dtype)),
         "ReduceMean": _over(_mean),

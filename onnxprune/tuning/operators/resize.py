@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.tuning.operators.call import Call, Entry, Table, Unsupported, standard
+from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
 
 Array = np.ndarray
 #: coordinate_transformation_mode -> (output positions, outputs, inputs, scale) -> input positions.
@@ -145,7 +145,7 @@ def _grid(call: Call) -> Tensor:
     return F.grid_sample(call.x, call.need(1), mode, call.text("padding_mode", "zeros"), corners)
 
 
-TABLE: Table = {
+TABLE: OperatorTable = {
     **standard(
         {
             "Resize": Entry(_resize, host=(1, 2, 3)),
