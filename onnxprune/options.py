@@ -26,7 +26,7 @@ SELECTORS = (AUTO, "qr", "obs", "magnitude", "random")
 REFITS = ("lstsq", "none")
 RULES = ("exact", "approximate")
 #: How pictures may be changed while a model is tuned.
-AUGMENTS = ("mirror", "shift", "mix")
+AUGMENTS = ("mirror", "shift", "mix", "cut")
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 EFFORT_NAMES = ("fast", "default", "best")
 #: Keys of :data:`onnxprune.calibration.preprocess.PRESETS`, which loads numpy.
@@ -58,7 +58,7 @@ class Options:
     ``memory``: bytes; None for all that the machine has.
     ``shapes``: input name to shape, for dynamic dims.
     ``tune``: how long the result is tuned; None for not at all.  ``augment``: how pictures are changed meanwhile: "auto",
-    "none", or some of "mirror", "shift" and "mix", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
+    "none", or some of "mirror", "shift", "mix" and "cut", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
     ``task``: one of :data:`TASKS`.  ``layout``: how a detector's outputs are written, see
     :mod:`onnxprune.tasks.detect.layout`.  ``pictures``: how many held-out samples the report shows.
     ``workers``: processes of this machine, or ``cluster``: the address of a dask scheduler, that share the calibration

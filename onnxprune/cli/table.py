@@ -94,8 +94,8 @@ OPTIONS = (
     Option("tune", ("--for",), ("tune",), values.allowance, "TIME|Nx",
            "10m, 90s, or 20x (passes over the data)", "tuning", unsaid="until it stops gaining, at most 10m"),
     Option("augment", ("--augment",), TUNE, values.augment, "LIST",
-           "for images: auto, none or some of mirror,shift,mix", "tuning",
-           words=("auto", "none", "mirror", "shift", "mix")),
+           "for images: auto, none or some of mirror,shift,mix,cut", "tuning",
+           words=("auto", "none", "mirror", "shift", "mix", "cut")),
     Option("device", ("--device",), TUNE, None, "D", "device for torch", "tuning", choices=DEVICE_NAMES),
     # -- output
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),

@@ -1,4 +1,4 @@
-"""Mild augmentations of pictures, the same for both models: mirror, shift, mix two."""
+"""Mild augmentations of pictures, the same for both models: mirror, shift, mix two, paste a part of another."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Augment:
     def __call__(self, feeds: Feeds, generator: np.random.Generator) -> Feeds:
         """A changed copy of a batch.
 
-        Mirrors half of the samples, on average, and shifts all.  In half of the batches, mixes each sample with another,
-        by shares from a uniform distribution (Zhang et al., arXiv 1710.09412).
+        Mirrors half of the samples, on average, and shifts all.  In half of the batches, mixes each sample with another
+        (Zhang et al., arXiv 1710.09412).  In the other half, pastes a rectangle of another sample into each (Yun et al.,
+        arXiv 1905.04899).  The shares come from a uniform distribution.
         """
         if not self.axes or not self.kinds:
             return feeds
@@ -36,11 +37,14 @@ class Augment:
         mirrored = generator.random(count) < 0.5
         shifts = generator.uniform(-SHIFT, SHIFT, (count, 2))
         mixing, order, share = generator.random() < 0.5, generator.permutation(count), generator.random(count)
+        corners = generator.random((count, 2))
         changed = dict(feeds)
         for name, (height, width) in self.axes.items():
             changed[name] = self._changed(feeds[name], height, width, mirrored, shifts)
             if mixing and "mix" in self.kinds and feeds[name].dtype.kind == "f":
                 changed[name] = _mixed(changed[name], share, order)
+            elif not mixing and "cut" in self.kinds:
+                changed[name] = _pasted(changed[name], (height, width), share, corners, order)
         return changed
 
     def _changed(self, pictures: Array, height: int, width: int, mirrored: Array, shifts: Array) -> Array:
@@ -57,6 +61,21 @@ class Augment:
 def _mixed(pictures: Array, share: Array, order: Array) -> Array:
     weight = share.reshape(-1, *[1] * (pictures.ndim - 1)).astype(pictures.dtype)
     return np.asarray(weight * pictures + (1 - weight) * pictures[order])
+
+
+def _pasted(pictures: Array, axes: tuple[int, int], share: Array, corners: Array, order: Array) -> Array:
+    """Each picture with a rectangle of another at the same place; ``share`` of its own area stays."""
+    pasted = pictures.copy()
+    for k, other in enumerate(order):
+        place: list[slice] = [slice(None)] * (pictures.ndim - 1)
+        for axis, corner in zip(axes, corners[k], strict=True):
+            size = pictures.shape[axis]
+            length = round(size * float(np.sqrt(1 - share[k])))
+            start = round(corner * (size - length))
+            place[axis - 1] = slice(start, start + length)
+        where = tuple(place)
+        pasted[k][where] = pictures[other][where]
+    return pasted
 
 
 def _shifted(picture: Array, axis: int, share: float) -> Array:
