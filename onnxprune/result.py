@@ -342,7 +342,7 @@ class OperatorTime:
 class Comparison:
     """What ``compare`` shows of two models, ``a`` and ``b``.  Each :class:`Change` goes from ``a`` to ``b``.
 
-    ``outputs``: (name, relative L2 error) of each output, the largest first.  ``operators``: time by operator, in ms;
+    ``outputs``: (name, relative L2 error) of each floating-point output.  ``operators``: time by operator, in ms;
     empty without a profile.  ``latency_ms`` and ``latency_spread``: as in :class:`Report`.  ``seen`` says what the drop
     was measured on.
     """

@@ -23,12 +23,14 @@ class InputSpec:
     """One input of the model: its name, numpy dtype and shape, with None for a free dimension.
 
     ``usual``: a typical value of an integer input, such as the sampling rate that the model expects, or None.
+    ``picture``: (height, width) that the model's metadata states for its pictures, or None.
     """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
     usual: int | None = None
+    picture: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,12 @@ class ImageFit:
 def image_fit(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> tuple[ImageFit, tuple[str, ...]]:
     """The geometry for this input, and notes for the user.
 
-    The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else 224. The box is the
+    The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else what the model's
+    metadata states, or else 224. The box is the
     crop / 0.875, rounded up. For crops up to 64 pixels it is the crop itself. `preprocess.resize` sets the shorter
     side of the box. Raises DataError if crop or resize contradict the model.
     """
-    asked = (0, 0) if preprocess.crop is None else preprocess.crop
+    asked = preprocess.crop or spec.picture or (0, 0)
     crop = (_side(layout.height, asked[0], layout.width), _side(layout.width, asked[1], layout.height))
     if preprocess.crop not in (None, crop):
         raise DataError(
@@ -97,8 +98,8 @@ def image_fit(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> t
     notes: tuple[str, ...] = ()
     if None in (layout.height, layout.width) and preprocess.crop is None:
         notes = (
-            f"'{spec.name}' has free height or width: images are fed at {shape_text(crop)}; "
-            "--crop sets another size",
+            f"'{spec.name}' has free height or width: images are fed at {shape_text(crop)}"
+            f"{', as the metadata of the model states' if crop == spec.picture else ''}; --crop sets another size",
         )
     if preprocess.fit != "crop":
         return ImageFit(crop, crop, preprocess.fit), notes

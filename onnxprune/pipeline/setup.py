@@ -27,6 +27,7 @@ from onnxprune.errors import ModelError, OptionError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inputs import Shapes, input_shapes
 from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.metadata import picture_size
 from onnxprune.graph.view import Graph, view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import SecondMoments
@@ -98,7 +99,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
-        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name)))
+        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name), picture_size(loaded.proto)))
     return tuple(specs)
 
 
