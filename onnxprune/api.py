@@ -154,8 +154,12 @@ def tune(
     ("20x"), or "auto": until held-out samples stop gaining, at most ten minutes.  ``augment`` and ``device``: see
     :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
 
+    The result holds the tuned model and the held-out errors before and after.  If the error does not fall, the weights
+    stay as they were.
+
     Raises:
-        OnnxPruneError: a subclass per kind of problem; OptionError if torch is missing.
+        ModelError, DataError: a model or ``data`` cannot be read, or does not fit the other model.
+        OptionError: an option is wrong, or torch is missing.
     """
     options = Options(
         samples=samples,
@@ -177,8 +181,12 @@ def tune(
 def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     """Replay the cuts of ``plan`` on ``model``: the same channels, without a refit (a plan holds no weights).
 
+    ``plan`` is a :class:`Plan` or the path of its JSON file.  ``model`` may have new weights, but must have the nodes and
+    shapes that the plan was made for; it never changes.  Takes seconds and needs no data.
+
     Raises:
-        PlanError: the plan does not belong to the model.
+        ModelError: the model cannot be read.
+        PlanError: the plan cannot be read, or belongs to another model.
 
     >>> from onnxprune.plan import Cut, Plan, fingerprint
     >>> model = onnx.load("models/demo.onnx")
@@ -196,6 +204,11 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
 def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Coupling:
     """The coupling of a model: its groups, and the locked channels with their reasons.
 
+    ``shapes`` and ``rules``: see :func:`inspect`, which shows the same in plain numbers.
+
+    Raises:
+        ModelError: the model cannot be read, or a shape does not fit its inputs.
+
     >>> coupling = analyse("models/demo.onnx")
     >>> len(coupling.groups), coupling.groups[0].name
     (11, '/stem/conv/Conv')
@@ -206,8 +219,11 @@ def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, r
 def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Inspection:
     """What can be pruned, what cannot and why, and where the MACs are.
 
-    ``shapes``: input name to shape, for dynamic dims.  ``rules``: "exact", or "approximate", which also cuts the
-    width of normalizations.
+    ``shapes``: input name to shape, for dynamic dims, such as ``{"images": (1, 3, 640, 640)}``.  ``rules``: "exact", or
+    "approximate", which also cuts the width of normalizations.  Needs no data; takes about a second for a small model.
+
+    Raises:
+        ModelError: the model cannot be read, or a shape does not fit its inputs.
 
     >>> inspection = inspect("models/demo.onnx")
     >>> inspection.groups[0].name, inspection.groups[0].before, inspection.groups[-1].locked
@@ -223,19 +239,33 @@ def why(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rules: str = "exact",
 ) -> str:
-    """The group or lock of a tensor, node or group, and the path that ties or locks it.
+    """The group or lock of a tensor, node or group, and the path that ties or locks it, as text of several lines.
+
+    ``name`` is the name of a tensor, a node or a group.  ``shapes`` and ``rules``: see :func:`inspect`.
+
+    Raises:
+        ModelError: the model cannot be read, or a shape does not fit its inputs.
+        PlanError: nothing in the model has that name; the message offers similar names.
 
     >>> print(why("models/demo.onnx", "logits"))
     tensor 'logits' (1x10)
       axis 1: 10 of 10 positions stay
         because 'logits' is an output of the model
-        to unlock: nothing can: inputs and outputs of the model keep their shapes
+        to unlock: not possible: inputs and outputs of the model keep their shapes
     """
     return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
 
 
 def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
+
+    ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}; labels give the accuracy of both
+    models.  Without it, inputs are made up.  Both models run on all samples and are timed in turns: seconds for a small
+    model, minutes for a large one.
+
+    Raises:
+        ModelError: a model cannot be read, or the models take different inputs or share no output.
+        DataError: ``data`` cannot be read, or does not fit the inputs.
 
     >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
     >>> drop.metric, drop.value, drop.samples

@@ -110,14 +110,14 @@ def _missing(value: object, names: list[str]) -> str:
 
 
 _RULES: Mapping[str, Callable[[Any, Any], str]] = {
-    "type": lambda value, kind: "" if _TYPES[kind](value) else f"is no {kind}: {_brief(value)}",
+    "type": lambda value, kind: "" if _TYPES[kind](value) else f"is {_brief(value)}, which is not of type {kind}",
     "required": _missing,
     "const": lambda value, wanted: "" if _equal(value, wanted) else f"is {_brief(value)}, not {wanted!r}",
     "enum": lambda value, known: (
-        "" if any(_equal(value, one) for one in known) else f"is {_brief(value)}; there are {', '.join(known)}"
+        "" if any(_equal(value, one) for one in known) else f"is {_brief(value)}; choose from {', '.join(known)}"
     ),
     "pattern": lambda value, pattern: (
-        "" if not isinstance(value, str) or re.search(pattern, value) else f"is misspelt: {_brief(value)}"
+        "" if not isinstance(value, str) or re.search(pattern, value) else f"has the wrong form: {_brief(value)}"
     ),
     "minLength": lambda value, least: "is empty" if isinstance(value, str) and len(value) < least else "",
     "minimum": lambda value, least: f"is {value}, below {least}" if _is_number(value) and value < least else "",

@@ -225,9 +225,14 @@ def keep_vector(plan: Plan, groups: Mapping[str, np.ndarray], unit_count: int) -
     for cut in plan.cuts:
         units = groups.get(cut.group)
         if units is None:
-            raise PlanError(f"the plan cuts group '{cut.group}', which this model does not have")
+            raise PlanError(
+                f"the plan cuts group '{cut.group}', which this model does not have; 'onnxprune inspect' lists the groups"
+            )
         if len(units) != cut.before:
-            raise PlanError(f"group '{cut.group}' has {len(units)} channels, but the plan was made for {cut.before}")
+            raise PlanError(
+                f"group '{cut.group}' has {len(units)} channels, but the plan was made for {cut.before}; make a new plan "
+                "with 'onnxprune prune --plan FILE'"
+            )
         keep[units] = False
         keep[units[list(cut.kept)]] = True
     return keep

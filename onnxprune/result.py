@@ -50,7 +50,7 @@ class Change:
 class Drop:
     """How far the pruned model's outputs are from the original's, on held-out samples.
 
-    ``metric`` is that of the task, such as "AP50 lost", or "values changed", "output error", or the user's own.
+    ``metric`` names the task's metric, such as "AP50 lost", or "values changed", "output error", or the user's own.
     ``low`` and ``high`` are a 95 % interval of the value, or None.
     ``figures`` are the usual figures of the task, such as ("AP50", 0.93).
     """
@@ -210,7 +210,10 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The result of :func:`onnxprune.tune`; ``path`` is the written file, if any."""
+    """The result of :func:`onnxprune.tune`: the tuned ``model``, and what ``tuning`` did.
+
+    ``path`` is the written file; None from Python, which writes nothing.
+    """
 
     model: onnx.ModelProto
     tuning: Tuning
@@ -221,10 +224,13 @@ class Tuned:
 class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
-    ``latency_ms`` holds medians of alternating runs; ``after`` comes from the paired ratio.  ``latency_spread`` is ± in
-    ms, about 90 %, of the original's median and of the ratio (times the original's median).  ``seen`` says what the
-    drop was measured on.  ``budgets`` are the user's.  ``rounding`` is None if unknown.  ``scores`` come
-    from labels other than classes, by name.  ``pictures`` show held-out samples of detectors and segmenters.
+    Each :class:`Change` holds the value before and after pruning: ``macs``, ``params``, ``bytes``, ``latency_ms`` and
+    ``accuracy`` (0 … 1, None without labels).  ``latency_ms`` holds medians of runs in turns; ``after`` is the median
+    ratio times ``before``.  ``latency_spread`` is the error in ms, ± at about 90 %: of the original's median, and of the
+    ratio times that median.  ``seen`` says what the drop was measured on: held-out or made-up samples.  ``seconds``
+    maps stages and "total" to wall-clock time.  ``budgets`` are the user's.  ``rounding`` is None if unknown.  ``scores``
+    maps names to scores from labels other than classes, such as AP50.  ``pictures`` show held-out samples of
+    detectors and segmenters.
     """
 
     model: str
@@ -260,7 +266,11 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The result of :func:`onnxprune.prune`; a notebook shows its report."""
+    """The result of :func:`onnxprune.prune`; a notebook shows its report.
+
+    ``model``: the pruned and refitted model.  ``plan``: the channels kept per group, for :func:`onnxprune.apply`.
+    ``report``: sizes, latency, drop and notes.  ``path``: the written file; None from Python, which writes nothing.
+    """
 
     model: onnx.ModelProto
     plan: Plan
@@ -297,7 +307,9 @@ class Outlook:
 class Inspection:
     """What ``inspect`` shows: groups, locks and MACs of a model.
 
-    ``operators``: (type, share of the MACs), the largest first.
+    ``groups``: every group, its channels, its share of the MACs, and why it is locked, if so.
+    ``prunable_macs_share``: share of the MACs (0 … 1) in prunable layers.  ``operators``: (type, share of the MACs), the
+    largest first.  ``bytes``: the size of the file.
     """
 
     model: str
@@ -328,9 +340,11 @@ class OperatorTime:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``compare`` shows of two models; ``outputs`` is (name, largest relative L2 error).
+    """What ``compare`` shows of two models, ``a`` and ``b``.  Each :class:`Change` goes from ``a`` to ``b``.
 
-    ``operators`` is empty without a profile.  ``seen`` says what the drop was measured on.
+    ``outputs``: (name, relative L2 error) of each floating-point output.  ``operators``: time by operator, in ms;
+    empty without a profile.  ``latency_ms`` and ``latency_spread``: as in :class:`Report`.  ``seen`` says what the drop
+    was measured on.
     """
 
     a: str

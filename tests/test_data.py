@@ -523,9 +523,9 @@ REFUSALS = {
     "empty path": ("", (X,), "the name of the data is empty; give a folder of images"),
     "function returns functions": (lambda: "loader.py:itself", (X,), "returned 'loader.py:itself', a function"),
     "function returns an empty path": (lambda: "", (X,), "the name of the data is empty"),
-    "missing path": ("nowhere/at/all", (X,), "no such data: nowhere/at/all"),
+    "missing path": ("nowhere/at/all", (X,), "nowhere/at/all does not exist"),
     "missing module": ("no_such_module_here:f", (X,), "cannot import no_such_module_here"),
-    "missing file": ("gone.py:f", (X,), "no such file: gone.py"),
+    "missing file": ("gone.py:f", (X,), "gone.py does not exist"),
     "wrong name": (
         {"inputs": GOOD, "mask": GOOD},
         (spec(None, 3, 32, 32), spec(None, 3, 32, 32, name="mask")),

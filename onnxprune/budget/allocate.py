@@ -35,7 +35,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     if least > target:
         whole = cost(kept)
         raise BudgetError(
-            f"the budget cannot be met: at most {1 - least / whole:.1%} can go (keep at least {least / whole:.4f})"
+            f"the budget cannot be met: the narrowest model keeps {least / whole:.4f} of the original; ask for no less"
         )
     steps = Steps(cost, curves, kept, _narrower)
     while steps.now > target:

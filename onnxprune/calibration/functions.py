@@ -84,7 +84,7 @@ def describe(error: BaseException) -> str:
 
 def _load(ref: FunctionRef) -> ModuleType:
     if ref.is_file and not Path(ref.module).is_file():
-        raise DataError(f"no such file: {ref.module}; give FILE.py:FUNCTION")
+        raise DataError(f"{ref.module} does not exist; check the path in FILE.py:FUNCTION")
     try:
         if not ref.is_file:
             return importlib.import_module(ref.module)

@@ -142,7 +142,7 @@ def folder_images(root: Path) -> ImageSource:
         unread = (f"no labels: {error}",)
     files = [root] if root.is_file() else _walk(root)
     if not files:
-        raise DataError(f"no images in {root} or its sub-folders; looked for {', '.join(SUFFIXES)}")
+        raise DataError(f"no images in {root} or its sub-folders; give a folder that holds {', '.join(SUFFIXES)} files")
     parents = [path.relative_to(root).parts[:-1] if path != root else () for path in files]
     classes = [_class(parts) for parts in parents]
     labelled = [c for c in classes if c is not None]

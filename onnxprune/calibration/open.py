@@ -97,7 +97,7 @@ def _open_text(text: str, request: DataRequest) -> Dataset:
         if ref is not None:
             with importing(ref) as function:
                 return _open_call(function, text, request)
-        raise DataError(f"no such data: {text}; give {KINDS}")
+        raise DataError(f"{text} does not exist; give {KINDS}")
     if path.is_dir() or suffix == SUFFIX:
         sounds = sound_files(path)
         # A folder of both is a folder of images, with sounds as extras.

@@ -1,4 +1,4 @@
-"""``onnxprune apply``: make the cut of a plan again, exactly."""
+"""``onnxprune apply``: replay a plan: the same channels, no refit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxprune.json_file import MOST
 from onnxprune.paths import read_ordinary
 
 HEAD = """\
-onnxprune apply MODEL.onnx PLAN.json [options]    make the cut of a plan again
+onnxprune apply MODEL.onnx PLAN.json [options]                 replay a plan
 
 A plan lists groups and the channels to keep. 'prune --plan' writes one, or you
 write it by hand. It stays valid after fine-tuning the model. A plan holds no

@@ -31,7 +31,7 @@ commands
   inspect MODEL        where the MACs are, what is prunable, what is locked, why
   why MODEL NAME       what ties or locks one tensor or node
   compare A B          two models side by side: size, speed, outputs, accuracy
-  apply MODEL PLAN     make the cut of a plan again
+  apply MODEL PLAN     replay a plan: the same channels, no refit
   tune MODEL           recover accuracy by training on the original's outputs
   completion SHELL     completions for bash, zsh or fish
   help [TOPIC]         the guides, in the terminal

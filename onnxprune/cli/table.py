@@ -15,14 +15,16 @@ from onnxprune.devices import TARGETS
 from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
 PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare", "tune"), ("prune", "compare", "apply", "tune")
-WRITE, EVERY = ("prune", "apply", "tune"), ("prune", "inspect", "why", "compare", "apply", "tune")
+EVERY = ("prune", "inspect", "why", "compare", "apply", "tune")
 TUNE = ("prune", "tune")
+MODEL_FILE = "where to write the new model"
 #: What ``--data`` takes.
 SOURCES = "folder of images, .npz, .npy, FILE.py:FUNC, module:FUNC, hf:NAME[:SPLIT[:COLUMN]]"
 
 OPTIONS = (
-    Option("output", ("-o", "--output"), WRITE, values.output, "FILE", "where the new model goes",
-           unsaid="MODEL.pruned.onnx; apply: MODEL.applied.onnx; tune: MODEL.tuned.onnx"),
+    Option("output", ("-o", "--output"), ("prune",), values.output, "FILE", MODEL_FILE, unsaid="MODEL.pruned.onnx"),
+    Option("output", ("-o", "--output"), ("apply",), values.output, "FILE", MODEL_FILE, unsaid="MODEL.applied.onnx"),
+    Option("output", ("-o", "--output"), ("tune",), values.output, "FILE", MODEL_FILE, unsaid="MODEL.tuned.onnx"),
     Option("per_op", ("--per-op",), ("compare",), help="time of both models by operator, on the CPU",
            default=False),
     Option("gate", ("--max-drop",), ("compare",), values.drop, "X",
@@ -45,7 +47,7 @@ OPTIONS = (
            "your metric, f(session_runner) -> float, higher is better; the drop is its decrease", "data"),
     Option("task", ("--task",), DATA, None, "T", "what the drop is measured in; 'onnxprune help tasks'", "data",
            choices=TASKS),
-    Option("layout", ("--layout",), DATA, str, "WORDS", "format of a detector's outputs, if not detected",
+    Option("layout", ("--layout",), DATA, str, "WORDS", "format of a detector's outputs, if not recognised",
            "data"),
     # -- budget
     Option("macs", ("--macs",), PRUNE, values.fraction, "R", group="budget"),
@@ -53,20 +55,20 @@ OPTIONS = (
     Option("latency", ("--latency",), PRUNE, values.fraction, "R", group="budget"),
     Option("size", ("--size",), PRUNE, values.size, "R-or-BYTES", group="budget"),
     Option("max_drop", ("--max-drop",), PRUNE, values.drop, "X",
-           "the smallest model whose holdout drop stays within X", "budget"),
+           "smallest model whose drop on held-out samples is <= X", "budget"),
     # -- how
     Option("select", ("--select",), PRUNE, None, "METHOD", group="how", choices=SELECTORS),
     Option("refit", ("--refit",), PRUNE, None, "METHOD", group="how", choices=REFITS),
-    Option("effort", ("--effort",), PRUNE, None, "LEVEL", "computation for accuracy; fast without --data", "how",
+    Option("effort", ("--effort",), PRUNE, None, "LEVEL", "how much to compute for accuracy; without --data the default is fast", "how",
            choices=EFFORT_NAMES),
     Option("rounding", ("--round",), PRUNE, values.rounding, "auto|N",
-           "multiples of N channels; auto: fastest on this CPU; auto:8: on a CPU with kernels of 8", "how", "auto",
+           "multiples of N channels; auto: fast on this CPU; auto:8: fast on a CPU with kernels of 8", "how", "auto",
            words=("auto", "auto:8", "auto:16", "8", "16", "32")),
     Option("latency_table", ("--latency-table",), PRUNE, Path, "FILE",
-           "timings of another device; optimize for that device", "how"),
-    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "its channel multiples; 'onnxprune help targets'",
+           "layer times measured on another device; optimize for it", "how"),
+    Option("target", ("--target",), PRUNE, values.target, "DEVICE", "channel multiples that suit it; 'onnxprune help targets'",
            "how", words=tuple(TARGETS)),
-    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "skip these nodes, tensors, groups, op:TYPE; repeatable", "how",
+    Option("exclude", ("--exclude",), PRUNE, str, "GLOB", "skip nodes, tensors, groups or op:TYPE; repeatable", "how",
            collect=tuple),
     Option("only", ("--only",), PRUNE, str, "GLOB", "prune only these; repeatable", "how", collect=tuple),
     Option("keep", ("--keep",), PRUNE, values.width, "GLOB=N|R", "keep exactly N channels or the share R; repeatable", "how",
@@ -89,7 +91,7 @@ OPTIONS = (
     # -- tuning
     Option("teacher", ("--teacher",), ("tune",), Path, "NET.onnx", "the original, whose outputs are the targets", "tuning"),
     Option("tune", ("--tune",), PRUNE, values.allowance, "[TIME|Nx]",
-           "then train 10m or 20x passes; alone: while it gains",
+           "then train for a time (10m) or passes (20x); without a value: while it gains",
            "tuning", on=values.allowance("auto"), may_follow=r"\d[\d.]*[a-zA-Z]*|auto"),
     Option("tune", ("--for",), ("tune",), values.allowance, "TIME|Nx",
            "10m, 90s, or 20x (passes over the data)", "tuning", unsaid="until it stops gaining, at most 10m"),

@@ -129,7 +129,7 @@ def rounding(text: str) -> tuple[int | None, int | None]:
 def target(text: str) -> str:
     """The name of a device."""
     if text not in TARGETS:
-        raise UsageError(f"no target '{text}'{nearest(text, tuple(TARGETS))}; there are {', '.join(TARGETS)}")
+        raise UsageError(f"unknown device '{text}'{nearest(text, tuple(TARGETS))}; choose from {', '.join(TARGETS)}")
     return text
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: What would unlock a channel, by the kind of lock.
-NOTHING = "nothing can: the result depends on every position of this axis, or on a position at a fixed index"
+NOTHING = "not possible: the result depends on every position of this axis, or on a position at a fixed index"
 PLACES = "places, not channels"
 PLACE = f"it holds {PLACES}"
-BORDER = "nothing can: inputs and outputs of the model keep their shapes"
-CHOSEN = "nothing can: onnxprune cuts a product of axes along one factor only"
-LAST = "nothing can: an axis keeps at least one unit"
+BORDER = "not possible: inputs and outputs of the model keep their shapes"
+CHOSEN = "not possible: onnxprune cuts a product of axes along one factor only"
+LAST = "not possible: an axis keeps at least one unit"
 LOOSEN = "compute its statistic over the remaining channels (--approximate)"
 SHAPE = "state the input shapes, which fixes the sizes (--shape NAME=DIMS)"
 SIMPLIFY = "state the input shapes, which turns the size arithmetic into constants (--shape NAME=DIMS)"
 #: The same three for a model whose inputs have fixed shapes: stating them would change nothing.
-DATA = "nothing can: the input shapes are fixed, and the data decide the sizes here"
-UNFIT = "nothing can: the input shapes are fixed, and no rule covers this form of the operator"
+DATA = "not possible: the input shapes are fixed, and the data decide the sizes here"
+UNFIT = "not possible: the input shapes are fixed, and no rule covers this form of the operator"
 FOLD = "fold the size arithmetic into constants with an ONNX simplifier"
 #: Remedies out of reach of any option or input.
 FINAL = frozenset({NOTHING, PLACE, BORDER, CHOSEN, LAST, DATA, UNFIT})

@@ -73,7 +73,7 @@ def _similar(coupling: Coupling, name: str) -> str:
     close = difflib.get_close_matches(name.lower(), list(folded), n=3, cutoff=0.6)
     close += [low for low in folded if name.lower() in low and low not in close][: 3 - len(close)]
     if not close:
-        return "; `onnxprune inspect MODEL` lists the groups"
+        return "; 'onnxprune inspect MODEL' lists the groups"
     return "; did you mean " + " or ".join(f"'{folded[low]}'" for low in close) + "?"
 
 

@@ -111,7 +111,7 @@ def _check(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in given.items():
         if name not in declared:
             known = ", ".join(f"'{k}'" for k in declared) or "none"
-            raise ModelError(f"a shape is given for '{name}', which is not an input of the model; its inputs: {known}")
+            raise ModelError(f"a shape is given for '{name}', but the model has no such input; its inputs: {known}")
         kind = graph.types[name].tensor_type
         stated = declared[name]
         if kind.HasField("shape") and (

@@ -24,7 +24,7 @@ def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str,
     if only:
         frozen |= {g for g, aliases in names.items() if not any(matches(aliases, glob) for glob in only)}
     if coupling.groups and len(frozen) == len(coupling.groups):
-        raise BudgetError("--exclude and --only leave no group to prune")
+        raise BudgetError("--exclude and --only leave no group to prune; exclude less, or name more with --only")
     return frozenset(frozen)
 
 

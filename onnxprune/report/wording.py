@@ -134,6 +134,8 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
     elif seen == "alike":
         held_out += ", which tells little: the original gives the same answer for all of them"
+    if drop.metric == TOP1 and drop.samples == 1:
+        return f"the top-1 answer {'changes' if drop.value else 'stays the same'} on {held_out}"
     if drop.metric == TOP1:
         return f"the top-1 answer changes in {percent(drop.value) if drop.value else 'none'} of {held_out}"
     if drop.metric == VALUES:

@@ -111,7 +111,7 @@ def _searched(trials: Trials) -> SearchResult:
         rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
-            f"{result.candidate.drop.value:.4g} ({result.candidate.drop.metric}); allow more, or keep more"
+            f"{result.candidate.drop.value:.4g} ({result.candidate.drop.metric}); raise --max-drop, or cut less"
         )
     return result
 
@@ -128,7 +128,7 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         if least > target and (widths or len(budgets) > 1):
             raise BudgetError(
                 f"{' together with '.join([budget.describe(), *([' '.join(widths)] if widths else [])])} cannot be met: "
-                f"the narrowest model keeps {least / cost(full):.4f} of the original"
+                f"the narrowest model keeps {least / cost(full):.4f} of the original; relax one of them"
             )
 
 

@@ -102,7 +102,7 @@ def parse_layout(text: str) -> dict[str, object]:
             near = difflib.get_close_matches(word, (*WORDS, *(f"{name}=" for name in VALUED)), n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             raise OptionError(
-                f"--layout has no word '{word}'{hint}; there are {', '.join(WORDS)}, {'=, '.join(VALUED)}="
+                f"--layout: unknown word '{word}'{hint}; choose from {', '.join(WORDS)}, {'=, '.join(VALUED)}="
             )
         if fields.get(field, stated) != stated:
             raise OptionError(f"--layout says both '{fields[field]}' and '{stated}'; give one of them")
