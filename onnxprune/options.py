@@ -39,17 +39,17 @@ THREADS_PER_CORE = 4
 class Options:
     """The choices of a run.
 
-    ``budgets``: one of a kind at most; all hold in the result.  Empty: the usual one, see
+    ``budgets``: at most one of each kind; the result meets all.  Empty: the default one, see
     :func:`onnxprune.pipeline.settle.settled`.
-    ``samples``: how many calibration samples are used; None for as many as the model's size allows
+    ``samples``: the maximum of calibration samples; None: what the model's cost allows
     (:func:`onnxprune.effort.samples`; for made-up ones see :mod:`onnxprune.calibration.synthetic`).
-    ``preprocess``: None for the usual one of the model's input.
+    ``preprocess``: None for the default of the model's input.
     ``select``, ``refit``, ``rules``, ``effort``: one of :data:`SELECTORS`, :data:`REFITS`, :data:`RULES`,
-    :data:`EFFORT_NAMES`.  The approximate rules also narrow normalizations; mean and variance are then those of the
-    channels that stay.
-    ``round_to``: channel counts are multiples of it; None for what runs fastest by ``latency_table``, a file of times
-    measured elsewhere, or on ``target``, a name of :data:`onnxprune.devices.TARGETS`, or else where kernels compute
-    ``block`` channels at once; None for those of this machine's instruction set.
+    :data:`EFFORT_NAMES`.  The approximate rules also narrow normalizations, whose mean and variance then cover only
+    the remaining channels.
+    ``round_to``: channel counts are multiples of it.  None: the counts that run fastest, by ``latency_table`` (a file of
+    times measured elsewhere), or on ``target`` (a name of :data:`onnxprune.devices.TARGETS`), or else on kernels that
+    compute ``block`` channels at once (None: the block of this machine's instruction set).
     ``exclude``, ``only``: globs over nodes, tensors, groups and ``op:TYPE``.
     ``keep``, ``at_least``, ``at_most``: how many channels the groups that a glob matches keep.
     ``evaluate``: the user's metric, ``FILE.py:FUNCTION`` or a callable ``f(session_runner) -> float``; higher is better.
@@ -57,12 +57,12 @@ class Options:
     ``threads``: 0 for all cores, at most :data:`THREADS_PER_CORE` each.
     ``memory``: bytes; None for all that the machine has.
     ``shapes``: input name to shape, for dynamic dims.
-    ``tune``: how long the result is tuned; None for not at all.  ``augment``: how pictures are changed meanwhile: "auto",
-    "none", or some of "mirror", "shift", "mix" and "cut", by commas.  ``device``: one of :data:`DEVICE_NAMES`.
+    ``tune``: how long to tune the result; None: no tuning.  ``augment``: how tuning varies pictures: "auto", "none", or
+    some of "mirror", "shift", "mix" and "cut", separated by commas.  ``device``: one of :data:`DEVICE_NAMES`.
     ``task``: one of :data:`TASKS`.  ``layout``: how a detector's outputs are written, see
     :mod:`onnxprune.tasks.detect.layout`.  ``pictures``: how many held-out samples the report shows.
-    ``workers``: processes of this machine, or ``cluster``: the address of a dask scheduler, that share the calibration
-    and the pricing of groups.
+    ``workers``: the number of processes on this machine that share the calibration and the pricing of groups.
+    ``cluster`` instead: the address of a dask scheduler whose workers share them.
 
     Raises:
         OptionError: for a value that an option cannot have.
@@ -123,7 +123,7 @@ class Options:
             if value is not None and value < least:
                 raise OptionError(f"{name} must be at least {least}, got {value}")
         if self.workers and self.cluster is not None:
-            raise OptionError("workers start processes here, cluster names those of a scheduler: give one of them")
+            raise OptionError("workers starts processes here, cluster uses the workers of a scheduler; give one of them")
         _few("threads", self.threads)
         _few("workers", self.workers)
         _several("exclude", self.exclude)

@@ -1,4 +1,4 @@
-"""The plan: which units of which group stay.  Plain JSON, so that users can read, edit and replay it.
+"""The plan: the units that stay in each group.  Plain JSON, so that users can read, edit and replay it.
 
 ``plan.schema.json`` next to this file is its JSON Schema (draft 2020-12).  ``onnxprune_plan`` is the version of the
 format; other versions are refused.  New fields do not change the version: readers ignore fields that they do not know.

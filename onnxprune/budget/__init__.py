@@ -1,1 +1,1 @@
-"""What a cut costs and saves, and how much of each group may go."""
+"""What a cut costs and saves, and how much of each group to remove."""

@@ -1,7 +1,7 @@
 """The steps that an allocation may take next, updated after each step taken.
 
-A step changes the width of one group.  What it saves depends on the widths of the groups that share a term of the cost
-with it, and on nothing else.  So after a step, only those groups are priced again: for n groups in a row, a descent costs
+A step changes the width of one group.  Its saving depends only on the widths of the groups that share a term of the cost
+with it.  So after a step, only those groups are priced again: for n groups in a row, a descent costs
 about n times the work of one step, not n².
 """
 

@@ -36,7 +36,7 @@ class ImageLayout:
 
 
 def image_layout(spec: InputSpec) -> ImageLayout | None:
-    """The image layout of this input, or None if its shape is not that of an image.
+    """The image layout of this input, or None if its shape is no image shape.
 
     Supported are N×C×H×W and N×H×W×C with 1, 3 or 4 channels, C×H×W and H×W×C with 3 or 4, and N×H×W for grey
     images. If all dimensions of a rank-4 input are free, we assume three channels, channels first.

@@ -49,8 +49,8 @@ def batch_size(coupling: Coupling, values: list[str], budget: int = TAP_BYTES) -
 def blocks(dataset: Dataset, size: int) -> list[range]:
     """Runs of batches of ``dataset.batches(size)`` that are sampled together, by number.
 
-    A block is one batch, or so many as have about ``size`` samples where the model takes fewer at a time: many
-    detectors are exported for one picture, and to sample rows of one picture at a time takes most of the pass.
+    A block is one batch.  If the model takes fewer than ``size`` samples at a time, a block is several batches with about
+    ``size`` samples in total: many detectors take one picture, and sampling rows per picture would dominate the pass.
     """
     count = len(list(dataset.rows(size)))
     each = max(1, size // dataset.batch_limit) if dataset.batch_limit else 1

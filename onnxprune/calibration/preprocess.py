@@ -21,7 +21,7 @@ FITS = ("crop", "letterbox", "stretch")
 class Preprocess:
     """A normalization, `(x * scale - mean) / std` per channel for x in 0..255, and the image geometry.
 
-    mean and std hold one value, or one per channel in the order of the fed channels. Their units are those of the
+    mean and std hold one value, or one per channel in the order of the fed channels. They are in the units of the
     preset: 0..255 for `raw` and `caffe` (scale 1), 0..1 for the others (scale 1/255). order: "RGB" or "BGR".
     resize: length of the shorter side before cropping. crop: (height, width). None for either: derived from the
     model (see `geometry`). fit: one of FITS.

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             return _failed(error, "-v" in given or "--verbose" in given)
         finally:
             if argv is None:
-                # The last collection of the interpreter took a tenth of a short run, after the report had told its time.
+                # The interpreter's last garbage collection took a tenth of a short run, after the report had shown its time.
                 gc.freeze()
 
 

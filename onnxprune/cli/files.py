@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _check_creates(path: Path, flag: str) -> None:
-    """Create and remove an empty file beside ``path``.  Permissions do not tell: /proc has them, and takes no file."""
+    """Create and remove an empty file beside ``path``.  Permissions prove nothing: /proc grants them, but takes no file."""
     part = part_of(path)
     try:
         create(part, path).close()

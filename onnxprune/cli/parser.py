@@ -23,7 +23,7 @@ Word = tuple[str, Callable[[str], object]]
 class Parser:
     """The command line of one command.
 
-    ``options`` are those of the command, with ``defaults`` in the same order.  ``words`` are its positional arguments,
+    ``options`` are the command's options, with ``defaults`` in the same order.  ``words`` are its positional arguments,
     all required.  ``text`` is the help.
     """
 

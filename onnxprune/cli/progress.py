@@ -62,7 +62,7 @@ class Lines:
 class Live:
     """For a terminal: one bar for the running stage, below the finished ones.
 
-    All turns of a search share one bar, so its remaining time is that of the whole search.
+    All rounds of a search share one bar, which shows the time left for the whole search.
     """
 
     def __init__(self, seen: SeenNotes, bars: Bars) -> None:

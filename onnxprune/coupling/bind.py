@@ -191,7 +191,7 @@ class _Walker:
     def _as_large_as(self, node: Node, slot: int) -> None:
         """Tie a filled axis to the axis from which it takes its size.
 
-        Do so only where nothing else can state the size, because a caller chooses the sizes beside it.  All filled
+        Do so only where nothing else can state the size: a caller chooses the other sizes.  All filled
         elements are equal, so it does not matter which positions leave.
         """
         sizes, out = node.inputs[slot] or "", node.outputs[0] or ""

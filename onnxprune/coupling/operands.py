@@ -92,7 +92,7 @@ def _check_output(site: Site, value: str, fresh: Mapping[str, Array]) -> None:
 
 
 def _operand_edits(site: Site, fresh: Mapping[str, Array]) -> list[Edit]:
-    """Edits at one node, as far as they follow from this node alone."""
+    """The edits at one node that follow from this node alone."""
     node, changes = site.node, list[Edit]()
     if node.index in site.walked.movers or node.op in ("Resize", "Upsample", "MaxUnpool"):
         changes += moved_edits(site, fresh)

@@ -77,7 +77,7 @@ def compute(known: Known, node: Node) -> bool:
 
 
 def _is_weight(known: Known, value: str) -> bool:
-    """Whether a cut may change the size of a constant.  It never changes that of a list of sizes or indices."""
+    """Whether a cut may change the size of a constant.  It never changes the size of a list of sizes or indices."""
     return value in known.graph.constants and known.dtypes[value] not in (
         onnx.TensorProto.INT64,
         onnx.TensorProto.INT32,

@@ -159,7 +159,7 @@ def measure(
 
 
 def processor() -> str:
-    """The processor's name, as far as the system reveals it."""
+    """The processor's name, or what the system reveals of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="ignore").splitlines()
     except OSError:

@@ -210,7 +210,7 @@ def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, grou
             # Taps in the padding read one more position, which is zero.
             linear = np.where(valid, linear, flat.shape[2])
             flat = np.concatenate([flat, np.zeros((batch, channels, 1), x.dtype)], axis=2)
-        # One look-up in the order of the result: to turn what was taken costs several times as much.
+        # One look-up in the order of the result: reordering the result costs several times as much.
         starts = (np.arange(channels) * flat.shape[2])[:, None]
         lines = flat.reshape(batch, -1)
         taken = np.empty((batch, len(picks), channels * taps), x.dtype)

@@ -29,7 +29,7 @@ def _controller() -> ThreadpoolController:
 
 @lru_cache(maxsize=1)
 def claim_buffers() -> None:
-    """Let OpenBLAS allocate its work buffers now: where memory has become short, it tries to for ever.
+    """Let OpenBLAS allocate its work buffers now: once memory is short, it would retry for ever.
 
     This takes address space, but the process hardly ever writes to it.  Cost: milliseconds, once per process.
 

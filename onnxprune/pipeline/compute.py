@@ -1,4 +1,4 @@
-"""Where to compute the two long sums of a run: in this process, or spread over others."""
+"""Where a run computes its two long sums: in this process, or spread over others."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Evaluator:
 
 @dataclass(eq=False)
 class _Latest:
-    """The answers of the last model that was run, where they are small."""
+    """The answers of the last model that was run, if they are small."""
 
     model: onnx.ModelProto | None = None
     answers: Answers | None = None
@@ -165,8 +165,8 @@ def kind_of(coupling: Coupling, outputs: Sequence[Array]) -> str:
 def may_hold_classes(coupling: Coupling) -> bool:
     """Whether the rows of a model's outputs may be class scores.
 
-    Their length does not depend on an input's size, and differs from that of the inputs.  Other rows are waveforms, or
-    restore the input.
+    The length of such rows does not depend on an input's size, and differs from the length of the inputs.  Other rows
+    are waveforms, or restore the input.
     """
     first, other = coupling.facts.shapes, coupling.facts.alternative
     fed = {_row(first[name]) for name in coupling.graph.inputs if name in first}

@@ -24,7 +24,7 @@ from onnxprune.tasks.task import Reader
 
 
 def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
-    """The data for the accuracy: those of ``--test``, or else ``otherwise``, which may have no labels.
+    """The data for the accuracy: from ``--test``, or else ``otherwise``, which may have no labels.
 
     Raises:
         DataError: if the data of ``--test`` cannot be opened or have no labels.

@@ -29,8 +29,8 @@ def frozen_groups(coupling: Coupling, exclude: tuple[str, ...], only: tuple[str,
 
 
 def names_of(coupling: Coupling, group: Group) -> frozenset[str]:
-    """The names that match a group: its own, those of the tensors and nodes that it runs through, and ``op:TYPE`` for
-    every type of operator that outputs its channels."""
+    """The names that match a group: its own name, the names of the tensors and nodes that it runs through, and
+    ``op:TYPE`` for every type of operator that outputs its channels."""
     names = {group.name}
     for key, _ in group.axes:
         names.add(coupling.value_of(key))

@@ -76,7 +76,7 @@ class Context:
 def calibrated(
     context: Context, grams: Mapping[int, SecondMoments], dataset: Dataset, options: Options, rows: RowRule = MOMENTS
 ) -> Calibrated:
-    """The inputs of pricing and refit, on the samples of ``dataset``; a refit fits to so many ``rows``."""
+    """The inputs of pricing and refit, on the samples of ``dataset``.  ``rows`` says how many rows a refit fits to."""
     memory = activation_bytes(options)
     return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
 
@@ -130,7 +130,7 @@ def engine_of(options: Options) -> Engine:
 
 
 def samples_of(data: object | None, options: Options) -> int | None:
-    """Number of samples to open first; None for made-up data, whose source decides."""
+    """Number of samples to open first; None for made-up data: their source decides."""
     return options.samples if options.samples is not None or data is None else SAMPLES
 
 

@@ -41,7 +41,7 @@ class _Surface:
     """One reader during elimination.
 
     ``weight`` (g, o, n) and ``inverse`` P (g, n, n) are float32.  ``at`` (u, m) lists the inputs of each unit.
-    ``energy`` is that of the whole output.  Removed inputs stay in both arrays as zeros until ``compact``.
+    ``energy`` is the energy of the whole output.  Removed inputs stay in both arrays as zeros until ``compact``.
     """
 
     def __init__(self, weight: Array, inverse: Array, at: Array, energy: float) -> None:

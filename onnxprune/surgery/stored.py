@@ -17,10 +17,10 @@ Use = tuple[int, int]
 def at_the_source(
     coupling: Coupling, constants: Mapping[Use, Array]
 ) -> tuple[dict[Use, Array], dict[str, dict[int, int]]]:
-    """(``constants`` with arrays moved from behind Transposes to where they are stored, new sizes of the values that
-    change with them: value -> {axis: size}).
+    """(``constants``, new sizes: value -> {axis: size}).  Arrays behind Transposes are moved to where they are stored; the
+    sizes are those of the values that change with them.
 
-    Moves an array only if it has readers in several layouts, all of which need the same.  A weight behind a single
+    Moves an array only if it has readers in several layouts, and all of them need the same array.  A weight behind a single
     Transpose goes to its reader, and the Transpose disappears.
     """
     graph, facts = coupling.graph, coupling.facts

@@ -11,7 +11,7 @@ from onnxprune.graph.tensors import bodies_of, copied
 
 
 def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove constants that a cut left unread, and nodes whose result it left unread.
+    """Remove the constants and nodes whose values nothing reads after a cut.
 
     Whatever was unread before stays.  Joins equal nodes that are not in the original: copies made for each reader that
     turned out to need no difference.

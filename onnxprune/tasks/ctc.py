@@ -111,7 +111,7 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
 def ctc(answers: Answers) -> Guess:
     """Guess: scores (samples, times, characters) or (times, samples, characters) with a blank.
 
-    The blank is the first or the last character.  It is the best character at many time steps, but not at all.
+    The blank is the first or the last character.  It is the best character at many time steps, but not at all of them.
     """
     if answers.tokens:
         return Guess(None, False, "the inputs are tokens, and scores of tokens over positions have no blank")

@@ -113,7 +113,7 @@ def oks(there: Array, pruned: Array, box: Array) -> float:
     sigmas = COCO if len(there) == len(COCO) else np.full(len(there), COCO.mean())
     area = max(float(np.prod(np.maximum(box[2:] - box[:2], 0))), 1.0)
     squared = ((there[:, :2] - pruned[:, :2]) ** 2).sum(axis=1)
-    # COCO's variance is (2σ)².  COCO takes the area of the segment, which is about half that of the box.
+    # COCO's variance is (2σ)².  COCO takes the area of the segment, which is about half the area of the box.
     errors = squared / (2 * (2 * sigmas) ** 2 * area / 2)
     # A keypoint at NaN has no similarity.
     return float(np.nan_to_num(np.exp(-errors[visible])).mean())

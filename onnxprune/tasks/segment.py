@@ -167,8 +167,8 @@ def _sums_to_one(one: Array, axis: int) -> bool:
 
 
 def _in_areas(one: Array, axis: int, answers: Answers) -> bool:
-    """Whether these are scores of several classes, with a best class that mostly equals that of the neighbours, but is
-    not the same everywhere."""
+    """Whether these are scores of several classes.  The best class of a pixel must mostly equal the best class of its
+    neighbours, but must not be the same everywhere."""
     bounded = one.min() >= -0.01 and one.max() <= 1.01
     if bounded or one.shape[axis] < 4 or answers.size is None:
         return False

@@ -28,7 +28,7 @@ class Yardstick:
     """Measures how far answers are from the original's.
 
     ``reference`` holds the original's outputs, samples on axis 0.  ``loss`` is the measure without a task.  ``reader`` and
-    ``compare`` belong to the task, None if no task is certain.  ``note`` tells the user about the task, or is None.
+    ``compare`` belong to the task, None if no task is certain.  ``note`` describes the task to the user, or is None.
     ``likely`` is the kind of the most likely task, certain or not.
     """
 

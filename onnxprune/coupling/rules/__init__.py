@@ -41,7 +41,7 @@ UNKNOWN = Locked("has no rule in onnxprune")
 
 
 def _loosened(entry: RuleEntry) -> RuleEntry:
-    """The entry with those axes freed over which it only takes a statistic."""
+    """The entry, with the axes freed over which it only takes a statistic."""
     if isinstance(entry, Rule):
         return replace(entry, mix=entry.mix - entry.estimates)
     return _loosened_binder(entry) if callable(entry) else entry

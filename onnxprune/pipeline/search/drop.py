@@ -23,7 +23,7 @@ STEP = 0.9
 
 
 def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
-    """Search the smallest model whose drop is allowed.
+    """Search for the smallest model with an allowed drop.
 
     First remove what costs nothing.  Then bisect the interval of kept MACs with trials.  Then refine the result with
     full attempts, and go a step further if possible.  If no cut to widths that run fast stays within the drop, search
@@ -105,7 +105,7 @@ def _allows(trials: Trials, candidate: Candidate) -> bool:
 def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
     """Upper bound on widths for the search, and the candidates tried to find it (the last is the bound).
 
-    Dead channels leave.  Live channels also leave to reach fast widths, as far as the drop allows it.
+    Dead channels leave.  Live channels also leave to reach fast widths, if the drop allows it.
     """
     ways = (*past_lossless(pricing), lossless(pricing), widest(pricing))
     starts = {counts.tobytes(): counts for counts in ways}

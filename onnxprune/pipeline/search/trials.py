@@ -70,9 +70,9 @@ class Trials:
         return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
 
     def sharp(self, pricing: Pricing, cost: Costing, target: float, lateness: float = UNTRIED[0]) -> Pricing:
-        """``pricing`` with the widths measured that ``cost`` of at most ``target`` leads to.
+        """``pricing`` with measured losses at the widths that an allocation for ``cost`` of at most ``target`` chooses.
 
-        Cost: per group as many measurements as ``effort`` has sharpenings.
+        Cost: one measurement per group and sharpening of ``effort``.
         """
         turns = EFFORTS[self.options.effort].sharpenings
         for turn in range(1, 1 + turns):

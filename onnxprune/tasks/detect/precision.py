@@ -35,8 +35,8 @@ class Truth:
 @dataclass(frozen=True)
 class Precision:
     """``ap50``: mean over classes of the average precision at an overlap of 0.5.  ``ap``: mean over the overlaps 0.50,
-    0.55 … 0.95.  ``low`` and ``high``: 95 % interval of ``ap50``, at least as wide as that of a share of as many boxes;
-    None if none was requested."""
+    0.55 … 0.95.  ``low`` and ``high``: 95 % interval of ``ap50``, or None if not requested.  It is at least as wide as the
+    interval of a share of the same number of boxes."""
 
     ap50: float
     ap: float
@@ -76,7 +76,7 @@ def precision(truth: Truth, detections: Sequence[Detections], resamples: int) ->
         if not resamples:
             return Precision(ap50, ap)
         low, high = bootstrap(_resampled(scored, truth), truth.samples, resamples)
-    # If all of a few boxes are found, every resample gives 1.  Few boxes prove no more than a share of as many.
+    # If all of a few boxes are found, every resample gives 1.  Such a result is no surer than a share of so few boxes.
     least, most = wilson(min(ap50, 1.0), truth.boxes)
     return Precision(ap50, ap, min(low, least), max(high, most))
 

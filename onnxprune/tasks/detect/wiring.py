@@ -98,8 +98,8 @@ def _apart(shaped: dict[int, tuple[int, int]], way: str) -> Iterator[Wiring]:
 def _splits(
     groups: list[list[int]], shaped: dict[int, tuple[int, int]], fields: int
 ) -> Iterator[tuple[tuple[int, ...], list[list[int]]]]:
-    """(output with the boxes per level, other outputs per level).  Tries the first and the last if several have as many
-    fields."""
+    """(output with the boxes per level, other outputs per level).  If several have that number of fields, tries the
+    first and the last."""
     for pick in (0, -1):
         boxes = tuple([i for i in group if shaped[i][1] == fields][pick] for group in groups)
         yield boxes, [[i for i in group if i not in boxes] for group in groups]
