@@ -28,9 +28,6 @@ SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
 LEAST_TRIAL, MOST_TRIAL = 64, 256
 #: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
-#: What trials of orders and allocations may cost, as a share of what pricing may.  The defaults are seldom far from the
-#: best.
-TRIES = 0.7
 #: What a round of refinement costs, in passes of the original over the samples of the refit: a residual network of 20
 #: layers, and one of depthwise convolutions and 50 layers, took 20 and 25.
 REFINED = 20.0
@@ -45,6 +42,9 @@ class Effort:
     of hidden layers against their readers; there are none if they would take more than ``refining``: by default about a
     minute of one core.  A residual network of 56 layers at half its MACs keeps 91.6 % with a refinement and 91.2 % without
     one, in twice the time; a plain one of 13 layers keeps 88.5 % and 88.7 %.
+
+    ``trying``: what trials of orders and allocations may take together.  A residual network of 20 layers at 0.7 of its
+    MACs keeps 90.6 % with them and 89.8 % without, for a third more time.
 
     ``orders``: the selectors to try against each other, the usual one first.  On four networks of 20 to 56 layers at half
     their MACs, the better of two by a trial was no better than either alone: 88.8 % on average, QR 88.8 %, elimination
@@ -62,6 +62,7 @@ class Effort:
     probes: int
     rounds: int
     refining: float
+    trying: float
     sharpenings: int
     orders: tuple[str, ...]
 
@@ -79,9 +80,9 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
-        "fast": Effort(1e12, 0.5, 5e10, 32, 0, 0.0, 1, ("qr",)),
-        "default": Effort(2.5e12, 1.0, 5e10, 32, 1, 1.1e12, 2, ("obs",)),
-        "best": Effort(4e13, 40.0, 8e12, 128, 4, 4e13, 2, ("obs", "qr")),
+        "fast": Effort(1e12, 0.5, 5e10, 32, 0, 0.0, 0.0, 1, ("qr",)),
+        "default": Effort(2.5e12, 1.0, 5e10, 32, 1, 1.1e12, 2e11, 2, ("obs",)),
+        "best": Effort(4e13, 40.0, 8e12, 128, 4, 4e13, 3e13, 2, ("obs", "qr")),
     }
 )
 
@@ -140,22 +141,23 @@ def measurements(allowance: float, macs: float, fixed: float, most: int) -> tupl
     return shares, min(most, max(least, affordable))
 
 
-def selectors(effort: Effort, pricing: float, macs: float) -> tuple[str, ...]:
-    """The selectors to try, at ``macs`` each; a single one if trials are too expensive compared to ``pricing``.
+def selectors(effort: Effort, macs: float) -> tuple[str, ...]:
+    """The selectors to try, at ``macs`` each; a single one if trials are too expensive.
 
     >>> default, best = EFFORTS["default"], EFFORTS["best"]
-    >>> selectors(default, 2.5e12, 1e9), selectors(best, 8e12, 1e12), selectors(best, 8e12, 5e12)
+    >>> selectors(default, 1e9), selectors(best, 1e12), selectors(best, 2e13)
     (('obs',), ('obs', 'qr'), ('obs',))
     """
-    return effort.orders if macs * len(effort.orders) <= TRIES * pricing else effort.orders[:1]
+    return effort.orders if macs * len(effort.orders) <= effort.trying else effort.orders[:1]
 
 
-def allocations(effort: Effort, orders: int, pricing: float, macs: float) -> tuple[float, ...]:
-    """The latenesses to try, at ``macs`` each; a single one if trials are too expensive compared to ``pricing``.
+def allocations(effort: Effort, orders: int, macs: float) -> tuple[float, ...]:
+    """The latenesses to try, at ``macs`` each; a single one if trials are too expensive.
 
-    The first is tried with each of ``orders`` orders, the others only with the best order.
+    The first is tried with each of several ``orders``, then all with the best order.
 
-    >>> allocations(EFFORTS["default"], 2, 2.5e12, 1e11), allocations(EFFORTS["default"], 2, 2.5e12, 5e11)
+    >>> allocations(EFFORTS["default"], 1, 5e10), allocations(EFFORTS["default"], 1, 1e11)
     ((0.75, 0.0, 1.5), (1.0,))
     """
-    return TRIED if macs * (orders + len(TRIED) - 1) <= TRIES * pricing and effort.rounds else UNTRIED
+    tried = len(TRIED) + (orders if orders > 1 else 0)
+    return TRIED if macs * tried <= effort.trying else UNTRIED

@@ -82,7 +82,7 @@ def rank(
     )
     moments = compute.moments(context, options, progress)
     effort = EFFORTS[options.effort]
-    tried = selectors(effort, pricing_macs(context, options), trial_macs(context))
+    tried = selectors(effort, trial_macs(context))
     names = (options.select,) if options.select != AUTO else tried
     progress.stage("select", len(context.coupling.groups))
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}

@@ -14,7 +14,7 @@ from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, Pricing, multiple, narrowest, pricing_macs, trial_macs, widest
+from onnxprune.pipeline.allocation import OVERSHOT, Pricing, multiple, narrowest, trial_macs, widest
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.search.drop import by_drop
@@ -100,9 +100,7 @@ def _searched(trials: Trials) -> SearchResult:
         with _bound_by(options):
             result = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
-        allowed = pricing_macs(trials.context, options)
-        each = trial_macs(trials.context)
-        latenesses = allocations(EFFORTS[options.effort], len(trials.orders), allowed, each)
+        latenesses = allocations(EFFORTS[options.effort], len(trials.orders), trial_macs(trials.context))
         result = trials.only(*trials.best(latenesses, *joint(costs)))
     else:
         # The user gave every width.
