@@ -312,7 +312,7 @@ def test_the_text_of_a_layout_says_all_of_it(layout: Layout, way: str) -> None:
         ("order=box.class", "name box and score once each"),
         ("order=box.score.score", "once"),
         ("anchors=nowhere.npy", "save them with numpy.save"),
-        ("xywh=4", "no word"),
+        ("xywh=4", "unknown word"),
     ],
 )
 def test_a_layout_that_says_nothing_is_refused(text: str, said: str) -> None:

@@ -213,7 +213,7 @@ def test_fit_and_holdout_share_nothing(count: int, told: bool) -> None:
     data = data_for(chain(1), np.zeros((1, 8, 16, 16), np.float32))
 
     data = replace(data, count=count, fetch=lambda rows: {"x": values[list(rows)]})
-    fit, holdout = divide(data, held_out(count, 3, said=np.sin(np.arange(count)) if told else None))
+    fit, holdout = divide(data, held_out(count, 3, information=np.sin(np.arange(count)) if told else None))
     parts = [{int(v) for feeds in part.batches(7) for v in feeds["x"][:, 0, 0, 0]} for part in (fit, holdout)]
     if count == 1:
         assert parts == [{0}, {0}]
@@ -229,13 +229,13 @@ def test_half_of_the_samples_that_say_something_are_held_out(loud: int) -> None:
     speaks = np.random.default_rng(loud).permutation(count)[:loud]
     said = np.zeros(count)
     said[speaks] = np.arange(1, loud + 1)
-    held = held_out(count, 0, said=said)
+    held = held_out(count, 0, information=said)
     both = set(held) & set(speaks.tolist())
     assert len(held) == count // 5
     assert len(both) == -(-loud // 2)
     assert [said[position] for position in held[: len(both)]] == sorted(said[list(both)], reverse=True)
     # Those that say nothing are held out by chance, not in their order.
-    assert set(held) != set(held_out(count, 1, said=said)) or loud >= 2 * len(held)
+    assert set(held) != set(held_out(count, 1, information=said)) or loud >= 2 * len(held)
 
 
 # -- latency -------------------------------------------------------------------------------------------------------

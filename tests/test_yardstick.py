@@ -93,5 +93,5 @@ def test_labels_stay_values_where_no_task_reads_them() -> None:
 def test_a_layout_states_a_detector() -> None:
     with pytest.raises(DataError, match="cannot be read as --task detect"):
         judged(answers(scores(10)), AUTO, "xywh", True)
-    with pytest.raises(OptionError, match="no word 'boxes'"):
+    with pytest.raises(OptionError, match="unknown word 'boxes'"):
         judged(answers(scores(10)), AUTO, "boxes", True)

@@ -34,9 +34,9 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     least = cost(np.asarray([c.widths[0] for c in curves], dtype=np.float64))
     if least > target:
         whole = cost(kept)
-        raise BudgetError(
-            f"the budget cannot be met: the narrowest model keeps {least / whole:.4f} of the original; ask for no less"
-        )
+        # Rounded up: what the message names can be met.
+        share = np.ceil(least / whole * 1e4) / 1e4
+        raise BudgetError(f"the budget cannot be met: the narrowest model keeps {share:.4f} of the original; ask for no less")
     steps = Steps(cost, curves, kept, _narrower)
     while steps.now > target:
         groups, widths = steps.groups, steps.widths
