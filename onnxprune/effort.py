@@ -11,9 +11,9 @@ from types import MappingProxyType
 #: half its MACs.
 FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: Samples to measure the output loss on: the minimum, and the minimum for FINE.  With COARSE, 16 samples are as good as
-#: 128.  With FINE, a residual network of 20 layers at half its MACs keeps 86.8 % with 32 and 86.9 % with 102.  8 samples increase the final
-#: loss by up to 8 %, 4 by up to 30 %.  So only models use 4 for which 8 would take several times the allowance: by
-#: default, 12 G multiply-accumulates and 100 groups, or 60 G and 20 groups.
+#: 128.  With FINE, a residual network of 20 layers at half its MACs keeps 86.8 % with 32 and 86.9 % with 102.
+#: 8 samples increase the final loss by up to 8 %, 4 by up to 30 %.  So only models use 4 for which 8 would take several
+#: times the allowance: by default, those with more than half as many groups as there are samples.
 LEAST_PROBES, FINE_PROBES = 8, 32
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
 #: Multiply-accumulates that take as long as a node does without any: its part of a session, and its start.  With 300

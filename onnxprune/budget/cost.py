@@ -116,6 +116,11 @@ def macs(coupling: Coupling) -> Cost:
     return build(coupling, *_mac_products(coupling))
 
 
+def original_macs(coupling: Coupling) -> float:
+    """Multiply-accumulates of the uncut model for one sample."""
+    return macs(coupling)(sizes(coupling))
+
+
 def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
     """MACs of each node of the whole model."""
     totals: dict[int, float] = {}

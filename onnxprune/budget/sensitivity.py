@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.cost import original_macs
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
@@ -75,7 +75,7 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
     # On average a group stands in the middle of the network, so half of the network runs.
     halves = len(asked) / 2
     fixed = PER_NODE * len(coupling.graph.nodes) * halves
-    shares, samples = measurements(allowance, macs(coupling)(sizes(coupling)) * halves, fixed, most)
+    shares, samples = measurements(allowance, original_macs(coupling) * halves, fixed, most)
     units = [len(coupling.groups[group]) for _, group in asked]
     widths = tuple(tuple(dict.fromkeys(max(1, round(n * share)) for share in shares)) for n in units)
     return Survey(asked, widths, min(given.dataset.count, samples))

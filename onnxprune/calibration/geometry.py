@@ -84,9 +84,8 @@ def image_fit(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> t
     """The geometry for this input, and notes for the user.
 
     The crop is the model's height and width. If those are free, it is `preprocess.crop`, or else what the model's
-    metadata states, or else 224. The box is the
-    crop / 0.875, rounded up. For crops up to 64 pixels it is the crop itself. `preprocess.resize` sets the shorter
-    side of the box. Raises DataError if crop or resize contradict the model.
+    metadata states, or else 224. The box is the crop / 0.875, rounded up. For crops up to 64 pixels it is the crop
+    itself. `preprocess.resize` sets the shorter side of the box. Raises DataError if crop or resize contradict the model.
     """
     asked = preprocess.crop or spec.picture or (0, 0)
     crop = (_side(layout.height, asked[0], layout.width), _side(layout.width, asked[1], layout.height))

@@ -37,9 +37,8 @@ class RowRule:
 
 #: For trials, which only compare candidates, and for runs with little effort.
 QUICK = RowRule(16, 8_192, 4, 2.5e10)
-#: For the moments of the original, which rank channels and give the prior, and for a final fit without
-#: refinement.
+#: For the moments of the original, which rank channels and give the prior, and for a final fit without refinement.
 MOMENTS = RowRule(32, 16_384, 4, 5e10)
-#: For a final fit with refinement: it sees the effect of earlier cuts and gains from more rows.  A residual network of 20
-#: layers, cut to half its MACs with 512 images, has 84.4 % accuracy with these rows and 83.6 % with those of MOMENTS.
+#: For a final fit with refinement: it sees the effect of earlier cuts and gains from more rows.  A residual network
+#: of 20 layers, cut to half its MACs with 512 images, has 84.4 % accuracy with these rows and 83.6 % with those of MOMENTS.
 FIT = RowRule(128, 65_536, 8, 1e11)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.budget.allocate import allocate
-from onnxprune.budget.cost import Costing, macs, sizes
+from onnxprune.budget.cost import Costing, original_macs, sizes
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import check_multiple, tiers
 from onnxprune.budget.sensitivity import Measured, Survey, curves, joined, survey_of
@@ -107,12 +107,12 @@ def trial_macs(context: Context) -> float:
 
     A trial runs the original and the cut model, and its refit costs about the same again for each.
     """
-    return float(4 * macs(context.coupling)(sizes(context.coupling)) * trial_samples(context.fit.count))
+    return float(4 * original_macs(context.coupling) * trial_samples(context.fit.count))
 
 
 def pricing_macs(context: Context, options: Options) -> float:
     """Multiply-accumulates that pricing may take (see :class:`onnxprune.effort.Effort`)."""
-    one_pass = macs(context.coupling)(sizes(context.coupling)) * (context.fit.count + context.holdout.count)
+    one_pass = original_macs(context.coupling) * (context.fit.count + context.holdout.count)
     return EFFORTS[options.effort].pricing(float(one_pass))
 
 

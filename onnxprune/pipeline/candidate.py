@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.cost import original_macs
 from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
 from onnxprune.graph.view import view
@@ -75,7 +75,7 @@ def fitted(
         return _unfitted(context, counts, keep, evaluator)
     pruned = view(cut(context.coupling, keep))
     effort = EFFORTS[options.effort]
-    rounds = refinements(effort, macs(context.coupling)(sizes(context.coupling)) * context.fit.count)
+    rounds = refinements(effort, original_macs(context.coupling) * context.fit.count)
     rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
     solution = refit(calibrated(context, pricing.grams, context.fit, options, rows), keep, pruned, rounds, progress)
     del pruned

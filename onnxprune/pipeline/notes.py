@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx
 
-from onnxprune.budget.cost import macs, node_macs, sizes
+from onnxprune.budget.cost import macs, node_macs, original_macs
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.loosened import loosened
@@ -67,7 +67,7 @@ def _unfitted(coupling: Coupling) -> list[str]:
     for index, count in node_macs(coupling, macs(coupling)).items():
         if index not in fitted:
             spent[coupling.graph.nodes[index].op] += int(count)
-    total = macs(coupling)(sizes(coupling))
+    total = original_macs(coupling)
     if not coupling.groups or spent.total() <= total / 2:
         return []
     return [

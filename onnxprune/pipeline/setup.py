@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnx import helper as oh
 
-from onnxprune.budget.cost import macs, sizes
+from onnxprune.budget.cost import original_macs
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.dataset import Dataset, InputSpec, choose
 from onnxprune.calibration.open import open_dataset
@@ -87,7 +87,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
     Raises:
         ModelError: if one of them is not a tensor.
     """
-    graph = view(loaded.proto)
+    graph, picture = view(loaded.proto), picture_size(loaded.proto)
     specs = []
     for name in graph.inputs:
         kind = graph.types[name]
@@ -99,7 +99,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
         shape = declared_shape(kind)
         dtype = np.dtype(oh.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
         dims = tuple(d if d is None or d > 0 else None for d in shape) if shape is not None else ()
-        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name), picture_size(loaded.proto)))
+        specs.append(InputSpec(name, dtype, dims, expected_integer(graph, name), picture))
     return tuple(specs)
 
 
@@ -175,7 +175,7 @@ def set_up(
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
     if options.samples is None:
-        worth = samples(EFFORTS[options.effort], macs(coupling)(sizes(coupling)))
+        worth = samples(EFFORTS[options.effort], original_macs(coupling))
         if worth != SAMPLES and _reopens(data):
             dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
         elif worth < dataset.count:
@@ -224,7 +224,7 @@ def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None
         return
     # Some inputs are empty on purpose, such as the cache of a first step.
     coupling = couple(loaded.proto, options.shapes, None, options.rules)
-    if not macs(coupling)(sizes(coupling)):
+    if not original_macs(coupling):
         raise ModelError(
             f"the model states size 0 for {' and '.join(empty)}, so none of its layers computes anything: export it with "
             "the real size, or a dynamic one"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import metrics
-from onnxprune.budget.cost import count_parameters, macs, sizes, units_kept
+from onnxprune.budget.cost import count_parameters, macs, original_macs, sizes, units_kept
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
@@ -149,7 +149,7 @@ def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, opti
     engine = engine_of(options)
     sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
     couplings = [couple(loaded.proto, options.shapes, sample) for loaded in (first, second)]
-    costs = [int(macs(coupling)(sizes(coupling))) for coupling in couplings]
+    costs = [int(original_macs(coupling)) for coupling in couplings]
     theirs = {output.name for output in second.proto.graph.output}
     shared = [output.name for output in first.proto.graph.output if output.name in theirs]
     if not shared:

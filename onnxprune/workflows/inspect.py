@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxprune.budget.cost import count_parameters, macs, sizes
+from onnxprune.budget.cost import count_parameters, original_macs
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.graph.load import LoadedModel, load
@@ -27,7 +27,7 @@ def inspection_of(loaded: LoadedModel, coupling: Coupling) -> Inspection:
     shapes = coupling.facts.shapes
     return Inspection(
         model=str(loaded.path or "model"),
-        macs=int(macs(coupling)(sizes(coupling))),
+        macs=int(original_macs(coupling)),
         params=count_parameters(loaded.proto),
         bytes=loaded.file_bytes,
         nodes=len(view(loaded.proto).nodes),

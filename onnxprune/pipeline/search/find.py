@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.budget.allocate import give_back
+from onnxprune.budget.allocate import give_back, narrowest_keeps
 from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
 from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
@@ -126,7 +126,7 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         if least > target and (widths or len(budgets) > 1):
             raise BudgetError(
                 f"{' together with '.join([budget.describe(), *([' '.join(widths)] if widths else [])])} cannot be met: "
-                f"the narrowest model keeps {least / cost(full):.4f} of the original; relax one of them"
+                f"{narrowest_keeps(least / cost(full))}; relax one of them"
             )
 
 

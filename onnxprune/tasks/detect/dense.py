@@ -14,7 +14,7 @@ from onnxprune.tasks.detect.suppress import suppressed
 from onnxprune.tasks.detect.wiring import Wiring, joined
 
 Array = np.ndarray
-#: SSD's variances of centre and size (Liu et al. 2016).  Every exporter keeps them.
+#: Variances of the offsets to prior boxes, for centre and size (Liu et al., arXiv 1512.02325).  Every exporter keeps them.
 CENTRE, SIDE = 0.1, 0.2
 
 
