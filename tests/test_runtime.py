@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, run
+from hostile import plain
 from random_graphs import random_model
 from workbench import correlated
 
@@ -20,6 +22,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, measure
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
+from onnxprune.calibration.row_rule import QUICK
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.engine import segment
@@ -28,12 +31,16 @@ from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
 from onnxprune.graph.load import load
+from onnxprune.graph.view import view
 from onnxprune.latency import stopwatch as latency
 from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
+from onnxprune.options import Options
 from onnxprune.pipeline.division import divide, held_out
-from onnxprune.pipeline.setup import specs_of
+from onnxprune.pipeline.setup import MAP_BYTES, calibrated, refining_bytes, set_up, specs_of
 from onnxprune.progress import Silent
+from onnxprune.refit.sequential import _pair
+from onnxprune.surgery.cut import cut
 
 ENGINE = Engine(threads=1)
 
@@ -193,6 +200,37 @@ def test_a_batch_is_as_large_as_memory_allows() -> None:
         assert batch_size(coupling, values, samples * one) == samples
     assert batch_size(coupling, values, 0) == 1
     assert batch_size(coupling, values, 1 << 40) <= 64
+
+
+def test_a_refit_streams_its_samples(scratch: Path) -> None:
+    """Beyond the store's limit, samples wait on disk.  A list of all batches once stood beside it."""
+    context = set_up(load(plain(image=64)), None, Options(threads=1, samples=8))
+    given = calibrated(context, {}, context.fit, Options(threads=1), QUICK)
+    count, limit = 600, 1 << 20
+
+    def fetch(rows: Sequence[int]) -> dict[str, np.ndarray]:
+        return {"input": np.random.default_rng(list(rows)).standard_normal((len(rows), 3, 64, 64)).astype(np.float32)}
+
+    given = replace(given, dataset=replace(given.dataset, count=count, fetch=fetch), memory=limit)
+    keep = np.ones(context.coupling.unit_count, np.bool_)
+    keep[context.coupling.groups[0].units[:4]] = False
+    pruned = view(cut(context.coupling, keep))
+    tracemalloc.start()
+    try:
+        with Store(limit) as store:
+            pair = _pair(given, keep, pruned, store, 8)
+            assert pair.original.count == pair.pruned.count == count
+            np.testing.assert_array_equal(pair.pruned.get("input", 7), fetch([7])["input"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit + count * 3 * 64 * 64 * 4 / 4
+
+
+def test_memory_bounds_what_a_refinement_holds() -> None:
+    assert refining_bytes(Options()) == MAP_BYTES
+    assert refining_bytes(Options(memory=320 << 20)) == 10 << 20
+    assert refining_bytes(Options(memory=1 << 40)) == MAP_BYTES
 
 
 def test_outputs_are_those_of_single_samples_whatever_the_batch() -> None:

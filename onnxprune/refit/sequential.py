@@ -17,7 +17,7 @@ residual (:mod:`onnxprune.refit.rounds`), and the reader is fitted again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +74,7 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
         pair = _pair(given, keep, pruned, store, size)
         pair.pruned.replaced = solution.constants
         together = blocks(given.dataset, size)
-        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed)
+        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed, given.refining)
         refinement = Refinement(jobs, hidden, sampler, solution, rounds)
         for job in pair.in_order(list(jobs.values()), hidden):
             result = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
@@ -99,7 +99,12 @@ def _size(given: Calibrated) -> int:
 
 def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> RunnerPair:
     coupling = given.coupling
-    batches = list(given.dataset.batches(size))
-    original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
-    small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
+    original = Runner(coupling.graph, coupling.facts, store, "o:", lambda: given.dataset.batches(size), given.engine)
+
+    def again() -> Iterator[dict[str, Array]]:
+        # From the store: a list of all batches would not count as its memory, and pictures would be decoded twice.
+        for batch in range(original.count):
+            yield {s.name: original.get(s.name, batch) for s in given.dataset.specs if original.has(s.name)}
+
+    small = Runner(pruned, coupling.facts, store, "p:", again, given.engine)
     return RunnerPair(original, small, choosing(coupling, keep, PICKING))
