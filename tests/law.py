@@ -13,7 +13,7 @@ from onnx import helper as oh
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.coupling.groups import couple_graph
+from onnxprune.coupling.coupled import couple_graph
 from onnxprune.coupling.open import facts_of
 from onnxprune.coupling.rule import Bound, NodeInfo, Role
 from onnxprune.graph.facts import Facts

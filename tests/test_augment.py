@@ -87,7 +87,7 @@ def test_a_pasted_part_is_one_rectangle_of_one_other_picture(layout: str) -> Non
 
 @pytest.mark.parametrize("wrong", ["mirrors", "mirror,mixed", "", "mix,,cut"])
 def test_an_unknown_kind_is_refused_by_name(wrong: str) -> None:
-    with pytest.raises(OptionError, match="augment: no kind"):
+    with pytest.raises(OptionError, match="augment: unknown kind"):
         augment((spec("NCHW", "float32"),), wrong)
 
 

@@ -541,6 +541,15 @@ def test_help_fits_a_screen_and_lists_every_option(capsys: pytest.CaptureFixture
         assert spelt <= shown_elsewhere
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_help_lists_commands_and_guides(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    shown = []
+    for words in (["help"], ["help", flag]):
+        assert main(words) == 0
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1] and HELP in shown[0].out
+
+
 def test_nothing_given_shows_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert capsys.readouterr() == ("", HELP)

@@ -21,8 +21,8 @@ from onnxprune.cluster.job import context_of, data_for_workers, job_of
 from onnxprune.errors import DataError, OptionError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import rank
 from onnxprune.pipeline.compute import HERE
+from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, calibrated, set_up
 from onnxprune.progress import Silent
 

@@ -29,9 +29,9 @@ from onnxprune.graph.load import load
 from onnxprune.graph.view import view
 from onnxprune.linear.form import layers
 from onnxprune.linear.gram import Gram, column_sums
-from onnxprune.pipeline.allocation import Pricing, price
 from onnxprune.pipeline.candidate import attempt, trial
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
+from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.setup import specs_of
 from onnxprune.progress import Silent
 from onnxprune.refit import sampled

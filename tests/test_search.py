@@ -17,8 +17,9 @@ from onnxprune.budget.rounding import Blocks
 from onnxprune.budget.sensitivity import Survey
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, Pricing, keep_of, lossless, past_lossless, price, within
+from onnxprune.pipeline.allocation import OVERSHOT, keep_of, lossless, past_lossless, within
 from onnxprune.pipeline.candidate import Candidate
+from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.search import trials
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.search.trials import SearchResult

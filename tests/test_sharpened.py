@@ -18,8 +18,9 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
 from onnxprune.measure.information import sample_information
-from onnxprune.pipeline.allocation import Pricing, price, sharpened, within
+from onnxprune.pipeline.allocation import within
 from onnxprune.pipeline.evaluator import evaluator_for
+from onnxprune.pipeline.pricing import Pricing, price, sharpened
 from onnxprune.pipeline.search.trials import Trials
 from onnxprune.pipeline.setup import specs_of
 from onnxprune.progress import Silent

@@ -13,7 +13,8 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import keep_of, rank
+from onnxprune.pipeline.allocation import keep_of
+from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, calibrated, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking

@@ -24,7 +24,8 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.form import Layer
 from onnxprune.options import AUTO
-from onnxprune.pipeline.allocation import Pricing, price, rank
+from onnxprune.pipeline.pricing import Pricing, price
+from onnxprune.pipeline.ranking import rank
 from onnxprune.plan import keep_vector
 from onnxprune.refit.fit import Fit
 from onnxprune.refit.targets import Target, target_of

@@ -29,8 +29,9 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.load import load
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, price, rank
 from onnxprune.pipeline.evaluator import evaluator_for
+from onnxprune.pipeline.pricing import Pricing, price
+from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent

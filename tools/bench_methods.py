@@ -15,7 +15,7 @@ from baselines.workbench import Workbench
 from bench_ablations import own, own_outputs, own_statistics, own_uniform, per_layer
 from bench_cell import Method, Outcomes, best
 
-from onnxprune.pipeline.allocation import Pricing
+from onnxprune.pipeline.pricing import Pricing
 from onnxprune.selection.base import Ranking
 from onnxprune.surgery.edit import Use
 

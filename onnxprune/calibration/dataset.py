@@ -113,7 +113,14 @@ def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:
 
 
 def counted(chosen: int, count: int, what: str) -> str:
-    """`256 of 384 images in calib`, or `384 images in calib` when all are used."""
+    """What was chosen, in words.  ``what`` starts with the plural of the things counted.
+
+    >>> counted(256, 384, "images in calib"), counted(384, 384, "images in calib"), counted(1, 1, "images in calib")
+    ('256 of 384 images in calib', '384 images in calib', '1 image in calib')
+    """
+    if count == 1:
+        thing, _, rest = what.partition(" ")
+        what = f"{thing.removesuffix('s')} {rest}"
     return f"{count} {what}" if chosen == count else f"{chosen} of {count} {what}"
 
 

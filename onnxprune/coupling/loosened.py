@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.coupling.coupled import couple_graph
 from onnxprune.coupling.estimates import estimated
-from onnxprune.coupling.groups import Coupling, couple_graph
+from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.reasons import LOOSEN
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnxprune.coupling.groups import Coupling, couple_graph
+from onnxprune.coupling.coupled import couple_graph
+from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.unshared import with_own_constants, with_own_sizes
 from onnxprune.engine.probe import measure_shapes, plausible_feeds
 from onnxprune.errors import EndlessError, ModelError

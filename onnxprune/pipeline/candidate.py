@@ -12,8 +12,9 @@ from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
 from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, keep_of
+from onnxprune.pipeline.allocation import keep_of
 from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.pricing import Pricing
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Progress
 from onnxprune.refit.kept_targets import KeptTargets

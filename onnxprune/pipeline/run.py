@@ -11,9 +11,10 @@ from onnxprune.budget.curve import Curve
 from onnxprune.engine.release import release_memory
 from onnxprune.errors import VerificationError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import price, rank
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.pricing import price
+from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.setup import Context
 from onnxprune.pipeline.stopwatch import Stopwatch

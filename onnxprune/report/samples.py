@@ -22,6 +22,8 @@ from onnxprune.tasks.task import Reader
 Array = np.ndarray
 #: Maximum number of samples to search for ones with detections, and the longer side of an image in the report.
 LOOKED_AT, SIDE = 16, 320
+#: Maximum characters of a class's name on a picture.
+NAME = 20
 #: Colours of classes, repeating.  Colour-blind readers can tell them apart (Okabe and Ito 2008).
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
@@ -53,7 +55,7 @@ def _boxes(dataset: Dataset, reader: Detect, before: Answers, after: Answers) ->
         if picture is None:
             return []
         caption = f"original: {_counted(first)}; pruned: {_counted(second)}"
-        shown.append(Shown(caption, _beside([_with_boxes(picture, first), _with_boxes(picture, second)])))
+        shown.append(Shown(caption, _beside([_with_boxes(picture, first, before), _with_boxes(picture, second, after)])))
     return shown
 
 
@@ -107,7 +109,7 @@ def _picture(dataset: Dataset, sample: int) -> Image.Image | None:
     return None
 
 
-def _with_boxes(picture: Image.Image, detections: Detections) -> Image.Image:
+def _with_boxes(picture: Image.Image, detections: Detections, answers: Answers) -> Image.Image:
     drawn, factor = _small(picture)
     draw = ImageDraw.Draw(drawn)
     for box, score, kind in zip(detections.boxes * factor, detections.scores, detections.classes, strict=True):
@@ -116,7 +118,9 @@ def _with_boxes(picture: Image.Image, detections: Detections) -> Image.Image:
         draw.rectangle(
             (min(left, right), min(top, bottom), max(left, right), max(top, bottom)), outline=colour, width=2
         )
-        text = f"{kind} {score:.2f}"
+        name = answers.classes.get(int(kind), str(kind))[:NAME]
+        # Pillow's built-in font has no other letters.
+        text = f"{name} {score:.2f}".encode("ascii", "replace").decode()
         place = (max(left, 0) + 3, max(top, 0) + 1)
         draw.rectangle(draw.textbbox(place, text), fill="black")
         draw.text(place, text, fill=colour)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.coupling.groups import Coupling, stored_at
+from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.held import stored_at
 from onnxprune.coupling.labels import Key
 from onnxprune.coupling.rule import Role
 from onnxprune.coupling.site import AttributeEdit, InputEdit

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime as ort
@@ -12,6 +12,7 @@ from onnxprune.calibration.dataset import Dataset, is_float
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.outputs import BATCH
 from onnxprune.engine.session import run
+from onnxprune.graph.metadata import class_names
 
 Array = np.ndarray
 
@@ -24,6 +25,7 @@ class Answers:
     because the number of rows of a detector's output depends on what it finds.
     ``size`` is the (height, width) of the image fed, None if no input is an image.
     ``tokens`` says whether the first input holds integers.
+    ``classes`` names the classes that the model's metadata name.
     """
 
     names: tuple[str, ...]
@@ -31,10 +33,20 @@ class Answers:
     counts: tuple[int, ...]
     size: tuple[int, int] | None = None
     tokens: bool = False
+    classes: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
         return sum(self.counts)
+
+    def called(self, number: int) -> str:
+        """What to call class ``number``.
+
+        >>> answers = Answers((), (), (), classes={0: "cat"})
+        >>> answers.called(0), answers.called(1)
+        ('cat', 'class 1')
+        """
+        return self.classes.get(number) or f"class {number}"
 
     def parts(self, index: int) -> list[Array]:
         """Output ``index``, batch by batch."""
@@ -64,7 +76,8 @@ def answers_of(session: ort.InferenceSession, dataset: Dataset, names: Sequence[
         counts.append(len(rows))
         size = _picture_size(dataset, feeds)
     tokens = bool(dataset.specs) and not is_float(dataset.specs[0].dtype) and len(dataset.specs[0].shape) < 3
-    return Answers(tuple(names), tuple(batches), tuple(counts), size, tokens)
+    classes = class_names(session.get_modelmeta().custom_metadata_map)
+    return Answers(tuple(names), tuple(batches), tuple(counts), size, tokens, classes)
 
 
 def _picture_size(dataset: Dataset, feeds: dict[str, Array]) -> tuple[int, int] | None:

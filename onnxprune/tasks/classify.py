@@ -64,7 +64,8 @@ class Classify:
     def first(self, answers: Answers) -> str:
         values = answers.stacked(self.outputs[0])
         assert values is not None
-        named = f"class {label(values[:1])[0]}"
+        first = label(values[:1])[0]
+        named = answers.called(int(first)) if isinstance(first, np.integer) else f"class {first}"
         if values.dtype.kind != "f":
             return named
         row = values[0].ravel().astype(np.float64)

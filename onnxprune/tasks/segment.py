@@ -77,7 +77,7 @@ class Segment:
         if self.way == "masks":
             return f"a mask over {float(np.mean(one != 0)):.1%} of the picture"
         best = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)[:3]
-        shares = ", ".join(f"class {int(value)} {count / one.size:.0%}" for count, value in best)
+        shares = ", ".join(f"{answers.called(int(value))} {count / one.size:.0%}" for count, value in best)
         return f"{len(values)} class{'' if len(values) == 1 else 'es'}: {shares}"
 
 

@@ -95,7 +95,7 @@ def augment(specs: tuple[InputSpec, ...], asked: str) -> Augment:
     names = AUGMENTS if asked == "auto" else () if asked == "none" else tuple(part.strip() for part in asked.split(","))
     for name in names:
         if name not in AUGMENTS:
-            raise OptionError(f"augment: no kind {name!r}; there are auto, none, {', '.join(AUGMENTS)}")
+            raise OptionError(f"augment: unknown kind {name!r}; choose from auto, none, {', '.join(AUGMENTS)}")
     axes = {}
     for spec in specs:
         layout = image_layout(spec)

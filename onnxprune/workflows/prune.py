@@ -10,9 +10,9 @@ from onnxprune.cluster.open import computing
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import plan_of
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.labelled import labelled_data, usable
+from onnxprune.pipeline.planned import plan_of
 from onnxprune.pipeline.run import run
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import Context, set_up

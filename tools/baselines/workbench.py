@@ -25,7 +25,9 @@ from onnxprune.engine.session import open_session
 from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, keep_of, price, rank, whole, within
+from onnxprune.pipeline.allocation import keep_of, within
+from onnxprune.pipeline.pricing import Pricing, price, whole
+from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Evidence, Ranking, evidence

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.errors import BudgetError
-from onnxprune.pipeline.allocation import Pricing, lossless, narrowest, past_lossless, widest, within
+from onnxprune.pipeline.allocation import lossless, narrowest, past_lossless, widest, within
 from onnxprune.pipeline.candidate import Candidate
+from onnxprune.pipeline.pricing import Pricing
 from onnxprune.pipeline.search.trials import SearchResult, Trials
 from onnxprune.progress import Turn
 

@@ -14,9 +14,12 @@ from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, Pricing, multiple, narrowest, trial_macs, widest
+from onnxprune.pipeline.allocation import OVERSHOT, narrowest, widest
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.pricing import Pricing
+from onnxprune.pipeline.ranking import trial_macs
+from onnxprune.pipeline.rounded import multiple
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
 from onnxprune.pipeline.search.trials import SearchResult, Trials

@@ -10,7 +10,8 @@ from onnxprune.budget.cost import Costing, sizes
 from onnxprune.budget.excess import joint
 from onnxprune.errors import BudgetError
 from onnxprune.latency.stopwatch import compare_latency
-from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, within
+from onnxprune.pipeline.allocation import keep_of, narrowest, within
+from onnxprune.pipeline.pricing import Pricing
 from onnxprune.pipeline.search.trials import SearchResult, Trials
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep

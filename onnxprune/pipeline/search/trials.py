@@ -12,10 +12,11 @@ import numpy as np
 from onnxprune.budget.cost import Cost, Costing, macs, sizes
 from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import Pricing, keep_of, narrowest, sharpened, within
+from onnxprune.pipeline.allocation import keep_of, narrowest, within
 from onnxprune.pipeline.candidate import Candidate, attempt, trial
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
+from onnxprune.pipeline.pricing import Pricing, sharpened
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Turn
 from onnxprune.refit.kept_targets import KeptTargets

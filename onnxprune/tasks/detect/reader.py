@@ -82,7 +82,7 @@ class Detect:
             return "no detection"
         sure = np.count_nonzero(first.scores >= CONFIDENT)
         many = f"{sure} detection{'' if sure == 1 else 's'} above {CONFIDENT:g}"
-        return f"{many}, best 'class {first.classes[0]}' {first.scores[0]:.2f}"
+        return f"{many}, best '{answers.called(int(first.classes[0]))}' {first.scores[0]:.2f}"
 
 
 @dataclass(frozen=True, eq=False)

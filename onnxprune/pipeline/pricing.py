@@ -1,0 +1,133 @@
+"""Price the widths of every group: the output loss at each width, measured on held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.budget.cost import Costing, original_macs, sizes
+from onnxprune.budget.curve import Curve
+from onnxprune.budget.rounding import tiers
+from onnxprune.budget.sensitivity import Measured, Survey, curves, joined, survey_of
+from onnxprune.coupling.groups import Coupling
+from onnxprune.effort import EFFORTS
+from onnxprune.latency.source import time_model
+from onnxprune.linear.gram import SecondMoments
+from onnxprune.options import Options
+from onnxprune.pipeline.bounds import Bounds
+from onnxprune.pipeline.compute import HERE, Compute
+from onnxprune.pipeline.rounded import multiple, rounding_of
+from onnxprune.pipeline.setup import Context, calibrated
+from onnxprune.plan import Rounding
+from onnxprune.progress import Progress
+from onnxprune.selection.base import Ranking
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Pricing:
+    """Per group: the order of its units, and the output loss at each width.
+
+    ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
+    widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.  ``losses`` is
+    what was measured of each group that ``survey`` asks.
+    """
+
+    select: str
+    rankings: tuple[Ranking, ...]
+    tiers: tuple[tuple[Curve, ...], ...]
+    grams: Mapping[int, SecondMoments]
+    time: Costing
+    rounding: Rounding
+    survey: Survey
+    losses: tuple[Measured, ...]
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The curves of the finest tier."""
+        return self.tiers[-1]
+
+
+def pricing_macs(context: Context, options: Options) -> float:
+    """Multiply-accumulates that pricing may take (see :class:`onnxprune.effort.Effort`)."""
+    one_pass = original_macs(context.coupling) * (context.fit.count + context.holdout.count)
+    return EFFORTS[options.effort].pricing(float(one_pass))
+
+
+def price(
+    context: Context,
+    options: Options,
+    rankings: Mapping[str, Sequence[Ranking]],
+    grams: Mapping[int, SecondMoments],
+    progress: Progress,
+    compute: Compute = HERE,
+) -> tuple[Pricing, ...]:
+    """Price the widths of every group: measure the output loss on the holdout, for each selector's order.
+
+    Cost: see :func:`onnxprune.budget.sensitivity.measured` and :func:`onnxprune.latency.source.time_model`.
+    """
+    given = calibrated(context, grams, context.holdout, options)
+    allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
+    survey = survey_of(given, context.frozen, allowance, most)
+    progress.stage("sensitivity", survey.steps * len(rankings))
+    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
+    curves_of = curves(context.coupling, rankings, survey, losses)
+    timing = time_model(context.coupling, context.layers, options, context.engine, progress)
+    allowed = tiers(timing.time, whole(context.coupling), multiple(options), timing.blocks)
+    if options.asked("latency") is not None:
+        # The finest tier has odd widths, which only cost time.
+        allowed = allowed[:2]
+    rounding = rounding_of(options, timing)
+    return tuple(
+        Pricing(
+            name,
+            tuple(order),
+            tuple(_restricted(curves_of[name], widths, context.bounds) for widths in allowed),
+            grams,
+            timing.time,
+            rounding,
+            survey,
+            tuple({name: one[name]} for one in losses),
+        )
+        for name, order in rankings.items()
+    )
+
+
+def sharpened(
+    context: Context, options: Options, pricing: Pricing, counts: Array, progress: Progress, compute: Compute = HERE
+) -> Pricing:
+    """``pricing`` after a measurement of each group at ``counts`` (units kept, (groups,)).
+
+    Interpolation is good between widths that were measured.  An allocation goes where the output loss is least by the
+    curves, so it finds the places where they are too low: a few channels of every group, or nearly all of one.
+    Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
+    """
+    more = pricing.survey.at(counts, whole(context.coupling))
+    if not more.asked:
+        return pricing
+    orders = {pricing.select: pricing.rankings}
+    progress.stage("sensitivity", more.steps)
+    measured = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    losses = tuple(
+        {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
+        for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
+    )
+    survey = joined(pricing.survey, more)
+    better = curves(context.coupling, orders, survey, losses)[pricing.select]
+    changed = tuple(
+        tuple(Curve(new.loss, old.widths) for new, old in zip(better, tier, strict=True)) for tier in pricing.tiers
+    )
+    return replace(pricing, tiers=changed, survey=survey, losses=losses)
+
+
+def _restricted(measured: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
+    pairs = enumerate(zip(measured, widths, strict=True))
+    return tuple(Curve(c.loss, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
+
+
+def whole(coupling: Coupling) -> Array:
+    """Units per group of the uncut model, float64 (groups,)."""
+    return sizes(coupling).astype(np.float64)
