@@ -69,6 +69,7 @@ class Known:
         evaluator: Known,
         options: Options,
         progress: Progress,
+        kept: object = None,
     ) -> Candidate:
         cost = macs(self.on.coupling)
         share = cost(counts) / cost(sizes(self.on.coupling))

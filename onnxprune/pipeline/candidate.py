@@ -10,14 +10,15 @@ import onnx
 from onnxprune.budget.cost import original_macs
 from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
-from onnxprune.graph.view import view
+from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.pricing import Pricing
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Progress
-from onnxprune.refit.sequential import refit
+from onnxprune.refit.kept_targets import KeptTargets
+from onnxprune.refit.sequential import Refit, refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
@@ -42,19 +43,30 @@ class Candidate:
 
 
 def attempt(
-    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+    context: Context,
+    pricing: Pricing,
+    counts: Array,
+    evaluator: Evaluator,
+    options: Options,
+    progress: Progress,
+    kept: KeptTargets | None = None,
 ) -> Candidate:
     """Cut to ``counts`` (units kept per group), refit, and measure the drop.  Drops a refit that makes the cut worse.
 
     A refit is worse if its drop is larger and, without a metric of the user's, its output loss is not smaller.
+    ``kept`` holds the original's side of the refits of all attempts.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two to five passes over the holdout.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
-    # Keep only the drop of the plain cut: a second model during the refit may take hundreds of megabytes.
-    plain = evaluator.drop(sweep(cut(context.coupling, keep), context.loaded.proto))
-    refitted = fitted(context, pricing, counts, evaluator, options, progress)
+    small = cut(context.coupling, keep)
+    plain = evaluator.drop(small)
+    solution = _solution(context, pricing, keep, view(small), options, progress, kept)
+    # Hold one cut model at a time: each may take hundreds of megabytes.
+    evaluator.forget()
+    del small
+    refitted = _refitted(context, counts, keep, solution, evaluator)
     if refitted.drop.value <= plain.value or not refitted.refits:
         return refitted
     unfitted = _unfitted(context, counts, keep, evaluator)
@@ -64,22 +76,47 @@ def attempt(
     return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
 
 
-def fitted(
-    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
+def trial(
+    context: Context,
+    pricing: Pricing,
+    counts: Array,
+    evaluator: Evaluator,
+    options: Options,
+    progress: Progress,
+    kept: KeptTargets | None = None,
 ) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and measure the drop.
+    """A candidate for comparison only: refitted to some of the samples, as with little effort.
 
+    ``kept`` holds the original's side of the refits of all trials.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
     """
     keep = keep_of(context.coupling, pricing.rankings, counts)
     if options.refit == "none" or keep.all():
         return _unfitted(context, counts, keep, evaluator)
-    pruned = view(cut(context.coupling, keep))
+    some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
+    part, fast = replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
+    solution = _solution(part, pricing, keep, view(cut(context.coupling, keep)), fast, progress, kept)
+    return _refitted(context, counts, keep, solution, evaluator)
+
+
+def _solution(
+    context: Context,
+    pricing: Pricing,
+    keep: Array,
+    pruned: Graph,
+    options: Options,
+    progress: Progress,
+    kept: KeptTargets | None,
+) -> Refit:
+    """The refit of ``pruned``, the graph cut by ``keep``, with as many rows and rounds as ``options`` allow."""
     effort = EFFORTS[options.effort]
     rounds = refinements(effort, original_macs(context.coupling) * context.fit.count)
     rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
-    solution = refit(calibrated(context, pricing.grams, context.fit, options, rows), keep, pruned, rounds, progress)
-    del pruned
+    given = calibrated(context, pricing.grams, context.fit, options, rows)
+    return refit(given, keep, pruned, rounds, progress, kept)
+
+
+def _refitted(context: Context, counts: Array, keep: Array, solution: Refit, evaluator: Evaluator) -> Candidate:
     model = sweep(cut(context.coupling, keep, solution.weights), context.loaded.proto)
     return Candidate(counts, keep, model, evaluator.drop(model), solution.layers)
 
@@ -87,12 +124,3 @@ def fitted(
 def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator) -> Candidate:
     model = sweep(cut(context.coupling, keep), context.loaded.proto)
     return Candidate(counts, keep, model, evaluator.drop(model))
-
-
-def trial(
-    context: Context, pricing: Pricing, counts: Array, evaluator: Evaluator, options: Options, progress: Progress
-) -> Candidate:
-    """A candidate for comparison only: refitted to some of the samples, as with little effort."""
-    some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    part = replace(context, fit=context.fit.take(some))
-    return fitted(part, pricing, counts, evaluator, replace(options, effort="fast"), progress)

@@ -99,6 +99,10 @@ class Evaluator:
         found = self.yardstick.loss.of(outputs(self._answers(model)))
         return math.inf if math.isnan(found) else found
 
+    def forget(self) -> None:
+        """Let go of the last model that was measured."""
+        self._latest.forget()
+
     def _answers(self, model: onnx.ModelProto) -> Answers:
         """What ``model`` answers on the holdout: one pass, unless it was the last one that was asked."""
         known = self._latest.answers

@@ -17,11 +17,15 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class RunnerPair:
-    """``picked``: nodes that pick some elements (a TopK).  ``pruned`` gets their outputs from ``original``."""
+    """``picked``: nodes that pick some elements (a TopK).  ``pruned`` gets their outputs from ``original``.
+
+    ``kept``: values of ``original`` that stay, for later pairs with the same original.
+    """
 
     original: Runner
     pruned: Runner
     picked: tuple[Node, ...]
+    kept: frozenset[str] = frozenset()
 
     def in_order(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]]) -> Iterator[LayerJob]:
         """Yield each of ``jobs`` (in graph order) when its layer's input and its target's activations are computed.
@@ -45,7 +49,7 @@ class RunnerPair:
     def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], behind: int) -> None:
         """Make both runners hold the values that ``jobs`` still need."""
         picked = {o for node in self.picked if node.index > behind for o in _outputs(node)}
-        self.original.held = {job.target.value for job in jobs} | picked
+        self.original.held = {job.target.value for job in jobs} | picked | self.kept
         self.pruned.held = {job.target.other for job in jobs if job.target.other is not None}
         self.pruned.held |= {one.layer.data for job in jobs for one in hidden.get(job.index, ())}
 

@@ -17,8 +17,9 @@ residual (:mod:`onnxprune.refit.rounds`), and the reader is fitted again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
 from onnxprune.refit.hidden import stretches
 from onnxprune.refit.job import LayerJob, jobs_of
+from onnxprune.refit.kept_targets import PART, KeptTargets
 from onnxprune.refit.one_layer import fit_layer, fit_shared, prior_of
 from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.rounds import Refinement
@@ -53,11 +55,14 @@ class Refit:
     layers: tuple[Refitted, ...]
 
 
-def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: Progress) -> Refit:
+def refit(
+    given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: Progress, kept: KeptTargets | None = None
+) -> Refit:
     """Refit every layer of ``pruned``, the graph cut by ``keep``.
 
-    Cost: one pass of the original and one of the pruned model over the samples (each node runs once per batch).  Per
-    layer rows·n² for the moments and n³/3 per strength, with n = kept inputs · taps.  Each of ``rounds`` of refinement
+    ``kept``: what earlier refits to the same samples left of the original.  It changes no bit of the result.
+    Cost: one pass of the original, unless it is kept, and one of the pruned model over the samples (each node runs once
+    per batch).  Per layer rows·n² for the moments and n³/3 per strength, with n = kept inputs · taps.  Each of ``rounds`` of refinement
     costs two more fits and about ten passes of the two layers.
     """
     coupling = given.coupling
@@ -69,9 +74,15 @@ def refit(given: Calibrated, keep: Array, pruned: Graph, rounds: int, progress: 
     hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in alike]) if rounds else {}
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
-    with Store(given.memory) as store:
-        size = _size(given)
-        pair = _pair(given, keep, pruned, store, size)
+    size = _size(given)
+    # Not a list: that would stand in memory beside the store, and samples may be many.
+    batches = partial(given.dataset.batches, size)
+    original = None if kept is None else kept.runner(given, jobs.values(), batches)
+    with Store(given.memory if original is None else given.memory - 2 * (given.memory // PART)) as store:
+        if original is None:
+            original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
+        small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
+        pair = RunnerPair(original, small, choosing(coupling, keep, PICKING), frozenset() if kept is None else kept.values)
         pair.pruned.replaced = solution.constants
         together = blocks(given.dataset, size)
         sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed, given.refining)
@@ -95,16 +106,3 @@ def _size(given: Calibrated) -> int:
     """Samples per batch: at most a tenth of all, so that some batches can be held out."""
     biggest = sorted({v for layer in given.layers for v in (layer.data, layer.output)})
     return max(1, min(batch_size(given.coupling, biggest, BATCH_BYTES), -(-given.dataset.count // 10)))
-
-
-def _pair(given: Calibrated, keep: Array, pruned: Graph, store: Store, size: int) -> RunnerPair:
-    coupling = given.coupling
-    original = Runner(coupling.graph, coupling.facts, store, "o:", lambda: given.dataset.batches(size), given.engine)
-
-    def again() -> Iterator[dict[str, Array]]:
-        # From the store: a list of all batches would not count as its memory, and pictures would be decoded twice.
-        for batch in range(original.count):
-            yield {s.name: original.get(s.name, batch) for s in given.dataset.specs if original.has(s.name)}
-
-    small = Runner(pruned, coupling.facts, store, "p:", again, given.engine)
-    return RunnerPair(original, small, choosing(coupling, keep, PICKING))

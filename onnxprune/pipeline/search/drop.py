@@ -34,6 +34,11 @@ def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
     Raises:
         BudgetError: no cut stays within the drop.
     """
+    with trials.sharing() as sharing:
+        return _by_drop(sharing, pricing)
+
+
+def _by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
     free, begun = _begin(trials, pricing)
     best, priced, tried = _bisected(trials, pricing, free, begun[-1])
     path = [*begun, *tried]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.pricing import Pricing, sharpened
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress, Turn
+from onnxprune.refit.kept_targets import KeptTargets
 from onnxprune.result import SearchStep
 
 Array = np.ndarray
@@ -34,7 +36,10 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Trials:
-    """Makes the candidates of one run, from its ``orders`` of channels."""
+    """Makes the candidates of one run, from its ``orders`` of channels.
+
+    ``for_attempts``, ``for_trials``: the original's side of their refits, if several are to share it (:meth:`sharing`).
+    """
 
     context: Context
     orders: Sequence[Pricing]
@@ -42,6 +47,14 @@ class Trials:
     options: Options
     progress: Progress
     compute: Compute = HERE
+    for_attempts: KeptTargets | None = None
+    for_trials: KeptTargets | None = None
+
+    @contextmanager
+    def sharing(self) -> Iterator[Trials]:
+        """Context in which the original runs once for all attempts, and once for all trials, of the result."""
+        with KeptTargets() as attempts, KeptTargets() as trials:
+            yield replace(self, for_attempts=attempts, for_trials=trials)
 
     @cached_property
     def cost(self) -> Cost:
@@ -53,10 +66,10 @@ class Trials:
         return self.cost(sizes(self.context.coupling))
 
     def attempt(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
-        return attempt(self.context, pricing, counts, self.evaluator, self.options, progress)
+        return attempt(self.context, pricing, counts, self.evaluator, self.options, progress, self.for_attempts)
 
     def trial(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
-        return trial(self.context, pricing, counts, self.evaluator, self.options, progress)
+        return trial(self.context, pricing, counts, self.evaluator, self.options, progress, self.for_trials)
 
     @property
     def finer(self) -> bool:
@@ -91,6 +104,12 @@ class Trials:
         how much later layers compensate early cuts, and in the best order of channels.  The first of ``latenesses``
         is tried with every order, then all of them with the best order and its widths measured.
         """
+        if len(latenesses) == len(self.orders) == 1:
+            return self._best(latenesses, cost, target)
+        with self.sharing() as trials:
+            return trials._best(latenesses, cost, target)
+
+    def _best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
         losses: dict[bytes, float] = {}
         turns = len(latenesses) + (len(self.orders) if len(self.orders) > 1 else 0)
 
