@@ -208,14 +208,14 @@ def test_a_refit_streams_its_samples(scratch: Path, sharing: bool) -> None:
     """Beyond the store's limit, samples wait on disk.  A list of all batches once stood beside it."""
     context = set_up(load(plain()), None, Options(threads=1, samples=8))
     given = calibrated(context, {}, context.fit, Options(threads=1), QUICK)
-    alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
+    made: list[weakref.ref[np.ndarray]] = []
     most = 0
 
     def fetch(rows: Sequence[int]) -> dict[str, np.ndarray]:
         nonlocal most
         batch = np.random.default_rng(list(rows)).standard_normal((len(rows), 3, 8, 8)).astype(np.float32)
-        alive.add(batch)
-        most = max(most, len(alive))
+        made.append(weakref.ref(batch))
+        most = max(most, sum(one() is not None for one in made))
         return {"input": batch}
 
     given = replace(given, dataset=replace(given.dataset, count=40, fetch=fetch), memory=0)
