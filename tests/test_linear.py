@@ -16,7 +16,7 @@ from onnxprune.calibration.moments import layer_geometry, row_picks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
-from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, with_constant
+from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, cross, with_constant
 from onnxprune.linear.solve import LIGHT, Ridge, Ridges, fold, ridge
 from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
@@ -192,6 +192,15 @@ def test_moments_of_one_group_are_symmetric_and_the_same_in_float32(batches: tup
     whole.absorb(found)
     whole.absorb(found)
     np.testing.assert_allclose(whole.moments().of(0), 2 * (x.T @ x), atol=2e-5 * size)
+
+
+@pytest.mark.parametrize(("groups", "features", "outs"), [(1, 7, 3), (1, 7, 1), (5, 9, 1), (5, 9, 2)])
+def test_products_of_rows_with_outputs(groups: int, features: int, outs: int) -> None:
+    rng = np.random.default_rng(groups)
+    x = rng.standard_normal((400, groups, features)).astype(np.float32)
+    y = rng.standard_normal((400, groups * outs)).astype(np.float32)
+    wanted = np.einsum("rgn,rgo->gno", x.astype(np.float64), y.reshape(400, groups, outs))
+    np.testing.assert_allclose(cross(x, y), wanted, atol=1e-4)
 
 
 def test_another_value_of_the_constant_feature() -> None:

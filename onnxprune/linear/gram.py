@@ -75,8 +75,7 @@ class Gram:
             self.xx[:, -1, :-1] += sums
             self.xx[:, :-1, -1] += sums
             if y is not None:
-                b = y[start : start + CHUNK].reshape(a.shape[1], groups, -1).transpose(1, 0, 2)
-                self.xy[:, :-1] += np.matmul(turned, b)
+                self.xy[:, :-1] += cross(features[start : start + CHUNK], y[start : start + CHUNK])
                 self.xy[:, -1] += column_sums(y[start : start + CHUNK]).reshape(groups, -1)
         self.xx[:, -1, -1] += rows
         self.rows += rows
@@ -208,14 +207,23 @@ class InputMoments:
     def moments(self) -> SecondMoments:
         if self._products is not None and self._sums is not None:
             if self.groups == 1:
-                _mirror(self._products[0])
+                mirror(self._products[0])
             return LightGram(self._products, self._sums, self._count)
         none = np.zeros((0, self.groups, self.features), np.float32)
         return FewRows(np.concatenate([none, *self._rows]))
 
 
-def _mirror(square: Array) -> None:
-    """Copy the upper triangle of ``square`` (n, n) to the lower one, in place.  BLAS writes the upper one only."""
+def cross(x: Array, y: Array) -> Array:
+    """XᵀY of up to :data:`CHUNK` rows: ``x`` (r, g, n) and ``y`` (r, g·o), float32, give (g, n, o) float32."""
+    groups = x.shape[1]
+    if groups > 1 and y.shape[1] == groups:
+        # Depthwise: one sum takes a third of the time of thousands of products with one column.
+        return np.asarray(np.einsum("rgn,rg->gn", x, y))[:, :, None]
+    return np.asarray(np.matmul(x.transpose(1, 2, 0), y.reshape(len(y), groups, -1).transpose(1, 0, 2)))
+
+
+def mirror(square: Array) -> None:
+    """Copy the upper triangle of ``square`` (n, n) to the lower one, in place.  BLAS and LAPACK write only one."""
     size = len(square)
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
