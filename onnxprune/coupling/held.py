@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,28 @@ def held_channels(graph: Graph, walked: Walked, classes: Classes, unit_of: np.nd
     """Channels of multiplying weights that stay.  The report must explain these."""
     locked: dict[int, list[tuple[Axis, np.ndarray]]] = {}
     tied: dict[int, list[tuple[Axis, np.ndarray]]] = {}
+    for axis, roots in _channel_axes(graph, walked, classes):
+        stuck = roots[classes.lock[roots] >= 0]
+        if len(stuck) > 1:
+            locked.setdefault(int(classes.lock[stuck[0]]), []).append((axis, stuck))
+        if len(roots) > 1 and classes.lock[roots[0]] < 0 and (unit_of[roots] < 0).all():
+            tied.setdefault(int(roots[0]), []).append((axis, roots))
+    held = []
+    for which, places in locked.items():
+        size = max(len(np.unique(stuck)) for _, stuck in places)
+        held.append(_held(graph, places, size, classes.reasons[which]))
+    for places in tied.values():
+        size = max(len(roots) for _, roots in places)
+        reason = Reason(f"its {size} positions are tied into one unit, and one must stay", remedy=LAST)
+        held.append(_held(graph, places, size, reason))
+    return (*held, *_refused(graph, walked))
+
+
+def _channel_axes(graph: Graph, walked: Walked, classes: Classes) -> Iterator[tuple[Axis, np.ndarray]]:
+    """Each axis of a multiplying weight that holds channels, and the class of each of its positions.
+
+    Leaves out axes that belong to the layer alone: taps, the directions of a recurrence, blocks of packed weights.
+    """
     for index, bound in walked.bounds.items():
         if bound.rule.linear is None and not bound.rule.macs:
             continue
@@ -28,25 +50,15 @@ def held_channels(graph: Graph, walked: Walked, classes: Classes, unit_of: np.nd
                 continue
             for axis, dim in enumerate(term):
                 private = all(len(bound.inputs_with(f)) == 1 and not bound.in_output(f) for f in dim)
-                # Directions of a recurrence and blocks of packed weights belong to the layer's layout: no channels.
-                private = private or bound.rule.mix.issuperset(dim)
-                roots = classes.of[walked.labels[key][axis]].ravel()
-                stuck = roots[classes.lock[roots] >= 0]
-                if not private and len(roots) > 1 and classes.lock[roots[0]] < 0 and (unit_of[roots] < 0).all():
-                    tied.setdefault(int(roots[0]), []).append(((key, axis), roots))
-                if private or len(stuck) < 2:
-                    continue
-                locked.setdefault(int(classes.lock[stuck[0]]), []).append(((key, axis), stuck))
-    held: list[LockedChannels] = []
-    for which, places in locked.items():
-        reason = classes.reasons[which]
-        size = max(len(np.unique(stuck)) for _, stuck in places)
-        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
-    for places in tied.values():
-        size = max(len(roots) for _, roots in places)
-        reason = Reason(f"its {size} positions are tied into one unit, and one must stay", remedy=LAST)
-        held.append(LockedChannels(_held_name(graph, places[0][0]), size, reason, tuple(axis for axis, _ in places)))
-    return (*held, *_refused(graph, walked))
+                if not private and not bound.rule.mix.issuperset(dim):
+                    yield (key, axis), classes.of[walked.labels[key][axis]].ravel()
+
+
+def _held(graph: Graph, places: Sequence[tuple[Axis, np.ndarray]], size: int, reason: Reason) -> LockedChannels:
+    key = places[0][0][0]
+    readers = readers_behind(graph, key) if isinstance(key, tuple) else []
+    name = graph.nodes[readers[0][0] if readers else 0].label
+    return LockedChannels(name, size, reason, tuple(axis for axis, _ in places))
 
 
 def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
@@ -74,9 +86,3 @@ def _refused(graph: Graph, walked: Walked) -> Iterator[LockedChannels]:
             if tensor is not None and len([n for n in tensor.dims if n > 1]) > 1:
                 axes = tuple(((index, slot), axis) for axis in range(len(tensor.dims)))
                 yield LockedChannels(node.label, max(tensor.dims), reason, axes)
-
-
-def _held_name(graph: Graph, axis: Axis) -> str:
-    key = axis[0]
-    readers = readers_behind(graph, key) if isinstance(key, tuple) else []
-    return graph.nodes[readers[0][0] if readers else 0].label
