@@ -18,8 +18,8 @@ import onnxprune
 from onnxprune.engine.segment import Runner
 from onnxprune.graph.view import view
 from onnxprune.pipeline import candidate
-from onnxprune.pipeline.allocation import price
 from onnxprune.pipeline.evaluator import evaluator_for
+from onnxprune.pipeline.pricing import price
 from onnxprune.progress import Silent
 from onnxprune.refit.kept_targets import KeptTargets
 from onnxprune.refit.sequential import Refit, refit
