@@ -8,6 +8,7 @@ import math
 import numpy as np
 import onnx
 import pytest
+import scipy.linalg
 from graphs import Attribute, Sketch, run
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -15,8 +16,8 @@ from onnxprune.calibration.moments import layer_geometry, row_picks
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
-from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, with_constant
-from onnxprune.linear.solve import Ridge, Ridges, fold, ridge
+from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, cross, with_constant
+from onnxprune.linear.solve import LIGHT, Ridge, Ridges, fold, ridge
 from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
 
@@ -172,6 +173,36 @@ def test_moments_of_a_wide_input_are_its_rows_until_these_take_more(batches: tup
         np.testing.assert_allclose(found.of(g), x.T @ x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("batches", [(30,), (300, 41), (700,)])
+def test_moments_of_one_group_are_symmetric_and_the_same_in_float32(batches: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(batches))
+    collected, rows = InputMoments(1, 270), []
+    for count in batches:
+        rows.append((rng.standard_normal((count, 1, 270, 1)) + 0.5).astype(np.float32))
+        collected.update(rows[-1])
+    found = collected.moments()
+    x = np.append(np.concatenate(rows).reshape(-1, 270), np.ones((sum(batches), 1)), axis=1).astype(np.float64)
+    size = float(np.diagonal(x.T @ x).max())
+    assert (found.light(0).dtype, found.of(0).dtype) == (np.float32, np.float64)
+    for one in (found.light(0), found.of(0)):
+        np.testing.assert_array_equal(one, one.T)
+        np.testing.assert_allclose(one, x.T @ x, atol=1e-5 * size)
+    # More may be added to what was asked before.
+    whole = InputMoments(1, 270)
+    whole.absorb(found)
+    whole.absorb(found)
+    np.testing.assert_allclose(whole.moments().of(0), 2 * (x.T @ x), atol=2e-5 * size)
+
+
+@pytest.mark.parametrize(("groups", "features", "outs"), [(1, 7, 3), (1, 7, 1), (5, 9, 1), (5, 9, 2)])
+def test_products_of_rows_with_outputs(groups: int, features: int, outs: int) -> None:
+    rng = np.random.default_rng(groups)
+    x = rng.standard_normal((400, groups, features)).astype(np.float32)
+    y = rng.standard_normal((400, groups * outs)).astype(np.float32)
+    wanted = np.einsum("rgn,rgo->gno", x.astype(np.float64), y.reshape(400, groups, outs))
+    np.testing.assert_allclose(cross(x, y), wanted, atol=1e-4)
+
+
 def test_another_value_of_the_constant_feature() -> None:
     x = np.random.default_rng(0).standard_normal((50, 4)) + 3
     for value in (0.0, 0.5, 1.0):
@@ -233,6 +264,38 @@ def test_fold_is_least_squares_against_the_layers_own_output(seed: int) -> None:
     np.testing.assert_allclose(x[:, kept] @ found, x[:, kept] @ wanted, atol=1e-4)
     sliced = np.linalg.norm(x[:, kept] @ weights[kept] - x @ weights)
     assert np.linalg.norm(x[:, kept] @ found - x @ weights) < sliced
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+@pytest.mark.parametrize("strength", [1e-3, 1e-2, 1.0])
+def test_a_system_in_float32_has_nearly_the_solution_of_float64(strength: float, mean: float) -> None:
+    """Features of rank 20, on scales from 1 to 50, with a mean of up to three deviations."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((900, 20)) @ generator.standard_normal((20, 600))
+    x = (x / x.std() + 0.05 * generator.standard_normal((900, 600)) + mean) * np.geomspace(1, 50, 600)
+    x = np.append(x, np.ones((900, 1)), axis=1)
+    y, prior = x @ generator.standard_normal((601, 3)), np.zeros((601, 3))
+    moments, right = x.T @ x, x.T @ y
+    wanted = ridge(moments, right, prior, strength)
+    found = ridge(moments.astype(np.float32), right, prior, strength)
+    assert found.dtype == np.float64
+    error, light = (float(np.square(x @ weights - y).sum()) for weights in (wanted, found))
+    assert np.linalg.norm(x @ found - x @ wanted) < 1e-3 * np.linalg.norm(x @ wanted)
+    assert light < 1.01 * error
+    np.testing.assert_allclose(Ridges(moments[None], strength).solve(right[None], prior[None])[0], found if strength >= LIGHT else wanted)
+
+
+def test_a_system_that_float32_cannot_factor_is_solved_in_float64() -> None:
+    x, y, prior = problem(700, 600, 2, 0)
+    x[:, 1:600] = x[:, :1] + 1e-4 * x[:, 1:600]
+    light = (x.T @ x).astype(np.float32)
+    system = light.copy()
+    system[np.diag_indices(601)] += 1e-8 * np.diagonal(light)[:-1].mean()
+    with pytest.raises(scipy.linalg.LinAlgError):
+        scipy.linalg.cho_factor(system, lower=True)
+    found = ridge(light, x.T @ y, prior, 0.0)
+    assert np.isfinite(found).all()
+    assert np.linalg.norm(x @ found - y) < np.linalg.norm(y)
 
 
 def test_small_systems_get_one_thread_and_the_rest_is_as_before() -> None:

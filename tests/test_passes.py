@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 from workbench import OPTIONS, Bench, bench, correlated
 
-from onnxprune.budget.allocate import allocate
+from onnxprune.budget.allocate import _narrower, allocate
 from onnxprune.budget.cost import Cost
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.lengths import Lengths
@@ -23,6 +23,7 @@ from onnxprune.calibration.dataset import InputSpec
 from onnxprune.calibration.kept import kept
 from onnxprune.calibration.moments import blocks, measure
 from onnxprune.calibration.open import open_dataset
+from onnxprune.calibration.row_rule import RowRule
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
@@ -270,3 +271,38 @@ def test_steps_that_share_no_term_are_not_priced_again_and_nothing_changes(share
             return csr_array(np.ones((12, 12)))
 
     np.testing.assert_array_equal(near, allocate(Dense(cost.cost), curves, share * cost(np.full(12, 8.0))))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 40, 1000])
+def test_an_allocation_prices_each_narrower_width_once(count: int) -> None:
+    widths = 4 * np.arange(1, count + 1)
+    for now in widths[:: max(1, count // 7)]:
+        found = _narrower(widths, float(now))
+        below = widths[widths < now]
+        assert len(np.unique(found)) == len(found) <= 32
+        assert set(found) <= set(below)
+        # Near ones and the narrowest are always among them.
+        assert set(below[-4:-1]) | set(below[:1]) <= set(found)
+
+
+# -- refinement ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "samples"), [(1, (4, 4)), (200, (8, 4)), (100_000, (28, 4))])
+def test_a_refinement_uses_as_many_samples_as_its_rows_ask_for(on: Bench, rows: int, samples: tuple[int, int]) -> None:
+    """64 rows per sample, batches of 4."""
+    keep = on.narrowed(0.6)
+    given = replace(on.calibrated, rows=RowRule(0, rows, 0, 1e15))
+    found: list[tuple[int, int]] = []
+
+    def noted(self: sampled.Sampler, *arguments: object) -> object:
+        sides = usual(self, *arguments)  # type: ignore[arg-type]
+        found.append(tuple(sum(len(maps.x) for maps in side) for side in sides))  # type: ignore[arg-type]
+        return sides
+
+    usual = sampled.Sampler.maps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampled.Sampler, "maps", noted)
+        refit(given, keep, view(cut(on.coupling, keep)), 1, Silent())
+    assert found
+    assert set(found) == {samples}

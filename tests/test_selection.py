@@ -135,7 +135,7 @@ def test_qr_pivots_and_errors_are_those_of_the_contributions(
 
 def test_where_nothing_is_known_of_what_units_share_the_largest_stay() -> None:
     energies = np.asarray([1.0, 4.0, 0.0, 5.0])
-    ranking = SELECTORS["qr"](Evidence(energies, np.sqrt(energies)), 0)
+    ranking = SELECTORS["qr"](Evidence(lambda: energies, np.sqrt(energies)), 0)
     assert ranking.order.tolist() == [3, 1, 0, 2]
     np.testing.assert_allclose(ranking.error, [1.0, 0.5, 0.1, 0.0, 0.0])
 
@@ -208,7 +208,7 @@ def test_random_depends_on_its_seed_and_nothing_else(on: Bench) -> None:
     group = max(on.coupling.groups, key=len)
     orders = {tuple(SELECTORS["random"](found(on, group), seed).order) for seed in range(8)}
     assert len(orders) == 8
-    blank = Evidence(np.eye(len(group)), np.zeros(len(group)))
+    blank = Evidence(lambda: np.eye(len(group)), np.zeros(len(group)))
     assert tuple(SELECTORS["random"](blank, 5).order) in orders
 
 
@@ -251,6 +251,6 @@ def test_units_that_never_vary_leave_first_and_for_nothing(name: str) -> None:
     weight = generator.standard_normal((1, 6, 12)).astype(np.float32)
     weight[:, :, dead] *= 10
     reading = Reading(weight, gram, np.arange(12)[:, None])
-    ranking = SELECTORS[name](Evidence(channel_gram(reading, 1), np.ones(12), (reading,)), 0)
+    ranking = SELECTORS[name](Evidence(lambda: channel_gram(reading), np.ones(12), (reading,)), 0)
     assert sorted(ranking.order[9:].tolist()) == dead
     assert ranking.error[9] <= 1e-9 < ranking.error[8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -63,10 +64,16 @@ def narrowest_keeps(share: float) -> str:
 
 def _narrower(widths: Array, kept: float) -> Array:
     """Widths below ``kept``: every nearby one, and fewer and fewer with growing distance."""
-    below = widths[widths < kept][::-1]
-    return (
-        below[np.unique((1.25 ** np.arange(64)).astype(np.int64)).clip(max=len(below) - 1)] if len(below) > 8 else below
-    )
+    below = int(np.searchsorted(widths, kept))
+    return np.asarray(widths[below - 1 - _places(below)])
+
+
+@lru_cache(maxsize=4096)
+def _places(count: int) -> Array:
+    """The places to try of ``count`` ones in a row: all of few, and ever wider steps through many.  Ascending."""
+    if count <= 8:
+        return np.arange(count)
+    return np.unique((1.25 ** np.arange(64)).astype(np.int64).clip(max=count - 1))
 
 
 def _wider(widths: Array, kept: float) -> Array:

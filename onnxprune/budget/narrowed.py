@@ -65,7 +65,7 @@ def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tu
     for g in range(groups):
         flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
         # A layer without a bias slot cannot take the constant that the fold would give it.
-        moments = with_constant(gram.of(g), 0.0 if layer.bias_slot is None else 1.0)
+        moments = with_constant(gram.light(g), 0.0 if layer.bias_slot is None else 1.0)
         with blas_threads(len(with_one)):
             solved = fold(moments, flat, with_one, RIDGE)
         block = np.zeros((channels * taps, outs))

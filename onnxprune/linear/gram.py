@@ -27,7 +27,8 @@ FEW = 0.5
 class SecondMoments(Protocol):
     """Second moments of a layer's input over ``rows`` rows.
 
-    ``of(g)`` is XᵀX, (n+1, n+1) float64, of the features of group g and a constant 1, which comes last.
+    ``of(g)`` is XᵀX, (n+1, n+1) float64, of the features of group g and a constant 1, which comes last.  ``light(g)`` is
+    the same in float32, in half the time.
     """
 
     @property
@@ -39,6 +40,8 @@ class SecondMoments(Protocol):
         ...
 
     def of(self, group: int) -> Array: ...
+
+    def light(self, group: int) -> Array: ...
 
 
 @dataclass(eq=False)
@@ -72,8 +75,7 @@ class Gram:
             self.xx[:, -1, :-1] += sums
             self.xx[:, :-1, -1] += sums
             if y is not None:
-                b = y[start : start + CHUNK].reshape(a.shape[1], groups, -1).transpose(1, 0, 2)
-                self.xy[:, :-1] += np.matmul(turned, b)
+                self.xy[:, :-1] += cross(features[start : start + CHUNK], y[start : start + CHUNK])
                 self.xy[:, -1] += column_sums(y[start : start + CHUNK]).reshape(groups, -1)
         self.xx[:, -1, -1] += rows
         self.rows += rows
@@ -84,6 +86,9 @@ class Gram:
 
     def of(self, group: int) -> Array:
         return np.asarray(self.xx[group])
+
+    def light(self, group: int) -> Array:
+        return np.asarray(self.xx[group], dtype=np.float32)
 
     def merge(self, other: Gram) -> Gram:
         return Gram(self.xx + other.xx, self.xy + other.xy, self.rows + other.rows)
@@ -109,10 +114,13 @@ class FewRows:
         gram.update(self.x[:, group : group + 1, :, None], None)
         return gram.of(0)
 
+    def light(self, group: int) -> Array:
+        return np.asarray(self.of(group), dtype=np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class LightGram:
-    """Second moments in float32: upper triangles of ``products`` (g, n, n), and ``sums`` (g, n) in float64."""
+    """Second moments: ``products`` (g, n, n) float32, symmetric, and ``sums`` (g, n) float64."""
 
     products: Array
     sums: Array
@@ -124,15 +132,16 @@ class LightGram:
 
     def of(self, group: int) -> Array:
         """Cost: (n+1)² numbers."""
-        upper = self.products[group]
-        size = len(upper)
-        full = np.empty((size + 1, size + 1))
-        full[:-1, :-1] = upper
-        for start in range(0, size, BLOCK):
-            end = min(start + BLOCK, size)
-            block = np.triu(upper[start:end, start:end])
-            full[start:end, start:end] = block + np.triu(block, 1).T
-            full[end:size, start:end] = upper[start:end, end:].T
+        return self._full(group, np.float64)
+
+    def light(self, group: int) -> Array:
+        return self._full(group, np.float32)
+
+    def _full(self, group: int, kind: type[np.floating]) -> Array:
+        size = self.sums.shape[1]
+        full = np.empty((size + 1, size + 1), kind)
+        # A symmetric matrix may be read along its columns, which lie in one piece.
+        full[:-1, :-1] = self.products[group].T
         full[-1, :-1] = full[:-1, -1] = self.sums[group]
         full[-1, -1] = self.rows
         return full
@@ -197,9 +206,30 @@ class InputMoments:
 
     def moments(self) -> SecondMoments:
         if self._products is not None and self._sums is not None:
+            if self.groups == 1:
+                mirror(self._products[0])
             return LightGram(self._products, self._sums, self._count)
         none = np.zeros((0, self.groups, self.features), np.float32)
         return FewRows(np.concatenate([none, *self._rows]))
+
+
+def cross(x: Array, y: Array) -> Array:
+    """XᵀY of up to :data:`CHUNK` rows: ``x`` (r, g, n) and ``y`` (r, g·o), float32, give (g, n, o) float32."""
+    groups = x.shape[1]
+    if groups > 1 and y.shape[1] == groups:
+        # Depthwise: one sum takes a third of the time of thousands of products with one column.
+        return np.asarray(np.einsum("rgn,rg->gn", x, y))[:, :, None]
+    return np.asarray(np.matmul(x.transpose(1, 2, 0), y.reshape(len(y), groups, -1).transpose(1, 0, 2)))
+
+
+def mirror(square: Array) -> None:
+    """Copy the upper triangle of ``square`` (n, n) to the lower one, in place.  BLAS and LAPACK write only one."""
+    size = len(square)
+    for start in range(0, size, BLOCK):
+        end = min(start + BLOCK, size)
+        block = np.triu(square[start:end, start:end])
+        square[start:end, start:end] = block + np.triu(block, 1).T
+        square[end:, start:end] = square[start:end, end:].T
 
 
 def column_sums(rows: Array) -> Array:

@@ -1,4 +1,8 @@
-"""Ridge regression toward given weights, from second moments."""
+"""Ridge regression toward given weights, from second moments.
+
+Systems in float32 are solved in float32, in half the time.  The backward error of Cholesky is about n·6e-8 of the mean
+diagonal at worst, 1e-4 for 2,304 columns; the penalty adds at least 1e-3 of it where float32 is used.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,15 @@ from onnxprune.linear.threads import blas_threads
 Array = np.ndarray
 
 
+#: Solve in float32 from this strength on, and from this number of columns on: narrower systems take no time.
+LIGHT, WIDE = 1e-2, 512
+
+
 class Ridge:
     """The system of :func:`ridge` for one strength: factored once, solved for many right-hand sides.
 
-    If rounding makes the system indefinite, its diagonal grows until it is positive definite.
+    If rounding makes the system indefinite, a float32 system is solved in float64, and then the diagonal grows until
+    the system is positive definite.
     """
 
     def __init__(self, xx: Array, strength: float) -> None:
@@ -31,11 +40,16 @@ class Ridge:
                     self._factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
                 return
             except scipy.linalg.LinAlgError:
+                if xx.dtype == np.float32:
+                    xx, self.penalty = xx.astype(np.float64), self.penalty.astype(np.float64)
+                    continue
                 raised = max(raised * 10, 1e-6 * float(diagonal.mean()))
 
     def solve(self, xy: Array, prior: Array) -> Array:
-        right = xy + self.penalty[:, None] * prior
-        return np.asarray(scipy.linalg.cho_solve(self._factor, right, overwrite_b=True, check_finite=False))
+        """argmin_W as :func:`ridge`, float64."""
+        right = np.asarray(xy + self.penalty[:, None] * prior, self.penalty.dtype)
+        solved = scipy.linalg.cho_solve(self._factor, right, overwrite_b=True, check_finite=False)
+        return np.asarray(solved, dtype=np.float64)
 
 
 class Ridges:
@@ -54,7 +68,8 @@ class Ridges:
                 return
             except np.linalg.LinAlgError:
                 pass
-        self._each = [Ridge(one, strength) for one in xx]
+        light = strength >= LIGHT and xx.shape[1] >= WIDE
+        self._each = [Ridge(one.astype(np.float32) if light else one, strength) for one in xx]
 
     def solve(self, xy: Array, prior: Array) -> Array:
         """``xy``, ``prior`` and the result are (g, n+1, o)."""
@@ -66,7 +81,7 @@ class Ridges:
 def ridge(xx: Array, xy: Array, prior: Array, strength: float) -> Array:
     """argmin_W ‖XW − Y‖² + strength·‖D(W − prior)‖², D² = diag(XᵀX), with no penalty on the constant feature.
 
-    ``xx`` is (n+1, n+1); ``xy``, ``prior`` and the result are (n+1, o); all are float64.  Cholesky solves the system.
+    ``xx`` is (n+1, n+1), float64 or float32; ``xy``, ``prior`` and the result are (n+1, o).  Cholesky solves the system.
     A floor of 1e-8 of the mean diagonal keeps dead features harmless.  Cost: (n+1)³/3 + 2(n+1)²·o.
     """
     return Ridge(xx, strength).solve(xy, prior)
@@ -78,5 +93,5 @@ def fold(xx: Array, weights: Array, kept: Array, strength: float) -> Array:
     ``xx`` (n+1, n+1) holds the original features, ``weights`` is (n+1, o), and ``kept`` lists ascending indices,
     including the constant.  This is least squares against the layer's own output: W' = (X_SᵀX_S)⁻¹ X_SᵀX W.
     """
-    sub = xx[np.ix_(kept, kept)]
-    return ridge(sub, xx[kept] @ weights, weights[kept], strength)
+    rows = xx[kept]
+    return ridge(np.take(rows, kept, axis=1), rows @ weights.astype(xx.dtype, copy=False), weights[kept], strength)

@@ -12,7 +12,6 @@ from onnxprune.coupling.loosened import loosened
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.errors import BudgetError
 from onnxprune.linear.gram import SecondMoments
-from onnxprune.linear.threads import blas_threads
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.rounded import multiple
@@ -46,8 +45,7 @@ def rank(
     progress.stage("select", len(context.coupling.groups))
     rankings: dict[str, list[Ranking]] = {name: [] for name in names}
     for group in context.coupling.groups:
-        with blas_threads(len(group)):
-            known = evidence(context.coupling, group, context.layers, moments.grams)
+        known = evidence(context.coupling, group, context.layers, moments.grams)
         for name in names:
             rankings[name].append(SELECTORS[name](known, options.seed + group.id))
         progress.advance()

@@ -15,7 +15,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from onnxprune.linear.gram import CHUNK, Gram, with_constant
+from onnxprune.linear.gram import CHUNK, Gram, cross, with_constant
 from onnxprune.linear.solve import Ridges
 from onnxprune.refit.window import Window, is_finite
 
@@ -270,8 +270,7 @@ def _refined(rows: Rows, weights: Array, window: Window) -> Array:
     total = np.zeros_like(weights)
     for x, wanted, offset in rows.chunks():
         step = (_beyond(wanted, _activations(rows, x, weights, offset), window) - offset) / rows.scale
-        y = step.reshape(len(x), groups, -1).transpose(1, 0, 2)
-        total[:, :-1] += np.matmul(x.transpose(1, 2, 0), y)
+        total[:, :-1] += cross(x, step)
         # Rows first: a sum along an inner axis is many times slower.
         total[:, -1] += rows.constant * np.asarray(step.sum(axis=0), dtype=np.float64).reshape(groups, -1)
     return total

@@ -41,7 +41,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     folded = np.empty_like(base)
     with product_threads(base.shape[1]):
         for g in range(full.shape[0]):
-            folded[g] = fold(with_constant(gram.of(g), job.constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
+            folded[g] = fold(with_constant(gram.light(g), job.constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
     return Prior(folded)
 
 

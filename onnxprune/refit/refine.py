@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.linear.gram import Gram, with_constant
+from onnxprune.linear.gram import Gram, cross, with_constant
 from onnxprune.linear.solve import Ridges
 from onnxprune.linear.threads import blas_threads, product_threads
 from onnxprune.refit.free import FreeLayer
@@ -172,10 +172,9 @@ def _step(
             some = _some_rows(slope, layers[k].axis)
             slopes[k] += some.T @ some
             rows[k] += len(some)
-        picked = maps.pick(delta).reshape(-1, groups, outs).transpose(1, 0, 2)
-        x = maps.rows.reshape(len(maps.rows), groups, -1).transpose(1, 2, 0)
-        gradient[:, :-1] += np.matmul(x, picked)
-        gradient[:, -1] += goal.constant * picked.sum(axis=1, dtype=np.float64)
+        picked = maps.pick(delta)
+        gradient[:, :-1] += cross(maps.rows.reshape(len(maps.rows), groups, -1), picked)
+        gradient[:, -1] += goal.constant * picked.sum(axis=0, dtype=np.float64).reshape(groups, outs)
     curvature = np.diag(goal.scale.astype(np.float64) ** 2)
     for k in reversed(range(len(links))):
         curvature = _carried(links[k].reader, curvature) * slopes[k] / max(rows[k], 1)

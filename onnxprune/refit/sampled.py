@@ -21,6 +21,8 @@ from onnxprune.refit.refine import Maps
 Array = np.ndarray
 #: One block in this many is held out inside the fit, to choose the ridge strength.
 HOLD_EVERY = 5
+#: How many times the rows of a fit a refinement may use.
+MAP_ROWS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,28 +85,47 @@ class Sampler:
         """Whole activations: (for the steps, for the line search).  ``shape``: (g, n+1, o) of the hidden layer's weights."""
         sides: tuple[list[Maps], list[Maps]] = ([], [])
         room = [self.refining, self.refining // 4]
+        rows = MAP_ROWS * self.rule.rows(shape[0], shape[1] - 1)
+        positions = self._positions(hidden.layer)
+        missing = [rows, rows // 4]
+        samples = min(self.samples, sum(-(-one // positions) for one in missing))
         for side, batch in ((held_out(number), batch) for number, block in enumerate(self.blocks) for batch in block):
             x, wanted = self.pair.pruned.get(hidden.layer.data, batch), self._wanted(reader, batch)
-            if sides[side] and room[side] < max(x.nbytes, wanted.nbytes):
+            if sides[side] and (room[side] < max(x.nbytes, wanted.nbytes) or missing[side] <= 0):
                 continue
             room[side] -= max(x.nbytes, wanted.nbytes)
+            missing[side] -= len(x) * positions
             wanted = np.compress(reader.part.kept_outputs, wanted, axis=reader.axis % wanted.ndim)
             along = [1] * wanted.ndim
             along[reader.axis] = -1
             offset = reader.shift.reshape(along)
             if reader.target.other is not None:
                 offset = offset + self.pair.pruned.get(reader.target.other, batch)
-            sides[side].append(self._map(hidden.layer, x, wanted, offset, shape, batch))
+            sides[side].append(self._map(hidden.layer, x, wanted, offset, shape, samples, batch))
         return sides[0], sides[1] or sides[0]
+
+    def _positions(self, layer: Layer) -> int:
+        """Rows of ``layer`` per sample."""
+        shape = self.coupling.facts.shapes[layer.output]
+        return math.prod(shape[1:-1] if layer.kind == "matmul" else shape[2:])
 
     def _wanted(self, job: LayerJob, batch: int) -> Array:
         return job.still_there(self.pair.original.get(job.target.value, batch))
 
-    def _map(self, layer: Layer, x: Array, wanted: Array, offset: Array, weights: tuple[int, ...], batch: int) -> Maps:
+    def _map(
+        self,
+        layer: Layer,
+        x: Array,
+        wanted: Array,
+        offset: Array,
+        weights: tuple[int, ...],
+        samples: int,
+        batch: int,
+    ) -> Maps:
         groups, count, _ = weights
         shape = (len(x), *self.coupling.facts.shapes[layer.output][1:])
         wanted_rows = self.rule.rows(groups, count - 1)
-        picks, geo = row_picks(self.coupling, layer, x, shape, wanted_rows, self.samples, self.seed + batch)
+        picks, geo = row_picks(self.coupling, layer, x, shape, wanted_rows, samples, self.seed + batch)
         rows = sample_rows(layer, x, geo, picks, groups)
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.stored import real_values
+from onnxprune.linear.threads import blas_threads
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
@@ -32,27 +34,37 @@ class Reading:
     """One layer that sums over a group's units.
 
     ``weight`` is (g, o, n), ``gram`` holds the moments of its n inputs, and ``features`` (u, m) lists the m inputs of
-    each unit.
+    each unit.  A channel has ``taps`` inputs.
     """
 
     weight: Array
     gram: SecondMoments
     features: Array
+    taps: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What selectors know about one group.
 
-    ``contributions`` (u, u) is the Gram matrix of the units' contributions to all their readers.  Each reader is
-    scaled by the energy of its output.  Without data it is only the diagonal, (u,).
+    ``gather`` computes the ``contributions``.
     ``magnitude`` (u,) is the L2 norm of all weights that a unit owns.
     ``readings`` are the layers that the contributions come from.
     """
 
-    contributions: Array
+    gather: Callable[[], Array]
     magnitude: Array
     readings: tuple[Reading, ...] = ()
+
+    @cached_property
+    def contributions(self) -> Array:
+        """The Gram matrix of the units' contributions to all their readers, (u, u) float64.
+
+        Each reader is scaled by the energy of its output.  Without data it is only the diagonal, (u,).
+        Cost: n² numbers per reader of n inputs.  Elimination does not ask for it.
+        """
+        with blas_threads(len(self.magnitude)):
+            return self.gather()
 
     @property
     def energies(self) -> Array:
@@ -73,33 +85,53 @@ def evidence(
     coupling: Coupling, group: Group, layers: tuple[Layer, ...], grams: Mapping[int, SecondMoments]
 ) -> Evidence:
     """Gather the evidence on ``group``.  If no reader has moments, weight magnitudes stand in for contributions."""
-    size = len(group)
-    first = int(group.units[0])
-    total: Array | None = None
-    readings: list[Reading] = []
-    for layer in readers_of(coupling, group, layers):
-        gram = grams.get(layer.index)
-        if gram is None:
-            continue
-        units = coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - first
-        normal = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
-        groups, outs, _, taps = normal.shape
-        product = units.ndim > 1
-        features = np.empty((size, 0), np.int64) if product else _features(units, size, taps)
-        reading = Reading(normal.reshape(groups, outs, -1), gram, features)
-        contributions = channel_gram(reading, taps)
-        part = _fold_product(contributions, units, size) if product else _fold(contributions, units, size)
-        total = part if total is None else total + part
-        if not product:
-            # Units of a product share inputs: they cannot be eliminated one by one.
-            readings.append(reading)
+    known = [
+        _Known(units_of(coupling, group, layer), _reading(coupling, group, layer, gram))
+        for layer in readers_of(coupling, group, layers)
+        if (gram := grams.get(layer.index)) is not None
+    ]
     magnitude = _magnitude(coupling, group)
-    if total is not None:
-        return Evidence(total, magnitude, tuple(readings))
+    if known:
+        # Units of a product share inputs: they cannot be eliminated one by one.
+        readings = tuple(one.reading for one in known if one.units.ndim == 1)
+        return Evidence(partial(_contributions, known, len(group)), magnitude, readings)
     if not magnitude.any():
         # Nothing tells the units apart, so all count the same.
-        magnitude = np.ones(size)
-    return Evidence(magnitude**2 / max(float((magnitude**2).sum()), 1e-30), magnitude)
+        magnitude = np.ones(len(group))
+    energies = magnitude**2 / max(float((magnitude**2).sum()), 1e-30)
+    return Evidence(lambda: energies, magnitude)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A reader with moments.  ``units``: see :func:`units_of`."""
+
+    units: Array
+    reading: Reading
+
+
+def units_of(coupling: Coupling, group: Group, layer: Layer) -> Array:
+    """The local unit of each input channel of ``layer``; outside 0…size-1 for channels of other groups.
+
+    (channels,), or (channels, factors) if the axis is a product.
+    """
+    return coupling.units[layer.index, layer.weight_slot][layer.reading_axis] - int(group.units[0])
+
+
+def _reading(coupling: Coupling, group: Group, layer: Layer, gram: SecondMoments) -> Reading:
+    normal = to_normal(layer, constant_of(coupling, (layer.index, layer.weight_slot)), layer.groups())
+    groups, outs, _, taps = normal.shape
+    units, size = units_of(coupling, group, layer), len(group)
+    features = np.empty((size, 0), np.int64) if units.ndim > 1 else _features(units, size, taps)
+    return Reading(normal.reshape(groups, outs, -1), gram, features, taps)
+
+
+def _contributions(known: Sequence[_Known], size: int) -> Array:
+    total = np.zeros((size, size))
+    for one in known:
+        part = channel_gram(one.reading)
+        total += _fold_product(part, one.units, size) if one.units.ndim > 1 else _fold(part, one.units, size)
+    return total
 
 
 def _features(units: Array, size: int, taps: int) -> Array:
@@ -110,12 +142,13 @@ def _features(units: Array, size: int, taps: int) -> Array:
     return np.asarray((places[:, :, None] * taps + np.arange(taps)).reshape(size, -1))
 
 
-def channel_gram(reading: Reading, taps: int) -> Array:
+def channel_gram(reading: Reading) -> Array:
     """Gram matrix of the channel contributions z_c = w_c * x_c of one layer, (i, i), summed over its groups.
 
     It is centred, because the bias can carry a constant part, and scaled by the energy of the output:
     G[c, d] = Σ_tt' Cov(x_ct, x_dt') · ⟨w_ct, w_dt'⟩ / Var(y).  It is exact for the sampled rows.
     """
+    taps = reading.taps
     channels = reading.weight.shape[2] // taps
     total = np.zeros((channels, channels))
     energy = 0.0

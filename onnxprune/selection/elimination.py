@@ -22,6 +22,7 @@ import numpy as np
 from scipy.linalg.blas import sgemm
 from scipy.linalg.lapack import spotrf, spotri
 
+from onnxprune.linear.gram import mirror
 from onnxprune.linear.threads import blas_threads
 from onnxprune.selection import qr
 from onnxprune.selection.base import Evidence, Ranking, Reading, covariance
@@ -144,8 +145,9 @@ def _inverse(matrix: Array, damping: float) -> Array:
     if failed:
         raise np.linalg.LinAlgError("the moments of a layer's inputs are not positive definite")
     half, _ = spotri(factor, lower=True, overwrite_c=True)
-    lower = np.tril(half)
-    return np.ascontiguousarray(lower + np.tril(lower, -1).T)
+    # The lower triangle of a column-major matrix is the upper one of its transpose, which is row-major.
+    mirror(half.T)
+    return np.ascontiguousarray(half.T)
 
 
 def _added(block: Array, product: Array) -> Array:
