@@ -52,6 +52,16 @@ def outer(reading: str) -> onnx.ModelProto:
     return head(s, y, WIDE * THIN)
 
 
+def with_maps(_: str) -> onnx.ModelProto:
+    """One Reshape joins the two streams, and height and width, which are no channels."""
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", [2, 3, 5, 4]), 3, WIDE, name="stream0"))
+    z = s.op("Relu", s.op("MatMul", s.input("z", [2, 6]), s.weight(6, THIN), name="stream1"))
+    y = s.op("Mul", s.op("Unsqueeze", x, s.array([2])), s.op("Unsqueeze", z, s.array([1, 3, 4])))
+    y = s.op("Reshape", y, s.array([2, WIDE * THIN, -1]))
+    return head(s, s.op("ReduceMean", y, attrs={"axes": [2], "keepdims": 0}), WIDE * THIN)
+
+
 def dynamic_kernel(_: str) -> onnx.ModelProto:
     """A layer makes the flat kernel of a convolution, whose channels other layers make and read."""
     s = Sketch()
@@ -66,6 +76,7 @@ def dynamic_kernel(_: str) -> onnx.ModelProto:
 CASES = {
     "gram": (gram, {WIDE}),
     "outer": (outer, {WIDE, THIN}),
+    "maps": (with_maps, {WIDE, THIN}),
     "kernel": (dynamic_kernel, {WIDE, THIN}),
 }
 

@@ -29,7 +29,7 @@ def couple_graph(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     # Find products first: settling adds locks that may hold for this first walk only.
     products = products_of(walked.labelled, walked.bounds, walked.knots)
     coupling = _settled(graph, facts, walked)
-    if not products.nodes:
+    if not products.knots:
         return coupling
     finer = _settled(graph, facts, walk(graph, facts, rules, products))
     return finer if finer.unit_count > coupling.unit_count else coupling

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.coupling.labels import Labels, named
+from onnxprune.coupling.labels import Axis, Labels, named
 from onnxprune.coupling.ledger import Atoms, Choice, CutOption
 from onnxprune.coupling.products import Knot, Products
 from onnxprune.coupling.reasons import CHOSEN, NOTHING, Reason
@@ -62,21 +62,18 @@ class MoverTies:
         for links in _knots(tangled):
             knot = Knot(self.node.index, value, tuple(links))
             self.knots.append(knot)
-            if self.node.index in self.products.nodes:
-                self._multiply(labels, knot)
+            product = knot.flat(self.labels)
+            if product is not None and (self.node.index, product[0]) in self.products.knots:
+                self._multiply(labels, knot, *product)
             elif any(labels[k.out_axis].ndim + self._labels_of(k.slot)[k.axis].ndim > 2 for k in links):
                 raise DoesNotFit("it splits or joins an axis that is a product of channels in another way")
             else:
                 self._choose_link(labels, links)
 
-    def _multiply(self, labels: list[Atoms], knot: Knot) -> None:
-        """Tie each factor of a joined or split product on its own.  A factor without a column stays."""
-        product = knot.flat(self.labels)
-        if product is None:
-            raise DoesNotFit("it splits or joins several axes at once")
-        (key, axis), factors = product
-        joins = key == knot.value
-        grid = self.products.axes[key, axis]
+    def _multiply(self, labels: list[Atoms], knot: Knot, flat: Axis, factors: tuple[Axis, ...]) -> None:
+        """Tie each of the ``factors`` of the product ``flat``, joined or split, on its own.  One without a column stays."""
+        joins = flat[0] == knot.value
+        grid = self.products.axes[flat]
         for link in knot.links:
             source, target = self._labels_of(link.slot)[link.axis], labels[link.out_axis]
             into = (self.labels.key(self.node, link.slot) or "", link.axis)

@@ -42,9 +42,12 @@ class Knot:
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """``nodes`` split or join products of channels; ``axes`` are all axes that are such products."""
+    """``knots`` split or join products of channels: (node, the product axis).  ``axes`` are all axes that are such products.
 
-    nodes: frozenset[int]
+    A node may also have other knots: a Reshape can join one pair of axes and split another.
+    """
+
+    knots: frozenset[tuple[int, Axis]]
     axes: Mapping[Axis, FactorGrid]
 
 
@@ -54,7 +57,7 @@ NONE = Products(frozenset(), {})
 def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Knot]) -> Products:
     """Products of axes that separate weights make; see the module.  Cost: linear in positions, per product."""
     ties = _Ties(labels, bounds)
-    nodes: set[int] = set()
+    found: set[tuple[int, Axis]] = set()
     axes: dict[Axis, FactorGrid] = {}
     for knot in knots:
         product = knot.flat(labels)
@@ -68,9 +71,9 @@ def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Kno
         grid = FactorGrid(tuple(ties.size(factor) for factor in factors), columns)
         joined = ties.same(flat)
         if joined is not None and all(axes.get(axis, grid) == grid for axis in joined):
-            nodes.add(knot.node)
+            found.add((knot.node, flat))
             axes.update(dict.fromkeys(joined, grid))
-    return Products(frozenset(nodes), axes)
+    return Products(frozenset(found), axes)
 
 
 class _Ties:
