@@ -29,8 +29,7 @@ from onnxprune.refit.free import FreeLayer
 from onnxprune.refit.window import Window
 
 Array = np.ndarray
-STEPS = 3
-#: Steps stop below this relative gain on held-out samples.  Ridge of the input moments.  Damping of the output moments.
+#: A step must gain this much on held-out samples, relatively.  Ridge of the input moments.  Damping of the output moments.
 LEAST_GAIN, RIDGE, DAMPING = 1e-3, 1e-1, 3e-2
 #: Bounds of the step length.
 LONGEST, SHORTEST = 2.0, 0.1
@@ -105,10 +104,12 @@ class Goal:
 def refine(
     hidden: WeightedLayer, links: Sequence[Link], goal: Goal, train: Sequence[Maps], test: Sequence[Maps]
 ) -> Array | None:
-    """Better weights (g, n+1, o) for ``hidden``; ``None`` if no step helps.  The first of ``links`` reads ``hidden``.
+    """Better weights (g, n+1, o) for ``hidden``; ``None`` if a step does not help.  The first of ``links`` reads ``hidden``.
 
-    Cost per step: about three passes of all the layers over ``train``, plus a pass over ``test`` per trial of the line
-    search.  One factorization in total.
+    It takes one step.  Up to three steps in a row take a tenth of a run more and gain nothing: residual networks of 20 and
+    56 layers at half their MACs keep 87.4 and 92.0 % with either.
+    Cost: about three passes of all the layers over ``train``, a pass over ``test`` per trial of the line search, and one
+    factorization.
     """
     weights = hidden.weights
     groups, _, outs = weights.shape
@@ -118,23 +119,17 @@ def refine(
             gram.update(maps.rows, None)
     with blas_threads(weights.shape[1]):
         factors = Ridges(with_constant(gram.xx, goal.constant), RIDGE)
-    length, improved = 1.0, False
     before = [hidden.forward(maps.x, weights) for maps in test]
     now = _loss(before, links, goal, test)
-    for _ in range(STEPS):
-        step = _step(hidden, weights, links, goal, train, factors)
-        change = [hidden.forward(maps.x, step) for maps in test]
+    step = _step(hidden, weights, links, goal, train, factors)
+    change = [hidden.forward(maps.x, step) for maps in test]
 
-        def at(alpha: float, before: Sequence[Array] = before, change: Sequence[Array] = change) -> float:
-            moved = [b + np.float32(alpha) * c for b, c in zip(before, change, strict=True)]
-            return _loss(moved, links, goal, test)
+    def at(alpha: float) -> float:
+        moved = [b + np.float32(alpha) * c for b, c in zip(before, change, strict=True)]
+        return _loss(moved, links, goal, test)
 
-        length, best = _search(at, length)
-        if not best < now * (1 - LEAST_GAIN):
-            break
-        weights, now, improved = weights + length * step, best, True
-        before = [b + np.float32(length) * c for b, c in zip(before, change, strict=True)]
-    return weights if improved else None
+    length, best = _search(at, 1.0)
+    return weights + length * step if best < now * (1 - LEAST_GAIN) else None
 
 
 def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Sequence[Maps]) -> float:
