@@ -18,7 +18,7 @@ rule.  A line search on held-out samples sets the length of each step, so no ste
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,11 +94,22 @@ class Goal:
     window: Window
     constant: float
 
+    def clipped(self, maps: Maps, reader: WeightedLayer) -> Maps:
+        """``maps`` with the targets clipped to the window."""
+        return replace(maps, wanted=np.clip(maps.wanted, *self._ends(reader, maps.wanted.ndim)))
+
     def residual(self, got: Array, reader: WeightedLayer, maps: Maps) -> Array:
-        reached = got * reader.per_channel(self.scale, got.ndim) + maps.offset
-        low, high = (np.asarray(end) for end in self.window)
-        low, high = (reader.per_channel(end, got.ndim) if end.ndim else end for end in (low, high))
-        return np.asarray(np.clip(maps.wanted, low, high) - np.clip(reached, low, high), dtype=np.float32)
+        """What the reader's output ``got`` misses of ``maps``, which are :meth:`clipped`: a new float32 array."""
+        reached = np.asarray(got * reader.per_channel(self.scale, got.ndim), dtype=np.float32)
+        reached += maps.offset
+        np.clip(reached, *self._ends(reader, got.ndim), out=reached)
+        np.subtract(maps.wanted, reached, out=reached)
+        return reached
+
+    def _ends(self, reader: WeightedLayer, rank: int) -> tuple[Array, Array]:
+        low, high = (np.asarray(end, dtype=np.float32) for end in self.window)
+        low, high = (reader.per_channel(end, rank) if end.ndim else end for end in (low, high))
+        return low, high
 
 
 def refine(
@@ -112,6 +123,7 @@ def refine(
     factorization.
     """
     weights = hidden.weights
+    train, test = ([goal.clipped(maps, links[-1].reader) for maps in side] for side in (train, test))
     groups, _, outs = weights.shape
     gram = Gram.empty(groups, weights.shape[1] - 1, outs)
     with product_threads(weights.shape[1]):
@@ -139,7 +151,9 @@ def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Seq
         got = output
         for link in links:
             got = link.reader.forward(link.chain(got), link.reader.weights)
-        total += float(np.square(goal.residual(got, links[-1].reader, maps), dtype=np.float64).sum())
+        missed = goal.residual(got, links[-1].reader, maps)
+        # Summed by pairs, in float32: exact enough, and the same for any number of threads.
+        total += float(np.square(missed, out=missed).sum())
     return total
 
 
@@ -159,11 +173,12 @@ def _step(
         for link in links:
             inners.append(link.chain(outputs[-1]))
             outputs.append(link.reader.forward(inners[-1], link.reader.weights))
-        missed = goal.residual(outputs[-1], layers[-1], maps)
-        delta = missed * layers[-1].per_channel(goal.scale, missed.ndim)
+        delta = goal.residual(outputs[-1], layers[-1], maps)
+        delta *= layers[-1].per_channel(goal.scale, delta.ndim)
         for k in reversed(range(len(links))):
             slope = _slope(links[k].chain, outputs[k])
-            delta = links[k].reader.free.transposed(delta, kernels[k], inners[k].shape) * slope
+            delta = links[k].reader.free.transposed(delta, kernels[k], inners[k].shape)
+            delta *= slope
             some = _some_rows(slope, layers[k].axis)
             slopes[k] += some.T @ some
             rows[k] += len(some)
@@ -186,7 +201,10 @@ def _step(
 
 def _slope(chain: Callable[[Array], Array], output: Array) -> Array:
     reach = np.float32(1e-3 * max(float(output.std()), 1e-6))
-    return np.asarray((chain(output + reach) - chain(output - reach)) / (2 * reach))
+    change = chain(output + reach)
+    change -= chain(output - reach)
+    change /= 2 * reach
+    return change
 
 
 def _some_rows(slope: Array, axis: int) -> Array:
