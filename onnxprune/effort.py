@@ -19,6 +19,8 @@ FEWEST_PROBES, TOO_MUCH = 4, 4.0
 #: Multiply-accumulates that take as long as a node does without any: its part of a session, and its start.  With 300
 #: small layers in a row a measurement takes 30 microseconds per node.
 PER_NODE = 6e5
+#: The same for each further run of a node, 3 microseconds.  A model whose batch is fixed at 1 runs once per sample.
+PER_RUN = 6e4
 #: Latenesses (see :func:`onnxprune.pipeline.allocation.within`) to try, the most promising first, and the one to use
 #: without a trial.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import cProfile
 import pstats
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
 from onnxprune import inspect
+from onnxprune.budget.sensitivity import survey_of
 from onnxprune.coupling.open import couple
+from onnxprune.graph.load import load
 from onnxprune.linear.form import layers
+from onnxprune.options import Options
+from onnxprune.pipeline.setup import calibrated, set_up
 from onnxprune.refit.hidden import stretches
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -55,3 +60,15 @@ def test_twice_the_layers_take_twice_the_calls_to_find_hidden_ones() -> None:
         assert sum(map(bool, hidden.values())) > count / 4
         found.append(int(pstats.Stats(profile).total_calls))  # type: ignore[attr-defined]
     assert found[1] <= TWICE * found[0]
+
+
+def test_layers_that_run_once_per_sample_are_measured_on_fewer_samples() -> None:
+    """Small layers cost their starts.  With a fixed batch every sample starts them all, and the allowance counts that."""
+    options = Options(threads=1, samples=160)
+    context = set_up(load(build("convs", 120, False)), None, options)
+    given = calibrated(context, {}, context.holdout, options)
+    found = []
+    for limit in (1, 8, None):
+        bounded = replace(given, dataset=replace(given.dataset, batch_limit=limit))
+        found.append(survey_of(bounded, frozenset(), 1e10, 32).samples)
+    assert found == sorted(found) and found[0] < found[1]

@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune import metrics
 from onnxprune.engine.session import Engine
 from onnxprune.errors import DataError
-from onnxprune.pipeline.evaluator import SessionRunner, own_drop
+from onnxprune.pipeline.own_metric import SessionRunner, own_drop
 from onnxprune.report.document import of_report, to_text
 from onnxprune.report.html import render
 from onnxprune.report.wording import verdict

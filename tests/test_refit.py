@@ -21,7 +21,8 @@ from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer
 from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate as attempt
-from onnxprune.pipeline.evaluator import Evaluator, SessionRunner, evaluator_for
+from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
+from onnxprune.pipeline.own_metric import SessionRunner
 from onnxprune.pipeline.pricing import price
 from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, _beyond, fit

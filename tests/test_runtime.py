@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, run
+from hostile import plain
 from random_graphs import random_model
 from workbench import correlated
 
@@ -20,6 +22,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.moments import batch_size, measure
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
+from onnxprune.calibration.row_rule import QUICK
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.engine import segment
@@ -28,12 +31,17 @@ from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
 from onnxprune.graph.load import load
+from onnxprune.graph.view import view
 from onnxprune.latency import stopwatch as latency
 from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
+from onnxprune.options import Options
 from onnxprune.pipeline.division import divide, held_out
-from onnxprune.pipeline.setup import specs_of
+from onnxprune.pipeline.setup import MAP_BYTES, calibrated, refining_bytes, set_up, specs_of
 from onnxprune.progress import Silent
+from onnxprune.refit.kept_targets import KeptTargets
+from onnxprune.refit.sequential import refit
+from onnxprune.surgery.cut import cut
 
 ENGINE = Engine(threads=1)
 
@@ -193,6 +201,37 @@ def test_a_batch_is_as_large_as_memory_allows() -> None:
         assert batch_size(coupling, values, samples * one) == samples
     assert batch_size(coupling, values, 0) == 1
     assert batch_size(coupling, values, 1 << 40) <= 64
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+def test_a_refit_streams_its_samples(scratch: Path, sharing: bool) -> None:
+    """Beyond the store's limit, samples wait on disk.  A list of all batches once stood beside it."""
+    context = set_up(load(plain()), None, Options(threads=1, samples=8))
+    given = calibrated(context, {}, context.fit, Options(threads=1), QUICK)
+    made: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def fetch(rows: Sequence[int]) -> dict[str, np.ndarray]:
+        nonlocal most
+        batch = np.random.default_rng(list(rows)).standard_normal((len(rows), 3, 8, 8)).astype(np.float32)
+        made.append(weakref.ref(batch))
+        most = max(most, sum(one() is not None for one in made))
+        return {"input": batch}
+
+    given = replace(given, dataset=replace(given.dataset, count=40, fetch=fetch), memory=0)
+    keep = np.ones(context.coupling.unit_count, np.bool_)
+    keep[context.coupling.groups[0].units[:4]] = False
+    with KeptTargets() as kept:
+        for _ in range(2):
+            pruned = view(cut(context.coupling, keep))
+            assert refit(given, keep, pruned, 1, Silent(), kept if sharing else None).weights
+    assert 0 < most <= 3
+
+
+def test_memory_bounds_what_a_refinement_holds() -> None:
+    assert refining_bytes(Options()) == MAP_BYTES
+    assert refining_bytes(Options(memory=320 << 20)) == 10 << 20
+    assert refining_bytes(Options(memory=1 << 40)) == MAP_BYTES
 
 
 def test_outputs_are_those_of_single_samples_whatever_the_batch() -> None:

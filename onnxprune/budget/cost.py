@@ -19,7 +19,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Key
 from onnxprune.graph.layout import layout_of
 from onnxprune.graph.tensors import bodies_of
-from onnxprune.graph.view import data_uses
+from onnxprune.graph.uses import data_uses
 from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray

@@ -16,10 +16,10 @@ from onnxprune.budget.cost import original_macs
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
-from onnxprune.budget.probe import Probe
+from onnxprune.budget.probe import BATCH, Probe
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.effort import PER_NODE, measurements
+from onnxprune.effort import PER_NODE, PER_RUN, measurements
 from onnxprune.engine.store import Store
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking, readers_of
@@ -74,8 +74,9 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
     asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
     # On average a group stands in the middle of the network, so half of the network runs.
     halves = len(asked) / 2
-    fixed = PER_NODE * len(coupling.graph.nodes) * halves
-    shares, samples = measurements(allowance, original_macs(coupling) * halves, fixed, most)
+    nodes = len(coupling.graph.nodes) * halves
+    each = original_macs(coupling) * halves + PER_RUN * nodes / (given.dataset.batch_limit or BATCH)
+    shares, samples = measurements(allowance, each, PER_NODE * nodes, most)
     units = [len(coupling.groups[group]) for _, group in asked]
     widths = tuple(tuple(dict.fromkeys(max(1, round(n * share)) for share in shares)) for n in units)
     return Survey(asked, widths, min(given.dataset.count, samples))

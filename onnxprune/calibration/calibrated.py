@@ -17,8 +17,8 @@ from onnxprune.linear.gram import SecondMoments
 class Calibrated:
     """A model, its layers, the second moments of their inputs (by layer index), and samples.
 
-    ``memory`` is the number of bytes of activations to keep in memory; the rest goes to disk.  ``rows`` says how many
-    rows a refit samples; ``seed`` determines which.
+    ``memory`` is the number of bytes of activations to keep in memory; the rest goes to disk.  ``refining`` bounds the
+    bytes of one activation in a refinement.  ``rows`` says how many rows a refit samples; ``seed`` determines which.
     """
 
     coupling: Coupling
@@ -27,5 +27,6 @@ class Calibrated:
     dataset: Dataset
     engine: Engine
     memory: int
+    refining: int
     rows: RowRule
     seed: int

@@ -20,7 +20,8 @@ from onnxprune.coupling.site import CannotFollow, Edit, InputEdit, Masks, Site
 from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts, recompute
 from onnxprune.graph.known import Shape
-from onnxprune.graph.view import Graph, Node, data_uses
+from onnxprune.graph.uses import data_uses
+from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
 

@@ -11,7 +11,7 @@ from onnxprune.coupling.provenance import Literal, literal_sources
 from onnxprune.coupling.site import AttributeEdit, CannotFollow, Edit, InputEdit, Site
 from onnxprune.graph.facts import recompute
 from onnxprune.graph.known import Shape
-from onnxprune.graph.view import data_uses
+from onnxprune.graph.uses import data_uses
 
 Array = np.ndarray
 

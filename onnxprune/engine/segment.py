@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,8 @@ from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.layout import layout_of
-from onnxprune.graph.view import Graph, Node, kept_in_half
+from onnxprune.graph.uses import kept_in_half
+from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
 Use = tuple[int, int]
@@ -103,7 +105,8 @@ class Runner:
 
     def advance(self, index: int) -> None:
         """Execute every node with an index below ``index``."""
-        piece = [n for n in self._nodes if self._cursor <= n.index < index and n.index not in self.given]
+        ends = (bisect_left(self._nodes, end, key=_place) for end in (self._cursor, index))
+        piece = [n for n in self._nodes[slice(*ends)] if n.index not in self.given]
         self._cursor = max(self._cursor, index)
         if piece:
             self._run(piece)
@@ -194,6 +197,10 @@ class Runner:
                 break
             captured.update({v: None for v in inner.inputs if v is not None and v not in self._inner})
         return list(captured)
+
+
+def _place(node: Node) -> int:
+    return node.index
 
 
 def _is_constant(node: Node) -> bool:

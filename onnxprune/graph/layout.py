@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.view import Graph, Node, copies, data_uses
+from onnxprune.graph.uses import copies, data_uses
+from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
 Use = tuple[int, int]

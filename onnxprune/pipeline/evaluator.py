@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,25 +12,20 @@ import onnx
 
 from onnxprune import metrics
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.functions import describe, importing, parse_ref
-from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.session import Engine, open_session, run
-from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.engine.session import Engine, open_session
+from onnxprune.errors import DataError
 from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
+from onnxprune.pipeline.own_metric import OwnMetric, metric_from
 from onnxprune.pipeline.setup import Context
-from onnxprune.result import Change, Drop
+from onnxprune.result import Drop
 from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import Answers, answers_of
-from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.interval import RESAMPLES
-from onnxprune.tasks.task import Reader
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
-#: The argument of the user's metric: feeds -> outputs by name.
-SessionRunner = Callable[[Mapping[str, Array]], dict[str, Array]]
 #: Bytes of a model's answers that are kept for the next question about it; larger ones are computed again.
 MOST_KEPT = 128 << 20
 
@@ -141,7 +136,7 @@ def evaluator_for(context: Context, options: Options) -> Evaluator:
     evaluate = options.evaluate
     model = context.loaded.proto
     names = tuple(context.coupling.graph.outputs)
-    metric = _metric(evaluate)
+    metric = metric_from(evaluate)
     score = metric.of_original(model, context.engine) if metric is not None else 0.0
     session = open_session(model, context.engine)
     answers = answers_of(session, context.holdout, names)
@@ -181,104 +176,3 @@ def may_hold_classes(coupling: Coupling) -> bool:
 def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of one sample, without axes of one position."""
     return tuple(size for size in shape[1:] if size > 1)
-
-
-@dataclass(frozen=True, eq=False)
-class OwnMetric:
-    """The user's metric; higher is better.  Messages call it ``name``."""
-
-    function: Callable[..., object]
-    name: str
-
-    def of(self, model: onnx.ModelProto, engine: Engine) -> float:
-        """The score of ``model``: a number, or -inf, which is worse than any number.
-
-        Raises:
-            DataError: if the metric fails, or returns NaN, infinity or no number.
-        """
-        session = open_session(model, engine)
-        names = [o.name for o in session.get_outputs()]
-        try:
-            score = self.function(lambda feeds: dict(zip(names, run(session, feeds), strict=True)))
-        except OnnxPruneError:
-            raise
-        except Exception as error:
-            raise DataError(f"the metric {self.name} raised {describe(error)}") from error
-        if not isinstance(score, (int, float, np.number, np.ndarray)) or np.size(score) != 1:
-            raise DataError(f"the metric {self.name} must return a number, got {type(score).__name__}")
-        value = float(np.asarray(score).reshape(()))
-        # An infinite score would meet any budget.
-        if math.isnan(value) or value == math.inf:
-            raise DataError(f"{self._returned(value)}, from which no drop follows; return a finite number, or -inf")
-        return value
-
-    def of_original(self, model: onnx.ModelProto, engine: Engine) -> float:
-        """The score of the original, which must be finite.  Raises DataError as :meth:`of` does."""
-        value = self.of(model, engine)
-        if value == -math.inf:
-            raise DataError(
-                f"{self._returned(value)} for the original model; your metric may return -inf for a candidate, but not "
-                "for the original"
-            )
-        return value
-
-    def _returned(self, value: float) -> str:
-        return f"the metric {self.name} returned {value:g}"
-
-
-def _metric(evaluate: object | None) -> OwnMetric | None:
-    if evaluate is None:
-        return None
-    if callable(evaluate):
-        return OwnMetric(evaluate, getattr(evaluate, "__name__", "the metric"))
-    reference = parse_ref(str(evaluate))
-    if reference is None:
-        raise DataError(f"--eval takes FILE.py:FUNCTION or package.module:FUNCTION, got '{evaluate}'")
-    with importing(reference) as function:
-        return OwnMetric(function, str(evaluate))
-
-
-def own_drop(evaluate: object, before: onnx.ModelProto, after: onnx.ModelProto, samples: int, engine: Engine) -> Drop:
-    """How much worse ``after`` is than ``before`` by the user's metric ``evaluate``, a function or its name.
-
-    Raises:
-        DataError: if the metric does not exist or fails.
-    """
-    metric = _metric(evaluate)
-    assert metric is not None
-    return Drop(metrics.OWN, metric.of_original(before, engine) - metric.of(after, engine), samples)
-
-
-def accuracies(
-    before: onnx.ModelProto, after: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None
-) -> Change | None:
-    """Top-1 (0 … 1) of both models on labelled data; ``None`` without labels or if the outputs are not classes.
-
-    ``reader`` belongs to the task.  If it reads one label per sample, the accuracy compares that label.
-
-    Raises:
-        DataError: if labels are not classes of the models.
-    """
-    scores = []
-    for model in (before, after):
-        score = accuracy_of(model, labelled, engine, reader)
-        if score is None:
-            return None
-        scores.append(score)
-    return Change(scores[0], scores[1])
-
-
-def accuracy_of(model: onnx.ModelProto, labelled: Dataset, engine: Engine, reader: Reader | None) -> float | None:
-    """Top-1 (0 … 1) of one model; see :func:`accuracies`."""
-    if labelled.labels is None:
-        return None
-    session = open_session(model, engine)
-    names = [o.name for o in session.get_outputs()]
-    if isinstance(reader, Classify) and not metrics.is_scores(outputs_of(session, labelled.take([0]), names)):
-        if len(reader.outputs) > 1:
-            return None
-        predicted = reader.labels(answers_of(session, labelled, names))[:, 0]
-        # Class names cannot be compared with class numbers.
-        return float(np.mean(predicted == labelled.labels)) if predicted.dtype.kind in "iub" else None
-    scored = metrics.accuracy(outputs_of(session, labelled, names), labelled.labels)
-    return None if scored is None else scored.top1

@@ -47,6 +47,8 @@ MOST_TUNED = 8192
 #: the first seven layers of a residual network of 50 layers with 256 images take 2.1 GB in all; with 3 GiB they take
 #: 4.0 GB, and 8 % less time.
 DEFAULT_MEMORY = 3 << 28
+#: Bytes of one activation that a refinement may use, if the user sets no limit.  It leaves out samples beyond that.
+MAP_BYTES = 64 << 20
 #: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
 COPIES = 3
 
@@ -78,7 +80,8 @@ def calibrated(
 ) -> Calibrated:
     """The inputs of pricing and refit, on the samples of ``dataset``.  ``rows`` says how many rows a refit fits to."""
     memory = activation_bytes(options)
-    return Calibrated(context.coupling, context.layers, grams, dataset, context.engine, memory, rows, options.seed)
+    engine, refining = context.engine, refining_bytes(options)
+    return Calibrated(context.coupling, context.layers, grams, dataset, engine, memory, refining, rows, options.seed)
 
 
 def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
@@ -139,6 +142,14 @@ def activation_bytes(options: Options) -> int:
     if options.memory is None:
         return min(DEFAULT_MEMORY, room() // 2)
     return max(0, options.memory - used()) // 2
+
+
+def refining_bytes(options: Options) -> int:
+    """Bytes of one activation in a refinement, which holds about ten, and as much again in sessions.
+
+    Depends only on ``--memory``, not on what is free: the number of samples changes the result.
+    """
+    return MAP_BYTES if options.memory is None else min(MAP_BYTES, options.memory // 32)
 
 
 def _check_memory(loaded: LoadedModel, options: Options) -> None:

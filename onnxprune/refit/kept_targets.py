@@ -8,7 +8,7 @@ on the candidate, so every refit computes them itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -50,9 +50,9 @@ class KeptTargets:
         self._store = self._runner = None
 
     def runner(
-        self, given: Calibrated, jobs: Iterable[LayerJob], batches: Sequence[Mapping[str, Array]]
+        self, given: Calibrated, jobs: Iterable[LayerJob], batches: Callable[[], Iterable[Mapping[str, Array]]]
     ) -> Runner | None:
-        """The original over ``batches``, as far as earlier refits ran it; ``None`` if the values would take too much."""
+        """The original over the ``batches()``, as far as earlier refits ran it; ``None`` if the values would take too much."""
         if self._runner is None:
             values = kept_values(given, jobs)
             if bytes_of(given, values) > self._most:

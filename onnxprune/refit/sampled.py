@@ -21,8 +21,6 @@ from onnxprune.refit.refine import Maps
 Array = np.ndarray
 #: One block in this many is held out inside the fit, to choose the ridge strength.
 HOLD_EVERY = 5
-#: Bytes of one activation that a refinement may use.  It leaves out samples beyond that.
-MAP_BYTES = 64 << 20
 #: How many times the rows of a fit a refinement may use.
 MAP_ROWS = 2
 
@@ -32,7 +30,8 @@ class Sampler:
     """Samples the activations of ``pair``.
 
     ``blocks``: ranges of batches to sample together (:func:`onnxprune.calibration.moments.blocks`).  ``samples``: the
-    number of samples in all batches.  ``rule`` says how many rows to take.
+    number of samples in all batches.  ``rule`` says how many rows to take.  A refinement leaves out samples once one
+    activation has ``refining`` bytes.
     """
 
     coupling: Coupling
@@ -41,6 +40,7 @@ class Sampler:
     samples: int
     rule: RowRule
     seed: int
+    refining: int
 
     def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
         """(rows to fit on, held-out rows); ``None`` if the two models have different numbers of rows.
@@ -84,7 +84,7 @@ class Sampler:
     def maps(self, hidden: LayerJob, reader: LayerJob, shape: tuple[int, ...]) -> tuple[list[Maps], list[Maps]]:
         """Whole activations: (for the steps, for the line search).  ``shape``: (g, n+1, o) of the hidden layer's weights."""
         sides: tuple[list[Maps], list[Maps]] = ([], [])
-        room = [MAP_BYTES, MAP_BYTES // 4]
+        room = [self.refining, self.refining // 4]
         rows = MAP_ROWS * self.rule.rows(shape[0], shape[1] - 1)
         positions = self._positions(hidden.layer)
         missing = [rows, rows // 4]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -74,7 +75,8 @@ def refit(
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
     size = _size(given)
-    batches = list(given.dataset.batches(size))
+    # Not a list: that would stand in memory beside the store, and samples may be many.
+    batches = partial(given.dataset.batches, size)
     original = None if kept is None else kept.runner(given, jobs.values(), batches)
     with Store(given.memory if original is None else given.memory - 2 * (given.memory // PART)) as store:
         if original is None:
@@ -83,7 +85,7 @@ def refit(
         pair = RunnerPair(original, small, choosing(coupling, keep, PICKING), frozenset() if kept is None else kept.values)
         pair.pruned.replaced = solution.constants
         together = blocks(given.dataset, size)
-        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed)
+        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed, given.refining)
         refinement = Refinement(jobs, hidden, sampler, solution, rounds)
         for job in pair.in_order(list(jobs.values()), hidden):
             result = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)

@@ -20,8 +20,10 @@ from onnxprune.graph.tensors import model_bytes
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.measure.loss import output_loss
 from onnxprune.options import Options
-from onnxprune.pipeline.evaluator import accuracies, may_hold_classes, own_drop
+from onnxprune.pipeline.accuracy import accuracies
+from onnxprune.pipeline.evaluator import may_hold_classes
 from onnxprune.pipeline.labelled import box_scores, labelled_data
+from onnxprune.pipeline.own_metric import own_drop
 from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import Context, engine_of
 from onnxprune.pipeline.stopwatch import Stopwatch
