@@ -124,18 +124,21 @@ def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> lis
 
 def added(parts: Iterable[Mapping[int, SecondMoments]]) -> dict[int, SecondMoments]:
     """The sum of the moments of all shards.  Holds two of them at a time."""
+    order: list[int] = []
     first: dict[int, SecondMoments] = {}
     totals: dict[int, InputMoments] = {}
     for part in parts:
-        if not first:
-            first = dict(part)
-            continue
-        for index, one in part.items():
-            if index not in totals:
-                totals[index] = InputMoments(*one.size)
-                totals[index].absorb(first[index])
-            totals[index].absorb(one)
-    return {index: totals[index].moments() if index in totals else one for index, one in first.items()}
+        if not order:
+            first, order = dict(part), list(part)
+        else:
+            for index in order:
+                if index not in totals:
+                    totals[index] = InputMoments(*part[index].size)
+                    totals[index].absorb(first.pop(index))
+                totals[index].absorb(part[index])
+        # Let go of it before the next part is computed.
+        del part
+    return {index: totals[index].moments() if index in totals else first[index] for index in order}
 
 
 def measure_shard(

@@ -285,8 +285,14 @@ def _beyond(wanted: Array, got: Array, window: Window) -> Array:
     goal = wanted
     if np.isfinite(low).any():
         edge = np.maximum(low, -FAR)
-        goal = goal + (np.minimum(got, edge) - wanted) * (wanted <= edge)
+        change = np.minimum(got, edge)
+        change -= wanted
+        change *= wanted <= edge
+        goal = goal + change
     if np.isfinite(high).any():
         edge = np.minimum(high, FAR)
-        goal = goal + (np.maximum(got, edge) - wanted) * (wanted >= edge)
+        change = np.maximum(got, edge)
+        change -= wanted
+        change *= wanted >= edge
+        goal = goal + change
     return np.asarray(goal)

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, to_normal
-from onnxprune.linear.gram import SecondMoments
+from onnxprune.linear.gram import BLOCK, SecondMoments
 from onnxprune.linear.stored import real_values
 from onnxprune.linear.threads import blas_threads
 from onnxprune.surgery.cut import constant_of
@@ -162,10 +162,15 @@ def channel_gram(reading: Reading) -> Array:
 
 
 def covariance(gram: SecondMoments, group: int) -> Array:
-    """The centred second moments of one group's features, (n, n)."""
+    """The centred second moments of one group's features, (n, n) float64: a new array."""
     full = gram.of(group)
-    mean = full[-1, :-1]
-    return np.asarray(full[:-1, :-1] - np.outer(mean, mean) / max(full[-1, -1], 1.0))
+    mean, rows = full[-1, :-1], max(full[-1, -1], 1.0)
+    centred = np.empty((len(mean), len(mean)))
+    # In blocks: for thousands of features each further array of this size takes 100 MB.
+    for start in range(0, len(mean), BLOCK):
+        part = slice(start, min(start + BLOCK, len(mean)))
+        centred[part] = full[part, :-1] - mean[part, None] * mean / rows
+    return centred
 
 
 def _fold(matrix: Array, units: Array, size: int) -> Array:

@@ -135,7 +135,9 @@ def _surface(reading: Reading) -> _Surface:
 
 
 def _moments(reading: Reading, g: int) -> Array:
-    return (covariance(reading.gram, g) / max(reading.gram.rows, 1)).astype(np.float32)
+    moments = covariance(reading.gram, g)
+    moments /= max(reading.gram.rows, 1)
+    return moments.astype(np.float32)
 
 
 def _inverse(matrix: Array, damping: float) -> Array:
