@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from onnxprune.cli import apply, compare, completion, help, inspect, prune, tune, why
 from onnxprune.cli.command import Command, Invocation
+from onnxprune.cli.option import HELP_FLAGS
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 from onnxprune.cli.streams import Ended, ResultsLost, guarded
 from onnxprune.errors import OnnxPruneError, VerificationError
@@ -148,7 +149,7 @@ def _dispatch(given: Sequence[str], stopwatch: Stopwatch) -> int:
     if not rest:
         print(HELP, end="", file=sys.stderr)
         return 2
-    if rest[0] in ("-h", "--help"):
+    if rest[0] in HELP_FLAGS:
         raise HelpAsked(HELP)
     if rest[0] in ("-V", "--version"):
         print(f"onnxprune {_version()}")

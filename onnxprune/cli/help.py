@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from onnxprune import guide
 from onnxprune.cli.command import Command
+from onnxprune.cli.option import HELP_FLAGS
 from onnxprune.cli.parser import HelpAsked, UsageError, nearest
 
 #: Maximum columns of a guide: longer lines are hard to read.
 WIDEST = 100
-HELP = ("-h", "--help")
 
 
 def show(words: list[str], general: str, commands: Mapping[str, Command]) -> None:
@@ -23,7 +23,7 @@ def show(words: list[str], general: str, commands: Mapping[str, Command]) -> Non
         HelpAsked: holds the help of a command, or the general help with a list of guides.
     """
     topics = guide.topics()
-    if not words or words[0] in HELP:
+    if not words or words[0] in HELP_FLAGS:
         raise HelpAsked(f"{general}\nguides: onnxprune help TOPIC\n{listed(topics)}")
     name = words[0]
     if len(words) > 1:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+#: The words that ask for help anywhere: of the tool, of a command, of ``help`` itself.
+HELP_FLAGS = ("-h", "--help")
+
 
 @dataclass(frozen=True)
 class Option:

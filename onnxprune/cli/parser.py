@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from onnxprune.cli.config import tokens_of
-from onnxprune.cli.option import Option
+from onnxprune.cli.option import HELP_FLAGS, Option
 from onnxprune.errors import UsageError as UsageError
 from onnxprune.words import nearest as nearest
 
@@ -51,7 +51,7 @@ class Parser:
         configured = tuple(self._configured(argv))
         tokens = [*configured, *argv]
         dashes = tokens.index("--") if "--" in tokens else len(tokens)
-        if {"-h", "--help"} & set(tokens[:dashes]):
+        if set(HELP_FLAGS) & set(tokens[:dashes]):
             raise HelpAsked(self.text)
         # The command line may take another side than the file.
         self._check_alternatives(configured)
@@ -82,7 +82,7 @@ class Parser:
     def _configured(self, argv: Sequence[str]) -> Iterator[str]:
         """The tokens from ``--config`` files.  They come first, so that the command line wins."""
         before = list(argv[: argv.index("--")] if "--" in argv else argv)
-        if "--config" not in self._flags or {"-h", "--help"} & set(before):
+        if "--config" not in self._flags or set(HELP_FLAGS) & set(before):
             return
         for flag, text in self._split(before):
             if flag == "--config" and text is not None:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from onnxprune.cli import values
-from onnxprune.cli.option import Option
+from onnxprune.cli.option import HELP_FLAGS, Option
 from onnxprune.devices import TARGETS
 from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
@@ -110,7 +110,7 @@ OPTIONS = (
            help="print one JSON document on stdout and nothing else", group="output", default=False),
     Option("quiet", ("-q", "--quiet"), EVERY, group="output", default=False),
     Option("verbose", ("-v", "--verbose"), EVERY, group="output", default=False),
-    Option("help", ("-h", "--help"), (*EVERY, "completion"), group="output", default=False),
+    Option("help", HELP_FLAGS, (*EVERY, "completion"), group="output", default=False),
 )  # fmt: skip
 
 _DEFAULTS = Options()
