@@ -21,9 +21,14 @@ from graphs import Sketch, run
 
 import onnxprune
 from onnxprune.allowance import allowance
+from onnxprune.calibration.open import open_dataset
 from onnxprune.cli import main
+from onnxprune.engine.session import Engine
 from onnxprune.errors import DataError, ModelError, OptionError
+from onnxprune.graph.load import load
 from onnxprune.graph.view import view
+from onnxprune.options import Options
+from onnxprune.pipeline.setup import specs_for
 from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
 
@@ -35,8 +40,8 @@ from onnxprune.tuning import tune as tune_module  # noqa: E402
 from onnxprune.tuning.chance import better, lower  # noqa: E402
 from onnxprune.tuning.hidden import HiddenValue, matched  # noqa: E402
 from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
-from onnxprune.tuning.recipe import rate  # noqa: E402
-from onnxprune.tuning.samples import endless  # noqa: E402
+from onnxprune.tuning.recipe import SMALLEST, Schedule  # noqa: E402
+from onnxprune.tuning.samples import Samples, endless  # noqa: E402
 from onnxprune.tuning.target import hidden_error, output_error, output_terms  # noqa: E402
 
 
@@ -337,8 +342,8 @@ def test_a_refitted_model_takes_careful_steps_and_a_damaged_one_fast_steps() -> 
     assert careful(100) < careful(400) < careful(1600)
     model = net()
     near, far = paced(model, model), paced(damaged(model, 1.0), model)
-    assert near.fast is None and near.rate(400) == careful(400)
-    assert far.fast in FAST and far.later().rate(400) == careful(400)
+    assert near.fast is None and near.schedule(400).full == careful(400)
+    assert far.fast in FAST and far.later().schedule(400).full == careful(400)
 
 
 def paced(student: onnx.ModelProto, teacher: onnx.ModelProto):
@@ -421,9 +426,44 @@ def test_every_sample_comes_once_per_pass_and_rates_follow_a_cosine() -> None:
     rows = endless(10, 4, np.random.default_rng(0))
     first = [row for _ in range(5) for row in next(rows)]
     assert sorted(first[:10]) == sorted(first[10:]) == list(range(10))
-    rates = [rate(share / 20, 0.01) for share in range(21)]
-    assert rates[0] == 0 and rates[-1] < 1e-9 and max(rates) == rates[1]
-    assert max(rates) == pytest.approx(0.01)
+    for steps, top in ((10_000, 1), (80, 2), (2, 8)):
+        rates = [Schedule(0.01, steps).rate(share / 20) for share in range(21)]
+        assert rates[0] == 0 and rates[-1] < 1e-9 and max(rates) == rates[top]
+        assert max(rates) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
+def test_biases_of_zero_move_by_the_size_of_the_values_they_are_added_to(size: float) -> None:
+    """A fixed step would drown the values of a network with small activations."""
+    model = net()
+    weights = {n: a for n, a in view(model).constants.items() if a.dtype == np.float32}
+    zero = [n.inputs[2] for n in view(model).nodes if n.op in ("Conv", "Gemm")]
+    first = next(n.inputs[1] for n in view(model).nodes if n.op == "Conv")
+    model = with_constants(model, {**{n: np.zeros_like(weights[n]) for n in zero}, first: size * weights[first]})
+    samples = Samples(open_dataset(pictures(8), specs_for(load(model), None, Options()), None, 8, 0))
+    both = pair_module.pair(model, model, samples, Engine(threads=1), torch.device("cpu"))
+    parameters = both.function.parameters
+    optimizer = both.optimizer()
+    for weight in optimizer.weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.move(0.01)
+    for name in zero:
+        assert 0 < float(parameters[name].detach().abs().max()) <= 0.01 * SMALLEST * both.effects[name]
+
+
+def test_statistics_stay_where_a_bias_shares_them() -> None:
+    """Exporters merge equal constants: the mean of a normalization that was never trained is its bias."""
+    s = Sketch()
+    y = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 8, 3)
+    zeros, ones = s.keep("zeros", np.zeros(8, np.float32)), s.keep("ones", np.ones(8, np.float32))
+    y = s.op("Relu", s.op("BatchNormalization", y, ones, zeros, zeros, ones))
+    s.output(s.op("Flatten", s.op("GlobalAveragePool", y)), ["n", 8])
+    model = s.model()
+    student = damaged(model)
+    found = tuned(student, model, length="8x")
+    assert found.tuning.gained and not any("torch cannot" in note for note in found.tuning.notes)
+    after, before = view(found.model).constants, view(student).constants
+    assert all(np.array_equal(after[n], before[n]) for n in (zeros, ones))
 
 
 @pytest.mark.parametrize("text", ["", "10", "x", "0x", "ten", "-5m", "10 min"])

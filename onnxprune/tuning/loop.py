@@ -18,7 +18,7 @@ from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.held_out import HeldOut
 from onnxprune.tuning.pair import ModelPair, samples_in
-from onnxprune.tuning.recipe import Optimizer, rate
+from onnxprune.tuning.recipe import Schedule
 from onnxprune.tuning.samples import Samples, endless
 from onnxprune.tuning.workers import Workers
 
@@ -67,16 +67,21 @@ def initial(setting: Setting) -> State:
 
 
 def cycle(
-    setting: Setting, start: State, clock: Clock, full: float, turn: int, curve: list[CurveOfTuning], since: float
+    setting: Setting,
+    start: State,
+    clock: Clock,
+    schedule: Schedule,
+    turn: int,
+    curve: list[CurveOfTuning],
+    since: float,
 ) -> State:
-    """Train for one cosine from ``start``.  ``full``: the highest rate.
+    """Train for one cosine from ``start``.
 
     Returns the averaged weights at the end, or earlier ones that are better by more than chance.  Appends to ``curve``,
     with times counted from ``since``.
     """
     pair, workers = setting.pair, setting.workers
-    parameters = pair.function.parameters
-    optimizer = Optimizer(list(parameters), list(parameters.values()))
+    optimizer = pair.optimizer()
     optimizer.restart(start.weights)
     generator = np.random.default_rng((setting.seed, turn))
     rows = endless(setting.fit.count, setting.batch, generator)
@@ -95,7 +100,7 @@ def cycle(
         if share >= 1:
             return best
         losses.append(one_step(setting, next(rows), generator))
-        optimizer.move(rate(share, full))
+        optimizer.move(schedule.rate(share))
         step += 1
         now = int(clock.share(step) * BAR)
         setting.progress.advance(max(now - shown, 0))

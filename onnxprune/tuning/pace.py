@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from onnxprune.tuning.loop import Setting, State, one_step
-from onnxprune.tuning.recipe import Optimizer
+from onnxprune.tuning.recipe import Schedule
 from onnxprune.tuning.samples import endless
 
 #: Rates for a damaged model.  Each is tried for a few steps, the fastest first.
@@ -38,9 +38,9 @@ class Pace:
     fast: float | None
     seconds: float
 
-    def rate(self, steps: float) -> float:
-        """The highest rate for a run of ``steps``."""
-        return careful(steps) if self.fast is None else self.fast
+    def schedule(self, steps: float) -> Schedule:
+        """The schedule of a run of ``steps``."""
+        return Schedule(careful(steps) if self.fast is None else self.fast, steps)
 
     def later(self) -> Pace:
         """The pace of the next run, which starts from a healed model."""
@@ -63,9 +63,7 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     """
     begun = time.monotonic()
     burst = MOST if steps is None else min(max(steps // 8, LEAST), MOST)
-    pair = setting.pair
-    parameters = pair.function.parameters
-    optimizer = Optimizer(list(parameters), list(parameters.values()))
+    optimizer = setting.pair.optimizer()
     before, made, spent = _error(setting), 0, 0.0
     for rate in FAST:
         optimizer.restart(start.weights)

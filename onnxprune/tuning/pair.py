@@ -21,6 +21,7 @@ from onnxprune.tuning.parameters import integer_weights, trainable
 from onnxprune.tuning.probe import probe
 from onnxprune.tuning.program import Block, program_of
 from onnxprune.tuning.reach import Reach, reach, squashed
+from onnxprune.tuning.recipe import SMALLEST, Optimizer
 from onnxprune.tuning.samples import Samples
 from onnxprune.tuning.target import LossTerm, hidden_error, output_error, output_terms
 
@@ -36,7 +37,7 @@ class ModelPair:
 
     ``original`` computes all values to compare.  ``judge`` computes only the values that judge a model: the outputs, or
     hidden values if no output can be compared.  ``outside``: the part of the small model before the tuned part, by
-    onnxruntime.
+    onnxruntime.  ``effects``: see :class:`onnxprune.tuning.probe.Probed`.
     """
 
     function: Function
@@ -45,7 +46,14 @@ class ModelPair:
     outside: AnswerFunction | None
     terms: tuple[LossTerm, ...]
     hidden: tuple[HiddenValue, ...]
+    effects: Mapping[str, float]
     notes: tuple[str, ...]
+
+    def optimizer(self) -> Optimizer:
+        """A fresh optimizer of the function's parameters."""
+        named = self.function.parameters
+        smallest = [SMALLEST * (self.effects.get(n, 1.0) if w.dim() < 2 else 1.0) for n, w in named.items()]
+        return Optimizer(list(named), list(named.values()), smallest)
 
     def losses(self, feeds: Feeds) -> Tensor:
         """The training loss per sample: the output error plus the mean hidden error.  Differentiable in the parameters."""
@@ -124,7 +132,7 @@ def pair(
     answers = original_answers(original, wanted, engine, device)
     ends = list(dict.fromkeys(t.name for t in terms)) or wanted
     judge = original_answers(original, ends, engine, device) if ends != wanted else answers
-    return ModelPair(function, answers, judge, outside, terms, hidden, notes)
+    return ModelPair(function, answers, judge, outside, terms, hidden, seen.effects, notes)
 
 
 def _function(graph: Graph, block: Block, tuned: Reach, wanted: list[str], device: torch.device) -> Function:

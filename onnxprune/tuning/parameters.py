@@ -67,6 +67,9 @@ MOVES = frozenset(
 )
 #: Between integers and floats.  Constants behind these stay unchanged.
 INTEGERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+#: Operator -> slots that hold stored statistics.  A constant that is read there stays unchanged, also where the file
+#: shares it with a bias.
+STATISTICS = {"BatchNormalization": (3, 4)}
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -76,10 +79,17 @@ def trainable(graph: Graph) -> tuple[str, ...]:
     Looks through copies and arithmetic on constants.
     """
     weights: dict[str, None] = {}
+    statistics = {
+        name
+        for node in graph.nodes
+        for slot in STATISTICS.get(node.op, ())
+        if slot < len(node.inputs)
+        for name in _sources(graph, node.inputs[slot])
+    }
     for node in graph.nodes:
         for slot in _slots(graph, node):
             for name in _sources(graph, node.inputs[slot]):
-                if _is_weight(graph, name):
+                if _is_weight(graph, name) and name not in statistics:
                     weights.setdefault(name)
     return tuple(weights)
 

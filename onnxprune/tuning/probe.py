@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -28,12 +29,14 @@ class Probed:
     """The result of the probe.
 
     ``failed``: node index -> why torch cannot compute it.  ``learns``: floating-point values with a gradient to a trained
-    weight.  ``sizes``: the shape of every computed value.
+    weight.  ``sizes``: the shape of every computed value.  ``effects``: weight -> root mean square of the values that its
+    first reader makes.
     """
 
     failed: Mapping[int, str]
     learns: frozenset[str]
     sizes: Mapping[str, tuple[int, ...]]
+    effects: Mapping[str, float]
 
 
 def probe(
@@ -55,6 +58,7 @@ def probe(
     values.update((name, to_torch(array)) for name, array in feeds.items())
     failed: dict[int, str] = {}
     made: list[str] = []
+    effects: dict[str, float] = {}
     for step in block.steps:
         if values.keys() >= {o for o in step.outputs if o is not None}:
             continue
@@ -68,11 +72,23 @@ def probe(
             outputs = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
         values.update(outputs)
         made += outputs
+        effect = _root_mean_square(outputs)
+        for name in (v for one in step.inside() for v in one.inputs if v is not None and v in trained):
+            effects.setdefault(name, effect)
     other = _first_unlike(model, graph, block, values, made, feeds, engine)
     if other is not None:
         failed[other] = "torch and onnxruntime compute different values"
     learns = frozenset(n for n in made if values[n].requires_grad and values[n].is_floating_point())
-    return Probed(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]})
+    return Probed(failed, learns, {name: tuple(values[name].shape) for name in [*made, *feeds]}, effects)
+
+
+def _root_mean_square(outputs: Mapping[str, Tensor]) -> float:
+    """Of the first output; 1 if that is zero, or holds no finite floating-point number."""
+    first = next(iter(outputs.values()), None)
+    if first is None or not first.is_floating_point() or not first.numel():
+        return 1.0
+    found = float(first.detach().double().square().mean().sqrt())
+    return found if found and math.isfinite(found) else 1.0
 
 
 def _is_text(graph: Graph, name: str) -> bool:

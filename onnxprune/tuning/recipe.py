@@ -16,29 +16,43 @@ from torch import Tensor
 
 #: Vectors (scales, biases) move whole channels, so they take this share of a step.
 VECTORS = 0.2
-#: The rate rises during this share of the run.
-WARM_UP = 0.05
+#: The rate rises during this share of the run, and during at least so many steps: the first ones follow single batches.
+#: At most :data:`RISING` of a short run.
+WARM_UP, WARM_STEPS, RISING = 0.05, 8, 0.4
 #: The average reaches back over this share of the steps so far.
 AVERAGED = 0.1
 #: A gradient is shortened to at most this many times the usual length.
 LONG = 2.0
+#: Smallest size of a tensor that starts at zero.  For a vector, as a share of the values that it is added to or scales.
 SMALLEST = 1e-3
 BETAS, EPSILON = (0.9, 0.99), 1e-12
 
 
-def rate(share: float, full: float) -> float:
-    """The rate when ``share`` of a run is done: linear warm-up to ``full``, then a cosine to zero."""
-    if share < WARM_UP:
-        return full * (share / WARM_UP)
-    return full * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+@dataclass(frozen=True)
+class Schedule:
+    """One cosine of about ``steps`` steps.  ``full``: its highest rate."""
+
+    full: float
+    steps: float
+
+    def rate(self, share: float) -> float:
+        """The rate when ``share`` of the steps is done: linear warm-up, then a cosine to zero."""
+        warm = max(WARM_UP, min(WARM_STEPS / max(self.steps, 1.0), RISING))
+        if share < warm:
+            return self.full * (share / warm)
+        return self.full * 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
 
 
 @dataclass(eq=False)
 class Optimizer:
-    """Adam with relative steps, gradients cut to the usual length, and a running average of the weights."""
+    """Adam with relative steps, gradients cut to the usual length, and a running average of the weights.
+
+    ``smallest``: the size of a weight that is near zero, for the relative step.
+    """
 
     names: Sequence[str]
     weights: Sequence[Tensor]
+    smallest: Sequence[float]
     averages: list[Tensor] = field(default_factory=list)
     _first: list[Tensor] = field(default_factory=list)
     _second: list[Tensor] = field(default_factory=list)
@@ -77,11 +91,12 @@ class Optimizer:
         below = torch._foreach_sqrt(torch._foreach_div(self._second, second))
         torch._foreach_add_(below, EPSILON)
         moves = torch._foreach_div(torch._foreach_div(self._first, first), below)
-        sizes = [
-            n / math.sqrt(w.numel()) for n, w in zip(torch._foreach_norm(list(self.weights)), self.weights, strict=True)
-        ]
+        norms = torch._foreach_norm(list(self.weights))
+        sizes = [float(n) / math.sqrt(w.numel()) for n, w in zip(norms, self.weights, strict=True)]
         shares = [VECTORS if w.dim() < 2 else 1.0 for w in self.weights]
-        torch._foreach_mul_(moves, [-rate * k * max(float(s), SMALLEST) for s, k in zip(sizes, shares, strict=True)])
+        torch._foreach_mul_(
+            moves, [-rate * k * max(s, low) for s, k, low in zip(sizes, shares, self.smallest, strict=True)]
+        )
         torch._foreach_add_(list(self.weights), moves)
         # The average starts at the first weights and forgets old ones over time.
         forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)

@@ -109,20 +109,20 @@ def _run(
     samples, reserved for the last look."""
     if allowed.passes is not None:
         steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
-        full = pace(setting, start, steps, 0.0).rate(steps)
+        schedule = pace(setting, start, steps, 0.0).schedule(steps)
         setting.progress.stage("tune", BAR)
-        return cycle(setting, start, Clock(steps, 0.0), full, 0, curve, since)
+        return cycle(setting, start, Clock(steps, 0.0), schedule, 0, curve, since)
     whole = LONGEST if allowed.seconds is None else allowed.seconds
     chosen = pace(setting, start, None, whole)
     left = setting.workers.agreed(max(whole - (time.monotonic() - since) - looking, 1.0))
     if allowed.seconds is not None:
         setting.progress.stage("tune", BAR)
-        return cycle(setting, start, Clock(None, left), chosen.rate(chosen.steps(left)), 0, curve, since)
+        return cycle(setting, start, Clock(None, left), chosen.schedule(chosen.steps(left)), 0, curve, since)
     best = start
     for turn, share in enumerate(TURNS):
         setting.progress.stage("tune", BAR, turn + 1, len(TURNS))
         seconds = share * left
-        after = cycle(setting, best, Clock(None, seconds), chosen.rate(chosen.steps(seconds)), turn, curve, since)
+        after = cycle(setting, best, Clock(None, seconds), chosen.schedule(chosen.steps(seconds)), turn, curve, since)
         if not lower(after.errors, best.errors):
             return best
         best, chosen = after, chosen.later()
