@@ -175,7 +175,7 @@ def test_onnx_graphsurgeon_is_met_at_the_border_only() -> None:
             if any(name.split(".")[0] == "onnx_graphsurgeon" for name in names):
                 met.add(name_of(path))
     # The result's import is for its annotation only.
-    assert met == {"onnxprune.surgeon", "onnxprune.result"}
+    assert met == {"onnxprune.surgeon", "onnxprune.result.pruned"}
 
 
 @pytest.mark.parametrize("first", ["onnxprune.api", "onnxprune.cli"])
