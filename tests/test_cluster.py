@@ -21,6 +21,7 @@ from onnxprune.cluster.job import context_of, data_for_workers, job_of
 from onnxprune.errors import DataError, OptionError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.options import Options
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.compute import HERE
 from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, calibrated, set_up
@@ -76,7 +77,8 @@ def spread(client: Any, loaded: LoadedModel, data: object) -> Any:
 
 def summed(compute: Any, context: Context, progress: Any) -> list[object]:
     """Everything that ``compute`` computes in a run, as values that can be compared."""
-    rankings, grams = rank(context, OPTIONS, progress, compute)
+    grams = calibrate(context, OPTIONS, progress, compute)
+    rankings = rank(context, OPTIONS, grams, progress)
     given = calibrated(context, grams, context.holdout, OPTIONS)
     survey = survey_of(given, frozenset(), 1e12, 32)
     losses = compute.measured(context, OPTIONS, grams, rankings, survey, progress)

@@ -11,7 +11,7 @@ from graphs import Sketch
 import onnxprune
 from onnxprune.coupling.locks import lock_text
 from onnxprune.coupling.open import couple
-from onnxprune.pipeline.ranking import nothing_reason
+from onnxprune.pipeline.calibrate import nothing_reason
 from onnxprune.report.describe import choice_lines, group_rows, prunable_share
 
 

@@ -216,7 +216,7 @@ def test_test_data_and_latency_tables_are_looked_at_before_the_work(
     def late(*_: object) -> None:
         raise AssertionError("the work had begun")
 
-    monkeypatch.setattr("onnxprune.pipeline.run.rank", late)
+    monkeypatch.setattr("onnxprune.workflows.prune.rank", late)
     for wrong in (f"--test {CALIB}", "--test none.npz", "--latency 0.5 --latency-table none.json"):
         ended = tool(f"net.onnx {DATA} {wrong}")
         assert (ended.code, ended.err.count("error:")) == (2, 1)

@@ -18,6 +18,7 @@ import onnxprune
 from onnxprune.engine.segment import Runner
 from onnxprune.graph.view import view
 from onnxprune.pipeline import candidate
+from onnxprune.pipeline.allocation import Allocation
 from onnxprune.pipeline.evaluator import evaluator_for
 from onnxprune.pipeline.pricing import price
 from onnxprune.progress import Silent
@@ -137,7 +138,8 @@ def test_a_candidate_is_cut_once_before_its_refit_and_once_after(
         return cut(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(candidate, "cut", counted)
-    made(on.work, pricing, counts, evaluator_for(on.work, OPTIONS), OPTIONS, Silent())  # type: ignore[operator]
+    conditions = candidate.Conditions(on.work, evaluator_for(on.work, OPTIONS), OPTIONS)
+    made(conditions, Allocation(pricing, counts), Silent())  # type: ignore[operator]
     # The last one has the new weights.
     assert done == [2] * (cuts - 1) + [3]
 

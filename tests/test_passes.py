@@ -30,7 +30,8 @@ from onnxprune.graph.load import load
 from onnxprune.graph.view import view
 from onnxprune.linear.form import layers
 from onnxprune.linear.gram import Gram, column_sums
-from onnxprune.pipeline.candidate import attempt, trial
+from onnxprune.pipeline.allocation import Allocation
+from onnxprune.pipeline.candidate import Conditions, attempt, trial
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.setup import specs_of
@@ -126,7 +127,7 @@ def test_a_trial_costs_one_pass_over_the_holdout_and_an_attempt_two(
 ) -> None:
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
     runs = counting(monkeypatch, answers, "run")
-    made(on.work, pricing, counts, evaluator, OPTIONS, Silent())
+    made(Conditions(on.work, evaluator, OPTIONS), Allocation(pricing, counts), Silent())
     assert len(runs) == passes * len(list(on.work.holdout.rows(answers.BATCH)))
 
 

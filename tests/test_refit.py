@@ -20,7 +20,9 @@ from onnxprune.engine.session import open_session
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer
 from onnxprune.linear.solve import Ridges
-from onnxprune.pipeline import candidate as attempt
+from onnxprune.pipeline import candidate
+from onnxprune.pipeline.allocation import Allocation
+from onnxprune.pipeline.candidate import Conditions, attempt
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.own_metric import SessionRunner
 from onnxprune.pipeline.pricing import price
@@ -215,6 +217,7 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
     on = table("conv-bias")
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
     (pricing,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
+    allocation = Allocation(pricing, counts)
     feeds = next(on.work.holdout.batches(16))
     (wanted,) = run(on.coupling.graph.model, feeds)
 
@@ -223,10 +226,10 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         return -float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
 
     fair = evaluator_for(on.work, replace(OPTIONS, evaluate=nearness))
-    sound = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
+    sound = attempt(Conditions(on.work, fair, OPTIONS), allocation, Silent())
     assert sound.refits
     assert not sound.notes
-    plain = attempt.attempt(on.work, pricing, counts, fair, replace(OPTIONS, refit="none"), Silent())
+    plain = attempt(Conditions(on.work, fair, replace(OPTIONS, refit="none")), allocation, Silent())
     assert not plain.refits
     assert 0 < sound.drop.value < plain.drop.value
 
@@ -234,8 +237,8 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         found = refit(*arguments)  # type: ignore[arg-type]
         return Refit({use: -array for use, array in found.weights.items()}, found.layers)
 
-    monkeypatch.setattr(attempt, "refit", hurting)
-    hurt = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
+    monkeypatch.setattr(candidate, "refit", hurting)
+    hurt = attempt(Conditions(on.work, fair, OPTIONS), allocation, Silent())
     assert "was worse than the plain cut" in hurt.notes[0]
     assert hurt.refits == ()
     assert hurt.drop == plain.drop
@@ -341,13 +344,14 @@ def test_a_refit_with_less_output_loss_stays_where_a_few_answers_speak_against_i
     on = table("conv-bias")
     counts = np.asarray([max(1, len(g) // 2) for g in on.coupling.groups])
     (pricing,) = price(on.work, OPTIONS, {"qr": on.rankings}, on.grams, Silent())
+    allocation = Allocation(pricing, counts)
     fair = evaluator_for(on.work, OPTIONS)
-    plain = attempt.attempt(on.work, pricing, counts, fair, replace(OPTIONS, refit="none"), Silent())
+    plain = attempt(Conditions(on.work, fair, replace(OPTIONS, refit="none")), allocation, Silent())
 
     def unlucky(self: Evaluator, model: onnx.ModelProto) -> Drop:
         return Drop("top-1 changed", 0.1 if model == plain.model else 0.2, 10)
 
     monkeypatch.setattr(Evaluator, "drop", unlucky)
-    kept = attempt.attempt(on.work, pricing, counts, fair, OPTIONS, Silent())
+    kept = attempt(Conditions(on.work, fair, OPTIONS), allocation, Silent())
     assert kept.refits
     assert fair.output_loss(kept.model) < fair.output_loss(plain.model)

@@ -16,14 +16,11 @@ from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import Blocks
 from onnxprune.budget.sensitivity import Survey
 from onnxprune.errors import BudgetError
-from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, keep_of, lossless, past_lossless, within
-from onnxprune.pipeline.candidate import Candidate
+from onnxprune.pipeline.allocation import OVERSHOT, Allocation, lossless, past_lossless, within
+from onnxprune.pipeline.candidate import Candidate, Conditions
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.search import trials
-from onnxprune.pipeline.search.find import find
-from onnxprune.pipeline.search.trials import SearchResult
-from onnxprune.pipeline.setup import Context
+from onnxprune.pipeline.search.find import SearchResult, find
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Drop
 from onnxprune.target import Budget
@@ -61,21 +58,12 @@ class Known:
     def output_loss(self, model: float) -> float:
         return model
 
-    def attempt(
-        self,
-        context: Context,
-        pricing: Pricing,
-        counts: np.ndarray,
-        evaluator: Known,
-        options: Options,
-        progress: Progress,
-        kept: object = None,
-    ) -> Candidate:
-        cost = macs(self.on.coupling)
+    def attempt(self, conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:
+        cost, counts = macs(self.on.coupling), allocation.counts
         share = cost(counts) / cost(sizes(self.on.coupling))
-        bound = self.bound + (self.gap if options.effort == "fast" else 0.0)
+        bound = self.bound + (self.gap if conditions.options.effort == "fast" else 0.0)
         done = 0.0 if share > 0.999 else ALLOWED * float(np.exp(STEEP * (bound - share)))
-        keep = keep_of(self.on.coupling, pricing.rankings, counts)
+        keep = allocation.keep(self.on.coupling)
         return Candidate(counts, keep, done, Drop("loss", done, 10))  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, calibrated, set_up
 from onnxprune.progress import Silent
@@ -46,8 +47,8 @@ class Bench:
 
 def bench(model: onnx.ModelProto, data: np.ndarray, options: Options = OPTIONS) -> Bench:
     work = set_up(load(model), data, options)
-    rankings, grams = rank(work, options, Silent())
-    return Bench(work, rankings[options.select], grams)
+    grams = calibrate(work, options, Silent())
+    return Bench(work, rank(work, options, grams, Silent())[options.select], grams)
 
 
 def correlated(shape: Sequence[int], rank: int, seed: int = 0, mean: float = 0.5) -> np.ndarray:

@@ -24,6 +24,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
 from onnxprune.linear.form import Layer
 from onnxprune.options import AUTO
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.ranking import rank
 from onnxprune.plan import keep_vector
@@ -49,7 +50,8 @@ def pruned(
     def once(name: str, function: Callable[..., object]) -> Callable[..., object]:
         return lambda *arguments: bench.once((name, select, effort, exclude), lambda: function(*arguments))
 
-    with patch("onnxprune.pipeline.run.rank", once("rank", rank)), patch("onnxprune.pipeline.run.price", once("price", price)):
+    stages = {"calibrate": calibrate, "rank": rank, "price": price}
+    with patch.multiple("onnxprune.workflows.prune", **{name: once(name, stage) for name, stage in stages.items()}):
         return onnxprune.prune(
             bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,
             select=select, refit=refit, effort=effort, round_to=1, exclude=exclude, seed=options.seed,

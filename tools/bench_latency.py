@@ -29,6 +29,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.load import load
 from onnxprune.latency.stopwatch import compare_latency
 from onnxprune.options import Options
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.evaluator import evaluator_for
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.ranking import rank
@@ -119,7 +120,8 @@ def cut_ours(path: Path, place: Place, kept: Sequence[float], engine: Engine, sa
     if not jobs:
         return
     work = set_up(load(path), None, options)
-    rankings, grams = rank(work, options, Silent())
+    grams = calibrate(work, options, Silent())
+    rankings = rank(work, options, grams, Silent())
     known: dict[bool, tuple[Pricing, ...]] = {}
     for budget in jobs:
         asked = replace(options, budgets=(budget,))

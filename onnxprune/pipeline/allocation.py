@@ -23,6 +23,18 @@ WORTH_IT, NEGLIGIBLE = 3.0, 0.005
 OVERSHOT = 0.85
 
 
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """Units to keep per group, ``counts`` (groups,).  Each group keeps the first units of its ranking in ``pricing``."""
+
+    pricing: Pricing
+    counts: Array
+
+    def keep(self, coupling: Coupling) -> Array:
+        """One boolean per unit."""
+        return keep_of(coupling, self.pricing.rankings, self.counts)
+
+
 def keep_of(coupling: Coupling, rankings: Sequence[Ranking], kept: Array) -> Array:
     """One boolean per unit: each group keeps the first ``kept`` (groups,) units of its ranking."""
     keep = np.zeros(coupling.unit_count, dtype=np.bool_)

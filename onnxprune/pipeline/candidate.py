@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,15 +13,15 @@ from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
 from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import keep_of
+from onnxprune.pipeline.allocation import Allocation
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.pricing import Pricing
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Progress
 from onnxprune.refit.kept_targets import KeptTargets
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
+from onnxprune.surgery.edit import Use
 from onnxprune.surgery.sweep import sweep
 
 Array = np.ndarray
@@ -42,85 +43,82 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
 
-def attempt(
-    context: Context,
-    pricing: Pricing,
-    counts: Array,
-    evaluator: Evaluator,
-    options: Options,
-    progress: Progress,
-    kept: KeptTargets | None = None,
-) -> Candidate:
-    """Cut to ``counts`` (units kept per group), refit, and measure the drop.  Drops a refit that makes the cut worse.
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What candidates have in common that are compared with each other: data, evaluator, options.
+
+    ``targets`` holds the original's side of their refits, if they share it.
+    """
+
+    context: Context
+    evaluator: Evaluator
+    options: Options
+    targets: KeptTargets | None = None
+
+
+def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:
+    """Cut, refit, and measure the drop.  Drops a refit that makes the cut worse.
 
     A refit is worse if its drop is larger and, without a metric of the user's, its output loss is not smaller.
-    ``kept`` holds the original's side of the refits of all attempts.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two to five passes over the holdout.
     """
-    keep = keep_of(context.coupling, pricing.rankings, counts)
-    if options.refit == "none" or keep.all():
-        return _unfitted(context, counts, keep, evaluator)
-    small = cut(context.coupling, keep)
+    coupling, evaluator = conditions.context.coupling, conditions.evaluator
+    keep = allocation.keep(coupling)
+    if conditions.options.refit == "none" or keep.all():
+        return _unfitted(conditions, allocation)
+    small = cut(coupling, keep)
     plain = evaluator.drop(small)
-    solution = _solution(context, pricing, keep, view(small), options, progress, kept)
-    # Hold one cut model at a time: each may take hundreds of megabytes.
+    solution = _solution(conditions, allocation, view(small), progress)
+    # Hold one cut model at a time: each may take hundreds of megabytes.  So the refitted model is cut from the original.
     evaluator.forget()
     del small
-    refitted = _refitted(context, counts, keep, solution, evaluator)
+    refitted = _refitted(conditions, allocation, solution)
     if refitted.drop.value <= plain.value or not refitted.refits:
         return refitted
-    unfitted = _unfitted(context, counts, keep, evaluator)
+    unfitted = _unfitted(conditions, allocation)
     # A task counts answers, and a few change by chance: its drop is too coarse to compare two models of one cut.
     if evaluator.metric is None and evaluator.output_loss(refitted.model) < evaluator.output_loss(unfitted.model):
         return refitted
     return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
 
 
-def trial(
-    context: Context,
-    pricing: Pricing,
-    counts: Array,
-    evaluator: Evaluator,
-    options: Options,
-    progress: Progress,
-    kept: KeptTargets | None = None,
-) -> Candidate:
+def trial(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:
     """A candidate for comparison only: refitted to some of the samples, as with little effort.
 
-    ``kept`` holds the original's side of the refits of all trials.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and one pass over the holdout.
     """
-    keep = keep_of(context.coupling, pricing.rankings, counts)
-    if options.refit == "none" or keep.all():
-        return _unfitted(context, counts, keep, evaluator)
+    context = conditions.context
+    keep = allocation.keep(context.coupling)
+    if conditions.options.refit == "none" or keep.all():
+        return _unfitted(conditions, allocation)
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    part, fast = replace(context, fit=context.fit.take(some)), replace(options, effort="fast")
-    solution = _solution(part, pricing, keep, view(cut(context.coupling, keep)), fast, progress, kept)
-    return _refitted(context, counts, keep, solution, evaluator)
+    part, fast = replace(context, fit=context.fit.take(some)), replace(conditions.options, effort="fast")
+    quick = replace(conditions, context=part, options=fast)
+    solution = _solution(quick, allocation, view(cut(context.coupling, keep)), progress)
+    return _refitted(conditions, allocation, solution)
 
 
-def _solution(
-    context: Context,
-    pricing: Pricing,
-    keep: Array,
-    pruned: Graph,
-    options: Options,
-    progress: Progress,
-    kept: KeptTargets | None,
-) -> Refit:
-    """The refit of ``pruned``, the graph cut by ``keep``, with as many rows and rounds as ``options`` allow."""
-    effort = EFFORTS[options.effort]
+def _solution(conditions: Conditions, allocation: Allocation, pruned: Graph, progress: Progress) -> Refit:
+    """The refit of ``pruned``, the graph cut to ``allocation``, with as many rows and rounds as the options allow."""
+    context, effort = conditions.context, EFFORTS[conditions.options.effort]
     rounds = refinements(effort, original_macs(context.coupling) * context.fit.count)
     rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
-    given = calibrated(context, pricing.grams, context.fit, options, rows)
-    return refit(given, keep, pruned, rounds, progress, kept)
+    given = calibrated(context, allocation.pricing.grams, context.fit, conditions.options, rows)
+    return refit(given, allocation.keep(context.coupling), pruned, rounds, progress, conditions.targets)
 
 
-def _refitted(context: Context, counts: Array, keep: Array, solution: Refit, evaluator: Evaluator) -> Candidate:
-    model = sweep(cut(context.coupling, keep, solution.weights), context.loaded.proto)
-    return Candidate(counts, keep, model, evaluator.drop(model), solution.layers)
+def _refitted(conditions: Conditions, allocation: Allocation, solution: Refit) -> Candidate:
+    return _candidate(conditions, allocation, solution.weights, solution.layers)
 
 
-def _unfitted(context: Context, counts: Array, keep: Array, evaluator: Evaluator) -> Candidate:
-    model = sweep(cut(context.coupling, keep), context.loaded.proto)
-    return Candidate(counts, keep, model, evaluator.drop(model))
+def _unfitted(conditions: Conditions, allocation: Allocation) -> Candidate:
+    return _candidate(conditions, allocation, {}, ())
+
+
+def _candidate(
+    conditions: Conditions, allocation: Allocation, weights: Mapping[Use, Array], refits: tuple[Refitted, ...]
+) -> Candidate:
+    coupling = conditions.context.coupling
+    keep = allocation.keep(coupling)
+    model = sweep(cut(coupling, keep, weights), conditions.context.loaded.proto)
+    return Candidate(allocation.counts, keep, model, conditions.evaluator.drop(model), refits)

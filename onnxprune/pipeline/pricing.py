@@ -22,9 +22,12 @@ from onnxprune.pipeline.rounded import multiple, rounding_of
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.plan import Rounding
 from onnxprune.progress import Progress
+from onnxprune.result import CurvePoint, GroupCurve
 from onnxprune.selection.base import Ranking
 
 Array = np.ndarray
+#: Maximum points of a group's curve in a report.
+POINTS = 33
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,17 @@ def sharpened(
 def _restricted(measured: Sequence[Curve], widths: Sequence[Array], bounds: Bounds) -> tuple[Curve, ...]:
     pairs = enumerate(zip(measured, widths, strict=True))
     return tuple(Curve(c.loss, bounds.of(g, np.intersect1d(c.widths, w))) for g, (c, w) in pairs)
+
+
+def group_curves(context: Context, curves: Sequence[Curve]) -> tuple[GroupCurve, ...]:
+    """The output loss of narrowing each group that may be cut, at up to :data:`POINTS` widths: for the report."""
+    shown = []
+    for group, curve in zip(context.coupling.groups, curves, strict=True):
+        if group.id not in context.frozen:
+            picks = np.unique(np.linspace(0, len(curve.widths) - 1, POINTS).astype(int))
+            points = tuple(CurvePoint(int(k), float(curve.loss[k])) for k in curve.widths[picks])
+            shown.append(GroupCurve(group.name, points))
+    return tuple(shown)
 
 
 def whole(coupling: Coupling) -> Array:

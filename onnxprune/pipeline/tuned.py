@@ -18,7 +18,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.accuracy import accuracy_of
 from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
-from onnxprune.pipeline.run import Outcome
+from onnxprune.pipeline.outcome import Outcome
 from onnxprune.pipeline.setup import MOST_TUNED, Context, check_inputs, engine_of, specs_for
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning

@@ -23,8 +23,8 @@ from onnxprune.options import Options
 from onnxprune.pipeline.accuracy import accuracies
 from onnxprune.pipeline.evaluator import may_hold_classes
 from onnxprune.pipeline.labelled import box_scores, labelled_data
+from onnxprune.pipeline.outcome import Outcome
 from onnxprune.pipeline.own_metric import own_drop
-from onnxprune.pipeline.run import Outcome
 from onnxprune.pipeline.setup import Context, engine_of
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.report.describe import choice_lines, group_rows

@@ -14,9 +14,10 @@ from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.options import Options
 from onnxprune.pipeline.notes import UNFITTED, reading_notes
-from onnxprune.pipeline.run import Outcome, verified
+from onnxprune.pipeline.outcome import Outcome
 from onnxprune.pipeline.setup import set_up
 from onnxprune.pipeline.stopwatch import Stopwatch
+from onnxprune.pipeline.verified import verified
 from onnxprune.plan import Plan, fingerprint, keep_vector
 from onnxprune.progress import Progress
 from onnxprune.report.account import account, closed

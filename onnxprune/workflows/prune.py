@@ -1,4 +1,4 @@
-"""Prune a model: load, set up, find the cut (calibrate, rank, price, search, verify), tune, report, write."""
+"""Prune a model: load, set up, calibrate, rank, price, search, verify, tune, report, write."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from pathlib import Path
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.cluster.open import computing
+from onnxprune.engine.release import release_memory
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.options import Options
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.labelled import labelled_data, usable
+from onnxprune.pipeline.outcome import outcome_of
 from onnxprune.pipeline.planned import plan_of
-from onnxprune.pipeline.run import run
+from onnxprune.pipeline.pricing import price
+from onnxprune.pipeline.ranking import rank
+from onnxprune.pipeline.search.find import find
 from onnxprune.pipeline.settle import evaluation_notes, seen, settled
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.pipeline.tuned import tuned
+from onnxprune.pipeline.verified import verified
 from onnxprune.progress import Progress
 from onnxprune.report.account import account, closed
 from onnxprune.result import Result
@@ -51,20 +57,34 @@ def prune_model(
     loaded = load(model)
     stopwatch.mark("load")
     with computing(loaded, data, options) as compute:
-        ready = _prepared(loaded, data, options, progress)
+        ready = _set_up(loaded, data, options, progress)
+        context, evaluator, options = ready.context, ready.evaluator, ready.options
         stopwatch.mark("couple")
-        outcome = run(ready.context, ready.evaluator, ready.options, progress, stopwatch, compute)
+        grams = calibrate(context, options, progress, compute)
+        stopwatch.mark("calibrate")
+        rankings = rank(context, options, grams, progress)
+        release_memory()
+        orders = price(context, options, rankings, grams, progress, compute)
+        stopwatch.mark("select")
+        release_memory()
+        found = find(context, orders, evaluator, options, progress, compute)
+        stopwatch.mark("refit")
+        # Nothing reads the second moments any more.  For wide layers they take more memory than the model.
+        del grams, rankings, orders
+        release_memory()
+        checks = verified(context, found.candidate.keep, found.candidate.model, progress)
+        stopwatch.mark("verify")
+    outcome = outcome_of(found, checks, evaluator)
     if options.tune is not None:
         if target is not None:
             # If the user ends the run from here on, only the tuning is lost.
             save(outcome.model, target, loaded.external)
-        outcome = tuned(ready.context, outcome, ready.evaluator, ready.labelled, ready.options, progress)
+        outcome = tuned(context, outcome, evaluator, ready.labelled, options, progress)
         stopwatch.mark("tune")
     progress.stage("measure", None)
-    source = seen(ready.evaluator, data)
-    report = account(ready.context, outcome, ready.labelled, source, target, ready.options, stopwatch)
+    report = account(context, outcome, ready.labelled, seen(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
-    plan = plan_of(ready.context, outcome.keep, outcome.rounding, ready.options)
+    plan = plan_of(context, outcome.keep, outcome.rounding, options)
     return Result(outcome.model, plan, closed(report, written, stopwatch), target)
 
 
@@ -78,7 +98,7 @@ class Prepared:
     options: Options
 
 
-def _prepared(loaded: LoadedModel, data: object | None, options: Options, progress: Progress) -> Prepared:
+def _set_up(loaded: LoadedModel, data: object | None, options: Options, progress: Progress) -> Prepared:
     """Set up the run.  Wrong data, or a metric that fails, raise here, before anything that takes long."""
     context = set_up(loaded, data, options)
     evaluator = evaluator_for(context, options)

@@ -26,8 +26,8 @@ from onnxprune.graph.load import load
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of, within
+from onnxprune.pipeline.calibrate import calibrate
 from onnxprune.pipeline.pricing import Pricing, price, whole
-from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Evidence, Ranking, evidence
@@ -65,7 +65,7 @@ class Workbench:
     @cached_property
     def grams(self) -> Mapping[int, SecondMoments]:
         """Second moments of every layer's input in the original, by node index."""
-        return rank(self.work, self.options, Silent())[1]
+        return calibrate(self.work, self.options, Silent())
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.errors import BudgetError
-from onnxprune.pipeline.allocation import lossless, narrowest, past_lossless, widest, within
+from onnxprune.pipeline.allocation import Allocation, lossless, narrowest, past_lossless, widest, within
 from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.pricing import Pricing
-from onnxprune.pipeline.search.trials import SearchResult, Trials
+from onnxprune.pipeline.search.trials import Chosen, Trials
 from onnxprune.progress import Turn
 
 Array = np.ndarray
@@ -23,7 +23,7 @@ LEAST_KEPT, FINEST = 0.02, 0.01
 STEP = 0.9
 
 
-def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
+def by_drop(trials: Trials, pricing: Pricing) -> Chosen:
     """Search for the smallest model with an allowed drop.
 
     First remove what costs nothing.  Then bisect the interval of kept MACs with trials.  Then refine the result with
@@ -38,7 +38,7 @@ def by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
         return _by_drop(sharing, pricing)
 
 
-def _by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
+def _by_drop(trials: Trials, pricing: Pricing) -> Chosen:
     free, begun = _begin(trials, pricing)
     best, priced, tried = _bisected(trials, pricing, free, begun[-1])
     path = [*begun, *tried]
@@ -53,7 +53,7 @@ def _by_drop(trials: Trials, pricing: Pricing) -> SearchResult:
             f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
             "size with --macs"
         )
-    return SearchResult(best, priced, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+    return Chosen(best, priced, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
 
 
 def _cuts(trials: Trials, candidate: Candidate) -> bool:
@@ -70,8 +70,8 @@ def _bisected(
     low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
     high = trials.cost(free) / trials.full
 
-    def counts(share: float) -> Array:
-        return np.asarray(np.minimum(within(pricing, trials.cost, share * trials.full), free))
+    def allocation(share: float) -> Allocation:
+        return Allocation(pricing, np.asarray(np.minimum(within(pricing, trials.cost, share * trials.full), free)))
 
     halvings = _halvings(high - low)
     turns = halvings + FULL * trials.finer
@@ -80,7 +80,7 @@ def _bisected(
     losses: dict[float, float] = {}
     for turn in range(1, 1 + halvings):
         middle = (failed + high) / 2
-        candidate = trials.trial(pricing, counts(middle), Turn(trials.progress, turn, turns))
+        candidate = trials.trial(allocation(middle), Turn(trials.progress, turn, turns))
         if trials.finer:
             losses[middle] = trials.evaluator.output_loss(candidate.model)
         path.append(candidate)
@@ -91,7 +91,7 @@ def _bisected(
     if trials.finer:
         share = high if best is not start else failed
         pricing = trials.sharp(pricing, trials.cost, share * trials.full)
-        refined = _refine(trials, pricing, counts, share, high, losses, (halvings, turns))
+        refined = _refine(trials, allocation, trials.cost(narrowest(pricing)), share, high, losses, (halvings, turns))
         path += refined
         best = next((candidate for candidate in reversed(refined) if _allows(trials, candidate)), best)
     return best, pricing, path
@@ -117,7 +117,7 @@ def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
     starts = {counts.tobytes(): counts for counts in ways}
     tried: list[Candidate] = []
     for turn, counts in enumerate(starts.values(), start=1):
-        tried.append(trials.attempt(pricing, counts, Turn(trials.progress, turn, len(starts), "free")))
+        tried.append(trials.attempt(Allocation(pricing, counts), Turn(trials.progress, turn, len(starts), "free")))
         if _allows(trials, tried[-1]):
             break
     return tried[-1].counts, tried
@@ -125,8 +125,8 @@ def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
 
 def _refine(
     trials: Trials,
-    pricing: Pricing,
-    counts: Callable[[float], Array],
+    allocation: Callable[[float], Allocation],
+    least: float,
     share: float,
     high: float,
     losses: Mapping[float, float],
@@ -134,6 +134,7 @@ def _refine(
 ) -> list[Candidate]:
     """Make up to ``FULL`` full attempts, starting at ``share`` of the MACs.  Returns the candidates in order.
 
+    ``allocation`` gives the one for a share of the MACs; no allocation has fewer than ``least`` MACs.
     Each allowed candidate is smaller than the allowed ones before it.  ``high`` is the smallest share known to be
     allowed.  ``losses`` holds the output loss of the trials, by share.  ``turns`` is (turns done, turns in total).
     """
@@ -141,7 +142,7 @@ def _refine(
     failed: float | None = None
     refined: list[Candidate] = []
     for turn in range(1, 1 + FULL):
-        candidate = trials.attempt(pricing, counts(share), Turn(trials.progress, done + turn, of))
+        candidate = trials.attempt(allocation(share), Turn(trials.progress, done + turn, of))
         refined.append(candidate)
         if _allows(trials, candidate):
             high = share
@@ -154,7 +155,7 @@ def _refine(
             share = _reached(losses, share, trials.evaluator.output_loss(candidate.model))
         else:
             share *= STEP
-        if abs(high - share) < FINEST or share * trials.full < trials.cost(narrowest(pricing)):
+        if abs(high - share) < FINEST or share * trials.full < least:
             break
     return refined
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,17 +14,20 @@ from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import OVERSHOT, narrowest, widest
+from onnxprune.pipeline.allocation import OVERSHOT, Allocation, narrowest, widest
+from onnxprune.pipeline.candidate import Candidate
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.pricing import Pricing
+from onnxprune.pipeline.pricing import Pricing, group_curves
 from onnxprune.pipeline.ranking import trial_macs
 from onnxprune.pipeline.rounded import multiple
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
-from onnxprune.pipeline.search.trials import SearchResult, Trials
+from onnxprune.pipeline.search.trials import Chosen, Trials
 from onnxprune.pipeline.setup import Context
+from onnxprune.plan import Rounding
 from onnxprune.progress import Progress
+from onnxprune.result import GroupCurve, SearchStep
 from onnxprune.target import Budget
 
 CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
@@ -38,6 +41,21 @@ BELOW = (
     "{kind} fell to {got:.0%}, below the requested {asked:.0%}: no channel counts in between should run faster; "
     "--round 1 comes closer"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The chosen candidate and the path of the search.  Holds no second moments: they may be larger than the model.
+
+    ``select`` names the selector that ranked the channels.  ``rounding`` describes the preferred channel counts.
+    ``curves`` are the prices of the widths.
+    """
+
+    candidate: Candidate
+    steps: tuple[SearchStep, ...]
+    select: str
+    rounding: Rounding
+    curves: tuple[GroupCurve, ...]
 
 
 def find(
@@ -56,39 +74,48 @@ def find(
     Raises:
         BudgetError: the budget cannot be met.
     """
-    result = _searched(Trials(context, orders, evaluator, options, progress, compute))
-    if multiple(options) is not None:
-        return result
-    notes = [*_no_faster(context, result), *_below(context, result, options)]
-    return replace(result, candidate=replace(result.candidate, notes=(*result.candidate.notes, *notes)))
+    chosen = _searched(Trials(context, orders, evaluator, options, progress, compute))
+    notes = list(chosen.candidate.notes)
+    if multiple(options) is None:
+        notes += [*_no_faster(context, chosen), *_below(context, chosen, options)]
+    for note in notes:
+        progress.note(note)
+    pricing = chosen.pricing
+    return SearchResult(
+        replace(chosen.candidate, notes=tuple(notes)),
+        chosen.steps,
+        pricing.select,
+        pricing.rounding,
+        group_curves(context, pricing.curves),
+    )
 
 
-def _no_faster(context: Context, result: SearchResult) -> list[str]:
+def _no_faster(context: Context, chosen: Chosen) -> list[str]:
     """A note if the cut should not save time; it suggests a multiple that would, if there is one."""
-    time, full = result.pricing.time, sizes(context.coupling)
-    if time(result.candidate.counts) < time(full):
+    time, full = chosen.pricing.time, sizes(context.coupling)
+    if time(chosen.candidate.counts) < time(full):
         return []
     fast = [
-        m for m in MULTIPLES if time(np.minimum(np.maximum(result.candidate.counts // m * m, m), full)) < time(full)
+        m for m in MULTIPLES if time(np.minimum(np.maximum(chosen.candidate.counts // m * m, m), full)) < time(full)
     ]
     return [NO_FASTER.format(ROUNDED.format(fast[0]) if fast else "")]
 
 
-def _below(context: Context, result: SearchResult, options: Options) -> list[str]:
+def _below(context: Context, chosen: Chosen, options: Options) -> list[str]:
     """A note if the fast widths went far below the budget, and finer widths could keep more."""
     if len(options.budgets) != 1 or options.budgets[0].kind not in CALLED:
         return []
     kind = options.budgets[0].kind
     cost, target = cost_of(context, kind, options.budgets[0].value)
     full = cost(sizes(context.coupling))
-    got, asked = cost(result.candidate.counts) / full, target / full
-    finer = give_back(cost, result.pricing.curves, result.candidate.counts, target)
-    if got >= OVERSHOT * asked or np.array_equal(finer, result.candidate.counts):
+    got, asked = cost(chosen.candidate.counts) / full, target / full
+    finer = give_back(cost, chosen.pricing.curves, chosen.candidate.counts, target)
+    if got >= OVERSHOT * asked or np.array_equal(finer, chosen.candidate.counts):
         return []
     return [BELOW.format(kind=CALLED[kind], got=got, asked=asked)]
 
 
-def _searched(trials: Trials) -> SearchResult:
+def _searched(trials: Trials) -> Chosen:
     options = trials.options
     drop, latency = options.asked("max_drop"), options.asked("latency")
     kinds = [budget.kind for budget in options.budgets]
@@ -101,20 +128,20 @@ def _searched(trials: Trials) -> SearchResult:
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
         with _bound_by(options):
-            result = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
+            chosen = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), trial_macs(trials.context))
-        result = trials.only(*trials.best(latenesses, *joint(costs)))
+        chosen = trials.only(trials.best(latenesses, *joint(costs)))
     else:
         # The user gave every width.
-        result = trials.only(trials.orders[0], widest(trials.orders[0]))
-    if drop is not None and not result.candidate.drop.value <= drop:
+        chosen = trials.only(Allocation(trials.orders[0], widest(trials.orders[0])))
+    if drop is not None and not chosen.candidate.drop.value <= drop:
         rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
-            f"{result.candidate.drop.value:.4g} ({result.candidate.drop.metric}); raise --max-drop, or cut less"
+            f"{chosen.candidate.drop.value:.4g} ({chosen.candidate.drop.metric}); raise --max-drop, or cut less"
         )
-    return result
+    return chosen
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:

@@ -10,9 +10,9 @@ from onnxprune.budget.cost import Costing, sizes
 from onnxprune.budget.excess import joint
 from onnxprune.errors import BudgetError
 from onnxprune.latency.stopwatch import compare_latency
-from onnxprune.pipeline.allocation import keep_of, narrowest, within
+from onnxprune.pipeline.allocation import Allocation, narrowest, within
 from onnxprune.pipeline.pricing import Pricing
-from onnxprune.pipeline.search.trials import SearchResult, Trials
+from onnxprune.pipeline.search.trials import Chosen, Trials
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 
@@ -21,7 +21,7 @@ from onnxprune.surgery.sweep import sweep
 CORRECTIONS, FINEST, ROOM = 8, 0.01, 0.04
 
 
-def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> SearchResult:
+def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence[tuple[Costing, float]]) -> Chosen:
     """The widest cut whose latency is at most the share ``wanted``, and that meets ``others`` (cost, target).
 
     The user's table stands for another machine, so it decides alone.  Otherwise we start with this machine's table,
@@ -31,22 +31,23 @@ def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence
     context, cost = trials.context, pricing.time
     full = cost(sizes(context.coupling))
     if trials.options.latency_table is not None:
-        return trials.only(pricing, within(pricing, *joint([(cost, wanted * full), *others])))
+        return trials.only(Allocation(pricing, within(pricing, *joint([(cost, wanted * full), *others]))))
     trials.progress.stage("latency", CORRECTIONS)
     feeds = next(context.fit.batches(1))
     least = cost(narrowest(pricing)) / full
     low, high = least, 1.0
-    target, best, ratio = max(wanted, least), None, 1.0
+    best: Allocation | None = None
+    target, ratio = max(wanted, least), 1.0
     for _ in range(CORRECTIONS):
-        counts = within(pricing, *joint([(cost, target * full), *others]))
-        plain = sweep(cut(context.coupling, keep_of(context.coupling, pricing.rankings, counts)), context.loaded.proto)
+        allocation = Allocation(pricing, within(pricing, *joint([(cost, target * full), *others])))
+        plain = sweep(cut(context.coupling, allocation.keep(context.coupling)), context.loaded.proto)
         ratio = compare_latency(context.loaded.proto, plain, feeds, context.engine)[0].ratio
         trials.progress.advance()
         if ratio <= wanted:
-            if best is not None and np.array_equal(counts, best):
+            if best is not None and np.array_equal(allocation.counts, best.counts):
                 # The other budgets limit the widths: a larger latency would not change them.
                 break
-            low, best = target, counts
+            low, best = target, allocation
         else:
             high = target
         if wanted * (1 - ROOM) <= ratio <= wanted or high - low < FINEST:
@@ -58,4 +59,4 @@ def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence
         raise BudgetError(
             f"a latency of {wanted:g} cannot be reached: the narrowest model tried takes {ratio:.2f} of the original"
         )
-    return trials.only(pricing, best)
+    return trials.only(best)

@@ -12,8 +12,8 @@ import numpy as np
 from onnxprune.budget.cost import Cost, Costing, macs, sizes
 from onnxprune.effort import EFFORTS, UNTRIED, trial_samples
 from onnxprune.options import Options
-from onnxprune.pipeline.allocation import keep_of, narrowest, within
-from onnxprune.pipeline.candidate import Candidate, attempt, trial
+from onnxprune.pipeline.allocation import Allocation, narrowest, within
+from onnxprune.pipeline.candidate import Candidate, Conditions, attempt, trial
 from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.pricing import Pricing, sharpened
@@ -26,7 +26,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class Chosen:
     """The chosen candidate, its pricing, and the path of the search."""
 
     candidate: Candidate
@@ -65,20 +65,21 @@ class Trials:
         """MACs of the whole model."""
         return self.cost(sizes(self.context.coupling))
 
-    def attempt(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
-        return attempt(self.context, pricing, counts, self.evaluator, self.options, progress, self.for_attempts)
+    def attempt(self, allocation: Allocation, progress: Progress) -> Candidate:
+        return attempt(Conditions(self.context, self.evaluator, self.options, self.for_attempts), allocation, progress)
 
-    def trial(self, pricing: Pricing, counts: Array, progress: Progress) -> Candidate:
-        return trial(self.context, pricing, counts, self.evaluator, self.options, progress, self.for_trials)
+    def trial(self, allocation: Allocation, progress: Progress) -> Candidate:
+        return trial(Conditions(self.context, self.evaluator, self.options, self.for_trials), allocation, progress)
 
     @property
     def finer(self) -> bool:
         """Whether a full attempt does more than a trial."""
         return EFFORTS[self.options.effort].rounds > 0 or self.context.fit.count > trial_samples(self.context.fit.count)
 
-    def only(self, pricing: Pricing, counts: Array) -> SearchResult:
-        candidate = self.attempt(pricing, counts, self.progress)
-        return SearchResult(candidate, pricing, (self.step(candidate),))
+    def only(self, allocation: Allocation) -> Chosen:
+        """The candidate with ``allocation``, without a search."""
+        candidate = self.attempt(allocation, self.progress)
+        return Chosen(candidate, allocation.pricing, (self.step(candidate),))
 
     def step(self, candidate: Candidate) -> SearchStep:
         return SearchStep(self.cost(candidate.counts) / max(self.full, 1.0), candidate.drop.value)
@@ -97,7 +98,7 @@ class Trials:
             pricing = better
         return pricing
 
-    def best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
+    def best(self, latenesses: Sequence[float], cost: Costing, target: float) -> Allocation:
         """Try a few ways to spend the budget, and return the one with the least output loss after a quick refit.
 
         A curve describes one group alone; it does not show how cuts of different groups interact.  Networks differ in
@@ -109,25 +110,24 @@ class Trials:
         with self.sharing() as trials:
             return trials._best(latenesses, cost, target)
 
-    def _best(self, latenesses: Sequence[float], cost: Costing, target: float) -> tuple[Pricing, Array]:
+    def _best(self, latenesses: Sequence[float], cost: Costing, target: float) -> Allocation:
         losses: dict[bytes, float] = {}
         turns = len(latenesses) + (len(self.orders) if len(self.orders) > 1 else 0)
 
-        def loss(way: tuple[Pricing, Array]) -> float:
-            pricing, counts = way
-            key = keep_of(self.context.coupling, pricing.rankings, counts).tobytes()
+        def loss(allocation: Allocation) -> float:
+            key = allocation.keep(self.context.coupling).tobytes()
             if key not in losses:
                 turn = Turn(self.progress, len(losses) + 1, turns, "trial")
-                losses[key] = self.evaluator.output_loss(self.trial(pricing, counts, turn).model)
+                losses[key] = self.evaluator.output_loss(self.trial(allocation, turn).model)
             return losses[key]
 
-        ways = [(pricing, within(pricing, cost, target, latenesses[0])) for pricing in self.orders]
-        order = min(ways, key=loss)[0] if len(ways) > 1 else ways[0][0]
-        sharp = self.sharp(order, cost, target, latenesses[0])
-        ways = [(sharp, within(sharp, cost, target, lateness)) for lateness in latenesses]
+        ways = [Allocation(pricing, within(pricing, cost, target, latenesses[0])) for pricing in self.orders]
+        order = min(ways, key=loss) if len(ways) > 1 else ways[0]
+        sharp = self.sharp(order.pricing, cost, target, latenesses[0])
+        ways = [Allocation(sharp, within(sharp, cost, target, lateness)) for lateness in latenesses]
         return min(ways, key=loss) if len(ways) > 1 else ways[0]
 
     def best_order(self, cost: Costing, share: float) -> Pricing:
         """The best order of channels at ``share`` of ``cost``, or at the lowest cost that all orders can reach."""
         least = max(cost(narrowest(pricing)) for pricing in self.orders)
-        return self.best(UNTRIED, cost, max(share * cost(sizes(self.context.coupling)), least))[0]
+        return self.best(UNTRIED, cost, max(share * cost(sizes(self.context.coupling)), least)).pricing
