@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.linear.form import Layer, from_normal, layers, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import CHUNK, FewRows, Gram, InputMoments, cross, with_constant
 from onnxprune.linear.solve import LIGHT, Ridge, Ridges, fold, ridge
+from onnxprune.linear.system import FewEquations, fold_onto, system_of
 from onnxprune.linear.threads import LARGE, blas_threads
 from onnxprune.surgery.cut import constant_of
 
@@ -296,6 +298,62 @@ def test_a_system_that_float32_cannot_factor_is_solved_in_float64() -> None:
     found = ridge(light, x.T @ y, prior, 0.0)
     assert np.isfinite(found).all()
     assert np.linalg.norm(x @ found - y) < np.linalg.norm(y)
+
+
+def wide(rows: int, features: int, constant: float) -> tuple[np.ndarray, np.ndarray]:
+    """((r, 1, n) float32 rows with a mean and a dead feature, (r, n+1) float64 with the constant)."""
+    x = np.random.default_rng(rows).standard_normal((rows, 1, features)).astype(np.float32) * 0.1 + 0.5
+    x[:, :, 1] = 0.0
+    return x, np.append(x[:, 0].astype(np.float64), np.full((rows, 1), constant), axis=1)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize(("rows", "more", "features"), [(1, 1, 40), (12, 6, 40), (20, 20, 40), (20, 40, 40), (40, 6, 40)])
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 10.0])
+def test_few_rows_give_the_solution_of_their_moments(
+    strength: float, rows: int, more: int, features: int, constant: float
+) -> None:
+    generator = np.random.default_rng(1)
+    first, whole = wide(rows, features, constant)
+    second, beside = wide(more, features, constant)
+    prior = generator.standard_normal((1, features + 1, 3))
+    system, other = system_of([first], constant), system_of([second], constant)
+    assert isinstance(system, FewEquations) == (2 * rows <= features)
+    for x, made in [(whole, system), (np.concatenate([whole, beside]), system.plus(other))]:
+        y = x @ generator.standard_normal((features + 1, 3)) + generator.standard_normal((len(x), 3))
+        np.testing.assert_allclose(made.moments()[0], x.T @ x, rtol=1e-5, atol=1e-6)
+        found = made.ridges(strength).solve((x.T @ y)[None], prior)[0]
+        wanted = Ridges((x.T @ x)[None], strength).solve((x.T @ y)[None], prior)[0]
+        # The moments are float32 products.
+        assert np.linalg.norm(x @ (found - wanted)) < (1e-6 if isinstance(made, FewEquations) else 1e-3) * np.linalg.norm(x @ wanted)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_folds_from_rows_are_those_from_moments(constant: float) -> None:
+    x, whole = wide(12, 40, constant)
+    weights = np.random.default_rng(2).standard_normal((41, 3))
+    kept = np.array([0, 1, 2, 5, 9, 30, 40])
+    wanted = fold(whole.T @ whole, weights, kept, 1e-3)
+    found = fold_onto(FewRows(x), 0, constant, weights, kept, 1e-3)
+    np.testing.assert_allclose(whole[:, kept] @ found, whole[:, kept] @ wanted, rtol=1e-4, atol=1e-4)
+    none = fold_onto(FewRows(x[:0]), 0, constant, weights, kept, 1e-3)
+    np.testing.assert_allclose(none, weights[kept], rtol=1e-5)
+
+
+def test_dead_rows_of_a_wide_layer_leave_the_prior() -> None:
+    rows, prior = np.zeros((4, 1, 30), np.float32), np.ones((1, 31, 2))
+    made = system_of([rows], 1.0).ridges(1e-2).solve(np.zeros((1, 31, 2)), prior)
+    np.testing.assert_allclose(made[0, :-1], prior[0, :-1])
+
+
+def test_a_wide_layer_with_few_rows_needs_no_square_of_its_width() -> None:
+    x, width = wide(8, 3000, 1.0)[0], 3000
+    tracemalloc.start()
+    right = np.ones((1, width + 1, 2))
+    system_of([x], 1.0).ridges(1e-2).solve(right, right)
+    fold_onto(FewRows(x), 0, 1.0, right[0], np.arange(1, width + 1), 1e-3)
+    assert tracemalloc.get_traced_memory()[1] < width * width
+    tracemalloc.stop()
 
 
 def test_small_systems_get_one_thread_and_the_rest_is_as_before() -> None:

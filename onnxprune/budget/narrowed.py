@@ -12,8 +12,8 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.linear.form import Layer, from_normal, to_normal
-from onnxprune.linear.gram import SecondMoments, with_constant
-from onnxprune.linear.solve import fold
+from onnxprune.linear.gram import SecondMoments
+from onnxprune.linear.system import fold_onto
 from onnxprune.linear.threads import blas_threads
 from onnxprune.selection.base import readers_of
 from onnxprune.surgery.cut import constant_of
@@ -65,9 +65,9 @@ def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tu
     for g in range(groups):
         flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
         # A layer without a bias slot cannot take the constant that the fold would give it.
-        moments = with_constant(gram.light(g), 0.0 if layer.bias_slot is None else 1.0)
+        constant = 0.0 if layer.bias_slot is None else 1.0
         with blas_threads(len(with_one)):
-            solved = fold(moments, flat, with_one, RIDGE)
+            solved = fold_onto(gram, g, constant, flat, with_one, RIDGE)
         block = np.zeros((channels * taps, outs))
         block[alive] = solved[:-1]
         new[g] = block.T.reshape(outs, channels, taps)

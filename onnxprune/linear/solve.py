@@ -18,6 +18,15 @@ Array = np.ndarray
 LIGHT, WIDE = 1e-2, 512
 
 
+def penalties(diagonal: Array, strength: float) -> Array:
+    """The penalty per feature, (..., n+1), from the diagonal of XᵀX.  None for the constant but a floor."""
+    features = diagonal[..., :-1] if diagonal.shape[-1] > 1 else np.ones_like(diagonal)
+    floor = 1e-8 * np.maximum(features.mean(axis=-1), 1e-30)
+    penalty = strength * diagonal + floor[..., None]
+    penalty[..., -1] = floor
+    return np.asarray(penalty)
+
+
 class Ridge:
     """The system of :func:`ridge` for one strength: factored once, solved for many right-hand sides.
 
@@ -27,9 +36,7 @@ class Ridge:
 
     def __init__(self, xx: Array, strength: float) -> None:
         diagonal = np.diagonal(xx)
-        floor = 1e-8 * max(float(diagonal[:-1].mean()) if len(diagonal) > 1 else 1.0, 1e-30)
-        self.penalty = strength * diagonal + floor
-        self.penalty[-1] = floor
+        self.penalty = penalties(diagonal, strength)
         raised = 0.0
         while True:
             # Column-major, as LAPACK wants it: otherwise LAPACK copies the system once more.
@@ -58,10 +65,7 @@ class Ridges:
     def __init__(self, xx: Array, strength: float) -> None:
         self._each: list[Ridge] = []
         if len(xx) > 1:
-            diagonal = np.diagonal(xx, axis1=1, axis2=2)
-            floor = 1e-8 * np.maximum(diagonal[:, :-1].mean(axis=1), 1e-30)
-            self.penalty = strength * diagonal + floor[:, None]
-            self.penalty[:, -1] = floor
+            self.penalty = penalties(np.diagonal(xx, axis1=1, axis2=2), strength)
             self._systems = xx + self.penalty[:, :, None] * np.eye(xx.shape[1])
             try:
                 np.linalg.cholesky(self._systems)

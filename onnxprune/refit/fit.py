@@ -16,7 +16,7 @@ from itertools import takewhile
 import numpy as np
 
 from onnxprune.linear.gram import CHUNK, Gram, cross, with_constant
-from onnxprune.linear.solve import Ridges
+from onnxprune.linear.system import Moments, Solver, System, few, system_of
 from onnxprune.refit.window import Window, is_finite
 
 Array = np.ndarray
@@ -64,24 +64,20 @@ class Rows:
 
     def gram(self) -> Gram:
         """Moments of the rows and of the outputs that the layer should give."""
-        found = self._empty()
+        x, wanted, _ = self.parts[0]
+        found = Gram.empty(x.shape[1], x.shape[2], wanted.shape[1] // x.shape[1])
         for x, wanted, offset in self.chunks():
             found.update(x[:, :, :, None], (wanted - offset) / self.scale)
         found.xx = with_constant(found.xx, self.constant)
         found.xy[:, -1] *= self.constant
         return found
 
-    def inputs(self) -> Array:
-        """Moments of the rows alone, (g, n+1, n+1)."""
-        found = self._empty()
-        for x, _, _ in self.chunks():
-            found.update(x[:, :, :, None], None)
-        return with_constant(found.xx, self.constant)
+    def inputs(self) -> System:
+        """The normal equations of the rows alone."""
+        return system_of([x for x, _, _ in self.parts], self.constant)
 
-    def _empty(self) -> Gram:
-        x, wanted, _ = self.parts[0]
-        groups, features = x.shape[1:]
-        return Gram.empty(groups, features, wanted.shape[1] // groups)
+    def few(self) -> bool:
+        return few(self.count, self.groups, self.parts[0][0].shape[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +141,7 @@ class _Trial:
     weights: Array
     loss: float
     strength: float = 0.0
-    factor: Ridges | None = None
+    factor: Solver | None = None
 
 
 def fit(
@@ -168,18 +164,18 @@ def fit(
     start = min((_Trial(w, loss(test, w, window)) for w in (base, prior)), key=lambda trial: trial.loss)
     clipped = is_finite(window)
     # If targets are clipped, plain regression also fits differences that no reader sees, and may be worse than no fit.
-    xx, right = _system(train, start.weights, window)
-    best = _best_strength(xx, right, prior, start, lambda weights: loss(test, weights, window), strengths)
+    system, right = _system(train, start.weights, window)
+    best = _best_strength(system, right, prior, start, lambda weights: loss(test, weights, window), strengths)
     if best.factor is None:
         return Fit(best.weights, before, float(np.sqrt(best.loss / energy)), best.weights is not base)
     if clipped:
         best, right = _censored(train, test, best, best.factor, prior, window)
-    final = _final(train, test, xx, right, best, prior, window)
+    final = _final(train, test, system, right, best, prior, window)
     return Fit(final, before, float(np.sqrt(best.loss / energy)), True, (best.strength,))
 
 
 def _best_strength(
-    xx: Array,
+    system: System,
     right: Array,
     prior: Array,
     start: _Trial,
@@ -191,7 +187,7 @@ def _best_strength(
 
     def improves(strength: float) -> bool:
         nonlocal best
-        factor = Ridges(xx, strength)
+        factor = system.ridges(strength)
         weights = factor.solve(right, prior)
         trial = _Trial(weights, held_out_loss(weights), strength, factor)
         better = trial.loss < best.loss
@@ -207,7 +203,7 @@ def _best_strength(
 
 
 def _censored(
-    train: Rows, test: Rows, start: _Trial, factor: Ridges, prior: Array, window: Window
+    train: Rows, test: Rows, start: _Trial, factor: Solver, prior: Array, window: Window
 ) -> tuple[_Trial, Array]:
     """Repeat the regression, with predictions for targets outside the window, while held-out rows gain.
 
@@ -246,22 +242,20 @@ def fit_bias(train: Rows, test: Rows, base: Array, start: Array, window: Window)
     return Fit(best, float(np.sqrt(first / scale)), float(np.sqrt(best_loss / scale)), True)
 
 
-def _final(
-    train: Rows, test: Rows, xx: Array, right: Array, best: _Trial, prior: Array, window: Window
-) -> Array:
-    """The chosen fit, solved again on all rows.  ``xx``, ``right``: the system of ``train``."""
+def _final(train: Rows, test: Rows, system: System, right: Array, best: _Trial, prior: Array, window: Window) -> Array:
+    """The chosen fit, solved again on all rows.  ``system``, ``right``: the normal equations of ``train``."""
     if test is train:
         return best.weights
     more, beside = _system(test, best.weights, window)
-    return Ridges(xx + more, best.strength).solve(right + beside, prior)
+    return system.plus(more).ridges(best.strength).solve(right + beside, prior)
 
 
-def _system(rows: Rows, weights: Array, window: Window) -> tuple[Array, Array]:
-    """XᵀX and XᵀY.  The prediction of ``weights`` replaces targets outside the window."""
-    if is_finite(window):
+def _system(rows: Rows, weights: Array, window: Window) -> tuple[System, Array]:
+    """The system of XᵀX, and XᵀY.  The prediction of ``weights`` replaces targets outside the window."""
+    if is_finite(window) or rows.few():
         return rows.inputs(), _refined(rows, weights, window)
     both = rows.gram()
-    return both.xx, both.xy
+    return Moments(both.xx), both.xy
 
 
 def _refined(rows: Rows, weights: Array, window: Window) -> Array:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.linear.gram import SecondMoments, with_constant
-from onnxprune.linear.solve import fold
+from onnxprune.linear.gram import SecondMoments
+from onnxprune.linear.system import fold_onto
 from onnxprune.linear.threads import product_threads
 from onnxprune.refit.fit import STRENGTHS, fit, fit_bias
 from onnxprune.refit.job import LayerJob
@@ -41,7 +41,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     folded = np.empty_like(base)
     with product_threads(base.shape[1]):
         for g in range(full.shape[0]):
-            folded[g] = fold(with_constant(gram.light(g), job.constant), full[g][:, outs[g]], alive, FOLD_RIDGE)
+            folded[g] = fold_onto(gram, g, job.constant, full[g][:, outs[g]], alive, FOLD_RIDGE)
     return Prior(folded)
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.linear.gram import Gram, cross, with_constant
-from onnxprune.linear.solve import Ridges
+from onnxprune.linear.gram import cross
+from onnxprune.linear.system import Solver, system_of
 from onnxprune.linear.threads import blas_threads, product_threads
 from onnxprune.refit.free import FreeLayer
 from onnxprune.refit.window import Window
@@ -124,13 +124,11 @@ def refine(
     """
     weights = hidden.weights
     train, test = ([goal.clipped(maps, links[-1].reader) for maps in side] for side in (train, test))
-    groups, _, outs = weights.shape
-    gram = Gram.empty(groups, weights.shape[1] - 1, outs)
+    groups = len(weights)
     with product_threads(weights.shape[1]):
-        for maps in train:
-            gram.update(maps.rows, None)
+        system = system_of([maps.rows.reshape(-1, groups, weights.shape[1] - 1) for maps in train], goal.constant)
     with blas_threads(weights.shape[1]):
-        factors = Ridges(with_constant(gram.xx, goal.constant), RIDGE)
+        factors = system.ridges(RIDGE)
     before = [hidden.forward(maps.x, weights) for maps in test]
     now = _loss(before, links, goal, test)
     step = _step(hidden, weights, links, goal, train, factors)
@@ -158,7 +156,7 @@ def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Seq
 
 
 def _step(
-    hidden: WeightedLayer, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Ridges
+    hidden: WeightedLayer, weights: Array, links: Sequence[Link], goal: Goal, train: Sequence[Maps], factors: Solver
 ) -> Array:
     """The K-FAC step, (g, n+1, o)."""
     groups, _, outs = weights.shape
