@@ -15,7 +15,7 @@ from onnxprune.allowance import allowance
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
-from onnxprune.coupling.why import why as explain
+from onnxprune.coupling.why import explain
 from onnxprune.graph.load import load
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.stopwatch import Stopwatch

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from onnxprune import prune
 from onnxprune.budget.allocate import allocate, allowed_widths, uniform
-from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.cost import Cost, count_parameters, file_size, macs, parameters, sizes
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import TINY, interpolate
 from onnxprune.budget.lengths import Lengths
@@ -103,7 +103,7 @@ def test_costs_by_formula_are_those_of_the_cut_model(name: str) -> None:
     model = MODELS[name]()
     coupling = couple(model, {}, None)
     feeds = plausible_feeds(coupling.graph, {n: coupling.facts.shapes[n] for n in coupling.graph.inputs})
-    formulas = macs(coupling), parameters(coupling), stored_bytes(coupling, model.ByteSize())
+    formulas = macs(coupling), parameters(coupling), file_size(coupling, model.ByteSize())
     keeps = [np.ones(coupling.unit_count, dtype=np.bool_)]
     keeps += [random_keep(coupling, seed, share) for seed, share in ((0, 0.2), (1, 0.5), (2, 0.9))]
     for keep in keeps:
@@ -247,7 +247,7 @@ def test_allocation_on_the_demo_model_for_every_unit_of_cost() -> None:
     ]
     whole = sizes(coupling).astype(np.float64)
     for cost, share in itertools.product(
-        (macs(coupling), parameters(coupling), stored_bytes(coupling, model.ByteSize())), (0.85, 0.5, 0.3)
+        (macs(coupling), parameters(coupling), file_size(coupling, model.ByteSize())), (0.85, 0.5, 0.3)
     ):
         target = share * cost(whole)
         kept = allocate(cost, curves, target)

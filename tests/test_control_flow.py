@@ -8,7 +8,7 @@ from graphs import Sketch, prove, random_keep, reasons, run, table
 from onnx import TensorProto
 from onnx import helper as oh
 
-from onnxprune.coupling.why import why
+from onnxprune.coupling.why import explain
 from onnxprune.graph.load import load
 from onnxprune.surgery.cut import cut
 
@@ -141,7 +141,7 @@ def test_a_function_that_stays_locks_what_it_touches() -> None:
     coupling = prove(_calls_a_function())
     assert table(coupling) == {"a": 6}
     assert "Half 'call' calls a local function" in reasons(coupling)
-    assert "inline" in why(coupling, "b")
+    assert "inline" in explain(coupling, "b")
     small = cut(coupling, random_keep(coupling, 0))
     assert [f.name for f in small.functions] == ["Half"]
 

@@ -13,7 +13,7 @@ from onnxprune.coupling.bind import Walked
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.site import Edit, Masks
-from onnxprune.coupling.why import why
+from onnxprune.coupling.why import explain
 from onnxprune.errors import PlanError
 from onnxprune.graph.execute import run_node
 from onnxprune.graph.facts import Facts
@@ -128,7 +128,7 @@ def test_a_residual_stream_with_its_stem_and_classifier() -> None:
     s.output(s.op("Gemm", pooled, s.weight(7, 16), s.weight(7), name="fc", attrs={"transB": 1}), ["n", 7])
     coupling = prove(s.model())
     assert table(coupling) == {"stem": 16, "a0": 10, "a1": 10, "a2": 10}
-    text = why(coupling, "stem")
+    text = explain(coupling, "stem")
     assert "'stem'" in text and "Gemm 'fc'" in text and "Conv 'b2'" in text
 
 
@@ -243,7 +243,7 @@ def test_softmax_over_channels_locks_them_and_says_so() -> None:
     _behind(s, s.op("Softmax", x, name="soft", attrs={"axis": 1}), ["n", 6, 8, 8])
     coupling = prove(s.model())
     assert not coupling.groups
-    assert "Softmax 'soft' mixes all positions" in why(coupling, "a")
+    assert "Softmax 'soft' mixes all positions" in explain(coupling, "a")
 
 
 def test_an_output_in_the_middle_locks_its_channels() -> None:
@@ -254,7 +254,7 @@ def test_an_output_in_the_middle_locks_its_channels() -> None:
     s.output(s.conv(relu, 6, 2), ["n", 2, 8, 8])
     coupling = prove(s.model())
     assert not coupling.groups
-    text = why(coupling, x)
+    text = explain(coupling, x)
     assert f"'{relu}' is an output of the model" in text and "Relu 'relu'" in text and "to unlock" in text
 
 
@@ -336,7 +336,7 @@ def test_why_offers_similar_names() -> None:
     s = Sketch()
     s.output(s.conv(s.input("picture", [1, 3, 8, 8]), 3, 6, name="first"), [1, 6, 8, 8])
     with pytest.raises(PlanError, match="did you mean 'picture'"):
-        why(couple(s.model(), {}, None), "pictur")
+        explain(couple(s.model(), {}, None), "pictur")
 
 
 # -- cost ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from onnxprune.errors import DataError, OptionError
 from onnxprune.measure.loss import OutputLoss
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.detections import Detections
-from onnxprune.tasks.detect.grid import levels_of
+from onnxprune.tasks.detect.grid import grid_levels
 from onnxprune.tasks.detect.layout import Layout, parse_layout
 from onnxprune.tasks.detect.precision import precision, truth
 from onnxprune.tasks.detect.reader import Detect, detect
@@ -355,6 +355,6 @@ def test_outputs_that_are_no_detections_are_refused_by_their_shapes() -> None:
     ],
 )
 def test_places_tell_their_grids(places: int, size: tuple[int, int], strides: list[int] | None) -> None:
-    found = levels_of(places, size)
+    found = grid_levels(places, size)
     assert (None if found is None else [level.stride for level in found]) == strides
     assert found is None or sum(level.places for level in found) == places

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from law import info_of, one_node
 
-from onnxprune.coupling.notation import NotationError, Pattern, expand, parse
+from onnxprune.coupling.notation import NotationError, Pattern, expand, parse_pattern
 from onnxprune.coupling.rule import Bound, DoesNotFit, Role, Rule, bind
 
 
@@ -16,16 +16,16 @@ def test_a_rule_reads_back_as_it_was_written() -> None:
         "d0 1 d2, _ -> d0 d1 d2",
         "t b i, _ -> t d b h, d b h",
     ):
-        assert str(parse(text)) == text
+        assert str(parse_pattern(text)) == text
 
 
 def test_terms_are_dims_of_factors() -> None:
-    found = parse("n (g i) 1, _ -> x..")
+    found = parse_pattern("n (g i) 1, _ -> x..")
     assert found == Pattern(((("n",), ("g", "i"), ()), None), ((("x..",),),))
 
 
 def test_a_variadic_dim_fills_the_rank() -> None:
-    term = parse("n c x.. -> n")
+    term = parse_pattern("n c x.. -> n")
     assert expand(term.inputs[0] or (), 4) == (("n",), ("c",), ("x0",), ("x1",))
     assert expand(term.inputs[0] or (), 2) == (("n",), ("c",))
 
@@ -36,14 +36,14 @@ def test_a_variadic_dim_fills_the_rank() -> None:
 )
 def test_malformed_text_is_refused(text: str) -> None:
     with pytest.raises(NotationError):
-        parse(text)
+        parse_pattern(text)
 
 
 def test_a_wrong_rank_is_refused() -> None:
     with pytest.raises(NotationError):
-        expand(parse("n c x.. -> n").inputs[0] or (), 1)
+        expand(parse_pattern("n c x.. -> n").inputs[0] or (), 1)
     with pytest.raises(NotationError):
-        expand(parse("n c -> n").inputs[0] or (), 3)
+        expand(parse_pattern("n c -> n").inputs[0] or (), 3)
 
 
 def _call(*shapes: tuple[int, ...]):
@@ -86,7 +86,7 @@ def test_roles_follow_from_where_a_factor_stands() -> None:
 
 def test_declarations_of_a_rule_override_where_a_factor_stands() -> None:
     def role(rule: Rule, factor: str) -> Role:
-        terms = parse(rule.text)
+        terms = parse_pattern(rule.text)
         return Bound(rule, terms.inputs, terms.outputs, {}).role(factor)
 
     k = frozenset("k")

@@ -21,7 +21,7 @@ from onnxprune.budget.lengths import Lengths
 from onnxprune.calibration import images, moments
 from onnxprune.calibration.dataset import InputSpec
 from onnxprune.calibration.kept import kept
-from onnxprune.calibration.moments import blocks, measure
+from onnxprune.calibration.moments import blocks, measure_moments
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.row_rule import RowRule
 from onnxprune.coupling.open import couple
@@ -141,7 +141,7 @@ def test_a_model_that_takes_one_sample_at_a_time_is_sampled_as_if_it_took_many(m
         coupling = couple(model, {}, {"x": (1, 6, 8, 8)})
         dataset = open_dataset(data, specs_of(load(model)), None, None, 0)
         taken = counting(monkeypatch, moments, "sample_rows")
-        found.append(measure(coupling, list(layers(coupling)), dataset, Engine(threads=1), 0, Silent()).grams)
+        found.append(measure_moments(coupling, list(layers(coupling)), dataset, Engine(threads=1), 0, Silent()))
         calls.append(len(taken))
         monkeypatch.undo()
     assert calls[0] == calls[1]

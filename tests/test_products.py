@@ -10,7 +10,7 @@ from graphs import Sketch, prove, table
 import onnxprune
 from onnxprune.budget.cost import count_parameters, macs, parameters, sizes, units_kept
 from onnxprune.coupling.open import couple
-from onnxprune.coupling.why import why
+from onnxprune.coupling.why import explain
 from onnxprune.surgery.cut import cut
 
 WIDE, THIN = 12, 10
@@ -115,7 +115,7 @@ def test_models_with_products_are_pruned(name: str, select: str) -> None:
 def test_why_tells_both_factors() -> None:
     coupling = couple(outer("Reshape"), {}, None)
     flat = next(n.outputs[0] for n in coupling.graph.nodes if n.op == "Reshape")
-    assert "'stream0'" in why(coupling, flat or "") or "'stream1'" in why(coupling, flat or "")
+    assert "'stream0'" in explain(coupling, flat or "") or "'stream1'" in explain(coupling, flat or "")
 
 
 def test_heads_and_their_size_stay_a_choice() -> None:

@@ -13,7 +13,7 @@ from onnx import helper as oh
 
 import onnxprune
 from onnxprune.coupling.open import couple
-from onnxprune.coupling.why import why
+from onnxprune.coupling.why import explain
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.graph.load import load
 from onnxprune.graph.save import save
@@ -227,7 +227,7 @@ def test_several_inputs_and_outputs() -> None:
     s.output(s.op("ReduceMean", both, attrs={"axes": [1, 2, 3], "keepdims": 0}), ["n"])
     coupling = prove(s.model())
     # The mean over the channels sees how many there are.
-    assert not coupling.groups and "ReduceMean" in why(coupling, "a")
+    assert not coupling.groups and "ReduceMean" in explain(coupling, "a")
 
 
 def test_a_model_already_pruned_once() -> None:

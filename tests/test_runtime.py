@@ -19,7 +19,7 @@ from workbench import correlated
 
 from onnxprune.calibration import moments
 from onnxprune.calibration.dataset import Dataset
-from onnxprune.calibration.moments import batch_size, measure
+from onnxprune.calibration.moments import batch_size, measure_moments
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.outputs import outputs_of
 from onnxprune.calibration.row_rule import QUICK
@@ -181,7 +181,7 @@ def test_calibration_streams_and_its_batches_do_not_matter(monkeypatch: pytest.M
         monkeypatch.setattr(moments, "batch_size", partial(batch_size, budget=taps))
         fetched: list[int] = []
         data = counted(data_for(model, correlated((30, 8, 16, 16), rank=3)), fetched)
-        found.append(measure(coupling, list(layers(coupling)), data, ENGINE, 0, Silent()).grams)
+        found.append(measure_moments(coupling, list(layers(coupling)), data, ENGINE, 0, Silent()))
         assert sum(fetched) == 30, "one pass"
         seen.append(max(fetched))
     assert seen == [30, 5]

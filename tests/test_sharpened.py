@@ -100,9 +100,9 @@ def test_a_curve_that_promises_too_much_is_found_out(on: Bench, pricing: Pricing
     believed = within(wrong, cost, target)[free]
     assert believed < 6
     trials = Trials(on.work, [wrong], evaluator_for(on.work, OPTIONS), replace(OPTIONS, round_to=1), Silent())
-    found, counts = trials.best((1.0,), cost, target)
-    assert counts[free] > 2 * believed
-    assert found.curves[free].loss[believed] > 0
+    best = trials.best((1.0,), cost, target)
+    assert best.counts[free] > 2 * believed
+    assert best.pricing.curves[free].loss[believed] > 0
 
 
 @pytest.mark.parametrize("scale", [1.0, 640.0])

@@ -110,6 +110,21 @@ def test_no_two_classes_have_the_same_name() -> None:
     assert {name: modules for name, modules in aliases.items() if name in places} == {}
 
 
+#: Functions of one name in several modules: the parts that every command and every selector has, and the public function
+#: with the name of the function that does its work.
+PARTS = {"parser", "run", "select", "tune"}
+
+
+def test_no_two_public_functions_have_the_same_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert {name: modules for name, modules in places.items() if len(modules) > 1 and name not in PARTS} == {}
+    assert all(len(places[name]) > 1 for name in PARTS)
+
+
 #: Calls that give a new model, or a copy of one.
 NEW = frozenset(
     {"ModelProto", "ModelProto.FromString", "make_model", "map_tensors", "copied", "Editor", "deepcopy"}

@@ -336,16 +336,16 @@ def test_what_fails_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from onnxprune.pipeline import run
+    from onnxprune.pipeline import verified
 
     original, data = small_net(), correlated((24, 3, 8, 8), rank=2)
-    sound = run.verify
+    sound = verified.verify
 
     def after_damage(coupling: Coupling, keep: np.ndarray, model: onnx.ModelProto, *rest: object) -> Verification:
         damage(model)
         return sound(coupling, keep, model, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "verify", after_damage)
+    monkeypatch.setattr(verified, "verify", after_damage)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VerificationError, match="was not written"):
         onnxprune.prune(original, data, macs=0.6)

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.reasons import BORDER, DATA, LAST, SHAPE
-from onnxprune.coupling.why import why
+from onnxprune.coupling.why import explain
 from onnxprune.errors import PlanError
 
 
@@ -21,7 +21,7 @@ def _two_layers() -> Coupling:
 
 
 def test_a_node_is_answered_with_its_rule_its_groups_and_its_places() -> None:
-    told = why(_two_layers(), "first").splitlines()
+    told = explain(_two_layers(), "first").splitlines()
     assert told[0] == "node Conv 'first'"
     assert "n (g i) x0 x1, (g o) i k0 k1, (g o) -> n (g o) y0 y1" in told[1]
     assert "    axis 1: 6 of 6 positions can leave" in told
@@ -32,14 +32,14 @@ def test_a_node_is_answered_with_its_rule_its_groups_and_its_places() -> None:
 
 
 def test_a_lock_is_answered_with_the_way_to_it_and_what_would_lift_it() -> None:
-    told = why(_two_layers(), "w5").splitlines()
+    told = explain(_two_layers(), "w5").splitlines()
     assert "    because 'conv7' is an output of the model" in told
     assert "    the way there: Conv 'second'" in told
     assert f"    to unlock: {BORDER}" in told
 
 
 def test_the_same_lock_is_told_once_per_answer() -> None:
-    told = why(_two_layers(), "second")
+    told = explain(_two_layers(), "second")
     assert told.count("to unlock") == 1
     assert "axis 0: 2 of 2 positions stay, because 'conv7' is an output of the model" in told
 
@@ -50,7 +50,7 @@ def test_a_shape_is_asked_for_only_where_an_input_leaves_it_open(batch: int | st
     flat = s.op("Reshape", s.conv(s.input("x", [batch, 3, 8, 8]), 3, 6), s.array([-1]))
     picked = s.op("Squeeze", s.op("NonZero", flat), s.array([0]))
     s.output(s.op("ReduceSum", s.op("Cast", picked, attrs={"to": TensorProto.FLOAT})), [1])
-    told = why(couple(s.model(), {}, None), picked)
+    told = explain(couple(s.model(), {}, None), picked)
     assert f"to unlock: {remedy}" in told, told
 
 
@@ -62,8 +62,8 @@ def test_a_group_is_found_by_its_name_and_its_number() -> None:
     s.output(y, ["n", 4, 8, 8])
     coupling = couple(s.model(), {}, None)
     assert table(coupling) == {"wide": 6, "wide#2": 6}
-    assert why(coupling, "wide#2") == why(coupling, "1")
-    assert why(coupling, "wide#2").startswith("group 'wide#2': 6 channels")
+    assert explain(coupling, "wide#2") == explain(coupling, "1")
+    assert explain(coupling, "wide#2").startswith("group 'wide#2': 6 channels")
 
 
 def test_a_weight_behind_constants_is_told_by_the_node_that_reads_it() -> None:
@@ -71,7 +71,7 @@ def test_a_weight_behind_constants_is_told_by_the_node_that_reads_it() -> None:
     turned = s.op("Transpose", s.weight(6, 4, name="weight"), attrs={"perm": [1, 0]})
     x = s.op("MatMul", s.input("x", ["n", 4]), turned, name="first")
     s.output(s.op("MatMul", x, s.weight(6, 2)), ["n", 2])
-    told = why(couple(s.model(), {}, None), "weight")
+    told = explain(couple(s.model(), {}, None), "weight")
     assert "as MatMul 'first' reads it" in told and "axis 1: 6 of 6 positions can leave" in told
 
 
@@ -82,8 +82,8 @@ def test_sizes_and_places_are_called_so() -> None:
                 attrs={"axis": 0})  # fmt: skip
     s.output(s.op("MatMul", s.weight(4, 6), s.op("Reshape", x, size)), ["n", 4, 64])
     coupling = couple(s.model(), {}, None)
-    assert "holds sizes, not channels" in why(coupling, size)
-    assert "computes sizes" in why(coupling, "size")
+    assert "holds sizes, not channels" in explain(coupling, size)
+    assert "computes sizes" in explain(coupling, "size")
 
 
 def test_an_axis_that_is_tied_into_one_unit_says_so() -> None:
@@ -95,7 +95,7 @@ def test_an_axis_that_is_tied_into_one_unit_says_so() -> None:
     coupling = couple(s.model(), {}, None)
     assert not coupling.groups
     assert [held.reason.remedy for held in coupling.held].count(LAST) == 1
-    assert "its 6 positions are tied into one unit, and one must stay" in why(coupling, "first")
+    assert "its 6 positions are tied into one unit, and one must stay" in explain(coupling, "first")
 
 
 def test_a_tensor_inside_a_body_is_found_without_the_path_of_its_body() -> None:
@@ -109,16 +109,16 @@ def test_a_tensor_inside_a_body_is_found_without_the_path_of_its_body() -> None:
         "If", s.input("flag", [], 9), attrs={"then_branch": inner.graph("t"), "else_branch": other.graph("e")}
     )
     s.output(chosen, ["n", 2, 8, 8])
-    told = why(couple(s.model(), {}, None), "inner_conv3")
+    told = explain(couple(s.model(), {}, None), "inner_conv3")
     assert told.startswith("tensor 'inner_conv3' (1x5x8x8)") and "group 'inside'" in told
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("frist", "first"), ("FIRST", "first"), ("con3", "conv3")])
 def test_a_near_miss_is_answered_with_what_was_meant(asked: str, meant: str) -> None:
     with pytest.raises(PlanError, match=f"did you mean.*'{meant}'"):
-        why(_two_layers(), asked)
+        explain(_two_layers(), asked)
 
 
 def test_a_name_like_no_other_is_answered_with_where_to_look() -> None:
     with pytest.raises(PlanError, match="onnxprune inspect"):
-        why(_two_layers(), "zzzzzzzz")
+        explain(_two_layers(), "zzzzzzzz")

@@ -50,7 +50,7 @@ def pruned(
     def once(name: str, function: Callable[..., object]) -> Callable[..., object]:
         return lambda *arguments: bench.once((name, select, effort, exclude), lambda: function(*arguments))
 
-    stages = {"calibrate": calibrate, "rank": rank, "price": price}
+    stages: dict[str, Callable[..., object]] = {"calibrate": calibrate, "rank": rank, "price": price}
     with patch.multiple("onnxprune.workflows.prune", **{name: once(name, stage) for name, stage in stages.items()}):
         return onnxprune.prune(
             bench.path, str(bench.calibration), macs=kept, samples=options.samples, preprocess=options.preprocess,

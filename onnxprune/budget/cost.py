@@ -104,7 +104,7 @@ def units_kept(coupling: Coupling, keep: Array) -> Array:
 Product = tuple[int, float, list[tuple[Key, int]]]
 
 
-def build(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost:
+def cost_of_products(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost:
     """The cost Σ factor · Π lengths of the axes, plus ``fixed``."""
     lengths = lengths_of(coupling, [axes for _, _, axes in products])
     factor = np.asarray([f for _, f, _ in products], dtype=np.float64)
@@ -113,7 +113,7 @@ def build(coupling: Coupling, products: Sequence[Product], fixed: float) -> Cost
 
 def macs(coupling: Coupling) -> Cost:
     """Multiply-accumulates of all nodes whose rule declares them, at the input shapes of the analysis."""
-    return build(coupling, *_mac_products(coupling))
+    return cost_of_products(coupling, *_mac_products(coupling))
 
 
 def original_macs(coupling: Coupling) -> float:
@@ -132,7 +132,7 @@ def node_macs(coupling: Coupling, cost: Cost) -> dict[int, float]:
 def stepped_macs(coupling: Coupling, block: int, align: int) -> Stepped:
     """MACs as kernels execute them, in blocks of channels (see :class:`Stepped`)."""
     products, fixed = _mac_products(coupling)
-    exact = build(coupling, products, fixed)
+    exact = cost_of_products(coupling, products, fixed)
     channels = np.zeros(exact.lengths.shape, dtype=np.bool_)
     for t, (index, _, axes) in enumerate(products):
         channels[t, : len(axes)] = [_holds_channels(coupling, index, key, axis) for key, axis in axes]
@@ -214,7 +214,7 @@ def parameters(coupling: Coupling) -> Cost:
     return _stored(coupling, per_element=lambda array: 1.0)
 
 
-def stored_bytes(coupling: Coupling, file_bytes: int) -> Cost:
+def file_size(coupling: Coupling, file_bytes: int) -> Cost:
     """Bytes of the file: its constants after the cut, plus everything else unchanged."""
     cost = _stored(coupling, per_element=_itemsize)
     rest = file_bytes - sum(_constants(coupling, _itemsize).values())
@@ -250,7 +250,7 @@ def _stored(coupling: Coupling, per_element: Callable[[Array], float]) -> Cost:
             stored = coupling.graph.constants.get(original, constant_of(coupling, key))
             products.append((key[0], per_element(stored), [(key, a) for a in range(len(lines))]))
     constants = _constants(coupling, per_element)
-    return build(
+    return cost_of_products(
         coupling, products, sum(size for name, size in constants.items() if not _replaced(coupling, name, cut))
     )
 

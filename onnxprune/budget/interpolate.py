@@ -31,6 +31,6 @@ def interpolate(error: Array, measured: Sequence[tuple[int, float]]) -> Array:
     below = y[0] + first * (log_error - x[0])
     above = y[-1] + last * (log_error - x[-1])
     line = np.where(log_error < x[0], below, np.where(log_error > x[-1], above, inside))
-    whole = np.exp(line)
-    whole[error <= TINY] = 0.0
-    return np.asarray(np.maximum.accumulate(whole[::-1])[::-1])
+    loss = np.exp(line)
+    loss[error <= TINY] = 0.0
+    return np.asarray(np.maximum.accumulate(loss[::-1])[::-1])

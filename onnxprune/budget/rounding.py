@@ -83,14 +83,14 @@ def multiple_for(size: int, blocks: Blocks) -> int:
     return multiple
 
 
-def faster_widths(cost: Costing, whole: Array, group: int) -> Array:
+def faster_widths(cost: Costing, full: Array, group: int) -> Array:
     """The widths of one group at which the model is faster than at every larger width, and the whole group.
 
-    ``cost`` is time or a stand-in for it.  ``whole`` holds the units per group of the uncut model.
+    ``cost`` is time or a stand-in for it.  ``full`` holds the units per group of the uncut model.
     """
-    size = int(whole[group])
+    size = int(full[group])
     every = np.arange(1, size + 1)
-    trial = np.repeat(whole[None].astype(np.float64), size, axis=0)
+    trial = np.repeat(full[None].astype(np.float64), size, axis=0)
     trial[:, group] = every
     seconds = cost.many(trial)
     wider = np.minimum.accumulate(seconds[::-1])[::-1]
@@ -108,16 +108,16 @@ def check_multiple(multiple: int | None, widths: Sequence[int]) -> None:
         )
 
 
-def tiers(cost: Costing, whole: Array, round_to: int | None, blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
+def tiers(cost: Costing, full: Array, round_to: int | None, blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
     """The allowed widths of every group, per tier.  The first tier is preferred; later tiers are finer.
 
     With ``round_to`` there is one tier, its multiples.  Without it there are three: the widths that make the model
     faster by ``cost``; also finer multiples that keep the fast layout; every width.
     """
-    counts = whole.astype(np.int64)
+    counts = full.astype(np.int64)
     if round_to is not None:
         return (tuple(allowed_widths(int(n), min(round_to, int(n))) for n in counts),)
-    fast = tuple(faster_widths(cost, whole, g) for g in range(len(counts)))
+    fast = tuple(faster_widths(cost, full, g) for g in range(len(counts)))
     aligned = tuple(
         np.union1d(widths, allowed_widths(int(n), multiple_for(int(n), blocks)))
         for n, widths in zip(counts, fast, strict=True)

@@ -123,7 +123,7 @@ def curves(
     return made
 
 
-def joined(survey: Survey, more: Survey) -> Survey:
+def merged(survey: Survey, more: Survey) -> Survey:
     """Both surveys as one.  ``more`` measures some groups of ``survey`` at other widths."""
     added = dict(zip(more.asked, more.widths, strict=True))
     widths = tuple((*old, *added.get(group, ())) for group, old in zip(survey.asked, survey.widths, strict=True))

@@ -80,7 +80,7 @@ def open_arrays(arrays: Mapping[str, object], request: DataRequest, origin: str)
     limit = _batch_limit(parts, origin)
     total = _sample_count(parts, origin)
     chosen = choose(total, request.samples, request.seed)
-    labels = None if matched.labels is None else check_labels(arrays[matched.labels], total, origin)
+    labels = None if matched.labels is None else read_labels(arrays[matched.labels], total, origin)
 
     def fetch(rows: Sequence[int]) -> Feeds:
         check_rows(rows, limit)
@@ -119,7 +119,7 @@ def match_names(names: tuple[str, ...], specs: tuple[InputSpec, ...], origin: st
     return Matched({name: name for name in inputs}, labels, extra)
 
 
-def check_labels(value: object, count: int, origin: str) -> NDArray[np.int64]:
+def read_labels(value: object, count: int, origin: str) -> NDArray[np.int64]:
     """Class indices as int64 (count,). Raises DataError for a wrong type or number."""
     labels = as_array(value, f"{origin}, '{LABELS}'")
     if not is_integer(labels.dtype) or labels.size != max(labels.shape, default=1):

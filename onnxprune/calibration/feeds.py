@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxprune.calibration.arrays import LABELS, check_labels, check_shape, match_names
+from onnxprune.calibration.arrays import LABELS, check_shape, match_names, read_labels
 from onnxprune.calibration.casting import array_encoder, as_array, to_input
 from onnxprune.calibration.dataset import (
     Dataset,
@@ -107,7 +107,7 @@ def open_feeds(items: Items, request: DataRequest) -> Dataset:
     labels: NDArray[np.int64] | None = None
     if label_key is not None:
         values = [_sample(items, int(row), specs).get(label_key) for row in chosen]
-        labels = check_labels(np.ravel(as_array(values, f"{origin}, '{label_key}'")), len(chosen), origin)
+        labels = read_labels(np.ravel(as_array(values, f"{origin}, '{label_key}'")), len(chosen), origin)
     return Dataset(
         specs=specs,
         count=len(chosen),
@@ -125,7 +125,7 @@ def table_images(table: Any, columns: Sequence[str], origin: str) -> ImageSource
     if column is None:
         return None
     label = next((name for name in LABEL_COLUMNS if name in columns), None)
-    labels = None if label is None else check_labels(list(table[label]), len(table), origin)
+    labels = None if label is None else read_labels(list(table[label]), len(table), origin)
     return ImageSource(
         count=len(table),
         load=lambda row: _picture(table[row][column]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -31,13 +30,6 @@ MOST_UNKNOWNS = 6144
 MOST_SHARDS, LEAST_IN_SHARD = 8, 32
 #: Maximum bytes of taps in memory.
 TAP_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Layer index -> second moments of its input rows."""
-
-    grams: Mapping[int, SecondMoments]
 
 
 def batch_size(coupling: Coupling, values: list[str], budget: int = TAP_BYTES) -> int:
@@ -99,16 +91,16 @@ def row_picks(
     return picks_for(rows_wanted, samples, x.shape[0], geo.positions, generator), geo
 
 
-def measure(
+def measure_moments(
     coupling: Coupling, layers: Sequence[Layer], dataset: Dataset, engine: Engine, seed: int, progress: Progress
-) -> Moments:
-    """Second moments of the inputs of ``layers``: the sum over all :func:`shards`, in their order.
+) -> dict[int, SecondMoments]:
+    """Layer index -> second moments of its input rows: the sum over all :func:`shards`, in their order.
 
     Cost: one pass of the original over ``dataset``, plus rows·unknowns² multiply-adds per layer.
     """
     parts = shards(coupling, layers, dataset)
     progress.stage("calibrate", sum(map(len, parts)))
-    return Moments(added(measure_shard(coupling, layers, dataset, engine, seed, part, progress) for part in parts))
+    return added(measure_shard(coupling, layers, dataset, engine, seed, part, progress) for part in parts)
 
 
 def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> list[range]:
@@ -186,8 +178,8 @@ def _tapped(
     joined: dict[str, Sequence[Array]] = {}
     for name in list(arrays):
         each = arrays.pop(name)
-        whole = stacked(each)
-        joined[name] = each if whole is None else [whole]
+        stack = stacked(each)
+        joined[name] = each if stack is None else [stack]
     return joined
 
 

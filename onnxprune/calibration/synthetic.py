@@ -102,15 +102,15 @@ class _Maker:
 
     def _picture(self, rng: np.random.Generator, layout: ImageLayout) -> NDArray[np.generic]:
         axis = layout.channel_axis
-        whole = self.shape if axis != -1 else (*self.shape[:-3], self.shape[-1], *self.shape[-3:-1])
-        height, width = whole[-2:]
-        leading = whole[:-2]
+        channels_first = self.shape if axis != -1 else (*self.shape[:-3], self.shape[-1], *self.shape[-3:-1])
+        height, width = channels_first[-2:]
+        leading = channels_first[:-2]
         channels = leading[-1] if axis is not None and leading else 1
         grey = smooth_noise(rng, 1, height, width)
         own = smooth_noise(rng, channels, height, width)
         # The channels of photographs are nearly the same image.
         values = (0.9 * grey + np.sqrt(1 - 0.9**2) * own).reshape(1, channels, height, width)
-        values = np.broadcast_to(values, (leading[0] if len(leading) == 2 else 1, *values.shape[1:])).reshape(whole)
+        values = np.broadcast_to(values, (leading[0] if len(leading) == 2 else 1, *values.shape[1:])).reshape(channels_first)
         if axis == -1:
             values = np.moveaxis(values, -3, -1)
         if self.encoder is None:

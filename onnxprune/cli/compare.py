@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
         pair = Path(arguments.A), Path(arguments.B)
         comparison = compare_models(*pair, arguments.data, options, progress)
         if arguments.per_op:
-            from onnxprune.workflows.compare import operators
+            from onnxprune.workflows.compare import compare_operators
 
-            comparison = replace(comparison, operators=operators(*pair, arguments.data, options))
+            comparison = replace(comparison, operators=compare_operators(*pair, arguments.data, options))
     try:
         _tell(comparison, arguments.json)
     finally:

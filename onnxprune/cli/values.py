@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxprune.allowance import Allowance
-from onnxprune.allowance import allowance as parse_allowance
+from onnxprune.allowance import Allowance, allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OptionError, UsageError
 from onnxprune.options import AUGMENTS
@@ -48,7 +47,7 @@ def fraction(text: str) -> float:
     raise UsageError(f"{text}: the fraction kept must be above 0 and at most 1{hint}")
 
 
-def size(text: str) -> float:
+def size_or_bytes(text: str) -> float:
     """The fraction kept, or a number of bytes such as ``2000000`` or ``2MB``."""
     if text.endswith("%"):
         return fraction(text)
@@ -58,15 +57,15 @@ def size(text: str) -> float:
     return value
 
 
-def allowance(text: str) -> Allowance:
+def tuning_length(text: str) -> Allowance:
     """How long to tune: ``10m``, ``90s``, ``20x`` passes over the data, or ``auto``."""
     try:
-        return parse_allowance(text)
+        return allowance(text)
     except OptionError as error:
         raise UsageError(str(error).removeprefix("tune: ")) from None
 
 
-def augment(text: str) -> str:
+def augmentations(text: str) -> str:
     """``auto``, ``none``, or kinds of augmentation, separated by commas."""
     for part in () if text in ("auto", "none") else text.split(","):
         if part not in AUGMENTS:
@@ -84,7 +83,7 @@ def byte_count(text: str) -> int:
     return int(value)
 
 
-def drop(text: str) -> float:
+def largest_drop(text: str) -> float:
     """The largest allowed drop: ``0.01`` or ``1%``."""
     percent = text.endswith("%")
     value = _number(text[:-1]) / 100 if percent else _number(text)
@@ -103,7 +102,7 @@ def output(text: str) -> Path:
     return Path(text)
 
 
-def whole(least: int) -> Callable[[str], int]:
+def integer(least: int) -> Callable[[str], int]:
     """A whole number, at least ``least`` and at most :data:`MOST`."""
 
     def parse(text: str) -> int:
@@ -152,7 +151,7 @@ def width(text: str) -> Width:
     if not equals or not glob or not amount:
         raise UsageError(f"'{text}' is not GLOB=SHARE or GLOB=CHANNELS, such as 'backbone.*=0.75' or 'head.conv1=48'")
     try:
-        return Width(glob, whole(1)(amount) if amount.isdecimal() else fraction(amount))
+        return Width(glob, integer(1)(amount) if amount.isdecimal() else fraction(amount))
     except BudgetError as error:
         raise UsageError(str(error)) from error
 
@@ -166,7 +165,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(part) for part in parts)
 
 
-def by_name(pairs: Sequence[object]) -> dict[str, tuple[int, ...]]:
+def shapes_by_name(pairs: Sequence[object]) -> dict[str, tuple[int, ...]]:
     """The values of several ``--shape``."""
     return dict(pairs)  # type: ignore[arg-type]  # what shape() returned
 

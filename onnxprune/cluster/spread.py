@@ -12,7 +12,7 @@ from typing import Any
 from distributed import Client, KilledWorker, as_completed
 
 from onnxprune.budget.sensitivity import Measured, Survey
-from onnxprune.calibration.moments import Moments, shards
+from onnxprune.calibration.moments import shards
 from onnxprune.cluster import remote
 from onnxprune.cluster.job import data_for_workers, job_of, own_version
 from onnxprune.errors import OnnxPruneError, OptionError
@@ -44,7 +44,7 @@ class Spread:
         self._grams: Any = None
         self._surveys = 0
 
-    def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
+    def moments(self, context: Context, options: Options, progress: Progress) -> Mapping[int, SecondMoments]:
         job = job_of(self._loaded, self._data, self._options, context, own_version())
         name = f"onnxprune-{job.key}"
         self._job = self._submit(remote.job_itself, job, key=f"{name}-job")
@@ -56,7 +56,8 @@ class Spread:
         ]
         self._grams = self._submit(remote.all_moments, futures, key=f"{name}-moments")
         self._wait(futures, 1, progress)
-        return Moments(self._result(self._grams))
+        grams: Mapping[int, SecondMoments] = self._result(self._grams)
+        return grams
 
     def measured(
         self,

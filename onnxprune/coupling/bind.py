@@ -51,7 +51,7 @@ class Walked:
         return self.labelled.products
 
 
-def walk(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> Walked:
+def bind_graph(graph: Graph, facts: Facts, rules: str, products: Products = NONE) -> Walked:
     """Bind every node of ``graph`` with the operator table called ``rules``.
 
     ``products`` lists the axes that are products of channels.

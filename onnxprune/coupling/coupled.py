@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.coupling.bind import Walked, walk
+from onnxprune.coupling.bind import Walked, bind_graph
 from onnxprune.coupling.grouped import grouped
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import named
@@ -25,13 +25,13 @@ def couple_graph(graph: Graph, facts: Facts, rules: str = "exact") -> Coupling:
     If an operand cannot follow the cut of an axis, that axis gets a lock with that reason.
     Cost: linear in positions; a graph of 2,000 nodes takes seconds.
     """
-    walked = walk(graph, facts, rules)
+    walked = bind_graph(graph, facts, rules)
     # Find products first: settling adds locks that may hold for this first walk only.
     products = products_of(walked.labelled, walked.bounds, walked.knots)
     coupling = _settled(graph, facts, walked)
     if not products.knots:
         return coupling
-    finer = _settled(graph, facts, walk(graph, facts, rules, products))
+    finer = _settled(graph, facts, bind_graph(graph, facts, rules, products))
     return finer if finer.unit_count > coupling.unit_count else coupling
 
 

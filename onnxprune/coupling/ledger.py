@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.reasons import Reason, rank
+from onnxprune.coupling.reasons import Reason, precedence
 
 Atoms = np.ndarray
 
@@ -88,7 +88,7 @@ class Ledger:
         """All locks as two arrays: atom, reason index.  The most informative reasons come first."""
         if not self._locks:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        ranked = sorted(self._locks, key=lambda lock: rank(self.reasons[lock[1]]))
+        ranked = sorted(self._locks, key=lambda lock: precedence(self.reasons[lock[1]]))
         atoms = np.concatenate([a for a, _ in ranked])
         reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in ranked])
         return atoms, reasons

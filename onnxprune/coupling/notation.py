@@ -44,7 +44,7 @@ class Pattern:
 
 
 @cache
-def parse(text: str) -> Pattern:
+def parse_pattern(text: str) -> Pattern:
     """Parse a rule string.
 
     Raises:
@@ -93,20 +93,20 @@ def expand(term: Term, rank: int) -> Term:
     place = next((k for k, d in enumerate(term) if is_variadic(d)), None)
     if place is None:
         if len(term) != rank:
-            raise NotationError(f"'{show(term)}' has {len(term)} dims, but the tensor has {rank}")
+            raise NotationError(f"'{term_text(term)}' has {len(term)} dims, but the tensor has {rank}")
         return term
     extra = rank - (len(term) - 1)
     if extra < 0:
-        raise NotationError(f"'{show(term)}' needs at least {len(term) - 1} dims, but the tensor has {rank}")
+        raise NotationError(f"'{term_text(term)}' needs at least {len(term) - 1} dims, but the tensor has {rank}")
     stem = term[place][0][: -len(_VARIADIC)]
     return (*term[:place], *(((f"{stem}{k}",)) for k in range(extra)), *term[place + 1 :])
 
 
-def show(term: Term | None) -> str:
+def term_text(term: Term | None) -> str:
     if term is None:
         return "_"
     return " ".join("1" if not d else d[0] if len(d) == 1 else f"({' '.join(d)})" for d in term)
 
 
 def _join(terms: tuple[Term | None, ...]) -> str:
-    return ", ".join(show(t) for t in terms)
+    return ", ".join(term_text(t) for t in terms)

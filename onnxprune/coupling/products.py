@@ -57,7 +57,7 @@ NONE = Products(frozenset(), {})
 def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Knot]) -> Products:
     """Products of axes that separate weights make; see the module.  Cost: linear in positions, per product."""
     ties = _Ties(labels, bounds)
-    found: set[tuple[int, Axis]] = set()
+    products: set[tuple[int, Axis]] = set()
     axes: dict[Axis, FactorGrid] = {}
     for knot in knots:
         product = knot.flat(labels)
@@ -71,9 +71,9 @@ def products_of(labels: Labels, bounds: Mapping[int, Bound], knots: Sequence[Kno
         grid = FactorGrid(tuple(ties.size(factor) for factor in factors), columns)
         joined = ties.same(flat)
         if joined is not None and all(axes.get(axis, grid) == grid for axis in joined):
-            found.add((knot.node, flat))
+            products.add((knot.node, flat))
             axes.update(dict.fromkeys(joined, grid))
-    return Products(frozenset(found), axes)
+    return Products(frozenset(products), axes)
 
 
 class _Ties:

@@ -36,7 +36,7 @@ class Reason:
     remedy: str = ""
 
 
-def rank(reason: Reason) -> int:
+def precedence(reason: Reason) -> int:
     """Order in which to report reasons, lowest first.
 
     A border of the model is the cause, whichever operators come before it.  That an axis holds places says nothing

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnxprune.coupling.notation import NotationError, Pattern, Term, expand, parse
+from onnxprune.coupling.notation import NotationError, Pattern, Term, expand, parse_pattern
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.known import Shape
 from onnxprune.graph.view import Graph, Node
@@ -206,7 +206,7 @@ def bind(rule: Rule, info: NodeInfo) -> Bound:
     Raises:
         DoesNotFit: if ranks or sizes contradict the rule.
     """
-    pattern = parse(rule.text)
+    pattern = parse_pattern(rule.text)
     node = info.node
     if len(node.inputs) > len(pattern.inputs) or len(node.outputs) > len(pattern.outputs):
         raise DoesNotFit(

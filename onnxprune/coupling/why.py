@@ -29,7 +29,7 @@ class _Shown:
     locks: set[str]
 
 
-def why(coupling: Coupling, name: str) -> str:
+def explain(coupling: Coupling, name: str) -> str:
     """What ties or locks the tensor, node or group called ``name``, in plain words; several lines.
 
     For a prunable axis: its groups, and the nodes that each runs through, in order.  For a locked axis: the path of

@@ -18,7 +18,7 @@ from onnxprune.graph.execute import CannotExecute, run_node
 from onnxprune.graph.folding import sizes_of
 from onnxprune.graph.known import MeasuredShapes, Shape
 from onnxprune.graph.view import Graph
-from onnxprune.graph.walk import walk
+from onnxprune.graph.walk import propagate
 
 Array = np.ndarray
 
@@ -78,10 +78,10 @@ def evaluate(
     run at each of the two input shapes.  If an operator's own inference leaves an axis open, its size depends on the
     data: it counts as dynamic, whatever the measured size.  For operators unknown to ONNX, the measured size counts.
     """
-    first = walk(graph, input_shapes, measured or {}, 0)
+    first = propagate(graph, input_shapes, measured or {}, 0)
     second = first
     if (alternative and dict(alternative) != dict(input_shapes)) or measured:
-        second = walk(graph, alternative or input_shapes, measured_alternative or {}, 1, first.shapes)
+        second = propagate(graph, alternative or input_shapes, measured_alternative or {}, 1, first.shapes)
     dynamic: dict[str, tuple[bool, ...]] = {}
     for value, shape in first.shapes.items():
         other = second.shapes.get(value)

@@ -47,7 +47,7 @@ def _similar(path: Path) -> str:
     return f" (did you mean {path.with_name(beside[near[0]])}?)" if near else ""
 
 
-def parse(data: bytes, where: str) -> onnx.ModelProto:
+def parse_model(data: bytes, where: str) -> onnx.ModelProto:
     """The model in ``data``.  Errors call its source ``where``.
 
     Raises:

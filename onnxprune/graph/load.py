@@ -12,7 +12,7 @@ from onnxprune import telemetry
 from onnxprune.errors import ModelError
 from onnxprune.graph.bounds import check_bounds
 from onnxprune.graph.external import EXTERNAL, load_external
-from onnxprune.graph.file import parse, read
+from onnxprune.graph.file import parse_model, read
 from onnxprune.graph.inferred import without_wrong_shapes
 from onnxprune.graph.opset import runnable
 from onnxprune.graph.repair import repaired
@@ -64,7 +64,7 @@ def load(source: Model) -> LoadedModel:
         path = Path(source)
         where = str(path)
         data = read(path)
-        proto = parse(data, where)
+        proto = parse_model(data, where)
         file_bytes = len(data)
         del data
         _check_content(proto, where)

@@ -172,8 +172,8 @@ class _Constants(Mapping[str, Array]):
                     data = value.f if value.name == "value_float" else list(value.floats)
                     self._cache[node.outputs[0]] = np.asarray(data, dtype=np.float32)
                 elif value.name in ("value_int", "value_ints"):
-                    whole = value.i if value.name == "value_int" else list(value.ints)
-                    self._cache[node.outputs[0]] = np.asarray(whole, dtype=np.int64)
+                    numbers = value.i if value.name == "value_int" else list(value.ints)
+                    self._cache[node.outputs[0]] = np.asarray(numbers, dtype=np.int64)
         self._tensors = {k: t for k, t in self._tensors.items() if t.data_type != onnx.TensorProto.STRING}
 
     def __getitem__(self, key: str) -> Array:

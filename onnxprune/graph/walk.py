@@ -13,7 +13,7 @@ from onnxprune.graph.known import Known, MeasuredShapes, Shape
 from onnxprune.graph.view import Body, Graph, Node
 
 
-def walk(
+def propagate(
     graph: Graph,
     input_shapes: Mapping[str, Shape],
     measured: MeasuredShapes,

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.sparse import csr_array
 
-from onnxprune.budget.cost import Cost, Product, build, macs
+from onnxprune.budget.cost import Cost, Product, cost_of_products, macs
 from onnxprune.budget.lengths import Lengths, lengths_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import BudgetError
@@ -164,7 +164,7 @@ def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
                 products.append((node.index, per_byte * share * 4 * rest, list(live)))
             else:
                 fixed += per_byte * share * 4 * rest
-    return build(coupling, products, fixed)
+    return cost_of_products(coupling, products, fixed)
 
 
 def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:

@@ -238,9 +238,9 @@ def column_sums(rows: Array) -> Array:
     Runs of :data:`RUN` rows are added in float32, with a relative error of at most 4e-6 of the sum of the sizes.  To add
     every number in float64 takes twice as long.
     """
-    whole = len(rows) // RUN * RUN
-    runs = rows[:whole].reshape(-1, RUN, *rows.shape[1:]).sum(axis=1)
-    return np.asarray(runs.sum(axis=0, dtype=np.float64) + rows[whole:].sum(axis=0, dtype=np.float64))
+    end = len(rows) // RUN * RUN
+    runs = rows[:end].reshape(-1, RUN, *rows.shape[1:]).sum(axis=1)
+    return np.asarray(runs.sum(axis=0, dtype=np.float64) + rows[end:].sum(axis=0, dtype=np.float64))
 
 
 def with_constant(xx: Array, value: float) -> Array:

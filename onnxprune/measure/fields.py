@@ -53,7 +53,7 @@ def fields_of(coupling: Coupling, outputs: Sequence[str]) -> tuple[Field, ...]:
     )
 
 
-def channel_axis(coupling: Coupling, value: str) -> int | None:
+def output_channel_axis(coupling: Coupling, value: str) -> int | None:
     """The axis of ``value`` (after axis 0) with the most positions that are output channels of linear layers.
 
     A Reshape may have mixed channels with places, so that no axis has any.  Then the shortest axis counts if it is much
@@ -71,7 +71,7 @@ def channel_axis(coupling: Coupling, value: str) -> int | None:
 
 
 def _taken_apart(coupling: Coupling, number: int, value: str, squashed: frozenset[str]) -> list[Field]:
-    axis = channel_axis(coupling, value)
+    axis = output_channel_axis(coupling, value)
     size = 1 if axis is None else coupling.facts.shapes[value][axis]
     makers, bounded = _origins(coupling, value, axis, size, squashed)
     members: dict[tuple[frozenset[int], bool], list[int]] = {}

@@ -12,7 +12,7 @@ from onnxprune.calibration.outputs import BATCH, outputs_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.measure.fields import Field, fields_of
-from onnxprune.measure.kinds import NUMBERS, Kind, average, divergence, kinds_of, seen, softened
+from onnxprune.measure.kinds import NUMBERS, Kind, average, divergence, kinds_of, softened, values_of
 
 Array = np.ndarray
 
@@ -60,6 +60,6 @@ def _rank(coupling: Coupling, names: Sequence[str], field: Field) -> int:
 
 def _of(kind: Kind, outputs: Sequence[Array]) -> Array:
     usual = softened(average(kind), kind.form)
-    parts = [softened(seen(part.field, outputs[part.field.output]), kind.form) for part in kind.parts]
+    parts = [softened(values_of(part.field, outputs[part.field.output]), kind.form) for part in kind.parts]
     each = [divergence(part, usual, kind.form).sum(axis=(1, 2), dtype=np.float64) for part in parts]
     return np.asarray(np.sum(each, axis=0))

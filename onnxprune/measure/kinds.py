@@ -58,7 +58,7 @@ def kinds_of(fields: Sequence[Field], outputs: Sequence[Array]) -> tuple[Kind, .
     """The kinds of the original's ``outputs`` (floating-point, samples on axis 0)."""
     heads: dict[tuple[object, ...], list[FieldValues]] = {}
     for field in fields:
-        part = FieldValues(field, seen(field, outputs[field.output]))
+        part = FieldValues(field, values_of(field, outputs[field.output]))
         key: tuple[object, ...] = (outputs[field.output].ndim, field.axis, len(field.channels), field.squashed)
         if any(part.places == other.places for other in heads.get(key, ())):
             # The same size: another head, not another level.
@@ -67,14 +67,14 @@ def kinds_of(fields: Sequence[Field], outputs: Sequence[Array]) -> tuple[Kind, .
     return tuple(Kind(_form(parts), tuple(parts)) for parts in heads.values())
 
 
-def seen(field: Field, output: Array) -> Array:
+def values_of(field: Field, output: Array) -> Array:
     """The numbers of ``field`` in ``output``: (samples, channels, positions), a view if possible."""
     if field.axis is None:
         values = output.reshape(len(output), 1, -1)
     else:
         first, last = int(field.channels[0]), int(field.channels[-1])
-        whole = last - first + 1 == len(field.channels)
-        moved = np.moveaxis(output, field.axis, 1)[:, slice(first, last + 1) if whole else field.channels]
+        contiguous = last - first + 1 == len(field.channels)
+        moved = np.moveaxis(output, field.axis, 1)[:, slice(first, last + 1) if contiguous else field.channels]
         values = moved.reshape(*moved.shape[:2], -1)
     return values.astype(np.float32) if values.dtype.itemsize < 4 else values
 
@@ -112,7 +112,7 @@ def divergence(original: Array, changed: Array, form: Form) -> Array:
     return np.asarray(original * np.log(original / changed) + (one - original) * np.log((one - original) / (one - changed)))
 
 
-def attention(kinds: Sequence[Kind]) -> Mapping[tuple[int, int], Array]:
+def information_by_place(kinds: Sequence[Kind]) -> Mapping[tuple[int, int], Array]:
     """The information of the original's probabilities at each place: (samples, 1, positions) by samples and positions.
 
     It is the root of the divergence from the average answer, summed over channels.  It grows with the score of an object

@@ -9,7 +9,7 @@ model's, ``c`` a channel.  Sums run over samples and positions.
 * numbers: ``L = mean over c of Σ w·(o - p)² / Σ w·((o - ō)² + (0.05·o)²)``.  ``ō`` is the mean over samples at the
   position.  So a model gets no credit for the constant part of a position (its place in a grid).  ``w`` spreads half of
   the weight evenly, and half by the information of the probabilities beside a number
-  (:func:`onnxprune.measure.kinds.attention`).  Without such probabilities it spreads all of it evenly.
+  (:func:`onnxprune.measure.kinds.information_by_place`).  Without such probabilities it spreads all of it evenly.
 
 The loss of a model is the mean over its kinds.  0: nothing moved.  1: no better than answering the mean.
 
@@ -38,12 +38,12 @@ from onnxprune.measure.kinds import (
     NUMBERS,
     Form,
     Kind,
-    attention,
     average,
     divergence,
+    information_by_place,
     kinds_of,
-    seen,
     softened,
+    values_of,
 )
 
 Array = np.ndarray
@@ -67,22 +67,22 @@ class ReferencePart:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """One kind.  ``whole``: the denominator of its loss, (channels,) for numbers and () for probabilities."""
+    """One kind.  ``denominator`` divides its loss: (channels,) for numbers and () for probabilities."""
 
     form: Form
     parts: tuple[ReferencePart, ...]
-    whole: Array
+    denominator: Array
 
     def loss(self, outputs: Sequence[Array]) -> float:
-        lost = np.zeros(self.whole.shape)
+        lost = np.zeros(self.denominator.shape)
         for part in self.parts:
-            values = seen(part.field, outputs[part.field.output])
+            values = values_of(part.field, outputs[part.field.output])
             if self.form == NUMBERS:
                 lost = lost + _squares(part.original - values, part.weight)
             else:
                 softer = softened(values, self.form)
                 lost = lost + divergence(part.original, softer, self.form).sum(dtype=np.float64)
-        return float(np.mean(lost / self.whole))
+        return float(np.mean(lost / self.denominator))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +124,16 @@ def output_loss(coupling: Coupling, names: Sequence[str], reference: Sequence[Ar
         and comparable[field.output].shape[1:] == shapes.get(names[field.output], ())[1:]
     ]
     kinds = kinds_of(fields, comparable)
-    information = attention(kinds)
+    information = information_by_place(kinds)
     return OutputLoss(kept, tuple(_numbers(kind, information) if kind.form == NUMBERS else _events(kind) for kind in kinds))
 
 
 def _events(kind: Kind) -> Scale:
     usual = softened(average(kind), kind.form)
     parts = tuple(ReferencePart(part.field, softened(part.values, kind.form), None) for part in kind.parts)
-    whole = sum(float(divergence(p.original, usual, kind.form).sum(dtype=np.float64)) for p in parts)
+    denominator = sum(float(divergence(p.original, usual, kind.form).sum(dtype=np.float64)) for p in parts)
     least = NOTHING * sum(p.original.size for p in parts)
-    return Scale(kind.form, parts, np.asarray(max(whole, least)))
+    return Scale(kind.form, parts, np.asarray(max(denominator, least)))
 
 
 def _numbers(kind: Kind, information: Mapping[tuple[int, int], Array]) -> Scale:
@@ -143,8 +143,8 @@ def _numbers(kind: Kind, information: Mapping[tuple[int, int], Array]) -> Scale:
     )
     spread = sum(_squares(p.original - _usual(p.original), p.weight) for p in parts)
     size = sum(_squares(p.original, p.weight) for p in parts)
-    whole = np.asarray(spread + LEAST_SPREAD**2 * size)
-    return Scale(kind.form, parts, np.maximum(whole, max(DEAD * float(whole.mean()), 1e-30)))
+    denominator = np.asarray(spread + LEAST_SPREAD**2 * size)
+    return Scale(kind.form, parts, np.maximum(denominator, max(DEAD * float(denominator.mean()), 1e-30)))
 
 
 def _weights(kind: Kind, information: Mapping[tuple[int, int], Array]) -> list[Array | None]:

@@ -70,9 +70,9 @@ def within(pricing: Pricing, cost: Costing, target: float, lateness: float = 1.0
                 raise
             continue
         loss = sum(float(c.loss[k]) for c, k in zip(tier, kept, strict=True))
-        found = _Allocated(kept, loss, cost(kept))
-        if best is None or found.replaces(best, target):
-            best = found
+        allocated = _Allocated(kept, loss, cost(kept))
+        if best is None or allocated.replaces(best, target):
+            best = allocated
     assert best is not None
     return best.kept
 

@@ -83,12 +83,12 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
 
 
 def _said(
-    flag: str, widths: Sequence[Width], names: frozenset[str], group: Group, whole: Callable[[float], int]
+    flag: str, widths: Sequence[Width], names: frozenset[str], group: Group, to_count: Callable[[float], int]
 ) -> list[_Said]:
     bounds = []
     for width in widths:
         if matches(names, width.glob):
-            count = max(1, whole(width.of(len(group))))
+            count = max(1, to_count(width.of(len(group))))
             if count > len(group) and flag == "--keep":
                 raise BudgetError(
                     f"{flag} {width.describe()}: group '{group.name}' has {len(group)} channels; give fewer, or a share"

@@ -33,7 +33,7 @@ def calibrate(
     check_multiple(
         multiple(options), [len(group) for group in context.coupling.groups if group.id not in context.frozen]
     )
-    return compute.moments(context, options, progress).grams
+    return compute.moments(context, options, progress)
 
 
 def nothing_reason(coupling: Coupling) -> str:

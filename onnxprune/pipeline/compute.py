@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from onnxprune.budget.sensitivity import Measured, Survey, measured
-from onnxprune.calibration.moments import Moments, measure
+from onnxprune.calibration.moments import measure_moments
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context, calibrated
@@ -15,10 +15,10 @@ from onnxprune.selection.base import Ranking
 
 
 class Compute(Protocol):
-    """``moments`` is :func:`onnxprune.calibration.moments.measure` on the samples to fit.  ``measured`` is
+    """``moments`` is :func:`onnxprune.calibration.moments.measure_moments` on the samples to fit.  ``measured`` is
     :func:`onnxprune.budget.sensitivity.measured` for all groups of ``survey``, on the held-out samples."""
 
-    def moments(self, context: Context, options: Options, progress: Progress) -> Moments: ...
+    def moments(self, context: Context, options: Options, progress: Progress) -> Mapping[int, SecondMoments]: ...
 
     def measured(
         self,
@@ -34,8 +34,8 @@ class Compute(Protocol):
 class Here:
     """Computes in this process."""
 
-    def moments(self, context: Context, options: Options, progress: Progress) -> Moments:
-        return measure(context.coupling, context.layers, context.fit, context.engine, options.seed, progress)
+    def moments(self, context: Context, options: Options, progress: Progress) -> Mapping[int, SecondMoments]:
+        return measure_moments(context.coupling, context.layers, context.fit, context.engine, options.seed, progress)
 
     def measured(
         self,

@@ -91,8 +91,8 @@ class Evaluator:
 
         Infinite instead of NaN: a cut that breaks the model is worse than any other.
         """
-        found = self.yardstick.loss.of(outputs(self._answers(model)))
-        return math.inf if math.isnan(found) else found
+        loss = self.yardstick.loss.of(outputs(self._answers(model)))
+        return math.inf if math.isnan(loss) else loss
 
     def forget(self) -> None:
         """Let go of the last model that was measured."""

@@ -48,10 +48,10 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
         )
     if more["DequantizeLinear"]:
         notes.append("a constant that several nodes read dequantized is dequantized for each of them, so that each can be cut alone")
-    whole, quantized = _quantized_layers(coupling)
+    total, quantized = _quantized_layers(coupling)
     if quantized:
         notes.append(
-            f"{quantized} of {whole} layers have integer weights: they are not refitted, because the result would have "
+            f"{quantized} of {total} layers have integer weights: they are not refitted, because the result would have "
             "to be rounded again; their channels are ranked by weight magnitude, and the output loss of each width is "
             "measured"
         )

@@ -39,22 +39,22 @@ class Outcome:
     rounding: Rounding | None = None
 
 
-def outcome_of(found: SearchResult, checks: Verification, evaluator: Evaluator) -> Outcome:
+def outcome_of(search: SearchResult, checks: Verification, evaluator: Evaluator) -> Outcome:
     """The outcome of a search whose candidate is verified.
 
     Cost: see :meth:`onnxprune.pipeline.evaluator.Evaluator.with_interval`.
     """
-    chosen = found.candidate
+    chosen = search.candidate
     return Outcome(
         keep=chosen.keep,
         model=chosen.model,
         drop=evaluator.with_interval(chosen.drop, chosen.model),
         checks=checks,
-        curves=found.curves,
-        steps=found.steps,
+        curves=search.curves,
+        steps=search.steps,
         refits=chosen.refits,
         notes=chosen.notes,
-        select=found.select,
+        select=search.select,
         reader=evaluator.yardstick.reader,
-        rounding=found.rounding,
+        rounding=search.rounding,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.budget.cost import Costing, original_macs, sizes
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.rounding import tiers
-from onnxprune.budget.sensitivity import Measured, Survey, curves, joined, survey_of
+from onnxprune.budget.sensitivity import Measured, Survey, curves, merged, survey_of
 from onnxprune.coupling.groups import Coupling
 from onnxprune.effort import EFFORTS
 from onnxprune.latency.source import time_model
@@ -79,7 +79,7 @@ def price(
     losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
     timing = time_model(context.coupling, context.layers, options, context.engine, progress)
-    allowed = tiers(timing.time, whole(context.coupling), multiple(options), timing.blocks)
+    allowed = tiers(timing.time, full_widths(context.coupling), multiple(options), timing.blocks)
     if options.asked("latency") is not None:
         # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
@@ -108,7 +108,7 @@ def sharpened(
     curves, so it finds the places where they are too low: a few channels of every group, or nearly all of one.
     Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
     """
-    more = pricing.survey.at(counts, whole(context.coupling))
+    more = pricing.survey.at(counts, full_widths(context.coupling))
     if not more.asked:
         return pricing
     orders = {pricing.select: pricing.rankings}
@@ -118,7 +118,7 @@ def sharpened(
         {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
         for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
     )
-    survey = joined(pricing.survey, more)
+    survey = merged(pricing.survey, more)
     better = curves(context.coupling, orders, survey, losses)[pricing.select]
     changed = tuple(
         tuple(Curve(new.loss, old.widths) for new, old in zip(better, tier, strict=True)) for tier in pricing.tiers
@@ -142,6 +142,6 @@ def group_curves(context: Context, curves: Sequence[Curve]) -> tuple[GroupCurve,
     return tuple(shown)
 
 
-def whole(coupling: Coupling) -> Array:
+def full_widths(coupling: Coupling) -> Array:
     """Units per group of the uncut model, float64 (groups,)."""
     return sizes(coupling).astype(np.float64)

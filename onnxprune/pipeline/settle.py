@@ -27,7 +27,7 @@ def settled(options: Options, evaluator: Evaluator, data: object | None) -> Opti
     return options
 
 
-def seen(evaluator: Evaluator, data: object | None) -> Seen:
+def drop_source(evaluator: Evaluator, data: object | None) -> Seen:
     """What the drop is measured on: held-out samples, made-up samples, or samples with equal answers."""
     return "made up" if data is None else "alike" if evaluator.alike else "held out"
 

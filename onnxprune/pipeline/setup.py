@@ -191,16 +191,16 @@ def set_up(
             dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
         elif worth < dataset.count:
             dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    whole, most = dataset, MOST_HELD
+    opened, most = dataset, MOST_HELD
     if options.tune is not None:
         most = MOST_JUDGED
         if options.samples is None and _reopens(data):
-            whole = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+            opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
-        information = None if data is None else sample_information(coupling, engine, whole)
-        held = held_out(whole.count, options.seed, most, information)
-    fit, holdout = divide(whole, held)
+        information = None if data is None else sample_information(coupling, engine, opened)
+        held = held_out(opened.count, options.seed, most, information)
+    fit, holdout = divide(opened, held)
     spare = None
     if options.tune is not None:
         # Tuning takes all other samples, also if the refit needs few.

@@ -44,7 +44,7 @@ class LayerJob:
     @property
     def axis(self) -> int:
         """The channel axis of the output."""
-        return channel_axis(self.layer)
+        return layer_channel_axis(self.layer)
 
     @property
     def constant(self) -> float:
@@ -94,18 +94,18 @@ def jobs_of(coupling: Coupling, keep: Array, layers: Sequence[Layer], pruned: Gr
 
     def job(layer: Layer) -> LayerJob:
         groups = pruned.nodes[layer.index].integer("group", 1) if layer.kind != "matmul" else 1
-        channels = coupling.facts.shapes[layer.output][channel_axis(layer)]
+        channels = coupling.facts.shapes[layer.output][layer_channel_axis(layer)]
         part = CutLayer(coupling, masks, layer, groups)
         return LayerJob(part, target_of(coupling, layer, channels), _places(coupling, masks, layer))
 
     return {layer.index: job(layer) for layer in layers}
 
 
-def channel_axis(layer: Layer) -> int:
+def layer_channel_axis(layer: Layer) -> int:
     return -1 if layer.kind == "matmul" else 1
 
 
 def _places(coupling: Coupling, masks: Masks, layer: Layer) -> tuple[tuple[int, Array], ...]:
     rank = len(coupling.facts.shapes[layer.output])
-    masked = [(axis, masks(layer.output, axis)) for axis in range(rank) if axis != channel_axis(layer) % rank]
+    masked = [(axis, masks(layer.output, axis)) for axis in range(rank) if axis != layer_channel_axis(layer) % rank]
     return tuple((axis, kept) for axis, kept in masked if not kept.all())

@@ -62,7 +62,7 @@ class Sampler:
                 offset = job.shift
                 if other:
                     offset = offset + sample_outputs(layer, other[0], geo, picks)
-                sides[held_out(number)].append((rows, wanted, offset))
+                sides[side_of(number)].append((rows, wanted, offset))
         made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
         return made[0], made[-1]
 
@@ -89,7 +89,7 @@ class Sampler:
         positions = self._positions(hidden.layer)
         missing = [rows, rows // 4]
         samples = min(self.samples, sum(-(-one // positions) for one in missing))
-        for side, batch in ((held_out(number), batch) for number, block in enumerate(self.blocks) for batch in block):
+        for side, batch in ((side_of(number), batch) for number, block in enumerate(self.blocks) for batch in block):
             x, wanted = self.pair.pruned.get(hidden.layer.data, batch), self._wanted(reader, batch)
             if sides[side] and (room[side] < max(x.nbytes, wanted.nbytes) or missing[side] <= 0):
                 continue
@@ -130,7 +130,7 @@ class Sampler:
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 
 
-def held_out(block: int) -> int:
+def side_of(block: int) -> int:
     """1 if the block of batches is held out, else 0."""
     return int(block % HOLD_EVERY == HOLD_EVERY - 1)
 

@@ -140,7 +140,7 @@ def peak_rss() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def side_by_side(first: LoadedModel, second: LoadedModel, dataset: Dataset, options: Options) -> Comparison:
+def comparison_of(first: LoadedModel, second: LoadedModel, dataset: Dataset, options: Options) -> Comparison:
     """Compare two models on the same data.  Outputs of the same name belong together.
 
     Raises:

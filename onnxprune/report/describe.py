@@ -69,14 +69,14 @@ def operator_shares(coupling: Coupling) -> tuple[tuple[str, float], ...]:
 
 def outlook(coupling: Coupling) -> tuple[Outlook, ...]:
     """What remains if every group keeps the same share of its channels; empty if no group is prunable."""
-    whole = sizes(coupling)
-    if not len(whole):
+    full = sizes(coupling)
+    if not len(full):
         return ()
     costs = macs(coupling), parameters(coupling)
     outlooks = []
     for share in KEPT:
-        kept = np.maximum(np.rint(whole * share), 1)
-        outlooks.append(Outlook(share, *(cost(kept) / max(cost(whole), 1.0) for cost in costs)))
+        kept = np.maximum(np.rint(full * share), 1)
+        outlooks.append(Outlook(share, *(cost(kept) / max(cost(full), 1.0) for cost in costs)))
     return tuple(outlooks)
 
 

@@ -59,7 +59,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
         {
             "report": report,
             "verdict": wording.verdict(report),
-            "summary": rows.summary(report),
+            "summary": rows.summary_rows(report),
             "checks": wording.checks(report.verify),
             "estimates": wording.estimates(report.verify) if report.verify.estimates else "",
             "free": free,
@@ -71,7 +71,7 @@ def render(report: Report, plan: str | None, command: str | None = None) -> str:
             "panels_shown": _PANELS_SHOWN,
             "plan": None if plan is None else _compact(plan),
             "command": command,
-            "rounded": None if report.rounding is None else wording.rounded(report.rounding),
+            "rounded": None if report.rounding is None else wording.rounding_text(report.rounding),
         },
     )
 
@@ -87,7 +87,7 @@ def render_inspection(inspection: Inspection) -> str:
             "sentence": wording.prunable(inspection),
             "facts": (
                 ("inputs", ", ".join(inspection.inputs)),
-                ("size", wording.size(inspection)),
+                ("size", wording.size_text(inspection)),
                 *([("MACs in", wording.operators(inspection))] if inspection.operators else []),
             ),
             "free": free,
@@ -101,7 +101,7 @@ def render_inspection(inspection: Inspection) -> str:
 
 def render_comparison(comparison: Comparison) -> str:
     """A comparison as an HTML document."""
-    return _page("comparison.html.j2", {"comparison": comparison, "summary": rows.summary(comparison)})
+    return _page("comparison.html.j2", {"comparison": comparison, "summary": rows.summary_rows(comparison)})
 
 
 def frame(page: str, height: str = "40rem") -> str:
@@ -146,8 +146,8 @@ def _breakable(name: str) -> Markup:
 
 def _options(note: str) -> Markup:
     """A browser breaks a line behind the dashes of ``--layout``; this keeps an option whole."""
-    whole = r'<span class="option">\1</span>'
-    return Markup(re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", whole, str(Markup.escape(note))))
+    unbroken = r'<span class="option">\1</span>'
+    return Markup(re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", unbroken, str(Markup.escape(note))))
 
 
 def _plots(report: Report) -> _Plots:

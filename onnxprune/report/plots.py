@@ -190,16 +190,16 @@ def sensitivity_panels(curves: Sequence[GroupCurve], groups: Sequence[GroupRow])
 
 def _panel(curve: GroupCurve, row: GroupRow | None, powers: range) -> LinePlot:
     width, height, left, right, top, bottom = 200.0, 118.0, 44.0, 194.0, 8.0, 96.0
-    whole = max([p.kept for p in curve.points] + ([row.before] if row else [1]))
+    total = max([p.kept for p in curve.points] + ([row.before] if row else [1]))
     lowest = 10.0 ** powers[0]
 
     def place(kept: int, loss: float) -> Dot:
         power = math.log10(max(loss, lowest))
         height_share = (power - powers[0]) / (powers[-1] - powers[0])
         return Dot(
-            round(left + kept / whole * (right - left), 1),
+            round(left + kept / total * (right - left), 1),
             round(bottom - min(1.0, height_share) * (bottom - top), 1),
-            f"{kept} of {whole} kept: estimated output loss {wording.decimals(loss)}",
+            f"{kept} of {total} kept: estimated output loss {wording.decimals(loss)}",
         )
 
     points = sorted((p for p in curve.points if math.isfinite(p.damage)), key=lambda p: p.kept)

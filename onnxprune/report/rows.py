@@ -22,7 +22,7 @@ class Row:
     better: bool | None
 
 
-def summary(report: Report | Comparison) -> tuple[Row, ...]:
+def summary_rows(report: Report | Comparison) -> tuple[Row, ...]:
     """Rows for size, speed and accuracy.  A row says so if its value was not measured."""
     spread = report.latency_spread
     rows = [

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from onnxprune.report import wording
 from onnxprune.report.names import shortened
-from onnxprune.report.rows import Lock, biggest, left_out, locks, summary
+from onnxprune.report.rows import Lock, biggest, left_out, locks, summary_rows
 from onnxprune.result import Comparison, GroupRow, Inspection, OperatorTime, Report, Tuned, Tuning, Verification
 from onnxprune.shown import for_reading, shown
 
@@ -69,7 +69,7 @@ def print_report(console: Console, report: Report, view: View) -> None:
     _print_notes(console, report.notes, view)
     _print_verification(console, report.verify)
     if report.rounding is not None:
-        _print_labelled(console, Text("rounded", style="dim"), Text(wording.rounded(report.rounding)))
+        _print_labelled(console, Text("rounded", style="dim"), Text(wording.rounding_text(report.rounding)))
     spent = [wording.spent(report.seconds)] if "total" in report.seconds else []
     if report.peak_rss_bytes:
         spent.append(f"{wording.byte_text(report.peak_rss_bytes)} of memory")
@@ -116,7 +116,7 @@ def print_inspection(console: Console, inspection: Inspection, view: View) -> No
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
     facts.add_row("inputs", "\n".join(inspection.inputs))
-    facts.add_row("size", wording.size(inspection))
+    facts.add_row("size", wording.size_text(inspection))
     if inspection.operators:
         facts.add_row("MACs in", wording.operators(inspection))
     console.print(facts)
@@ -179,7 +179,7 @@ def _print_summary(console: Console, report: Report | Comparison) -> None:
     table.add_column(second, justify="right", no_wrap=True)
     table.add_column("change", justify="right")
     styles = {True: "green", False: "red", None: ""}
-    for row in summary(report):
+    for row in summary_rows(report):
         table.add_row(row.label, row.before, row.after, Text(row.change, style=styles[row.better]))
     console.print(table)
     console.print()

@@ -65,13 +65,13 @@ def duration(seconds: float) -> str:
     """``8.4 s``, ``2 min 5 s``, ``1 h 2 min``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    total = round(seconds)
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
-def rounded(rounding: Rounding) -> str:
+def rounding_text(rounding: Rounding) -> str:
     """The channel counts that the run preferred, and the option that gives the same on another machine."""
     if rounding.block is None:
         return f"to multiples of {rounding.setting}"
@@ -205,7 +205,7 @@ def prunable(inspection: Inspection) -> str:
     return f"{name}: {share} of the MACs are in prunable layers ({groups} of channels)."
 
 
-def size(inspection: Inspection) -> str:
+def size_text(inspection: Inspection) -> str:
     """MACs, parameters, bytes and nodes of a model, in one line."""
     counts = f"{si(inspection.macs)} MACs, {si(inspection.params)} parameters"
     return f"{counts}, {byte_text(inspection.bytes)}, {inspection.nodes:,} nodes"

@@ -86,11 +86,11 @@ class EmbedComparer:
             low, high = bootstrap(lambda chosen: float(distance[chosen].mean()), len(rows), resamples)
         figures = [("mean cosine", 1.0 - drop)]
         if len(rows) > 2:
-            figures.append(("nearest neighbour kept", float(np.mean(nearest(rows) == nearest(self.rows)))))
+            figures.append(("nearest neighbour kept", float(np.mean(nearest_rows(rows) == nearest_rows(self.rows)))))
         return Agreement(MEASURE, drop, len(rows), low, high, tuple(figures))
 
 
-def nearest(rows: Array) -> Array:
+def nearest_rows(rows: Array) -> Array:
     """(n,): the position of each row's nearest other row, by cosine.  Memory: n × n numbers."""
     cosine = rows @ rows.T
     np.fill_diagonal(cosine, -np.inf)

@@ -60,8 +60,8 @@ def soundness(
     """The checks of :func:`verify` for any model that replaces ``original``: checker, onnxruntime, finite outputs,
     interface."""
     complaints: list[str] = []
-    whole = model_bytes(model) < ONE_PIECE
-    checked = None if complaints_before else objection(model if whole else outlined(model))
+    in_one_piece = model_bytes(model) < ONE_PIECE
+    checked = None if complaints_before else objection(model if in_one_piece else outlined(model))
     if checked is not None:
         complaints.append(f"onnx.checker: {checked}")
     loaded = True
@@ -119,9 +119,9 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
-    small, silenced, whole = cut(coupling, keep), mask(coupling, keep), coupling.graph.model
+    small, silenced, original = cut(coupling, keep), mask(coupling, keep), coupling.graph.model
     try:
-        outputs, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, whole))
+        outputs, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, original))
     except ModelError:
         return float("inf"), TOLERANCE[4]
     worst = _worst(outputs, masked, base)
@@ -131,7 +131,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if worst <= tolerance:
         return worst, tolerance
     try:
-        outputs, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, whole))
+        outputs, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, original))
         worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
             by_mask, by_cut = side_by_side(silenced, small, nodes, feeds, engine)
@@ -160,12 +160,12 @@ def _worst(outputs: Sequence[Array], wanted: Sequence[Array], original: Sequence
             return float("inf")
         if a.size == 0 or a.dtype.kind not in "fiub":
             continue
-        left, right, whole = (v.astype(np.float64) for v in (a, b, c))
+        left, right, base = (v.astype(np.float64) for v in (a, b, c))
         finite = np.isfinite(right)
         if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.isfinite(left[finite]).all():
             return float("inf")
-        whole = np.where(np.isfinite(whole), whole, 0.0)
-        size = max(float(np.abs(right[finite]).max(initial=0.0)), float(np.abs(whole).max()), 1e-30)
+        base = np.where(np.isfinite(base), base, 0.0)
+        size = max(float(np.abs(right[finite]).max(initial=0.0)), float(np.abs(base).max()), 1e-30)
         worst = max(worst, float(np.abs(left[finite] - right[finite]).max(initial=0.0)) / size)
     return worst
 

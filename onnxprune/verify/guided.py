@@ -48,7 +48,7 @@ def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSI
     masks = coupling.masks(keep)
     shapes, graph, folded = coupling.facts.shapes, coupling.graph, coupling.facts.folded
 
-    def whole(value: str | None) -> bool:
+    def uncut(value: str | None) -> bool:
         return value is None or all(masks(value, axis).all() for axis in range(len(shapes.get(value, ()))))
 
     return tuple(
@@ -58,7 +58,7 @@ def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSI
         and node.domain == ""
         and not node.scope
         and node.index not in folded
-        and all(whole(value) for value in (*node.inputs, *node.outputs))
+        and all(uncut(value) for value in (*node.inputs, *node.outputs))
     )
 
 

@@ -10,7 +10,7 @@ from onnxprune.latency.operators import operator_times
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import check_inputs, engine_of, samples_of, specs_of
 from onnxprune.progress import Progress
-from onnxprune.report.account import side_by_side
+from onnxprune.report.account import comparison_of
 from onnxprune.result import Comparison, OperatorTime
 from onnxprune.surgeon import Model
 
@@ -31,10 +31,10 @@ def compare_models(
     check_inputs(first, second, ("the first", "the second"), "compare two that can be fed alike")
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
-    return replace(side_by_side(first, second, dataset, options), seen="made up" if data is None else "held out")
+    return replace(comparison_of(first, second, dataset, options), seen="made up" if data is None else "held out")
 
 
-def operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:
+def compare_operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:
     """The time of two models by operator: see :func:`onnxprune.latency.operators.operator_times`."""
     first, second = load(a), load(b)
     dataset = open_dataset(data, specs_of(first), options.preprocess, 1, options.seed)

@@ -19,7 +19,7 @@ from onnxprune.pipeline.planned import plan_of
 from onnxprune.pipeline.pricing import price
 from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.search.find import find
-from onnxprune.pipeline.settle import evaluation_notes, seen, settled
+from onnxprune.pipeline.settle import drop_source, evaluation_notes, settled
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.pipeline.tuned import tuned
@@ -67,14 +67,14 @@ def prune_model(
         orders = price(context, options, rankings, grams, progress, compute)
         stopwatch.mark("select")
         release_memory()
-        found = find(context, orders, evaluator, options, progress, compute)
+        search = find(context, orders, evaluator, options, progress, compute)
         stopwatch.mark("refit")
         # Nothing reads the second moments any more.  For wide layers they take more memory than the model.
         del grams, rankings, orders
         release_memory()
-        checks = verified(context, found.candidate.keep, found.candidate.model, progress)
+        checks = verified(context, search.candidate.keep, search.candidate.model, progress)
         stopwatch.mark("verify")
-    outcome = outcome_of(found, checks, evaluator)
+    outcome = outcome_of(search, checks, evaluator)
     if options.tune is not None:
         if target is not None:
             # If the user ends the run from here on, only the tuning is lost.
@@ -82,7 +82,7 @@ def prune_model(
         outcome = tuned(context, outcome, evaluator, ready.labelled, options, progress)
         stopwatch.mark("tune")
     progress.stage("measure", None)
-    report = account(context, outcome, ready.labelled, seen(evaluator, data), target, options, stopwatch)
+    report = account(context, outcome, ready.labelled, drop_source(evaluator, data), target, options, stopwatch)
     written = None if target is None else save(outcome.model, target, loaded.external)
     plan = plan_of(context, outcome.keep, outcome.rounding, options)
     return Result(outcome.model, plan, closed(report, written, stopwatch), target)

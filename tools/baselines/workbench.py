@@ -27,7 +27,7 @@ from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of, within
 from onnxprune.pipeline.calibrate import calibrate
-from onnxprune.pipeline.pricing import Pricing, price, whole
+from onnxprune.pipeline.pricing import Pricing, full_widths, price
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Evidence, Ranking, evidence
@@ -60,7 +60,7 @@ class Workbench:
     @cached_property
     def full(self) -> float:
         """MACs of the original."""
-        return self.cost(whole(self.work.coupling))
+        return self.cost(full_widths(self.work.coupling))
 
     @cached_property
     def grams(self) -> Mapping[int, SecondMoments]:
@@ -118,7 +118,7 @@ class Workbench:
         sample = {name: array.shape for name, array in self.work.holdout.fetch([0]).items()}
         coupling = couple(model, {}, sample)
         cost = macs(coupling)
-        terms = cost.terms(whole(coupling))
+        terms = cost.terms(full_widths(coupling))
         names = [coupling.graph.nodes[index].label for index in cost.nodes]
         counted = [not (without and name.startswith(without)) for name in names]
         return float(terms[counted].sum() + cost.fixed) / self.full

@@ -191,24 +191,24 @@ def block_matmul(info: NodeInfo) -> Rule | Locked:
     packed, scales, points = info.shape(1) or (), info.shape(2) or (), info.shape(3)
     if len(packed) != 3 or not block:
         return Locked("packs its weights in an unknown format")
-    whole = total == packed[1] * block and info.shape(4) is None
+    in_blocks = total == packed[1] * block and info.shape(4) is None
     flat = len(scales) == 1
     point = "_"
     if points is not None:
         per_block = (points[-1] if len(points) == 2 else points[0] // packed[0]) == packed[1]
-        whole = whole and per_block
+        in_blocks = in_blocks and per_block
         inner = "kb" if per_block else "z"
         point = f"n {inner}" if len(points) == 2 else f"(n {inner})"
     lead = " ".join(f"a{k}" for k in range(info.rank() - 1))
-    data = f"{lead} (kb e)" if whole else f"{lead} k"
+    data = f"{lead} (kb e)" if in_blocks else f"{lead} k"
     return Rule(
         f"{data}, n kb w, {'(n kb)' if flat else 'n kb'}, {point}, k, n -> {lead} n",
-        frozenset({"e", "w", "k", "z"}) | (frozenset() if whole else frozenset({"kb"})),
-        {"N": "n", **({"K": "kb e"} if whole else {})},
-        sizes={"kb": packed[1], **({"e": block} if whole else {})},
-        macs=((*lead.split(), *(("kb", "e") if whole else ("k",)), "n"),),
+        frozenset({"e", "w", "k", "z"}) | (frozenset() if in_blocks else frozenset({"kb"})),
+        {"N": "n", **({"K": "kb e"} if in_blocks else {})},
+        sizes={"kb": packed[1], **({"e": block} if in_blocks else {})},
+        macs=((*lead.split(), *(("kb", "e") if in_blocks else ("k",)), "n"),),
         # A block whose scale is zero contributes nothing, whatever its packed bits.
-        masks=((2, 0 if flat else 1),) if whole else (),
+        masks=((2, 0 if flat else 1),) if in_blocks else (),
     )
 
 

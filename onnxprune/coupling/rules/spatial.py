@@ -56,9 +56,9 @@ def cumulative(info: NodeInfo) -> Rule | Locked:
 def resize(info: NodeInfo) -> Rule:
     """Axes with a scale of one pass.  Sizes and scales are operands."""
     before, after = info.shape(0) or (), info.out_shape() or ()
-    whole = [a == b and _untouched(info, k) for k, (a, b) in enumerate(zip(before, after, strict=True))]
-    left = [f"d{k}" if same else f"x{k}" for k, same in enumerate(whole)]
-    right = [f"d{k}" if same else f"y{k}" for k, same in enumerate(whole)]
+    same_size = [a == b and _untouched(info, k) for k, (a, b) in enumerate(zip(before, after, strict=True))]
+    left = [f"d{k}" if same else f"x{k}" for k, same in enumerate(same_size)]
+    right = [f"d{k}" if same else f"y{k}" for k, same in enumerate(same_size)]
     extra = ", _" * (len(info.node.inputs) - 1)
     return Rule(f"{' '.join(left)}{extra} -> {' '.join(right)}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.budget.allocate import give_back, narrowest_keeps
-from onnxprune.budget.cost import Cost, count_parameters, macs, parameters, sizes, stored_bytes
+from onnxprune.budget.cost import Cost, count_parameters, file_size, macs, parameters, sizes
 from onnxprune.budget.excess import joint
 from onnxprune.effort import EFFORTS, allocations
 from onnxprune.errors import BudgetError
@@ -185,7 +185,7 @@ def _bound_by(options: Options) -> Iterator[None]:
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
     """(cost, target) of a budget in MACs, parameters or bytes.  ``value`` is a share of the original, or bytes."""
     if kind == "size":
-        cost, full = stored_bytes(context.coupling, context.loaded.file_bytes), float(context.loaded.file_bytes)
+        cost, full = file_size(context.coupling, context.loaded.file_bytes), float(context.loaded.file_bytes)
     elif kind == "params":
         cost, full = parameters(context.coupling), float(count_parameters(context.loaded.proto))
     else:

@@ -47,10 +47,10 @@ def level_of(places: int, size: tuple[int, int]) -> GridLevel | None:
     return GridLevel(best.stride, best.height, best.width, places // best.places)
 
 
-def levels_of(places: int, size: tuple[int, int]) -> tuple[GridLevel, ...] | None:
+def grid_levels(places: int, size: tuple[int, int]) -> tuple[GridLevel, ...] | None:
     """Consecutive levels with ``places`` places in total, the finest first; None if there are none.
 
-    >>> [level.stride for level in levels_of(8400, (640, 640))]
+    >>> [level.stride for level in grid_levels(8400, (640, 640))]
     [8, 16, 32]
     """
     grids = _grids(size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.tasks.detect.grid import GridLevel, level_of, levels_of
+from onnxprune.tasks.detect.grid import GridLevel, grid_levels, level_of
 
 Array = np.ndarray
 #: A box may be four distributions over distances (Li et al. 2020, arXiv 2006.04388), with this many bins each.  8 and 16
@@ -116,6 +116,6 @@ def levels(
     indices = wiring.combined or wiring.boxes
     counts = [flat.shape[1] for i in indices if (flat := places(arrays[i], wiring.axis, samples)) is not None]
     if len(counts) == 1:
-        return levels_of(counts[0], size) or ()
+        return grid_levels(counts[0], size) or ()
     each = [level_of(count, size) for count in counts]
     return tuple(level for level in each if level is not None) if all(each) else ()
