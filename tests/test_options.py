@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import get_args
 import pytest
 
 import onnxprune
+from onnxprune.calibration.preprocess import PRESETS
 from onnxprune.cli.option import Option
 from onnxprune.cli.table import OPTIONS
+from onnxprune.effort import EFFORTS
 from onnxprune.errors import OptionError
-from onnxprune.options import Options
+from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, Options
 from onnxprune.target import BudgetKind
 
 
@@ -81,3 +84,21 @@ def test_no_flag_of_a_command_means_two_things(name: str) -> None:
     own = [option for option in OPTIONS if name in option.commands]
     flags = [flag for option in own for flag in option.flags]
     assert len(set(flags)) == len(flags)
+
+
+@pytest.mark.parametrize("function", [onnxprune.prune, onnxprune.tune], ids=lambda function: function.__name__)
+def test_python_and_the_command_line_have_the_same_defaults(function: object) -> None:
+    defaults = {field.name: getattr(Options(), field.name) for field in fields(Options)}
+    stated = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()  # type: ignore[arg-type]
+        if name in defaults
+    }
+    assert len(stated) > 5
+    # An empty collection is None in a signature.
+    assert {name: value for name, value in stated.items() if (value or None) != (defaults[name] or None)} == {}
+
+
+def test_names_that_the_command_line_knows_without_loading_numpy_are_the_real_ones() -> None:
+    assert set(EFFORT_NAMES) == set(EFFORTS)
+    assert set(PRESET_NAMES) == set(PRESETS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from onnxprune.cli import values
 from onnxprune.cli.option import HELP_FLAGS, Option
 from onnxprune.devices import TARGETS
-from onnxprune.options import DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
+from onnxprune.options import AUGMENTS, DEVICE_NAMES, EFFORT_NAMES, PRESET_NAMES, REFITS, SELECTORS, TASKS, Options
 
 PRUNE, DATA, ENGINE = ("prune",), ("prune", "compare", "tune"), ("prune", "compare", "apply", "tune")
 EVERY = ("prune", "inspect", "why", "compare", "apply", "tune")
@@ -97,7 +97,7 @@ OPTIONS = (
            "10m, 90s, or 20x (passes over the data)", "tuning", unsaid="until it stops gaining, at most 10m"),
     Option("augment", ("--augment",), TUNE, values.augmentations, "LIST",
            "for images: auto, none or some of mirror,shift,mix,cut", "tuning",
-           words=("auto", "none", "mirror", "shift", "mix", "cut")),
+           words=("auto", "none", *AUGMENTS)),
     Option("device", ("--device",), TUNE, None, "D", "device for torch", "tuning", choices=DEVICE_NAMES),
     # -- output
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
