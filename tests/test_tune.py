@@ -35,6 +35,7 @@ from onnxprune.surgery.constants import with_constants
 torch = pytest.importorskip("torch")
 
 from onnxprune.progress import Silent  # noqa: E402
+from onnxprune.tuning import pace as pace_module  # noqa: E402
 from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
 from onnxprune.tuning.chance import better, lower  # noqa: E402
@@ -344,6 +345,17 @@ def test_a_refitted_model_takes_careful_steps_and_a_damaged_one_fast_steps() -> 
     near, far = paced(model, model), paced(damaged(model, 1.0), model)
     assert near.fast is None and near.schedule(400).full == careful(400)
     assert far.fast in FAST and far.later().schedule(400).full == careful(400)
+
+
+@pytest.mark.parametrize(
+    ("errors", "share"), [([9, 9, 4], 1.0), ([9, 9, 9, 2], 0.25), ([9, 9, np.nan, 2], 0.25), ([9, 9, 9, 9, 9], 0.06)]
+)
+def test_a_rate_that_spoils_the_start_is_eased(errors: list[float], share: float) -> None:
+    """Outputs that hardly differ between samples have large relative errors after any step."""
+    model = net()
+    with mock.patch.object(pace_module, "_error", side_effect=[1.0, *errors]):
+        found = paced(damaged(model), model)
+    assert found.fast is None and found.schedule(400).full == found.later().schedule(400).full == share * careful(400)
 
 
 def paced(student: onnx.ModelProto, teacher: onnx.ModelProto):

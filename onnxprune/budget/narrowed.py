@@ -34,7 +34,7 @@ def narrowed_constants(
     for layer in readers_of(coupling, group, tuple(layers)):
         gone, gram = _gone(coupling, group, kept, layer), grams.get(layer.index)
         stored = constant_of(coupling, (layer.index, layer.weight_slot))
-        weight = to_normal(layer, stored, layer.groups()).astype(np.float64)
+        weight = to_normal(layer, stored, layer.groups())
         if gram is None:
             new = weight.copy()
             new[:, :, gone] = 0
@@ -63,14 +63,13 @@ def _folded(layer: Layer, weight: Array, gone: Array, gram: SecondMoments) -> tu
     with_one = np.append(alive, channels * taps)
     new, change = weight.copy(), np.zeros((groups, outs))
     for g in range(groups):
-        flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1))], axis=1).T
+        flat = np.concatenate([weight[g].reshape(outs, -1), np.zeros((outs, 1), weight.dtype)], axis=1).T
         # A layer without a bias slot cannot take the constant that the fold would give it.
         constant = 0.0 if layer.bias_slot is None else 1.0
         with blas_threads(len(with_one)):
             solved = fold_onto(gram, g, constant, flat, with_one, RIDGE)
-        block = np.zeros((channels * taps, outs))
-        block[alive] = solved[:-1]
-        new[g] = block.T.reshape(outs, channels, taps)
+        new[g] = 0
+        new[g].reshape(outs, -1)[:, alive] = solved[:-1].T
         change[g] = solved[-1]
     return new, change.ravel()
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from onnxprune.linear.gram import FEW, FewRows, Gram, SecondMoments, with_constant
+from onnxprune.linear.gram import BLOCK, FEW, FewRows, Gram, SecondMoments, with_constant
 from onnxprune.linear.solve import Ridges, fold, penalties
 from onnxprune.linear.threads import blas_threads
 
@@ -134,11 +134,19 @@ def system_of(parts: Sequence[Array], constant: float) -> System:
 def fold_onto(
     moments: SecondMoments, group: int, constant: float, weights: Array, kept: Array, strength: float
 ) -> Array:
-    """:func:`onnxprune.linear.solve.fold` on the moments of one group, with the constant feature ``constant``."""
-    if isinstance(moments, FewRows) and moments.rows:
-        rows = moments.x[:, group].astype(np.float64)
-        part = FewEquations(rows[:, kept[:-1]], constant)
-        outputs = rows @ weights[:-1] + constant * weights[-1]
+    """:func:`onnxprune.linear.solve.fold` on the moments of one group, with the constant feature ``constant``.
+
+    From rows, the result has the dtype of ``weights``.
+    """
+    if not isinstance(moments, FewRows) or not moments.rows:
+        return fold(with_constant(moments.light(group), constant), weights, kept, strength)
+    rows = moments.x[:, group].astype(np.float64)
+    part = FewEquations(rows[:, kept[:-1]], constant)
+    factor, folded = part.ridges(strength), np.empty((len(kept), weights.shape[1]), weights.dtype)
+    # In blocks: the matrices of such layers are large.
+    for start in range(0, weights.shape[1], BLOCK):
+        some = weights[:, start : start + BLOCK].astype(np.float64)
+        outputs = rows @ some[:-1] + constant * some[-1]
         right = np.concatenate([part.x.T @ outputs, constant * outputs.sum(axis=0, keepdims=True)])
-        return np.asarray(part.ridges(strength).solve(right[None], weights[kept][None])[0])
-    return fold(with_constant(moments.light(group), constant), weights, kept, strength)
+        folded[:, start : start + BLOCK] = factor.solve(right[None], some[kept][None])[0]
+    return folded
