@@ -181,9 +181,12 @@ def test_a_malformed_table_is_refused(change: device.Json, match: str) -> None:
 def test_unreadable_tables_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    for path in (broken, tmp_path / "none.json", tmp_path):
-        with pytest.raises(BudgetError, match=r"cannot read the latency table|is not a latency table"):
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for path in (broken, other, tmp_path / "none.json", tmp_path):
+        with pytest.raises(BudgetError, match=r"cannot read the latency table|is not a latency table") as refused:
             read_table(path)
+        assert str(path) in str(refused.value)
 
 
 def test_a_table_of_another_model_is_refused_with_the_way_to_one_that_fits(demo: Coupling) -> None:

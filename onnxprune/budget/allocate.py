@@ -34,7 +34,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     kept = np.asarray([c.widths[-1] for c in curves], dtype=np.float64)
     least = cost(np.asarray([c.widths[0] for c in curves], dtype=np.float64))
     if least > target:
-        raise BudgetError(f"the budget cannot be met: {narrowest_keeps(least / cost(kept))}; ask for no less")
+        raise BudgetError(f"the budget cannot be met: {narrowest_keeps(least / cost(kept))}; allow at least that")
     steps = Steps(cost, curves, kept, _narrower)
     while steps.now > target:
         groups, widths = steps.groups, steps.widths
@@ -53,13 +53,13 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     return give_back(cost, curves, steps.kept, target)
 
 
-def narrowest_keeps(share: float) -> str:
-    """What a message says of the narrowest model's ``share`` of the original.  Rounded up, so that it can be met.
+def narrowest_keeps(share: float, what: str = "the original") -> str:
+    """What a message says of the narrowest model's ``share`` of a cost.  Rounded up, so that it can be met.
 
-    >>> narrowest_keeps(0.00271)
-    'the narrowest model keeps 0.0028 of the original'
+    >>> narrowest_keeps(0.00271, "the MACs")
+    'the narrowest model keeps 0.0028 of the MACs'
     """
-    return f"the narrowest model keeps {np.ceil(share * 1e4) / 1e4:.4f} of the original"
+    return f"the narrowest model keeps {np.ceil(share * 1e4) / 1e4:.4f} of {what}"
 
 
 def _narrower(widths: Array, kept: float) -> Array:

@@ -31,8 +31,8 @@ FREE_SIZE = 64
 # Rough mean and deviation of the bytes of everyday photographs.
 BYTE_MEAN, BYTE_STD = 120.0, 60.0
 NOTICE = (
-    "no calibration data: synthetic inputs are used. The pruned model will run, but accuracy and drop "
-    "measured on them are meaningless and error curves are approximate; give --data with about 256 real samples"
+    "no --data: the run feeds made-up inputs. The pruned model will run, but its accuracy and drop mean nothing, and its "
+    "channels suit these inputs only; give --data with about 256 real samples"
 )
 
 

@@ -105,7 +105,9 @@ class Parser:
             )
         if len(words) < len(self._words):
             names = ", ".join(name for name, _ in self._words[len(words) :])
-            raise UsageError(f"{names} {'is' if len(self._words) - len(words) == 1 else 'are'} missing; '{self.command} --help' shows examples")
+            line = " ".join([self.command, *(name for name, _ in self._words)])
+            verb = "is" if len(self._words) - len(words) == 1 else "are"
+            raise UsageError(f"{names} {verb} missing in '{line}'; '{self.command} --help' shows examples")
         return {name: _read(name, read, text) for (name, read), text in zip(self._words, words, strict=True)}
 
     def _split(self, tokens: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:

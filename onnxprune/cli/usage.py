@@ -14,8 +14,8 @@ WIDTH, INDENT = 80, 22
 HEADINGS: Mapping[str, str] = {
     "data": "data",
     "budget": (
-        "budgets (all must hold; R is the fraction KEPT; default: --max-drop 0.01, or 0.05 for detectors, masks and "
-        "numbers, or 0.02 for embeddings)"
+        "budgets (all must hold; R is the fraction KEPT; default: --max-drop 0.01; 0.02 for embeddings; 0.05 for "
+        "detectors, masks, poses and regression)"
     ),
     "how": "how",
     "tuning": "tuning",

@@ -244,7 +244,7 @@ def _tell_whole(coupling: Coupling, axis: int, roots: np.ndarray) -> Iterator[st
 
 
 def _tell_group(coupling: Coupling, group: Group) -> list[str]:
-    first = f"group '{group.name}': {len(group)} channels; each leaves from all of these at once"
+    first = f"group '{group.name}': {len(group)} channels; each channel leaves all of these at once"
     return [first, *_through(coupling, group.axes)]
 
 

@@ -46,7 +46,7 @@ def table_of(document: Json) -> Table:
         BudgetError: a field is missing or malformed; the message names it.
     """
     if not isinstance(document, dict) or document.get(TABLE) != 1:
-        raise BudgetError(f"not a latency table: no '{TABLE}': 1; tools/measure_latency_table.py makes one")
+        raise BudgetError(f"this is not a latency table (it has no '{TABLE}': 1); tools/measure_latency_table.py makes one")
     try:
         origin = f"{document['device']}, {document['runtime']}, {document['threads']} threads"
         block, align = (int(_number(document, key, 1, MOST_CHANNELS)) for key in ("block", "align"))
@@ -83,7 +83,10 @@ def read_table(path: Path) -> Table:
         raise BudgetError(
             f"{path} is not a latency table (invalid JSON: {error}); tools/measure_latency_table.py makes one"
         ) from error
-    return table_of(document)
+    try:
+        return table_of(document)
+    except BudgetError as error:
+        raise BudgetError(f"{path}: {error}") from error
 
 
 def grid_of(points: list[list[float]]) -> Grid:

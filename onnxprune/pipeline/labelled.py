@@ -34,7 +34,7 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
     labelled = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
     if labelled.labels is None and labelled.things is None:
         raise DataError(
-            f"--test: no labels in {labelled.origin}; give an .npz with an integer array 'labels', "
+            f"--test: found no labels in {labelled.origin}; give an .npz with an integer array 'labels', "
             "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
             f"JSON{''.join(f' ({note})' for note in labelled.notes if note.startswith('no labels'))}"
         )

@@ -117,7 +117,7 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         note = f"task {guessed.reader.kind}: {error}; the drop is the {general(reference)} instead"
         return Yardstick(reference, loss, note=note, likely=guessed.reader.kind)
     because = f"task {guessed.reader.kind}: {guessed.because}"
-    note = _note(guessed.reader, compare, original, because, "; --task states another")
+    note = _note(guessed.reader, compare, original, because, "; if that is wrong, state another --task")
     return Yardstick(reference, loss, guessed.reader, compare, note, guessed.reader.kind)
 
 

@@ -145,7 +145,7 @@ def _searched(trials: Trials) -> Chosen:
 
 
 def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[tuple[Cost, float]]) -> None:
-    """Raise BudgetError if even the narrowest model cannot meet a budget beside other budgets or given widths.
+    """Raise BudgetError if even the narrowest model cannot meet a budget.
 
     Every cost grows with every width, so the narrowest model has the minimum of all costs.
     """
@@ -153,11 +153,11 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         least = min(cost(narrowest(pricing)) for pricing in trials.orders)
         full = sizes(trials.context.coupling)
         widths = said_widths(trials.options) if cost(np.ones(len(full))) <= target else []
-        if least > target and (widths or len(budgets) > 1):
-            raise BudgetError(
-                f"{' together with '.join([budget.describe(), *([' '.join(widths)] if widths else [])])} cannot be met: "
-                f"{narrowest_keeps(least / cost(full))}; relax one of them"
-            )
+        if least > target:
+            together = " together with ".join([budget.describe(), *([" ".join(widths)] if widths else [])])
+            remedy = "relax one of them" if widths or len(budgets) > 1 else "allow at least that"
+            share = narrowest_keeps(least / cost(full), CALLED[budget.kind])
+            raise BudgetError(f"{together} cannot be met: {share}; {remedy}")
 
 
 def said_widths(options: Options) -> list[str]:
