@@ -349,7 +349,7 @@ def test_a_latency_out_of_reach_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache, "measure", lambda document, *rest: proportional(document))
     monkeypatch.setattr("onnxprune.pipeline.search.latency.compare_latency", lambda *_: (Change(1.0, 0.9), (0.0, 0.0)))
-    with pytest.raises(BudgetError, match=r"a latency of 0.3 cannot be reached: .* 0.90 of the original"):
+    with pytest.raises(BudgetError, match=r"--latency 0.3 cannot be met: .* 0.90 of the original's time; allow more"):
         prune(DEMO, None, latency=0.3, refit="none", samples=16, threads=1)
 
 

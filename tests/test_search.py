@@ -155,3 +155,8 @@ def test_a_multiple_that_could_cut_nothing_is_not_advised(width: int, monkeypatc
     notes = onnxprune.prune(gated(width), macs=0.95, samples=4, effort="fast").report.notes
     advised = [int(note.split("--round ")[1].split()[0]) for note in notes if "--round" in note]
     assert all(multiple < width for multiple in advised)
+
+
+def test_widths_that_leave_nothing_to_cut_are_the_reason_that_is_given() -> None:
+    with pytest.raises(BudgetError, match=r"nothing may be cut: .*; these bind the widths: --at-least \*=2000"):
+        onnxprune.prune(gated(12), at_least={"*": 2000}, samples=8, effort="fast", threads=1)

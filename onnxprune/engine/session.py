@@ -107,7 +107,7 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
             _LOOPING.add(session)
         return session
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+        raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune prunes what onnxruntime can run") from error
 
 
 def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:

@@ -54,7 +54,7 @@ def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[D
         metrics.check_labels(evaluator.reference, labelled.labels)
     except DataError as error:
         if options.test is not None:
-            raise
+            raise DataError(f"--test: {error}") from error
         # Folder names may be numbers, such as years, that are not classes.
         return replace(labelled, labels=None), (*unread, NO_ACCURACY.format(error))
     return labelled, unread

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnxprune.budget.cost import sizes
 from onnxprune.errors import BudgetError
 from onnxprune.pipeline.allocation import Allocation, lossless, narrowest, past_lossless, widest, within
 from onnxprune.pipeline.candidate import Candidate
@@ -39,6 +40,8 @@ def by_drop(trials: Trials, pricing: Pricing) -> Chosen:
 
 
 def _by_drop(trials: Trials, pricing: Pricing) -> Chosen:
+    if np.array_equal(narrowest(pricing), sizes(trials.context.coupling)):
+        raise BudgetError("nothing may be cut: the narrowest model allowed is the original")
     free, begun = _begin(trials, pricing)
     best, priced, tried = _bisected(trials, pricing, free, begun[-1])
     path = [*begun, *tried]

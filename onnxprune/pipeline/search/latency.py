@@ -57,6 +57,7 @@ def by_latency(trials: Trials, pricing: Pricing, wanted: float, others: Sequence
         target = guess if low < guess < high else between
     if best is None:
         raise BudgetError(
-            f"a latency of {wanted:g} cannot be reached: the narrowest model tried takes {ratio:.2f} of the original"
+            f"--latency {wanted:g} cannot be met: the narrowest model tried takes {ratio:.2f} of the original's time; allow "
+            "more"
         )
     return trials.only(best)
