@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxprune.report import wording
 from onnxprune.report.plots import Dot, Tick, polyline, round_ticks
-from onnxprune.result import CurveOfTuning, Tuning
+from onnxprune.result import Tuning, TuningPoint
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,6 @@ def learning_curve(tuning: Tuning, width: float) -> Learning:
     )
 
 
-def _seen(point: CurveOfTuning) -> str:
+def _seen(point: TuningPoint) -> str:
     agreement = "" if point.same_top1 is None else f"same top-1 for {wording.percent(point.same_top1)}, "
     return f"{point.samples:,} samples seen, {agreement}held-out error"

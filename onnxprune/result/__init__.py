@@ -11,13 +11,12 @@ from onnxprune.result.pruned import Result
 from onnxprune.result.report import Report, Shown
 from onnxprune.result.rows import GroupRow, LayerRow
 from onnxprune.result.search import CurvePoint, GroupCurve, Refitted, SearchStep
-from onnxprune.result.tuning import CurveOfTuning, Stage, Tuned, Tuning
+from onnxprune.result.tuning import Stage, Tuned, Tuning, TuningPoint
 from onnxprune.result.verification import Verification
 
 __all__ = [
     "Change",
     "Comparison",
-    "CurveOfTuning",
     "CurvePoint",
     "Drop",
     "GroupCurve",
@@ -35,6 +34,7 @@ __all__ = [
     "Stage",
     "Tuned",
     "Tuning",
+    "TuningPoint",
     "Verification",
     "page",
     "summary",

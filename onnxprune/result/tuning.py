@@ -11,7 +11,7 @@ from onnxprune.result.drop import Drop
 
 
 @dataclass(frozen=True)
-class CurveOfTuning:
+class TuningPoint:
     """One evaluation on the held-out samples during tuning.
 
     ``seconds`` counts from the start.  ``samples`` counts the samples trained on so far, with repetitions.  ``loss`` is
@@ -52,7 +52,7 @@ class Tuning:
     before: float
     after: float
     gained: bool
-    curve: tuple[CurveOfTuning, ...]
+    curve: tuple[TuningPoint, ...]
     seconds: float
     samples: int
     held: int

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onnxprune.calibration.dataset import Feeds
 from onnxprune.progress import Progress
-from onnxprune.result import CurveOfTuning
+from onnxprune.result import TuningPoint
 from onnxprune.tuning.augment import Augment
 from onnxprune.tuning.chance import better
 from onnxprune.tuning.clock import Clock
@@ -72,7 +72,7 @@ def cycle(
     clock: Clock,
     schedule: Schedule,
     turn: int,
-    curve: list[CurveOfTuning],
+    curve: list[TuningPoint],
     since: float,
 ) -> State:
     """Train for one cosine from ``start``.
@@ -112,13 +112,13 @@ def _look(setting: Setting, weights: dict[str, Tensor]) -> State:
 
 
 def _draw(
-    setting: Setting, curve: list[CurveOfTuning], state: State, losses: list[float], step: int, since: float
+    setting: Setting, curve: list[TuningPoint], state: State, losses: list[float], step: int, since: float
 ) -> None:
     done = curve[-1].samples if curve else 0
     recent = float(np.mean(losses)) if losses else float("nan")
     error = float(state.errors.mean())
     seen = done + len(losses) * setting.batch
-    curve.append(CurveOfTuning(time.monotonic() - since, seen, recent, error, state.same))
+    curve.append(TuningPoint(time.monotonic() - since, seen, recent, error, state.same))
     agreement = "" if state.same is None else f", same top-1 {state.same:.1%}"
     setting.progress.show(f"loss {recent:.3g}, held-out error {error:.3g}{agreement}")
     losses.clear()

@@ -14,7 +14,7 @@ from onnxprune.allowance import LONGEST, Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.engine.session import Engine
 from onnxprune.progress import Progress
-from onnxprune.result import CurveOfTuning, Tuning
+from onnxprune.result import Tuning, TuningPoint
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.augment import augment
 from onnxprune.tuning.chance import FEW, better, lower
@@ -81,7 +81,7 @@ def tune(
     begun = time.monotonic()
     start = initial(setting)
     looking = time.monotonic() - begun
-    curve = [CurveOfTuning(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
+    curve = [TuningPoint(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
     best = _run(setting, start, request.allowance, curve, since, looking)
     moved = lower(best.errors, start.errors)
     gained = moved and better(best.errors, start.errors)
@@ -103,7 +103,7 @@ def tune(
 
 
 def _run(
-    setting: Setting, start: State, allowed: Allowance, curve: list[CurveOfTuning], since: float, looking: float
+    setting: Setting, start: State, allowed: Allowance, curve: list[TuningPoint], since: float, looking: float
 ) -> State:
     """Tune for as long as ``allowed`` says, counted from ``since``.  ``looking``: seconds per look at the held-out
     samples, reserved for the last look."""
