@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
 from onnxprune.graph.view import view
-from onnxprune.linear.form import layers
+from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import Gram, column_sums
 from onnxprune.pipeline.allocation import Allocation
 from onnxprune.pipeline.candidate import Conditions, attempt, trial
@@ -36,7 +37,7 @@ from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.setup import specs_of
 from onnxprune.progress import Silent
-from onnxprune.refit import sampled
+from onnxprune.refit import sampled, sequential
 from onnxprune.refit.sequential import refit
 from onnxprune.surgery.cut import cut
 from onnxprune.tasks import answers
@@ -163,6 +164,34 @@ def test_so_does_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert weights[0].keys() == weights[1].keys()
     for use, array in weights[0].items():
         np.testing.assert_allclose(array, weights[1][use], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 17, 500])
+@pytest.mark.parametrize("times", [0, 1, 2, 3, 50])
+def test_a_share_of_the_blocks_is_sampled_where_rows_are_plenty(count: int, times: int) -> None:
+    found = list(sampled.used(count, times))
+    sides = [sum(sampled.side_of(block) == side for block in found) for side in (0, 1)]
+    assert found == sorted(set(found)) and set(found) <= set(range(count))
+    assert len(found) == count if times < 2 else len(found) <= count / times + sampled.HOLD_EVERY
+    assert sides[0] > 0 and sides[1] == len(found) // sampled.HOLD_EVERY
+
+
+@pytest.mark.parametrize("wanted", [4, 8, 1000])
+def test_samples_beyond_the_rows_wanted_take_no_memory(wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, rows = bench(net("n"), correlated((SAMPLES, 6, 8, 8), rank=3)), []
+    keep, usual = one.narrowed(0.6), sampled.sample_rows
+
+    def noted(layer: Layer, *rest: Any) -> Array:
+        found = usual(layer, *rest)
+        rows.append((layer.index, len(found)))
+        return found
+
+    monkeypatch.setattr(sampled, "sample_rows", noted)
+    monkeypatch.setattr(RowRule, "rows", lambda self, groups, unknowns: wanted)
+    monkeypatch.setattr(sequential, "batch_size", lambda *arguments: 1)
+    refit(one.calibrated, keep, view(cut(one.coupling, keep)), 0, Silent())
+    taken = {index: sum(count for layer, count in rows if layer == index) for index, _ in rows}
+    assert taken and all(wanted <= count <= max(2 * wanted, 2 * sampled.HOLD_EVERY) for count in taken.values())
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3, 16])

@@ -51,8 +51,8 @@ class Sampler:
         wanted_rows = self.rule.rows(groups, features)
         everything = bool(job.part.kept_outputs.all())
         sides: tuple[list[Part], ...] = ([], [])
-        for number, block in enumerate(self.blocks):
-            for x, y, *other in self._activations(job, block):
+        for number in used(len(self.blocks), self.samples // wanted_rows):
+            for x, y, *other in self._activations(job, self.blocks[number]):
                 if math.prod(_row_axes(layer, x)) != math.prod(_row_axes(layer, y)):
                     return None
                 picks, geo = row_picks(self.coupling, layer, x, y.shape, wanted_rows, self.samples, self.seed + number)
@@ -128,6 +128,15 @@ class Sampler:
         picks, geo = row_picks(self.coupling, layer, x, shape, wanted_rows, samples, self.seed + batch)
         rows = sample_rows(layer, x, geo, picks, groups)
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
+
+
+def used(blocks: int, times: int) -> Iterator[int]:
+    """The numbers of the blocks to sample, of samples that are ``times`` as many as the rows wanted of them.
+
+    Every sample gives a row, so all of them would take more memory than the rows wanted.  The share of held-out blocks
+    stays.
+    """
+    return (number for number in range(blocks) if number // HOLD_EVERY % max(times, 1) == 0)
 
 
 def side_of(block: int) -> int:
