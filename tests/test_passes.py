@@ -169,7 +169,7 @@ def test_so_does_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [1, 4, 5, 17, 500])
 @pytest.mark.parametrize("times", [0, 1, 2, 3, 50])
 def test_a_share_of_the_blocks_is_sampled_where_rows_are_plenty(count: int, times: int) -> None:
-    found = list(sampled.used(count, times))
+    found = list(sampled.sampled_blocks(count, times))
     sides = [sum(sampled.side_of(block) == side for block in found) for side in (0, 1)]
     assert found == sorted(set(found)) and set(found) <= set(range(count))
     assert len(found) == count if times < 2 else len(found) <= count / times + sampled.HOLD_EVERY

@@ -51,7 +51,7 @@ class Sampler:
         wanted_rows = self.rule.rows(groups, features)
         everything = bool(job.part.kept_outputs.all())
         sides: tuple[list[Part], ...] = ([], [])
-        for number in used(len(self.blocks), self.samples // wanted_rows):
+        for number in sampled_blocks(len(self.blocks), self.samples // wanted_rows):
             for x, y, *other in self._activations(job, self.blocks[number]):
                 if math.prod(_row_axes(layer, x)) != math.prod(_row_axes(layer, y)):
                     return None
@@ -130,7 +130,7 @@ class Sampler:
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
 
 
-def used(blocks: int, times: int) -> Iterator[int]:
+def sampled_blocks(blocks: int, times: int) -> Iterator[int]:
     """The numbers of the blocks to sample, of samples that are ``times`` as many as the rows wanted of them.
 
     Every sample gives a row, so all of them would take more memory than the rows wanted.  The share of held-out blocks
