@@ -200,3 +200,14 @@ def test_a_detector_without_a_preset_is_told_of_those_it_may_need(
     assert "--preprocess unit --letterbox" in notes[0]
     code, out, _ = tool(f"{PRUNE} --macs 0.7 --json")
     assert not any("no --preprocess was given" in note for note in json.loads(out)["notes"])
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.3])
+def test_a_search_adds_the_standard_error_of_few_objects_to_the_drop(
+    tool: Callable[[str], tuple[int, str, str]], limit: float
+) -> None:
+    code, out, err = tool(f"{PRUNE} --max-drop {limit} --json")
+    assert code == 0, err
+    drop = json.loads(out)["drop"]
+    error = (drop["high"] - drop["low"]) / (2 * 1.96)
+    assert drop["value"] == 0 or drop["value"] + error <= limit + 1e-6

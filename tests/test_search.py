@@ -48,12 +48,17 @@ def pricing(on: Bench) -> Pricing:
 class Known:
     """Stands for models, which are their output losses, and for their evaluator.
 
-    At ``bound`` of the MACs a full refit loses ALLOWED; a trial loses it at ``bound`` + ``gap`` already.
+    At ``bound`` of the MACs a full refit loses ALLOWED; a trial loses it at ``bound`` + ``gap`` already.  A search should
+    reckon with ``doubt`` times the drop.
     """
 
     on: Bench
     bound: float
     gap: float
+    doubt: float = 1.0
+
+    def cautious(self, drop: Drop, model: float) -> float:
+        return drop.value * self.doubt
 
     def output_loss(self, model: float) -> float:
         return model
@@ -85,6 +90,18 @@ def test_the_search_ends_near_the_smallest_model_that_a_full_refit_keeps_within_
     assert bound <= kept <= bound + max(0.06, gap / 2)
     ratios = [step.macs_ratio for step in found.steps]
     assert ratios == sorted(ratios, reverse=True)
+
+
+@pytest.mark.parametrize("doubt", [1.5, 3.0])
+def test_the_search_stops_earlier_where_the_drop_is_in_doubt(
+    on: Bench, pricing: Pricing, doubt: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = searched(on, pricing, Known(on, 0.45, 0.0, doubt), ALLOWED, monkeypatch)
+    kept = macs(on.coupling)(found.candidate.counts) / macs(on.coupling)(sizes(on.coupling))
+    sure = 0.45 + np.log(doubt) / STEEP
+    assert sure <= kept <= sure + 0.06
+    with pytest.raises(BudgetError, match="too few to be sure of it"):
+        searched(on, pricing, Known(on, 0.45, 0.0, 1e9), ALLOWED, monkeypatch)
 
 
 def test_dead_channels_go_with_what_else_must_for_fast_widths_as_far_as_the_drop_allows(

@@ -22,7 +22,7 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.result import Drop
 from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import Answers, answers_of
-from onnxprune.tasks.interval import RESAMPLES
+from onnxprune.tasks.interval import RESAMPLES, Z
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
@@ -48,6 +48,7 @@ class Evaluator:
     score: float
     yardstick: Yardstick
     _latest: _Latest = field(default_factory=lambda: _Latest())
+    _cautious: dict[Drop, float] = field(default_factory=dict)
 
     @property
     def usual(self) -> Budget:
@@ -81,6 +82,18 @@ class Evaluator:
         """
         return drop if self.metric is not None else self._drop(model, RESAMPLES)
 
+    def cautious(self, drop: Drop, model: onnx.ModelProto) -> float:
+        """The ``drop`` of ``model`` that a search should reckon with: see :data:`onnxprune.tasks.yardstick.DOUBT`.
+
+        Cost: that of :meth:`with_interval` where the task asks for it, once per drop.
+        """
+        # No change on any sample is all that few samples can show.
+        if self.metric is not None or not self.yardstick.doubt or drop.value == 0:
+            return drop.value
+        if drop not in self._cautious:
+            self._cautious[drop] = drop.value + self.yardstick.doubt * standard_error(self.with_interval(drop, model))
+        return self._cautious[drop]
+
     def _drop(self, model: onnx.ModelProto, resamples: int) -> Drop:
         if self.metric is not None:
             return Drop(metrics.OWN, self.score - self.metric.of(model, self.engine), self.holdout.count)
@@ -106,6 +119,13 @@ class Evaluator:
             known = answers_of(open_session(model, self.engine), self.holdout, self.outputs)
             self._latest.keep(model, known)
         return known
+
+
+def standard_error(drop: Drop) -> float:
+    """From the interval of a drop; 0 without one."""
+    if drop.low is None or drop.high is None or not math.isfinite(drop.high - drop.low):
+        return 0.0
+    return (drop.high - drop.low) / (2 * Z)
 
 
 @dataclass(eq=False)

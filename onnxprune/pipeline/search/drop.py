@@ -53,10 +53,17 @@ def _by_drop(trials: Trials, pricing: Pricing) -> Chosen:
         least = min((s for s in steps if s.macs_ratio < 1), key=lambda s: s.drop, default=steps[0])
         raise BudgetError(
             f"no cut stays within a drop of {allowed(trials):g} ({best.drop.metric}); the smallest drop was "
-            f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs: allow more with --max-drop, or set a "
-            "size with --macs"
+            f"{least.drop:.4g}, at {least.macs_ratio:.1%} of the MACs{_unsure(trials, least.drop)}: allow more with "
+            "--max-drop, or set a size with --macs"
         )
     return Chosen(best, priced, tuple(sorted(steps, key=lambda s: -s.macs_ratio)))
+
+
+def _unsure(trials: Trials, drop: float) -> str:
+    """Why a drop within the limit does not do."""
+    if drop > allowed(trials):
+        return ""
+    return ", but the held-out samples are too few to be sure of it (--samples gives more)"
 
 
 def _cuts(trials: Trials, candidate: Candidate) -> bool:
@@ -108,7 +115,8 @@ def allowed(trials: Trials) -> float:
 
 
 def _allows(trials: Trials, candidate: Candidate) -> bool:
-    return candidate.drop.value <= allowed(trials)
+    largest = allowed(trials)
+    return candidate.drop.value <= largest and trials.evaluator.cautious(candidate.drop, candidate.model) <= largest
 
 
 def _begin(trials: Trials, pricing: Pricing) -> tuple[Array, list[Candidate]]:
