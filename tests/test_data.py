@@ -473,7 +473,7 @@ def test_synthetic(specs, crop, shapes):
     preprocess = None if crop is None else Preprocess.named("unit", crop=48 if None in specs[0].shape else None)
     dataset = load(None, *specs, preprocess=preprocess, samples=5)
     assert dataset.count == 5 and dataset.labels is None
-    assert "synthetic" in dataset.notes[0] and "--data" in dataset.notes[0]
+    assert "made-up" in dataset.notes[0] and "--data" in dataset.notes[0]
     rows = [1, 4] if dataset.batch_limit != 1 else [4]
     fed = dataset.fetch(rows)
     if specs[0].shape == (16, 16, 3):
