@@ -22,7 +22,7 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.result import Drop
 from onnxprune.target import USUAL, Budget
 from onnxprune.tasks.answers import Answers, answers_of
-from onnxprune.tasks.interval import RESAMPLES, Z
+from onnxprune.tasks.interval import RESAMPLES, standard_error
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
@@ -91,7 +91,8 @@ class Evaluator:
         if self.metric is not None or not self.yardstick.doubt or drop.value == 0:
             return drop.value
         if drop not in self._cautious:
-            self._cautious[drop] = drop.value + self.yardstick.doubt * standard_error(self.with_interval(drop, model))
+            known = self.with_interval(drop, model)
+            self._cautious[drop] = drop.value + self.yardstick.doubt * standard_error(known.low, known.high)
         return self._cautious[drop]
 
     def _drop(self, model: onnx.ModelProto, resamples: int) -> Drop:
@@ -119,13 +120,6 @@ class Evaluator:
             known = answers_of(open_session(model, self.engine), self.holdout, self.outputs)
             self._latest.keep(model, known)
         return known
-
-
-def standard_error(drop: Drop) -> float:
-    """From the interval of a drop; 0 without one."""
-    if drop.low is None or drop.high is None or not math.isfinite(drop.high - drop.low):
-        return 0.0
-    return (drop.high - drop.low) / (2 * Z)
 
 
 @dataclass(eq=False)

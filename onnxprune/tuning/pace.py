@@ -27,7 +27,7 @@ CAREFUL, USUAL = 0.0035, 400
 #: Bounds of the careful rate.  Below the first, weights hardly move.  The second is usual for training from scratch with
 #: relative steps (Shazeer and Stern, arXiv 1804.04235).
 SLOWEST, FASTEST = 0.001, 0.01
-#: Shares of the careful rate to try, and the rise of the error that speaks against one.  A residual network of 20 layers
+#: Shares of the careful rate, descending, and the rise of the error that speaks against one.  A residual network of 20 layers
 #: at half of its MACs rises by 1.3 at a rate of 0.01, and gains; networks with outputs that hardly differ rise by 40 and
 #: more even at 0.001.
 EASED, CRASH = (1.0, 0.25, 0.06), 4.0
@@ -79,12 +79,12 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
         if rise <= HARM:
             return Pace(rate, trials.per_step)
     length = seconds / max(trials.per_step, 1e-6) if steps is None else steps
-    eased = 1.0
-    for eased in EASED if before > EXACT else ():
+    for eased in EASED[:-1] if before > EXACT else ():
         rise = trials.rise(eased * careful(length), before, deadline)
         if rise is None or rise <= CRASH:
-            break
-    return Pace(None, trials.per_step, eased)
+            return Pace(None, trials.per_step, eased)
+    # Nothing is below the last one, so a trial of it would decide nothing.
+    return Pace(None, trials.per_step, EASED[-1] if before > EXACT else 1.0)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class _Trials:
     def rise(self, rate: float, before: float, deadline: float) -> float | None:
         """The rise of the error above ``before``, as a share of it, by a burst at ``rate``.
 
-        ``None`` after ``deadline`` in any of the processes.  Puts the weights back.
+        ``None`` after ``deadline`` by the clock of the first process.  Puts the weights back.
         """
         setting, workers = self.setting, self.setting.workers
         optimizer = setting.pair.optimizer()

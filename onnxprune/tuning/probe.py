@@ -59,6 +59,7 @@ def probe(
     failed: dict[int, str] = {}
     made: list[str] = []
     effects: dict[str, float] = {}
+    unread = set(trained)
     for step in block.steps:
         if values.keys() >= {o for o in step.outputs if o is not None}:
             continue
@@ -72,9 +73,10 @@ def probe(
             outputs = _by_runtime(graph, [o for o in step.outputs if o is not None], feeds, engine)
         values.update(outputs)
         made += outputs
-        effect = _root_mean_square(outputs)
-        for name in (v for one in step.inside() for v in one.inputs if v is not None and v in trained):
-            effects.setdefault(name, effect)
+        new = {v for one in step.inside() for v in one.inputs if v is not None and v in unread}
+        if new:
+            effects.update(dict.fromkeys(new, _root_mean_square(outputs)))
+            unread -= new
     other = _first_unlike(model, graph, block, values, made, feeds, engine)
     if other is not None:
         failed[other] = "torch and onnxruntime compute different values"

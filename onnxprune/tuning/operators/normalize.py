@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, positive_axis, standard
+from onnxprune.tuning.parameters import STATISTICS
 
 
 def _batch_norm(call: Call) -> Tensor | tuple[Tensor, ...]:
@@ -132,7 +133,7 @@ _SIMPLE = Entry(_rms_norm)
 TABLE: OperatorTable = {
     **standard(
         {
-            "BatchNormalization": Entry(_batch_norm, stored=(3, 4)),
+            "BatchNormalization": Entry(_batch_norm, stored=STATISTICS["BatchNormalization"]),
             "InstanceNormalization": Entry(_instance_norm),
             "LayerNormalization": Entry(_layer_norm),
             "RMSNormalization": _SIMPLE,
