@@ -32,7 +32,7 @@ from onnxprune.target import Budget, Width
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models" / "demo.onnx"
 CALIB = ROOT / "models" / "calib.npz"
-QUICK = {"samples": 32, "effort": "fast", "select": "magnitude", "refit": "none", "preprocess": "unit"}
+QUICK = {"samples": 16, "effort": "fast", "select": "magnitude", "refit": "none", "preprocess": "unit"}
 STEM, WIDEN, GATE = "/stem/conv/Conv", "/stage2/stage2.1/widen/conv/Conv", "/stage3/stage3.1/gate/squeeze/Conv"
 
 
