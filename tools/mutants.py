@@ -33,9 +33,9 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome
 ROOT = Path(__file__).resolve().parents[1]
 #: The tests that cover each package, the quick ones first.
 TESTS = {
-    "coupling": "products shuffle control_flow structure coupling why random_graphs rules",
-    "surgery": "edit plan oddities passes shuffle coupling random_graphs",
-    "refit": "window hidden linear kept_targets sharpened refit",
+    "coupling": "why control_flow coupling shuffle structure products random_graphs rules",
+    "surgery": "plan coupling shuffle edit oddities passes random_graphs",
+    "refit": "window hidden linear refit sharpened kept_targets",
 }
 #: Seconds for one run of the tests; a mutant that makes them hang is seen.
 PATIENCE = 600.0
