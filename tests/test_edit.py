@@ -271,6 +271,27 @@ def test_a_cut_of_a_noted_model_is_the_noted_cut(seed: int) -> None:
     assert as_bytes(sweep(little, noted)) == as_bytes(decorated(sweep(small, plain), names))
 
 
+def sizes(model: Model) -> dict[tuple[str, int], int]:
+    """(value, axis) -> the size that the model states."""
+    dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    return {(name, k): dim.dim_value for name, found in dims.items() for k, dim in enumerate(found) if dim.dim_value}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_cut_states_the_sizes_that_it_has(seed: int) -> None:
+    """Those that inference finds where none are stated; where the model left one open, it stays open."""
+    model = onnx.shape_inference.infer_shapes(random_model(seed), data_prop=True)
+    coupling = couple(model, {}, None)
+    keep = random_keep(coupling, seed)
+    small = cut(coupling, keep)
+    bare = copied(small)
+    del bare.graph.value_info[:]
+    stated, inferred = sizes(small), sizes(onnx.shape_inference.infer_shapes(bare, data_prop=True))
+    assert stated.keys() <= sizes(model).keys()
+    assert {place: size for place, size in stated.items() if inferred.get(place, size) != size} == {}
+    assert keep.all() or any(sizes(model)[place] != size for place, size in stated.items())
+
+
 @pytest.mark.parametrize("points", ["its own", "left out", "beyond its inputs", "none"])
 def test_what_a_mask_takes_away_counts_as_zero(points: str) -> None:
     """For 8-bit numbers that is the zero point of the node that reads them, or 0 where it has none."""
