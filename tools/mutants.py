@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "coupling": "why control_flow coupling shuffle structure products",
     "coupling/rules": "rules products",
-    "surgery": "plan coupling shuffle edit",
+    "surgery": "oddities plan coupling shuffle edit",
     "refit": "window hidden linear refit sharpened kept_targets",
 }
 PACKAGES = sorted(name for name in TESTS if "/" not in name)

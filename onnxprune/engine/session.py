@@ -126,7 +126,7 @@ def _handed_over(
     """(bytes of the model with these ``outputs``, arrays handed over separately).
 
     A model beyond the size of a protobuf message leaves out its large arrays.  ``options`` then carries them; they must
-    live as long as the session.  No other copy of them is made, so that a run over a model of GBs fits in memory.
+    live as long as the session.  onnxruntime copies them once more.
     """
     model = _seeded(model)
     size = model_bytes(model)
@@ -147,8 +147,6 @@ def _handed_over(
 
     arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
     options.add_external_initializers(list(large), arrays)
-    # onnxruntime would rearrange each matrix into a second copy.
-    options.add_session_config_entry("session.disable_prepacking", "1")
     slim = map_tensors(model, outline)
     return serialize(slim if outputs is None else with_outputs(slim, outputs)), arrays
 
