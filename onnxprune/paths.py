@@ -1,13 +1,18 @@
-"""Files of the user: detect when two paths are the same file, and read ordinary files only."""
+"""Files of the user: detect when two paths are the same file, and read ordinary files only.  Temporary files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from onnxprune.errors import OutputError
 
 _PIECE = 1 << 16
 
@@ -101,3 +106,23 @@ def create(part: Path, target: Path) -> BinaryIO:
         file.close()
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Around everything that writes temporary files.
+
+    Raises:
+        OutputError: the system refuses; names the folder and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
+        # Where no folder can be written, even asking for it fails.
+        where = f" in {tempfile.tempdir}" if tempfile.tempdir else ""
+        raise OutputError(
+            f"temporary files cannot be written{where} ({error.strerror or error}); free some space, or set TMPDIR to "
+            "another folder"
+        ) from error

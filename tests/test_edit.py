@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import random_keep
+from graphs import Sketch, random_keep, run
 from odd_models import UNKNOWN, branches, every_type, everything, loop
 from onnx import numpy_helper
 from random_graphs import random_model
@@ -22,6 +22,7 @@ from onnxprune.graph.edit import Editor, forget_notes
 from onnxprune.graph.tensors import DATA_FIELDS, copied
 from onnxprune.graph.view import Graph, view
 from onnxprune.surgery.cut import cut, mask
+from onnxprune.surgery.edit import insert_select
 from onnxprune.surgery.sweep import sweep
 
 Model = onnx.ModelProto
@@ -268,6 +269,45 @@ def test_a_cut_of_a_noted_model_is_the_noted_cut(seed: int) -> None:
     assert as_bytes(little) == as_bytes(decorated(small, names))
     assert as_bytes(mask(beside, keep)) == as_bytes(decorated(mask(coupling, keep), names))
     assert as_bytes(sweep(little, noted)) == as_bytes(decorated(sweep(small, plain), names))
+
+
+def sizes(model: Model) -> dict[tuple[str, int], int]:
+    """(value, axis) -> the size that the model states."""
+    dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    return {(name, k): dim.dim_value for name, found in dims.items() for k, dim in enumerate(found) if dim.dim_value}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_cut_states_the_sizes_that_it_has(seed: int) -> None:
+    """Those that inference finds where none are stated; where the model left one open, it stays open."""
+    model = onnx.shape_inference.infer_shapes(random_model(seed), data_prop=True)
+    coupling = couple(model, {}, None)
+    keep = random_keep(coupling, seed)
+    small = cut(coupling, keep)
+    bare = copied(small)
+    del bare.graph.value_info[:]
+    stated, inferred = sizes(small), sizes(onnx.shape_inference.infer_shapes(bare, data_prop=True))
+    assert stated.keys() <= sizes(model).keys()
+    assert {place: size for place, size in stated.items() if inferred.get(place, size) != size} == {}
+    assert keep.all() or any(sizes(model)[place] != size for place, size in stated.items())
+
+
+@pytest.mark.parametrize("points", ["its own", "left out", "beyond its inputs", "none"])
+def test_what_a_mask_takes_away_counts_as_zero(points: str) -> None:
+    """For 8-bit numbers that is the zero point of the node that reads them, or 0 where it has none."""
+    s = Sketch(opset=17)
+    x, y = s.input("x", [2, 4], onnx.TensorProto.UINT8), s.input("y", [4, 3], onnx.TensorProto.UINT8)
+    zero = s.array(7, np.uint8)
+    inputs = {"its own": [x, y, zero], "left out": [x, y, "", s.array(3, np.uint8)]}.get(points, [x, y])
+    s.output(s.op("MatMulInteger", *inputs), [2, 3], onnx.TensorProto.INT32)
+    editor, stays = Editor(view(s.model())), np.array([[True, False, True, False]])
+    insert_select(editor, editor.graph.nodes[0], 0, stays, np.zeros((), np.uint8), None if points == "none" else 2)
+    rows, columns = np.arange(8, dtype=np.uint8).reshape(2, 4), np.arange(12, dtype=np.uint8).reshape(4, 3)
+    first, second = (7, 0) if points == "its own" else (0, 3) if points == "left out" else (0, 0)
+    # A node without a zero point reads zeros themselves.
+    wanted = np.where(stays, rows.astype(np.int64) - first, 0) @ (columns.astype(np.int64) - second)
+    [got] = run(editor.finish(), {"x": rows, "y": columns})
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_a_sweep_leaves_what_a_body_names_alike() -> None:

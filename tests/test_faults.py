@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +136,37 @@ def test_address_space_that_ends(megabytes: int, image: int, code: set[int]) -> 
         assert done.stderr.count("\n") == 1 and "onnxprune: error: out of memory" in done.stderr, done.stderr
 
 
+#: What writes temporary files.
+TEMPORARY = {
+    "activations": ["net.onnx", *QUICK],
+    "a latency table": ["net.onnx", "--latency", "0.9", *QUICK[2:]],
+    "times of operators": ["compare", "net.onnx", "net.onnx", "--per-op", "--samples", "2", "-q"],
+}
+
+
+@linux
+@pytest.mark.parametrize("fault", ["no folder", "no room"])
+@pytest.mark.parametrize("writer", TEMPORARY)
+def test_temporary_files_that_cannot_be_written(
+    writer: str, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(plain(), "net.onnx")
+    monkeypatch.setattr("onnxprune.pipeline.setup.DEFAULT_MEMORY", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.getcwd())
+    if fault == "no folder":
+        monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000 if fault == "no room" else most, hard))
+    try:
+        code = main(TEMPORARY[writer])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "error: temporary files cannot be written in " in err and "set TMPDIR" in err
+    assert os.listdir() == ["net.onnx"]
+
+
 # -- the environment ---------------------------------------------------------------------------------------------------
 
 PLACES: dict[str, dict[str, str | None]] = {
@@ -181,18 +214,25 @@ def test_names_of_files(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.checker.check_model(f"./{small}")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(capsys: pytest.CaptureFixture[str]) -> None:
-    os.mkdir("locked")
-    onnx.save(plain(), "locked/net.onnx")
-    os.chmod("locked", 0o500)
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of a POSIX system")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    """Neither beside the model nor in the working folder; root itself gives up its right to ignore permissions."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    onnx.save(plain(), locked / "net.onnx")
+    locked.chmod(0o500)
+    rights = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
+    line = [*rights, sys.executable, "-m", "onnxprune", "net.onnx", *QUICK]
     try:
-        assert main(["locked/net.onnx", *QUICK]) == 2
-        assert "cannot be written" in capsys.readouterr().err
-        os.chdir("locked")
-        assert main(["net.onnx", *QUICK, "-o", "../out.onnx"]) == 0
+        done = subprocess.run(line, cwd=locked, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and "net.pruned.onnx cannot be written" in done.stderr, done.stderr
+        done = subprocess.run([*line, "-o", "../out.onnx"], cwd=locked, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sorted(os.listdir(locked)) == ["net.onnx"] and os.path.exists("out.onnx")
     finally:
-        os.chmod("../locked" if os.path.basename(os.getcwd()) == "locked" else "locked", 0o700)
+        locked.chmod(0o700)
 
 
 def test_no_command_opens_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,14 +202,11 @@ def test_a_model_that_multiplies_nothing(budget: str, capsys: pytest.CaptureFixt
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
-NAMES = ["names_with_escapes", "names_with_nul", "names_with_bidi"]
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_name_reaches_a_reader_unescaped(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_name_reaches_a_reader_unescaped(capsys: pytest.CaptureFixture[str]) -> None:
     """On stdout, on stderr, in pages and in JSON, of every command, and of file names too."""
     file = "net\x1b[2J\u202e.onnx"
-    Path(file).write_bytes(CASES[name])
+    onnx.save(plain("\x1b[31mRED\x1b]0;owned\x07\x1b[2Ja\0b\rc\u202ed"), file)
     node = onnx.load(file).graph.node[0].name
     lines = (
         [file, "--macs", "0.8", "--samples", "4", "--effort", "fast", "--report", "r.html", "--plan", "p\x07.json"],
@@ -265,10 +262,6 @@ def test_memory_bounds_the_whole_run() -> None:
     assert peak < 300
     code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "10MB", "-q")
     assert code == 2 and "--memory 10,000,000: the program itself takes" in err
-    code, peak, err = measured(
-        "net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "500MB", "-q", "--effort", "fast"
-    )
-    assert code == 0 and peak < 500
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounded by the system")
@@ -289,12 +282,28 @@ def test_a_run_that_asks_for_more_than_allowed_is_refused() -> None:
     assert peak < 250 + 300
 
 
-def test_a_chain_of_5000_nodes_is_no_matter(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its analysis once grew with the square of the nodes, and took a minute."""
+@pytest.mark.skipif(sys.platform != "linux", reason="bounded by the system")
+def test_20000_channels_need_no_matrix_of_them_all() -> None:
+    """One number for each pair of them would take 1.6 GB."""
+    draw = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n,3,4,4] x) => (float[n,8] y) {
+        c = Conv(x, a)  r = Relu(c)  d = Conv(r, b)  p = GlobalAveragePool(d)  y = Flatten(p) }""")
+    for name, shape in (("a", (20_000, 3, 1, 1)), ("b", (8, 20_000, 1, 1))):
+        weight = draw.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    onnx.save(model, "net.onnx")
+    code, peak, err = measured("net.onnx", "--macs", "0.6", "--samples", "4", "--effort", "fast", "--memory", "500MB", "-q")
+    assert (code, err) == (0, "") and peak < 500
+    assert onnx.load("net.pruned.onnx").graph.initializer[0].dims[0] <= 12_000
+
+
+def test_a_chain_of_2000_nodes_is_no_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its analysis once grew with the square of the nodes."""
     model = plain()
     model.graph.node[-1].output[0] = "h0"
-    for k in range(5000):
-        model.graph.node.append(helper.make_node("Relu", [f"h{k}"], [f"h{k + 1}" if k < 4999 else "out"], f"n{k}"))
+    for k in range(2000):
+        model.graph.node.append(helper.make_node("Relu", [f"h{k}"], [f"h{k + 1}" if k < 1999 else "out"], f"n{k}"))
     onnx.save(model, "net.onnx")
     assert main(["inspect", "net.onnx", "-v"]) == 0
-    assert "5,007 nodes" in capsys.readouterr().out
+    assert "2,007 nodes" in capsys.readouterr().out

@@ -19,7 +19,7 @@ import onnxprune
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.errors import PlanError
-from onnxprune.plan import Cut, Plan, fingerprint, from_ranges, to_ranges
+from onnxprune.plan import Cut, Plan, TensorCut, fingerprint, from_ranges, to_ranges
 from onnxprune.surgery.checkpoint import tensor_cuts
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -145,6 +145,72 @@ def test_vectors_that_the_exporter_merged_are_cut_like_their_module(case: tuple[
     assert sliced["other.bias"].shape == vector.shape
     with pytest.raises(PlanError, match=r"'conv\.bias' may need a cut"):
         onnxprune.torch_plan(named, {**state, "conv.bias": np.ones(kernel.shape[0])})
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_plan_lists_tensors_by_the_names_of_the_framework(stated: bool) -> None:
+    """Those of initializers, also behind a Transpose, and of the Identity that keeps a merged one's name; no others."""
+    s = Sketch()
+    scale, weight = s.weight(12, name="one.scale"), s.weight(12, 5, name="one.weight")
+    x = s.op("MatMul", s.input("x", [2, 5]), s.op("Transpose", weight, attrs={"perm": [1, 0]} if stated else {}))
+    x = s.op("MatMul", s.op("Relu", s.op("Mul", x, scale)), s.weight(12, 8, name="two.weight"))
+    offset = s.op("Constant", attrs={"value": numpy_helper.from_array(np.arange(8, dtype=np.float32))})
+    x = s.op("Mul", s.op("Relu", s.op("Add", x, offset)), s.op("Identity", s.weight(8, name="merged")))
+    s.output(s.op("MatMul", x, s.weight(8, 4, name="head")), [2, 4])
+    coupling = couple(s.model(), {}, None)
+    keep = np.arange(coupling.unit_count) % 3 > 0
+    cuts = {cut.name: cut for cut in tensor_cuts(coupling, keep)}
+    identity = next(node.outputs[0] for node in coupling.graph.nodes if node.op == "Identity")
+    assert cuts.keys() == {"one.scale", "one.weight", "two.weight", "head", identity}
+    wide, narrow = cuts["one.scale"].kept[0], cuts["head"].kept[0]
+    assert {len(wide), len(narrow)} == {8, 5}
+    assert cuts["one.weight"] == TensorCut("one.weight", (12, 5), {0: wide})
+    assert cuts["two.weight"].kept == {0: wide, 1: narrow} and cuts[identity].kept == {0: narrow}
+
+
+def test_a_weight_behind_transposes_is_cut_in_its_own_layout() -> None:
+    """Three axes and two Transposes, none of which undoes the other."""
+    s = Sketch()
+    weight = s.weight(6, 4, 5, name="w")
+    first = s.op("Transpose", weight, attrs={"perm": [2, 0, 1]})
+    second = s.op("Transpose", first, attrs={"perm": [0, 2, 1]})
+    x = s.op("Relu", s.op("MatMul", s.input("x", [5, 2, 4]), second))
+    x = s.op("MatMul", x, s.weight(6, 3, name="head"))
+    s.output(x, [5, 2, 3])
+    coupling = couple(s.model(), {}, None)
+    keep = np.arange(coupling.unit_count) % 3 > 0
+    cuts = {cut.name: cut for cut in tensor_cuts(coupling, keep)}
+    assert cuts["w"] == TensorCut("w", (6, 4, 5), {0: cuts["head"].kept[0]})
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.model."])
+def test_a_normalization_that_was_folded_is_seen_whatever_precedes_its_name(prefix: str) -> None:
+    plan = Plan("", (), (TensorCut("conv.weight", (8, 3, 1, 1), {0: (0, 2)}),))
+    state = {f"{prefix}conv.weight": np.ones((8, 3, 1, 1)), f"{prefix}bn.running_mean": np.ones(8)}
+    with pytest.raises(PlanError, match=f"'{prefix}bn.running_mean', but the plan cuts no BatchNormalization"):
+        onnxprune.torch_plan(plan, state)
+    other = {**state, f"{prefix}bn.running_mean": np.ones(9)}
+    assert onnxprune.torch_plan(plan, other)[f"{prefix}conv.weight"].shape == (2, 3, 1, 1)
+    both = replace(plan, tensors=(*plan.tensors, TensorCut("bn.running_mean", (8,), {0: (0, 2)})))
+    assert onnxprune.torch_plan(both, state)[f"{prefix}bn.running_mean"].shape == (2,)
+
+
+def test_a_vector_is_cut_with_its_module_only_where_lengths_agree() -> None:
+    """Not one of another length, of another axis, of two axes, or of a module of its own."""
+    vector, across = TensorCut("a.weight", (6,), {0: (1, 4)}), TensorCut("b.weight", (6, 6), {1: (0, 1, 2)})
+    state = {"a.weight": np.arange(6), "a.bias": np.arange(6), "a.more": np.arange(5), "a.wide": np.ones((6, 2))}
+    state |= {"b.weight": np.ones((6, 6)), "b.bias": np.arange(6), "bias": np.arange(6)}
+    sliced = onnxprune.torch_plan(Plan("", (), (vector, across)), state)
+    changed = {name: array.shape for name, array in sliced.items() if array.shape != state[name].shape}
+    assert changed == {"a.weight": (2,), "a.bias": (2,), "b.weight": (6, 3)}
+    assert sliced["a.bias"].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(("count", "listed"), [(5, r"'w3', 'w4', "), (6, r"'w3', 'w4' and 1 more, "), (9, "'w4' and 4 more, ")])
+def test_a_list_of_names_stays_short(count: int, listed: str) -> None:
+    cuts = tuple(TensorCut(f"w{k}", (4,), {0: (0,)}) for k in range(count))
+    with pytest.raises(PlanError, match=f"{listed}which the checkpoint does not have .it has 'x'.;"):
+        onnxprune.torch_plan(Plan("", (), cuts), {"x": np.ones(4)})
 
 
 @pytest.mark.parametrize("kept", [(0,), (0, 1, 2), (3, 5, 6, 9), (0, 2, 4)])

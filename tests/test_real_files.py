@@ -412,5 +412,8 @@ def test_a_model_too_large_for_one_message_is_handed_over_in_parts(monkeypatch: 
     assert model.ByteSize() > 500
     [parts] = open_session(model, Engine(threads=1)).run(None, feeds)
     assert np.array_equal(parts, whole[0])
+    inner = model.graph.node[0].output[0]
+    [product] = open_session(model, Engine(threads=1), [inner]).run(None, feeds)
+    assert np.array_equal(product, feeds["x"] @ numpy_helper.to_array(model.graph.initializer[0]))
     result = onnxprune.prune(model, macs=0.6, samples=4, threads=1)
     assert result.report.verify.passed and result.report.bytes.after == result.model.ByteSize()

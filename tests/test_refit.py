@@ -27,7 +27,7 @@ from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.own_metric import SessionRunner
 from onnxprune.pipeline.pricing import price
 from onnxprune.progress import Silent
-from onnxprune.refit.fit import Rows, _beyond, fit
+from onnxprune.refit.fit import Rows, _beyond, fit, predict
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.refit.targets import target_of
 from onnxprune.result import Drop
@@ -323,6 +323,34 @@ def test_the_chosen_fit_is_made_once_more_on_all_rows() -> None:
     alone = Ridges(train.gram().xx, found.strengths[0]).solve(train.gram().xy, prior)
     np.testing.assert_allclose(found.weights, wanted, rtol=1e-6)
     assert np.abs(found.weights - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("window", [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.5), (-1.5, 1.5)])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fit_finds_the_layer_that_made_its_targets(window: tuple[float, float], groups: int, bias: bool) -> None:
+    """Whatever scale and offset lie between the layer and the activation that its readers clip."""
+    draw = np.random.default_rng(5)
+    truth = draw.standard_normal((groups, 6, 4))
+    truth[:, -1] *= bias
+    scale = (draw.uniform(0.5, 2, 4 * groups) * draw.choice([-1, 1], 4 * groups)).astype(np.float32)
+    shift = draw.standard_normal(4 * groups).astype(np.float32)
+
+    def rows(count: int) -> Rows:
+        x = draw.standard_normal((count, groups, 5)).astype(np.float32)
+        return Rows([(x, predict(x, truth) * scale + shift, shift)], scale, float(bias))
+
+    train, test = rows(600), rows(300)
+    near = truth + 0.3 * draw.standard_normal(truth.shape) * (truth != 0)
+    found = fit(train, test, near, near, window)
+    assert found.accepted and found.before > 0.1
+    if np.isinf(window).all():
+        assert found.after < 1e-3
+        np.testing.assert_allclose(found.weights, truth, atol=2e-3)
+    else:
+        # A few rounds only, each of them nearer.
+        assert found.after < found.before / 2
+        assert np.abs(found.weights - truth).mean() < np.abs(near - truth).mean() / 2
 
 
 def test_targets_beyond_the_window_only_count_where_a_reader_would_see_them() -> None:

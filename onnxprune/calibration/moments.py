@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.linear.form import Geometry, Layer, geometry, sample_rows, to_normal
 from onnxprune.linear.gram import InputMoments, SecondMoments
 from onnxprune.linear.threads import product_threads
@@ -148,7 +148,7 @@ def measure_shard(
     values = _taps(coupling, wanted)
     if not wanted:
         return {}
-    session = open_session(with_outputs(coupling.graph.model, values or list(coupling.graph.outputs)), engine)
+    session = open_session(coupling.graph.model, engine, values or None)
     size = _size(coupling, layers)
     batches, parts = list(dataset.rows(size)), blocks(dataset, size)
     for number in shard:

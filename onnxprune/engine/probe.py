@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper as oh
 
-from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.graph.view import Graph
 
 Array = np.ndarray
@@ -20,14 +20,14 @@ def measure_shapes(
 ) -> dict[str, tuple[int, Shape]]:
     """(ONNX element type, shape) of the main-graph values ``names``, from one run of ``model`` on ``feeds``.
 
-    Leaves out values that are not tensors (sequences, optionals).  Cost: one copy of the model and one run.
+    Leaves out values that are not tensors (sequences, optionals).  Cost: one run.
 
     Raises:
         ModelError: if onnxruntime cannot load the model or cannot run it on these feeds.
     """
     if not names:
         return {}
-    session = open_session(with_outputs(model, names), Engine(threads=1))
+    session = open_session(model, Engine(threads=1), names)
     tensors = [o.name for o in session.get_outputs() if o.type.startswith("tensor(")]
     measured: dict[str, tuple[int, Shape]] = {}
     if not tensors:

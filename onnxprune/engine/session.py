@@ -55,8 +55,12 @@ def serialize(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def open_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
+def open_session(
+    model: onnx.ModelProto | bytes, engine: Engine, outputs: Sequence[str] | None = None
+) -> ort.InferenceSession:
     """A session for ``model`` whose threads sleep between operators, because there may be many sessions.
+
+    ``outputs``: values that it gives instead of the model's outputs.
 
     onnxruntime's default is busy waiting, which gains a little on an idle machine.  A refit opens dozens of sessions,
     each with its own threads: busy waiting would take the cores from the other sessions and from other processes.
@@ -66,7 +70,7 @@ def open_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.Inferenc
     """
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return _open(model, engine, options)
+    return _open(model, engine, options, outputs)
 
 
 def open_timing_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
@@ -78,8 +82,12 @@ def open_timing_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.I
     return _open(model, engine, ort.SessionOptions())
 
 
-def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.InferenceSession:
+def open_literal_session(
+    model: onnx.ModelProto | bytes, engine: Engine, outputs: Sequence[str] | None = None
+) -> ort.InferenceSession:
     """A session that runs the nodes exactly as written.  It computes nearly the same numbers on any processor.
+
+    ``outputs``: values that it gives instead of the model's outputs.
 
     Other sessions fuse and reorder nodes.  On x86 without VNNI, their 8-bit kernels saturate 16-bit sums.
 
@@ -89,14 +97,16 @@ def open_literal_session(model: onnx.ModelProto | bytes, engine: Engine) -> ort.
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.x64quantprecision", "1")
-    return _open(model, engine, options)
+    return _open(model, engine, options, outputs)
 
 
-def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
+def _open(
+    model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOptions, outputs: Sequence[str] | None = None
+) -> ort.InferenceSession:
     telemetry.stop()
     options.intra_op_num_threads = engine.cores()
     options.log_severity_level = 4
-    data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options)
+    data, arrays = (model, ()) if isinstance(model, bytes) else _handed_over(model, options, outputs)
     try:
         session = ort.InferenceSession(data, options, providers=list(engine.providers))
         # onnxruntime keeps a copy of the model per session, to change providers later.  This package never does.
@@ -110,18 +120,20 @@ def _open(model: onnx.ModelProto | bytes, engine: Engine, options: ort.SessionOp
         raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune prunes what onnxruntime can run") from error
 
 
-def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[bytes, Sequence[ort.OrtValue]]:
-    """(bytes of the model, arrays handed over separately).
+def _handed_over(
+    model: onnx.ModelProto, options: ort.SessionOptions, outputs: Sequence[str] | None
+) -> tuple[bytes, Sequence[ort.OrtValue]]:
+    """(bytes of the model with these ``outputs``, arrays handed over separately).
 
     A model beyond the size of a protobuf message leaves out its large arrays.  ``options`` then carries them; they must
-    live as long as the session.
+    live as long as the session.  onnxruntime copies them once more.
     """
     model = _seeded(model)
     size = model_bytes(model)
     if size > HEAVY:
         release_memory()
     if size < ONE_PIECE:
-        return serialize(model), ()
+        return serialize(model if outputs is None else with_outputs(model, outputs)), ()
     large = {t.name: t for t in model.graph.initializer if len(t.raw_data) >= LARGE}
 
     def outline(tensor: onnx.TensorProto) -> onnx.TensorProto:
@@ -135,7 +147,8 @@ def _handed_over(model: onnx.ModelProto, options: ort.SessionOptions) -> tuple[b
 
     arrays = [ort.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)) for tensor in large.values()]
     options.add_external_initializers(list(large), arrays)
-    return serialize(map_tensors(model, outline)), arrays
+    slim = map_tensors(model, outline)
+    return serialize(slim if outputs is None else with_outputs(slim, outputs)), arrays
 
 
 def _seeded(model: onnx.ModelProto) -> onnx.ModelProto:

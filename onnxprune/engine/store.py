@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.paths import temporary_files
+
 Array = np.ndarray
 
 
@@ -35,17 +37,22 @@ class Store:
             self._folder = None
 
     def put(self, value: str, batch: int, array: Array) -> None:
-        """Keep ``array``.  Replaces an earlier one."""
+        """Keep ``array``.  Replaces an earlier one.
+
+        Raises:
+            OutputError: the temporary folder is full or cannot be written.
+        """
         self._forget((value, batch))
         if self._used + array.nbytes <= self.limit:
             self._memory[value, batch] = array
             self._used += array.nbytes
             return
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
-        self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.npy"
-        np.save(path, array, allow_pickle=False)
+        with temporary_files():
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
+            self._count += 1
+            path = Path(self._folder.name) / f"{self._count}.npy"
+            np.save(path, array, allow_pickle=False)
         self._disk[value, batch] = path
 
     def get(self, value: str, batch: int) -> Array:

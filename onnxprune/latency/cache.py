@@ -17,6 +17,7 @@ from onnxprune.latency.device import Json, measure, processor, version
 from onnxprune.latency.signature import Signature
 from onnxprune.latency.synthetic import layers_file
 from onnxprune.latency.table import Table, table_of
+from onnxprune.paths import temporary_files
 
 RUNTIME = "onnxruntime"
 
@@ -44,7 +45,8 @@ def measured_table(signatures: Iterable[Signature], threads: int, report: Callab
     missing = [s for s in dict.fromkeys(signatures) if s.key not in layers]
     if missing:
         document = layers_file(missing)
-        measured = measure(document, RUNTIME, threads, lambda _: report(1))
+        with temporary_files():
+            measured = measure(document, RUNTIME, threads, lambda _: report(1))
         known = {**measured, "layers": {**layers, **measured["layers"]}}
         _write(path, known)
     return table_of(known)

@@ -49,7 +49,11 @@ def onnxruntime_seconds(model: bytes, feeds: Mapping[str, np.ndarray], threads: 
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         repeat(lambda: session.run(None, dict(feeds)))
         with open(session.end_profiling(), encoding="utf-8") as file:
-            events = json.load(file)
+            try:
+                events = json.load(file)
+            except ValueError as error:
+                # On a full disk onnxruntime writes a part, and tells nobody.
+                raise OSError(f"the profile that onnxruntime wrote is incomplete: {error}") from error
     seconds: dict[str, list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -9,6 +9,7 @@ import onnx
 
 from onnxprune.engine.session import serialize
 from onnxprune.latency.device import onnxruntime_seconds, typical
+from onnxprune.paths import temporary_files
 from onnxprune.result import Change, OperatorTime
 
 Array = np.ndarray
@@ -36,7 +37,9 @@ def operator_times(
 
 def _profile(model: bytes, feeds: Mapping[str, Array], threads: int) -> dict[str, float]:
     total: dict[str, float] = {}
-    for name, seconds in onnxruntime_seconds(model, feeds, threads).items():
+    with temporary_files():
+        profiled = onnxruntime_seconds(model, feeds, threads)
+    for name, seconds in profiled.items():
         operator = name.partition(" ")[0]
         total[operator] = total.get(operator, 0.0) + typical(seconds)
     return total

@@ -40,24 +40,36 @@ def tensor_cuts(coupling: Coupling, keep: np.ndarray) -> tuple[TensorCut, ...]:
     masks = coupling.masks(keep)
     cuts: dict[str, TensorCut] = {}
     for key, lines in coupling.units.items():
-        name = coupling.value_of(key)
-        if not isinstance(key, tuple) or not _named(coupling, name):
+        named = _named(coupling, coupling.value_of(key), len(lines)) if isinstance(key, tuple) else None
+        if named is None:
             continue
-        lengths = tuple(len(line) for line in lines)
-        kept = {axis: np.flatnonzero(masks(key, axis)) for axis in range(len(lines))}
-        cut = {a: tuple(int(p) for p in where) for a, where in kept.items() if len(where) < lengths[a]}
+        name, axes = named
+        kept = {axes[axis]: np.flatnonzero(masks(key, axis)) for axis in range(len(lines))}
+        lengths = tuple(len(lines[axes.index(axis)]) for axis in range(len(lines)))
+        cut = {a: tuple(int(p) for p in kept[a]) for a in sorted(kept) if len(kept[a]) < lengths[a]}
         if cut:
             entry = TensorCut(name, lengths, cut)
             cuts[repr((name, sorted(cut.items())))] = entry
     return tuple(cuts.values())
 
 
-def _named(coupling: Coupling, value: str) -> bool:
-    """Whether this constant has a name from the framework.  For merged equal tensors, exporters keep it in an Identity."""
-    producer = coupling.graph.producer.get(value)
-    return value in coupling.graph.initializers or (
-        producer is not None and coupling.graph.nodes[producer].op == "Identity"
-    )
+def _named(coupling: Coupling, value: str, rank: int) -> tuple[str, tuple[int, ...]] | None:
+    """The tensor of the framework that a constant holds, and for each axis of the constant the axis of that tensor.
+
+    For merged equal tensors, exporters keep the name in an Identity.  In front of a MatMul they transpose the matrix of a
+    linear layer.  ``None``: the framework has no such tensor.
+    """
+    graph, axes = coupling.graph, tuple(range(rank))
+    while value not in graph.initializers:
+        node = graph.nodes[graph.producer[value]] if value in graph.producer else None
+        if node is None or node.domain or node.op not in ("Identity", "Transpose"):
+            return None
+        if node.op == "Identity":
+            break
+        order = node.integers("perm") or tuple(range(rank))[::-1]
+        axes = tuple(order[axis] for axis in axes)
+        value = node.inputs[0] or ""
+    return value, axes
 
 
 def torch_plan(plan: Plan | str | Path, state_dict: Mapping[str, TensorType], model: Model | None = None) -> dict[str, TensorType]:

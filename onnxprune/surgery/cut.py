@@ -99,11 +99,10 @@ def _new_sizes(coupling: Coupling, keep: Array) -> dict[str, dict[int, int]]:
     sizes: dict[str, dict[int, int]] = {}
     for key, lines in coupling.units.items():
         if isinstance(key, str):
-            for axis, line in enumerate(lines):
-                if (line >= 0).any():
-                    mask = masks(key, axis)
-                    if not mask.all():
-                        sizes.setdefault(key, {})[axis] = int(mask.sum())
+            for axis in range(len(lines)):
+                mask = masks(key, axis)
+                if not mask.all():
+                    sizes.setdefault(key, {})[axis] = int(mask.sum())
     return sizes
 
 

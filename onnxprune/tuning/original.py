@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.tuning.function import Failed, build
 from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.program import inlined, program_of
@@ -20,7 +20,7 @@ AnswerFunction = Callable[[Mapping[str, Array]], dict[str, Tensor]]
 
 def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> AnswerFunction:
     """Answers by onnxruntime, which runs any operator."""
-    session = open_session(with_outputs(inlined(model), names), engine)
+    session = open_session(inlined(model), engine, names)
 
     def answers(feeds: Mapping[str, Array]) -> dict[str, Tensor]:
         return {name: to_torch(array) for name, array in zip(names, run(session, feeds), strict=True)}

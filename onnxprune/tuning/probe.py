@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxprune.engine.session import Engine, open_literal_session, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_literal_session, open_session, run
 from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph
 from onnxprune.tuning.function import Failed, run_step
@@ -127,7 +127,7 @@ def _first_unlike(
 def _by_runtime(graph: Graph, names: list[str], feeds: Mapping[str, Array], engine: Engine) -> dict[str, Tensor]:
     """The values by onnxruntime; empty if it cannot compute them either."""
     try:
-        arrays = run(open_session(with_outputs(graph.model, names), engine), feeds)
+        arrays = run(open_session(graph.model, engine, names), feeds)
         return {name: to_torch(array) for name, array in zip(names, arrays, strict=True)}
     except (ModelError, Unsupported):
         return {}
@@ -136,7 +136,7 @@ def _by_runtime(graph: Graph, names: list[str], feeds: Mapping[str, Array], engi
 def _unlike(
     graph: Graph, names: list[str], values: Mapping[str, Tensor], feeds: Mapping[str, Array], engine: Engine
 ) -> list[str]:
-    wanted = run(open_literal_session(with_outputs(graph.model, names), engine), feeds)
+    wanted = run(open_literal_session(graph.model, engine, names), feeds)
     unlike = []
     for name, want in zip(names, wanted, strict=True):
         got = values[name].detach().double().numpy()

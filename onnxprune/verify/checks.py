@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -119,9 +119,14 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
-    small, silenced, original = cut(coupling, keep), mask(coupling, keep), coupling.graph.model
+    # Made anew where they are needed: beside each other they would take twice the memory of the original.
+    models: tuple[Callable[[], onnx.ModelProto], ...] = (
+        lambda: cut(coupling, keep),
+        lambda: mask(coupling, keep),
+        lambda: coupling.graph.model,
+    )
     try:
-        outputs, masked, base = (run(open_session(model, engine), feeds) for model in (small, silenced, original))
+        outputs, masked, base = (run(open_session(model(), engine), feeds) for model in models)
     except ModelError:
         return float("inf"), TOLERANCE[4]
     worst = _worst(outputs, masked, base)
@@ -131,13 +136,13 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if worst <= tolerance:
         return worst, tolerance
     try:
-        outputs, again, base = (run(open_literal_session(model, engine), feeds) for model in (small, silenced, original))
+        outputs, again, base = (run(open_literal_session(model(), engine), feeds) for model in models)
         worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
-            by_mask, by_cut = side_by_side(silenced, small, nodes, feeds, engine)
+            by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
-            nudged = run(open_session(silenced, engine), _in_the_last_bit(feeds))
+            nudged = run(open_session(mask(coupling, keep), engine), _in_the_last_bit(feeds))
             rounding = max(_worst(other, masked, base) for other in (nudged, again))
             tolerance = max(tolerance, min(MOST_ROUNDING, ROUNDINGS * rounding))
     except ModelError:

@@ -78,7 +78,7 @@ def side_by_side(
     read = list(dict.fromkeys(name for node in nodes for name in node.proto.input if name in made))
     outputs = [o.name for o in first.graph.output if o.name not in chosen]
     wanted = list(dict.fromkeys([*outputs, *(name for name in read if name not in chosen)]))
-    values = run(open_literal_session(with_outputs(first, [*wanted, *chosen]), engine), feeds)
+    values = run(open_literal_session(first, engine, [*wanted, *chosen]), feeds)
     outcome = dict(zip(chosen, values[len(wanted) :], strict=True))
     guided = open_literal_session(_given(second, outcome, wanted), engine)
     return values[: len(wanted)], run(guided, {**feeds, **outcome})
