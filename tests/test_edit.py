@@ -323,6 +323,32 @@ def test_a_sweep_leaves_what_a_body_names_alike() -> None:
     assert as_bytes(sweep(cut_loose, original)) == as_bytes(want)
 
 
+def test_a_sweep_reaches_into_bodies() -> None:
+    """What a body no longer reads goes, with its makers; what it never read stays."""
+
+    def within(weight: str) -> Model:
+        nodes = [
+            onnx.helper.make_node("Neg", ["old"], ["less"]),
+            onnx.helper.make_node("Add", ["x", weight], ["then"]),
+        ]
+        stored = [numpy_helper.from_array(np.ones(2, np.float32), name) for name in ("old", "new", "never")]
+        value = onnx.helper.make_tensor_value_info("then", 1, [2])
+        body = onnx.helper.make_graph(nodes, "body", [], [value], stored)
+        inner = onnx.helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+        ends = [onnx.helper.make_tensor_value_info(*info) for info in (("c", 9, []), ("x", 1, [2]), ("y", 1, [2]))]
+        graph = onnx.helper.make_graph([inner], "g", ends[:2], ends[2:])
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+    before, after = within("less"), within("new")
+    for attribute in before.graph.node[0].attribute:
+        # The original reads all but one.
+        attribute.g.node.append(onnx.helper.make_node("Mul", ["then", "new"], ["more"]))
+        attribute.g.output[0].name = "more"
+    for attribute in sweep(after, before).graph.node[0].attribute:
+        assert [node.op_type for node in attribute.g.node] == ["Add"]
+        assert [tensor.name for tensor in attribute.g.initializer] == ["new", "never"]
+
+
 def test_every_real_model_survives() -> None:
     folder = os.environ.get("ONNXPRUNE_ASSETS")
     if not folder:

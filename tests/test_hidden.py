@@ -38,6 +38,10 @@ def test_no_more_than_so_many_in_a_row() -> None:
             assert far.reader is near.layer
 
 
+#: Where a refinement is worth most: error with it, at most this share of that without.  Seen: 0.85 and 0.87.
+WORTH = {"dense-nothing": 0.95, "dense-add": 0.95}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_refinement_helps_where_much_is_cut(name: str) -> None:
     on = table(name)
@@ -45,7 +49,7 @@ def test_refinement_helps_where_much_is_cut(name: str) -> None:
     plain = refit(on.calibrated, keep, view(cut(on.coupling, keep)), 0, Silent())
     errors = [error(on, cut(on.coupling, keep, found.weights)) for found in (plain, refitted(on, keep))]
     # On samples that nothing saw, so a little worse is chance; much worse would be steps uphill.
-    assert errors[1] < errors[0] * 1.03
+    assert errors[1] < errors[0] * WORTH.get(name, 1.03)
 
 
 @pytest.mark.parametrize("op_number", [1, 2, 3], ids=["dense", "depthwise", "after depthwise"])

@@ -165,6 +165,23 @@ def test_stored_integers_are_the_numbers_that_were_quantized(
         assert np.abs(values - exact[name]).max() <= np.abs(exact[name]).max() / 100
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_weight_is_scaled_by_its_own_scale(per_channel: bool) -> None:
+    """Not by that of the data, which stands before it."""
+    draw, lines = np.random.default_rng(0), (6,) if per_channel else ()
+    stored = draw.integers(0, 255, (4, 6)).astype(np.uint8)
+    scale, zero = draw.uniform(0.01, 0.1, lines).astype(np.float32), draw.integers(100, 150, lines).astype(np.uint8)
+    s = Sketch(domains={"com.microsoft": 1})
+    others = (s.array(7.0, np.float32), s.keep("scale", scale), s.array(3, np.uint8), s.keep("zero", zero))
+    inputs = (s.input("x", [2, 4], onnx.TensorProto.UINT8), s.keep("w", stored), *others)
+    y = s.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft")
+    s.output(s.op("MatMul", y, s.weight(6, 3)), [2, 3])
+    coupling = couple(s.model(), {}, None)
+    found = real_values(coupling, (0, 1))
+    assert found is not None
+    np.testing.assert_allclose(found, (stored.astype(np.float64) - zero) * scale)
+
+
 @pytest.mark.parametrize(("kind", "per_channel"), FORMS)
 def test_units_of_quantized_layers_are_ranked_by_their_real_size(
     tmp_path: Path, kind: QuantFormat, per_channel: bool

@@ -16,9 +16,10 @@ from workbench import OPTIONS, Bench, bench, correlated
 import onnxprune
 from onnxprune import metrics
 from onnxprune.calibration.outputs import outputs_of
+from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.graph.view import view
-from onnxprune.linear.form import Layer
+from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate
 from onnxprune.pipeline.allocation import Allocation
@@ -28,6 +29,7 @@ from onnxprune.pipeline.own_metric import SessionRunner
 from onnxprune.pipeline.pricing import price
 from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, _beyond, fit, predict
+from onnxprune.refit.job import jobs_of
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.refit.targets import target_of
 from onnxprune.result import Drop
@@ -323,6 +325,28 @@ def test_the_chosen_fit_is_made_once_more_on_all_rows() -> None:
     alone = Ridges(train.gram().xx, found.strengths[0]).solve(train.gram().xy, prior)
     np.testing.assert_allclose(found.weights, wanted, rtol=1e-6)
     assert np.abs(found.weights - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [[4, 8], [2, 5, 8], [2, 3, 5, 8], [2, 8, 4, 4], [2, 8, 6]])
+@pytest.mark.parametrize("kind", ["MatMul", "Conv"])
+def test_a_target_keeps_all_channels_of_the_original(kind: str, shape: list[int]) -> None:
+    """The refit itself takes the channels that stay; only other axes lose positions before."""
+    if kind == "Conv" and (len(shape) < 3 or shape[1] != 8):
+        pytest.skip("channels are on axis 1")
+    s, taps = Sketch(), [1] * (len(shape) - 2)
+    value, outs = s.input("x", shape), (16, 12)
+    for into, out in zip((shape[-1] if kind == "MatMul" else 8, *outs), (*outs, 3), strict=True):
+        weight = s.weight(into, out) if kind == "MatMul" else s.weight(out, into, *taps)
+        value = s.op("Relu", s.op(kind, value, weight))
+    s.output(value, [*shape[:-1], 3] if kind == "MatMul" else [shape[0], 3, *shape[2:]])
+    coupling = couple(s.model(), {}, None)
+    keep = np.arange(coupling.unit_count) % 3 > 0
+    jobs = jobs_of(coupling, keep, layers(coupling), view(cut(coupling, keep)))
+    assert len(jobs) == 3
+    for job, channels in zip(jobs.values(), (*outs, 3), strict=True):
+        activation = np.zeros(coupling.facts.shapes[job.layer.output])
+        assert activation.shape[job.axis] == channels
+        assert job.still_there(activation).shape == activation.shape
 
 
 @pytest.mark.parametrize("window", [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.5), (-1.5, 1.5)])

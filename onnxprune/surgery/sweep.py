@@ -16,14 +16,14 @@ def sweep(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
     Whatever was unread before stays.  Joins equal nodes that are not in the original: copies made for each reader that
     turned out to need no difference.
     """
-    unread_before = _unread(original)
+    left = _unread(original)
     swept = copied(model)
     _join(swept.graph, {name for node in original.graph.node for name in node.output})
-    while True:
-        dead = _unread(swept) - unread_before
-        if not dead:
-            return swept
+    while dead := _unread(swept) - left:
         _remove(swept.graph, dead)
+        # What could not be removed stays: the loop must end.
+        left |= dead
+    return swept
 
 
 def _join(graph: onnx.GraphProto, known: Container[str]) -> None:
