@@ -88,6 +88,7 @@ class Saturating:
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kernels of 8-bit layers, as far as they can be forced."""
     from onnxprune.engine import session
+    from onnxprune.engine.loadable import Loadable
     from onnxprune.errors import ModelError
     from onnxprune.verify import checks
 
@@ -107,7 +108,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
 
     def saturating(model: Any, engine: session.Engine, outputs: Sequence[str] | None = None) -> Any:
         opened = begin_usual(model, engine, outputs)
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+        proto = onnx.load_from_string(model.source) if isinstance(model, Loadable) else model
         stored = {tensor.data_type for tensor in proto.graph.initializer}
         return Saturating(opened, len(proto.graph.node)) if stored & INTEGERS else opened
 
