@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,12 @@ class CutLayer:
         slot = self.layer.bias_slot
         inputs = self.layer.node.inputs
         return slot is not None and slot < len(inputs) and inputs[slot] is not None
+
+    @property
+    def features(self) -> int:
+        """Inputs of one output: kept channels of a convolution group, times the taps of the kernel."""
+        kernel = () if self.layer.kind == "matmul" else constant_of(self.coupling, self.weight_use).shape[2:]
+        return int(self.kept_inputs.sum()) * math.prod(kernel)
 
     def full_bias(self) -> Array:
         """The original's bias per output channel, float64; zeros if it has none."""

@@ -40,6 +40,11 @@ def stretches(coupling: Coupling, layers: Sequence[Layer]) -> dict[int, tuple[Hi
     return leading
 
 
+def taking_part(leading: Mapping[int, Sequence[HiddenLayer]]) -> frozenset[int]:
+    """The indices of all layers of some :func:`stretches`, their readers included."""
+    return frozenset(layer.index for stretch in leading.values() for one in stretch for layer in (one.layer, one.reader))
+
+
 def hidden_of(coupling: Coupling, reader: Layer, made_by: Mapping[str, Layer]) -> HiddenLayer | None:
     """The hidden layer that ``reader`` reads, if there is one.  ``made_by``: layers by their output.
 

@@ -57,11 +57,6 @@ class LayerJob:
         return self.part.seen(self.target.window)
 
     @cached_property
-    def base(self) -> Array:
-        """The sliced weights: (g, n+1, o) float64."""
-        return self.part.base()
-
-    @cached_property
     def usable(self) -> Array:
         """Boolean per kept output channel: its scale is large enough to divide by."""
         scale = np.abs(self.target.scale[self.part.kept_outputs])

@@ -32,7 +32,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
 
     The plain slice if there are no moments, or nothing to fold.
     """
-    base, full = job.base, job.part.full()
+    base, full = job.part.base(), job.part.full()
     if gram is None or full.shape[0] != base.shape[0] or full.shape[1] == base.shape[1]:
         return Prior(base)
     taps = (full.shape[1] - 1) // len(job.part.kept_inputs)
@@ -53,28 +53,30 @@ def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution)
     are worth trying then.
     """
     # On a second fit, the layer keeps its weights if the new fit is no better than the plain slice.
-    solution.weights.setdefault(job.index, job.base)
+    base = job.part.base()
+    solution.begin(job, base)
     rows = sampler.rows(job)
     if rows is None:
         return None, prior
-    with product_threads(job.base.shape[1]):
-        fitted = fit(*rows, job.base, prior.weights, job.window, prior.strengths)
+    with product_threads(base.shape[1]):
+        fitted = fit(*rows, base, prior.weights, job.window, prior.strengths)
     later = Prior(prior.weights, fitted.strengths)
     if fitted.before == 0.0:
         return None, later
     if fitted.accepted:
-        solution.keep(job, job.where_usable(fitted.weights, job.base))
+        solution.keep(job, job.where_usable(fitted.weights, base))
     return Refitted(job.layer.node.label, fitted.before, fitted.after, fitted.accepted), later
 
 
 def fit_shared(job: LayerJob, sampler: Sampler, solution: Solution) -> Refitted | None:
     """Fit only the bias of a layer that shares its matrix; see :mod:`onnxprune.refit.shared`."""
-    solution.weights.setdefault(job.index, job.base)
+    base = job.part.base()
+    solution.begin(job, base)
     rows = sampler.rows(job)
     if rows is None:
         return None
     usual = solution.weights[job.index]
-    fitted = fit_bias(*rows, job.base, usual, job.window)
+    fitted = fit_bias(*rows, base, usual, job.window)
     if fitted.accepted:
         solution.keep(job, job.where_usable(fitted.weights, usual))
     return Refitted(job.layer.node.label, fitted.before, fitted.after, True) if fitted.before else None

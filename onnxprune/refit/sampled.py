@@ -47,7 +47,7 @@ class Sampler:
 
         That happens if the number depends on data that the cut changed.
         """
-        layer, groups, features = job.layer, job.part.groups, job.base.shape[1] - 1
+        layer, groups, features = job.layer, job.part.groups, job.part.features
         wanted_rows = self.rule.rows(groups, features)
         everything = bool(job.part.kept_outputs.all())
         sides: tuple[list[Part], ...] = ([], [])

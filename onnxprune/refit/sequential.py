@@ -25,11 +25,12 @@ import numpy as np
 
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.moments import batch_size, blocks
+from onnxprune.engine.release import return_memory
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
 from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
-from onnxprune.refit.hidden import stretches
+from onnxprune.refit.hidden import stretches, taking_part
 from onnxprune.refit.job import LayerJob, jobs_of
 from onnxprune.refit.kept_targets import PART, KeptTargets
 from onnxprune.refit.one_layer import fit_layer, fit_shared, prior_of
@@ -68,10 +69,10 @@ def refit(
     coupling = given.coupling
     jobs = jobs_of(coupling, keep, given.layers, pruned)
     alike = shared(coupling, given.layers)
-    solution = Solution(alike)
+    hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in alike]) if rounds else {}
+    solution = Solution(alike, {*alike, *taking_part(hidden)})
     for members in dict.fromkeys(alike.values()):
         fit_together([jobs[layer.index] for layer in members], given.grams, solution)
-    hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in alike]) if rounds else {}
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
     size = _size(given)
@@ -91,6 +92,8 @@ def refit(
             result = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
             fitted += [result] if result is not None else []
             progress.advance()
+            # The rows of one layer are some hundred MB.
+            return_memory()
     return Refit(solution.constants, tuple(fitted))
 
 
