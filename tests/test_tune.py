@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
 from onnxprune.tuning.chance import better, lower  # noqa: E402
 from onnxprune.tuning.hidden import HiddenValue, matched  # noqa: E402
-from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace  # noqa: E402
+from onnxprune.tuning.pace import FAST, FASTEST, SLOWEST, careful, pace, scaled  # noqa: E402
 from onnxprune.tuning.recipe import SMALLEST, Schedule  # noqa: E402
 from onnxprune.tuning.samples import Samples, endless  # noqa: E402
 from onnxprune.tuning.target import hidden_error, output_error, output_terms  # noqa: E402
@@ -203,7 +204,10 @@ def test_half_precision_is_rounded_at_the_end() -> None:
     s.output(s.op("MatMul", y, s.weight(16, 6)), ["n", 6])
     model = s.model()
     wide = dict(view(model).constants.items())
-    student = with_constants(model, {n: a + np.float16(0.05) for n, a in wide.items()})
+    noise = np.random.default_rng(1)
+    student = with_constants(
+        model, {n: a + (0.05 * noise.standard_normal(a.shape)).astype(np.float16) for n, a in wide.items()}
+    )
     data = {"x": np.random.default_rng(0).standard_normal((64, 12)).astype(np.float16)}
     found = tuned(student, model, data, length="60x")
     assert found.tuning.gained
@@ -339,12 +343,20 @@ def test_a_lower_error_is_kept_and_told_to_be_chance_where_it_may_be() -> None:
 
 
 def test_a_refitted_model_takes_careful_steps_and_a_damaged_one_fast_steps() -> None:
-    assert [careful(steps) for steps in (1, 1e9)] == [SLOWEST, FASTEST]
-    assert careful(100) < careful(400) < careful(1600)
+    assert [careful(steps, 32) for steps in (1, 1e9)] == [SLOWEST, FASTEST]
+    assert careful(100, 32) < careful(400, 32) < careful(1600, 32)
     model = net()
     near, far = paced(model, model), paced(damaged(model, 1.0), model)
-    assert near.fast is None and near.schedule(400).full == careful(400)
-    assert far.fast in FAST and far.later().schedule(400).full == careful(400)
+    assert near.fast is None and near.schedule(400).full == careful(400, near.batch)
+    assert far.fast in {scaled(fast, far.batch) for fast in FAST}
+    assert far.later().schedule(400).full == careful(400, far.batch)
+
+
+@pytest.mark.parametrize("batch", [4, 8, 16])
+def test_the_same_samples_in_smaller_batches_take_smaller_steps(batch: int) -> None:
+    """As much noise in all: the rate times the square root of the steps, each with noise like 1 / sqrt(batch)."""
+    whole = careful(400, 32)
+    assert careful(400 * 32 / batch, batch) == pytest.approx(whole * math.sqrt(batch / 32))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +367,8 @@ def test_a_rate_that_spoils_the_start_is_eased(errors: list[float], share: float
     model = net()
     with mock.patch.object(pace_module, "_error", side_effect=[1.0, *errors]):
         found = paced(damaged(model), model)
-    assert found.fast is None and found.schedule(400).full == found.later().schedule(400).full == share * careful(400)
+    assert found.fast is None and found.schedule(400).full == found.later().schedule(400).full
+    assert found.schedule(400).full == share * careful(400, found.batch)
 
 
 def paced(student: onnx.ModelProto, teacher: onnx.ModelProto):

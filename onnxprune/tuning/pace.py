@@ -13,17 +13,18 @@ from onnxprune.tuning.loop import Setting, State, one_step
 from onnxprune.tuning.recipe import Schedule
 from onnxprune.tuning.samples import endless
 
-#: Rates for a damaged model.  Each is tried for a few steps, the fastest first.
+#: Rates for a damaged model.  Each is tried for a few steps, the fastest first.  All rates are for batches of
+#: :data:`USUAL_BATCH` samples; see :func:`scaled`.
 FAST = (0.02, 0.01)
 #: Steps of a trial (minimum, maximum), and samples that measure its harm.
 LEAST, MOST, LOOKED_AT = 4, 8, 64
 #: A trial may raise the error by this share.
 HARM = 0.1
-#: Rate for a model near its best, at this number of steps.  There a rate harms first and helps later; a faster rate does
-#: more of both.  So a longer run allows a faster rate.  A residual network of 20 layers at half of its MACs ends best at
-#: 0.0025 to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  For other lengths the rate grows with the
-#: square root of the steps, as does the distance that noise moves a weight.
-CAREFUL, USUAL = 0.0035, 400
+#: Rate for a model near its best, for this number of steps and samples per step.  There a rate harms first and helps
+#: later; a faster rate does more of both.  So a longer run allows a faster rate.  A residual network of 20 layers at half
+#: of its MACs ends best at 0.0025 to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  For other lengths
+#: the rate grows with the square root of the samples, as does the distance that noise moves a weight.
+CAREFUL, USUAL_STEPS, USUAL_BATCH = 0.0035, 400, 32
 #: Bounds of the careful rate.  Below the first, weights hardly move.  The second is usual for training from scratch with
 #: relative steps (Shazeer and Stern, arXiv 1804.04235).
 SLOWEST, FASTEST = 0.001, 0.01
@@ -39,28 +40,40 @@ TRIALS = 0.1
 
 @dataclass(frozen=True)
 class Pace:
-    """``fast``: a rate that heals the start; ``None`` if none does.  ``seconds``: per step.  ``eased``: share of the
-    careful rate."""
+    """``fast``: a rate that heals the start; ``None`` if none does.  ``seconds``: per step.  ``batch``: samples per step.
+    ``eased``: share of the careful rate."""
 
     fast: float | None
     seconds: float
+    batch: int
     eased: float = 1.0
 
     def schedule(self, steps: float) -> Schedule:
         """The schedule of a run of ``steps``."""
-        return Schedule(self.eased * careful(steps) if self.fast is None else self.fast, steps)
+        return Schedule(self.eased * careful(steps, self.batch) if self.fast is None else self.fast, steps)
 
     def later(self) -> Pace:
         """The pace of the next run, which starts from a healed model."""
-        return Pace(None, self.seconds, self.eased)
+        return Pace(None, self.seconds, self.batch, self.eased)
 
     def steps(self, seconds: float) -> float:
         """Estimated steps in ``seconds``."""
         return seconds / max(self.seconds, 1e-6)
 
 
-def careful(steps: float) -> float:
-    return min(max(CAREFUL * math.sqrt(steps / USUAL), SLOWEST), FASTEST)
+def careful(steps: float, batch: int) -> float:
+    """The careful rate of a run of ``steps`` with ``batch`` samples each."""
+    samples = steps * batch / (USUAL_STEPS * USUAL_BATCH)
+    return scaled(min(max(CAREFUL * math.sqrt(samples), SLOWEST), FASTEST), batch)
+
+
+def scaled(rate: float, batch: int) -> float:
+    """``rate`` for batches of another size: Adam's noise grows with its square root (Malladi et al., arXiv 2205.10287).
+
+    >>> scaled(0.02, 32), scaled(0.02, 8)
+    (0.02, 0.01)
+    """
+    return rate * math.sqrt(batch / USUAL_BATCH)
 
 
 def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> Pace:
@@ -71,20 +84,20 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     """
     trials = _Trials(setting, start, MOST if steps is None else min(max(steps // 8, LEAST), MOST))
     deadline = time.monotonic() + TRIALS * seconds if steps is None else math.inf
-    before = _error(setting)
-    for rate in FAST:
+    before, batch = _error(setting), setting.batch
+    for rate in (scaled(fast, batch) for fast in FAST):
         rise = trials.rise(rate, before, deadline)
         if rise is None:
-            return Pace(None, trials.per_step)
+            return Pace(None, trials.per_step, batch)
         if rise <= HARM:
-            return Pace(rate, trials.per_step)
+            return Pace(rate, trials.per_step, batch)
     length = seconds / max(trials.per_step, 1e-6) if steps is None else steps
     for eased in EASED[:-1] if before > EXACT else ():
-        rise = trials.rise(eased * careful(length), before, deadline)
+        rise = trials.rise(eased * careful(length, batch), before, deadline)
         if rise is None or rise <= CRASH:
-            return Pace(None, trials.per_step, eased)
+            return Pace(None, trials.per_step, batch, eased)
     # Nothing is below the last one, so a trial of it would decide nothing.
-    return Pace(None, trials.per_step, EASED[-1] if before > EXACT else 1.0)
+    return Pace(None, trials.per_step, batch, EASED[-1] if before > EXACT else 1.0)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from onnxprune.tuning.program import Block, program_of
 from onnxprune.tuning.reach import Reach, reach, squashed
 from onnxprune.tuning.recipe import SMALLEST, Optimizer
 from onnxprune.tuning.samples import Samples
+from onnxprune.tuning.sums import summed_axes
 from onnxprune.tuning.target import LossTerm, hidden_error, output_error, output_terms
 
 Array = np.ndarray
@@ -53,7 +54,8 @@ class ModelPair:
         """A fresh optimizer of the function's parameters."""
         named = self.function.parameters
         smallest = [SMALLEST * (self.effects.get(n, 1.0) if w.dim() < 2 else 1.0) for n, w in named.items()]
-        return Optimizer(list(named), list(named.values()), smallest)
+        sums = [summed_axes(self.function.graph, name) for name in named]
+        return Optimizer(list(named), list(named.values()), smallest, sums)
 
     def losses(self, feeds: Feeds) -> Tensor:
         """The training loss per sample: the output error plus the mean hidden error.  Differentiable in the parameters."""

@@ -1,8 +1,13 @@
 """The recipe: how fast weights move, and which average of them is kept.
 
 A step is relative to the size of the weights (You et al., arXiv 1904.00962; Shazeer and Stern, arXiv
-1804.04235): Adam's direction, times the root mean square of the tensor.  So one rate fits narrow and wide layers,
-scales near one and small weights.
+1804.04235): Adam's direction, times the root mean square of the weights that one output sums (Li et al., arXiv
+1712.09913, call it filter normalization).  So one rate fits narrow and wide layers, scales near one and small weights,
+and channels whose sizes differ because a batch normalization was folded into them.
+
+The mean of the n steps that one output sums is divided by √n.  Behind a Relu all inputs are positive, so n steps of one
+sign would shift the output by n steps, where others change it by √n.  (Gradient centralization removes the mean: Yong et
+al., arXiv 2004.01461.  A layer without a bias needs it.)
 """
 
 from __future__ import annotations
@@ -43,16 +48,29 @@ class Schedule:
         return self.full * 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
 
 
+def size_of(weight: Tensor, sums: tuple[int, ...], smallest: float) -> Tensor:
+    """Root mean square of the weights of each output, or of all if ``sums`` is empty.  Broadcasts to ``weight``.
+
+    At least ``smallest`` for the whole tensor, and a thousandth of the whole for an output.
+    """
+    whole = weight.square().mean().sqrt().clamp_min(smallest)
+    if not sums:
+        return whole
+    return torch.maximum(weight.square().mean(sums, keepdim=True).sqrt(), SMALLEST * whole)
+
+
 @dataclass(eq=False)
 class Optimizer:
     """Adam with relative steps, gradients cut to the usual length, and a running average of the weights.
 
-    ``smallest``: the size of a weight that is near zero, for the relative step.
+    ``smallest``: the size of a weight that is near zero, for the relative step.  ``sums``: see
+    :func:`onnxprune.tuning.sums.summed_axes`.
     """
 
     names: Sequence[str]
     weights: Sequence[Tensor]
     smallest: Sequence[float]
+    sums: Sequence[tuple[int, ...]]
     averages: list[Tensor] = field(default_factory=list)
     _first: list[Tensor] = field(default_factory=list)
     _second: list[Tensor] = field(default_factory=list)
@@ -91,12 +109,11 @@ class Optimizer:
         below = torch._foreach_sqrt(torch._foreach_div(self._second, second))
         torch._foreach_add_(below, EPSILON)
         moves = torch._foreach_div(torch._foreach_div(self._first, first), below)
-        norms = torch._foreach_norm(list(self.weights))
-        sizes = [float(n) / math.sqrt(w.numel()) for n, w in zip(norms, self.weights, strict=True)]
-        shares = [VECTORS if w.dim() < 2 else 1.0 for w in self.weights]
-        torch._foreach_mul_(
-            moves, [-rate * k * max(s, low) for s, k, low in zip(sizes, shares, self.smallest, strict=True)]
-        )
+        for move, weight, low, sums in zip(moves, self.weights, self.smallest, self.sums, strict=True):
+            if sums:
+                mean = move.mean(sums, keepdim=True)
+                move -= mean * (1 - math.sqrt(mean.numel() / move.numel()))
+            move *= -rate * (VECTORS if weight.dim() < 2 else 1.0) * size_of(weight, sums, low)
         torch._foreach_add_(list(self.weights), moves)
         # The average starts at the first weights and forgets old ones over time.
         forget = max(1 / (AVERAGED * self._steps + 1), 1e-3)
