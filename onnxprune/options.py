@@ -153,7 +153,7 @@ def _one_each(budgets: Sequence[Budget]) -> None:
     kinds = [budget.kind for budget in budgets]
     twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
     if twice is not None:
-        raise OptionError(f"budgets: two of the kind '{twice}'; give one")
+        raise OptionError(f"budgets: '{twice}' is given twice; give one")
 
 
 def _several(name: str, given: object) -> None:

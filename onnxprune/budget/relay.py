@@ -23,7 +23,7 @@ _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]
 class Relay(Runner):
     """A runner that pauses at ``stops`` (ascending node indices) and computes outcomes from there.
 
-    About √(number of stops) fixed places divide the nodes behind a stop into pieces.  Pieces whose constants do not
+    About √(number of stops) fixed cuts divide the nodes after a stop into pieces.  Pieces whose constants do not
     change share their sessions.  So an outcome costs a few runs over the rest of the graph and one small session.
     """
 

@@ -103,7 +103,7 @@ def _per_channel(coupling: Coupling, layer: Layer, use: Use, channels: int) -> A
         return None
     array = constant_of(coupling, use)
     rank = len(coupling.facts.shapes[layer.output])
-    behind = 0 if layer.kind == "matmul" else rank - 2
-    if array.ndim > rank or array.size != channels or array.ndim <= behind or array.shape[-1 - behind] != channels:
+    trailing = 0 if layer.kind == "matmul" else rank - 2
+    if array.ndim > rank or array.size != channels or array.ndim <= trailing or array.shape[-1 - trailing] != channels:
         return None
     return np.asarray(array.reshape(channels), dtype=np.float64)
