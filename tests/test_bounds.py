@@ -68,6 +68,8 @@ def test_a_second_budget_that_does_not_bind_changes_nothing() -> None:
 def test_the_one_that_cannot_be_met_is_named() -> None:
     with pytest.raises(BudgetError, match=r"--params 0\.0001 cannot be met: the narrowest model keeps 0\.\d+"):
         pruned(macs=0.9, params=0.0001)
+    with pytest.raises(BudgetError, match=r"--size 10 cannot be met: the narrowest model takes [\d,]+ bytes; allow at least"):
+        pruned(size=10)
 
 
 def test_a_drop_beside_a_size_holds_or_is_refused() -> None:
@@ -337,11 +339,11 @@ def test_a_file_says_what_the_command_line_would(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mcas = 0.5", "unknown option 'mcas' (did you mean 'macs'?)"),
+        ("mcas = 0.5", "unknown option 'mcas' (did you mean 'macs'?); 'onnxprune prune --help' lists the options"),
         ("macs = true", "'macs' must be a number"),
         ("quiet = 1", "'quiet' is a switch"),
         ("macs = {a = 1}", "'macs' must be a number"),
-        ("macs = 2.0", "--macs: 2.0: the fraction kept"),
+        ("macs = 2.0", "onnxprune.toml: --macs: 2.0: the fraction kept"),
         ("macs = ", "not TOML"),
         ('config = "other.toml"', "unknown option 'config'"),
     ],

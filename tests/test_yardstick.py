@@ -59,7 +59,7 @@ def test_where_no_task_is_sure_the_general_drop_is_told_with_what_it_may_be() ->
     found = judged(answers(scores(512, 1.0)), AUTO, "", True)
     assert found.compare is None and found.measure == metrics.ERROR
     assert found.note is not None
-    assert "--task classify" in found.note and "not certain" in found.note and "unless --task states one" in found.note
+    assert "--task classify" in found.note and "not certain" in found.note and "unless --task sets one" in found.note
     assert judged(answers(scores(512, 1.0)), "embed", "", True).measure == "cosine distance"
 
 

@@ -149,8 +149,8 @@ def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: ImageLayout | 
         if len(values) not in (1, channels):
             allowed = "1 channel; give one" if channels == 1 else f"{channels} channels; give 1 or {channels}"
             raise DataError(
-                f"preset '{preprocess.name}' has {len(values)} values of {what} here, but input '{spec.name}' has "
-                f"{allowed} with --{what}, or another preset"
+                f"the {what} of preset '{preprocess.name}' has {len(values)} values, but input '{spec.name}' has "
+                f"{allowed} with --{what}, or another --preprocess"
             )
     mean = np.broadcast_to(np.asarray(preprocess.mean, dtype=np.float64), (channels,))
     std = np.broadcast_to(np.asarray(preprocess.std, dtype=np.float64), (channels,))

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     if arguments.teacher is None:
         raise UsageError("--teacher is missing; give the original model, whose outputs are the targets")
     if arguments.data is None:
-        raise UsageError("--data is missing; give samples like those in use; they need no labels")
+        raise UsageError("--data is missing; give samples like those that the model will see; they need no labels")
     options = options_from(arguments)
     options = options if options.tune is not None else replace(options, tune=Allowance())
     given = (arguments.teacher, *given_files(arguments.data, arguments.test))

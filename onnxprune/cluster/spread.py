@@ -37,7 +37,7 @@ class Spread:
 
     def __init__(self, client: Client, loaded: LoadedModel, data: object | None, options: Options) -> None:
         if loaded.proto.ByteSize() > MOST_BYTES:
-            raise OptionError("models of more than 2 GB do not travel to workers: leave out --workers and --cluster")
+            raise OptionError("models of more than 2 GB cannot be sent to workers: leave out --workers and --cluster")
         self.client = client
         self._loaded, self._data, self._options = loaded, data_for_workers(data), options
         self._job: Any = None

@@ -117,7 +117,9 @@ def _open(
             _LOOPING.add(session)
         return session
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune prunes what onnxruntime can run") from error
+        raise ModelError(
+            f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune needs a model that onnxruntime can run"
+        ) from error
 
 
 def _handed_over(
@@ -190,7 +192,9 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot run the model on this data: {_first_line(error)}") from error
+        raise ModelError(
+            f"onnxruntime cannot run the model on this data: {_first_line(error)}; check that the values and shapes suit it"
+        ) from error
 
 
 def _run_bounded(session: ort.InferenceSession, feeds: Mapping[str, Array], names: list[str] | None) -> list[Array]:

@@ -79,7 +79,7 @@ def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) 
     # A task counts answers, and a few change by chance: its drop is too coarse to compare two models of one cut.
     if evaluator.metric is None and evaluator.output_loss(refitted.model) < evaluator.output_loss(unfitted.model):
         return refitted
-    return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+    return replace(unfitted, notes=("the refit was worse than the plain cut on the held-out samples, and was discarded",))
 
 
 def trial(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:

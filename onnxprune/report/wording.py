@@ -18,7 +18,7 @@ AGREEMENTS: Mapping[str, str] = {
     "keypoint similarity lost": "its keypoints agree with the original's at an OKS of {OKS}",
     "cosine distance": "its embeddings are at a mean cosine of {mean cosine} to the original's",
     "strings changed": "{drop} of its strings change (character error {character error})",
-    "relative error per channel": "its outputs move by {drop} per channel",
+    "relative error per channel": "its outputs change by {drop} per channel",
 }
 #: What to do if the result is not faster.
 SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
@@ -147,7 +147,7 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
             sentence = sentence.replace("{" + name + "}", value)
         return f"{sentence} on {held_out}"
     if drop.metric == "output error":
-        return f"its outputs move by {percent(drop.value)} on {held_out}"
+        return f"its outputs change by {percent(drop.value)} on {held_out}"
     if math.isinf(drop.value):
         return f"{drop.metric} falls to minus infinity on {held_out}"
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"

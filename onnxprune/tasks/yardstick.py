@@ -129,7 +129,7 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         note = f"task {guessed.reader.kind}: {error}; the drop is the {general(reference)} instead"
         return Yardstick(reference, loss, note=note, likely=guessed.reader.kind)
     because = f"task {guessed.reader.kind}: {guessed.because}"
-    note = _note(guessed.reader, compare, original, because, "; if that is wrong, state another --task")
+    note = _note(guessed.reader, compare, original, because, "; if that is wrong, set it with --task")
     return Yardstick(reference, loss, guessed.reader, compare, note, guessed.reader.kind)
 
 
@@ -158,5 +158,5 @@ def _unsure(guess: Guess, reference: Sequence[Array]) -> str | None:
         return None
     return (
         f"the outputs may be those of --task {guess.reader.kind} ({guess.because}), but this is not certain: the drop is "
-        f"the {general(reference)} unless --task states one"
+        f"the {general(reference)} unless --task sets one"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
 #: Multiples of channels to suggest; the first that should save time is suggested.
 MULTIPLES = (8, 4, 16)
 #: Share of the MACs at which to compare orders of channels if the budget is a drop.
-USUAL = 0.7
+ORDER_SHARE = 0.7
 NO_FASTER = "these channel counts will probably not run faster than the original's: {}allow a larger cut"
 ROUNDED = "try --round {} for faster counts, or "
 BELOW = (
@@ -123,7 +124,7 @@ def _searched(trials: Trials) -> Chosen:
         raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
     if kinds == ["max_drop"]:
         with _bound_by(options):
-            return by_drop(trials, trials.best_order(trials.cost, USUAL))
+            return by_drop(trials, trials.best_order(trials.cost, ORDER_SHARE))
     costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
@@ -156,8 +157,10 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
         if least > target:
             together = " together with ".join([budget.describe(), *([" ".join(widths)] if widths else [])])
             remedy = "relax one of them" if widths or len(budgets) > 1 else "allow at least that"
+            in_bytes = budget.kind == "size" and budget.value > 1
             share = narrowest_keeps(least / cost(full), CALLED[budget.kind])
-            raise BudgetError(f"{together} cannot be met: {share}; {remedy}")
+            reached = f"the narrowest model takes {math.ceil(least):,} bytes" if in_bytes else share
+            raise BudgetError(f"{together} cannot be met: {reached}; {remedy}")
 
 
 def said_widths(options: Options) -> list[str]:
@@ -179,7 +182,7 @@ def _bound_by(options: Options) -> Iterator[None]:
         widths = said_widths(options)
         if not widths:
             raise
-        raise BudgetError(f"{error}; these bind the widths: {' '.join(widths)}") from error
+        raise BudgetError(f"{error}; options that limit the widths: {' '.join(widths)}") from error
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:
