@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.allowance import Allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
 from onnxprune.target import Budget, BudgetKind, Width
+from onnxprune.tuning_length import TuningLength
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -91,7 +91,7 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
     effort: str = "default"
-    tune: Allowance | None = None
+    tune: TuningLength | None = None
     augment: str = "auto"
     device: str = "auto"
     task: str = AUTO

@@ -24,7 +24,7 @@ from onnxprune.budget.lengths import Lengths
 from onnxprune.cli import main
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OnnxPruneError
-from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.pipeline.group_names import matches, names_of
 from onnxprune.plan import Plan
 from onnxprune.result import Result
 from onnxprune.target import Budget, Width

@@ -20,7 +20,6 @@ import pytest
 from graphs import Sketch, run
 
 import onnxprune
-from onnxprune.allowance import allowance
 from onnxprune.calibration.open import open_dataset
 from onnxprune.cli import main
 from onnxprune.engine.session import Engine
@@ -31,6 +30,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.setup import specs_for
 from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
+from onnxprune.tuning_length import parse_length
 
 torch = pytest.importorskip("torch")
 
@@ -481,7 +481,7 @@ def test_statistics_stay_where_a_bias_shares_them() -> None:
 @pytest.mark.parametrize("text", ["", "10", "x", "0x", "ten", "-5m", "10 min"])
 def test_lengths_that_are_none(text: str) -> None:
     with pytest.raises(OptionError, match="give a time such as"):
-        allowance(text)
+        parse_length(text)
 
 
 # -- the command line -------------------------------------------------------------------------------------------

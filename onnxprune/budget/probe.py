@@ -14,9 +14,9 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.measure.loss import OutputLoss, output_loss
 from onnxprune.surgery.cut import cut, masked_constants
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 #: Samples per run.

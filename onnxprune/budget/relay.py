@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.calibration.outputs import stack
-from onnxprune.engine.segment import Runner, Use
+from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph
 
 Array = np.ndarray

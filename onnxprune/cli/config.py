@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnxprune.cli.option import Option
 from onnxprune.errors import UsageError
 from onnxprune.paths import read_ordinary
-from onnxprune.words import nearest
+from onnxprune.spelling import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from onnxprune.cli.config import tokens_of
 from onnxprune.cli.option import HELP_FLAGS, Option
 from onnxprune.errors import UsageError as UsageError
-from onnxprune.words import nearest as nearest
+from onnxprune.spelling import nearest as nearest
 
 
 class HelpAsked(Exception):

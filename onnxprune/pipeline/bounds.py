@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.pipeline.group_names import matches, names_of
 from onnxprune.target import Width
 
 Array = np.ndarray

@@ -11,6 +11,7 @@ import onnx
 from onnxprune.budget.cost import original_macs
 from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Allocation
@@ -21,7 +22,6 @@ from onnxprune.refit.kept_targets import KeptTargets
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import Use
 from onnxprune.surgery.sweep import sweep
 
 Array = np.ndarray

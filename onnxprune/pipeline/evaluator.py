@@ -20,7 +20,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.own_metric import OwnMetric, metric_from
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Drop
-from onnxprune.target import USUAL, Budget
+from onnxprune.target import DEFAULT_BUDGET, Budget
 from onnxprune.tasks.answers import Answers, answers_of
 from onnxprune.tasks.interval import RESAMPLES, standard_error
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
@@ -51,21 +51,21 @@ class Evaluator:
     _cautious: dict[Drop, float] = field(default_factory=dict)
 
     @property
-    def usual(self) -> Budget:
+    def default_budget(self) -> Budget:
         """The budget if the user gives none."""
         if self.metric is not None:
-            return USUAL
+            return DEFAULT_BUDGET
         return Budget("max_drop", self.yardstick.allowed)
 
     @cached_property
-    def odd(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Warnings about the original's outputs: see :func:`onnxprune.metrics.suspicious`."""
         return metrics.suspicious(self.outputs, self.reference, self.holdout.count, self.kind)
 
     @property
     def alike(self) -> bool:
         """Whether the original gives the same answer for every sample, so that a drop means nothing."""
-        return self.metric is None and len(self.odd) == len(self.outputs)
+        return self.metric is None and len(self.warnings) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original, without an interval.

@@ -18,7 +18,7 @@ from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds
 from onnxprune.pipeline.compute import HERE, Compute
-from onnxprune.pipeline.rounded import multiple, rounding_of
+from onnxprune.pipeline.rounding import multiple, rounding_of
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.plan import Rounding
 from onnxprune.progress import Progress

@@ -18,7 +18,7 @@ from onnxprune.tasks.detect.reader import Detect
 def settled(options: Options, evaluator: Evaluator, data: object | None) -> Options:
     """``options`` with the defaults for this model and these data filled in."""
     if not options.budgets and not options.keep:
-        options = replace(options, budgets=(evaluator.usual,))
+        options = replace(options, budgets=(evaluator.default_budget,))
     if data is None and options.effort == "default":
         # Results on made-up inputs are not worth minutes.
         options = replace(options, effort="fast")
@@ -34,7 +34,7 @@ def drop_source(evaluator: Evaluator, data: object | None) -> Seen:
 
 def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | None, options: Options) -> tuple[str, ...]:
     """Notes about the original's answers on the held-out samples, and about the labels."""
-    notes = list(evaluator.odd) if data is not None else []
+    notes = list(evaluator.warnings) if data is not None else []
     if evaluator.alike and options.asked("max_drop") is not None:
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         notes.append(ALIKE.format(*which))

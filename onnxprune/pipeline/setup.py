@@ -36,8 +36,8 @@ from onnxprune.measure.information import sample_information
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
-from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
-from onnxprune.pipeline.naming import frozen_groups
+from onnxprune.pipeline.group_names import frozen_groups
+from onnxprune.pipeline.holdout import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
@@ -58,7 +58,7 @@ class Context:
     """The inputs of all later stages.
 
     ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held`` holds the positions of the holdout, see
-    :func:`onnxprune.pipeline.division.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
+    :func:`onnxprune.pipeline.holdout.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
     is None without tuning.
     """
 

@@ -27,6 +27,7 @@ from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.moments import batch_size, blocks
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
 from onnxprune.refit.hidden import stretches
@@ -39,7 +40,6 @@ from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.shared import fit_together, shared
 from onnxprune.refit.solution import Solution
 from onnxprune.result import Refitted
-from onnxprune.surgery.edit import Use
 from onnxprune.verify.guided import PICKING, choosing
 
 Array = np.ndarray

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Node
 from onnxprune.linear.form import Layer
 from onnxprune.refit.window import Window, window_of
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 

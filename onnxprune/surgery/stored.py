@@ -8,10 +8,9 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.layout import layout_of, layouts_of, readers_of_stored
-from onnxprune.graph.uses import shared_uses
+from onnxprune.graph.uses import Use, shared_uses
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 
 def at_the_source(

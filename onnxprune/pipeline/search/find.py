@@ -21,7 +21,7 @@ from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.pricing import Pricing, group_curves
 from onnxprune.pipeline.ranking import trial_macs
-from onnxprune.pipeline.rounded import multiple
+from onnxprune.pipeline.rounding import multiple
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
 from onnxprune.pipeline.search.trials import Chosen, Trials
