@@ -9,8 +9,9 @@ from test_tasks import N, answers, areas, characters, mask, rng, scores, softmax
 from onnxprune import metrics
 from onnxprune.errors import DataError, OptionError
 from onnxprune.measure.loss import OutputLoss
+from onnxprune.options import AUTO
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.yardstick import AUTO, Yardstick, outputs, yardstick
+from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
 

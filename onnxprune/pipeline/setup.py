@@ -182,29 +182,23 @@ def set_up(
     claim_buffers()
     _check_computes(loaded, view(loaded.proto), options)
     specs = specs_for(loaded, data, options)
-    dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
-    sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
+    first = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
+    sample = {name: array.shape for name, array in first.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
-    if options.samples is None:
-        worth = samples(EFFORTS[options.effort], original_macs(coupling))
-        if worth != SAMPLES and _reopens(data):
-            dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
-        elif worth < dataset.count:
-            dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    opened, most = dataset, MOST_HELD
-    if options.tune is not None:
-        most = MOST_JUDGED
-        if options.samples is None and _reopens(data):
-            opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+    dataset = _affordable(first, data, specs, options, original_macs(coupling))
+    tuning = options.tune is not None
+    # Tuning learns from more samples than the refit needs.
+    opened = dataset
+    if tuning and options.samples is None and _reopens(data):
+        opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
         information = None if data is None else sample_information(coupling, engine, opened)
-        held = held_out(opened.count, options.seed, most, information)
+        held = held_out(opened.count, options.seed, MOST_JUDGED if tuning else MOST_HELD, information)
     fit, holdout = divide(opened, held)
-    spare = None
-    if options.tune is not None:
-        # Tuning takes all other samples, also if the refit needs few.
-        fit, spare = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed)), fit
+    spare = fit if tuning else None
+    if tuning:
+        fit = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed))
     frozen = frozen_groups(coupling, options.exclude, options.only)
     return Context(
         loaded,
@@ -225,6 +219,23 @@ def set_up(
         held,
         spare,
     )
+
+
+def _affordable(
+    dataset: Dataset, data: object | None, specs: tuple[InputSpec, ...], options: Options, macs: float
+) -> Dataset:
+    """As many samples of ``data`` as a model of ``macs`` can afford, unless ``--samples`` sets the number.
+
+    ``dataset`` holds the first of them.
+    """
+    if options.samples is not None:
+        return dataset
+    affordable = samples(EFFORTS[options.effort], macs)
+    if affordable != SAMPLES and _reopens(data):
+        return open_dataset(data, specs, options.preprocess, affordable, options.seed)
+    if affordable < dataset.count:
+        return dataset.take(choose(dataset.count, affordable, options.seed))
+    return dataset
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:

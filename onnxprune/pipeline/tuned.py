@@ -13,7 +13,7 @@ from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.measure.loss import output_loss
-from onnxprune.options import Options
+from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.accuracy import accuracy_of
 from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
 from onnxprune.pipeline.holdout import MOST_JUDGED, divide, held_out
@@ -24,7 +24,7 @@ from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.tasks.answers import answers_of
-from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
+from onnxprune.tasks.yardstick import outputs, yardstick
 from onnxprune.tuning.need import need_device, need_torch
 from onnxprune.tuning_length import TuningLength
 from onnxprune.verify.checks import soundness

@@ -12,6 +12,7 @@ from onnxprune import metrics
 from onnxprune.calibration.outputs import stack
 from onnxprune.errors import DataError
 from onnxprune.measure.loss import OutputLoss
+from onnxprune.options import AUTO
 from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
@@ -19,10 +20,6 @@ from onnxprune.tasks.guess import guess, stated
 from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader, TaskKind
 
 Array = np.ndarray
-#: The value of ``--task`` that guesses the task from the outputs.
-AUTO = "auto"
-
-
 #: Standard errors that a search adds to a task's drop before it believes it (the rule of Breiman et al., Classification
 #: and Regression Trees, 1984, section 3.4.3).  A search tries many cuts and picks the luckiest.  Average precision on few
 #: objects has much luck: with 46 of them a detector of 3 million parameters ended at 0.95, and had 0.71 on other pictures.

@@ -123,12 +123,12 @@ def _searched(trials: Trials) -> Chosen:
     if ("macs" in kinds or kinds == ["max_drop"]) and not trials.full:
         raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
     if kinds == ["max_drop"]:
-        with _bound_by(options):
+        with _naming_width_options(options):
             return by_drop(trials, trials.best_order(trials.cost, ORDER_SHARE))
     costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
-        with _bound_by(options):
+        with _naming_width_options(options):
             chosen = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), trial_macs(trials.context))
@@ -137,7 +137,7 @@ def _searched(trials: Trials) -> Chosen:
         # The user gave every width.
         chosen = trials.only(Allocation(trials.orders[0], widest(trials.orders[0])))
     if drop is not None and not chosen.candidate.drop.value <= drop:
-        rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
+        rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *width_options(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
             f"{chosen.candidate.drop.value:.4g} ({chosen.candidate.drop.metric}); raise --max-drop, or cut less"
@@ -153,7 +153,7 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
     for budget, (cost, target) in zip(budgets, costs, strict=True):
         least = min(cost(narrowest(pricing)) for pricing in trials.orders)
         full = sizes(trials.context.coupling)
-        widths = said_widths(trials.options) if cost(np.ones(len(full))) <= target else []
+        widths = width_options(trials.options) if cost(np.ones(len(full))) <= target else []
         if least > target:
             together = " together with ".join([budget.describe(), *([" ".join(widths)] if widths else [])])
             remedy = "relax one of them" if widths or len(budgets) > 1 else "allow at least that"
@@ -163,7 +163,7 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
             raise BudgetError(f"{together} cannot be met: {reached}; {remedy}")
 
 
-def said_widths(options: Options) -> list[str]:
+def width_options(options: Options) -> list[str]:
     """The options that bind widths, as the user wrote them."""
     stated = [f"--{flag} {glob}" for flag in ("only", "exclude") for glob in getattr(options, flag)]
     for flag, widths in (("keep", options.keep), ("at-least", options.at_least), ("at-most", options.at_most)):
@@ -174,12 +174,12 @@ def said_widths(options: Options) -> list[str]:
 
 
 @contextmanager
-def _bound_by(options: Options) -> Iterator[None]:
+def _naming_width_options(options: Options) -> Iterator[None]:
     """Add to a BudgetError which options bind the widths."""
     try:
         yield
     except BudgetError as error:
-        widths = said_widths(options)
+        widths = width_options(options)
         if not widths:
             raise
         raise BudgetError(f"{error}; options that limit the widths: {' '.join(widths)}") from error

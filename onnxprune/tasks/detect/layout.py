@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import OptionError
+from onnxprune.spelling import nearest
 
 #: Word of ``--layout`` → (field, value).  A word states one field; the outputs determine the others.
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -99,8 +99,7 @@ def parse_layout(text: str) -> dict[str, object]:
         elif word in WORDS:
             field, stated = WORDS[word]
         else:
-            near = difflib.get_close_matches(word, (*WORDS, *(f"{name}=" for name in VALUED)), n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            hint = nearest(word, (*WORDS, *(f"{name}=" for name in VALUED)))
             raise OptionError(
                 f"--layout: unknown word '{word}'{hint}; choose from {', '.join(WORDS)}, {'=, '.join(VALUED)}="
             )
