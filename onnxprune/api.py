@@ -260,7 +260,7 @@ def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}; labels give the accuracy of both
-    models.  Without it, inputs are made up.  Both models run on all samples and are timed in turns: seconds for a small
+    models.  Without it, inputs are made up.  Both models run on all samples and their timed runs alternate: seconds for a small
     model, minutes for a large one.
 
     Raises:

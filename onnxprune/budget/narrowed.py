@@ -1,7 +1,7 @@
 """Constants, in their original shapes, that make the original compute as if one group were narrowed.
 
-The weights of cut channels are zero in every layer that reads the group.  The other weights are folded by least squares
-on the calibration moments.  So the measured output loss is about the loss that remains after a refit.
+The weights of cut channels are zero in every layer that reads the group.  The other weights
+compensate by least squares on the calibration moments.  So the measured output loss is about the loss that remains after a refit.
 """
 
 from __future__ import annotations

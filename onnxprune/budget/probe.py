@@ -24,9 +24,9 @@ BATCH = 32
 
 
 class Probe:
-    """Runs the original over ``dataset`` once, then the nodes from a stop on with changed constants, any number of times.
+    """Runs the original over ``dataset`` once.  Then measures it with changed constants, again and again.
 
-    ``stops``: node indices, ascending.  Constants change from a stop on.
+    ``stops``: node indices, ascending.  A measurement changes constants of nodes from a stop on, and runs only these.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Reason:
 def precedence(reason: Reason) -> int:
     """Order in which to report reasons, lowest first.
 
-    A border of the model is the cause, whichever operators come before it.  That an axis holds places says nothing
-    about its channels.
+    If the model's inputs or outputs lock an axis, they are the cause, whichever operators come before.  That an axis
+    holds places (rows, columns, steps) says nothing about its channels.
     """
     return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)

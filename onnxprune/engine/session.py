@@ -24,7 +24,7 @@ Array = np.ndarray
 #: Maximum bytes of a model in one protobuf message (the limit is 2 GiB).  Larger models hand arrays of LARGE bytes and
 #: more to onnxruntime separately.
 ONE_PIECE, LARGE = (1 << 31) - (1 << 26), 1 << 20
-#: Bytes of a model from which on memory that is free, but not returned to the system, matters.
+#: Bytes of a model above which freed memory that is not returned to the system matters.
 HEAVY = 1 << 26
 #: Operators that draw random numbers.  They may have a ``seed``.
 RANDOM = frozenset(

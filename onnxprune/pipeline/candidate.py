@@ -45,9 +45,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What candidates have in common that are compared with each other: data, evaluator, options.
+    """Data, evaluator and options, the same for all candidates that are compared with each other.
 
-    ``targets`` holds the original's side of their refits, if they share it.
+    ``targets`` holds the original's activations for their refits, if they share them.
     """
 
     context: Context
@@ -57,9 +57,9 @@ class Conditions:
 
 
 def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:
-    """Cut, refit, and measure the drop.  Drops a refit that makes the cut worse.
+    """Cut, refit, and measure the drop.  Discards a refit that makes the cut worse.
 
-    A refit is worse if its drop is larger and, without a metric of the user's, its output loss is not smaller.
+    A refit is worse if its drop is larger and, without the user's own metric, its output loss is not smaller.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two to five passes over the holdout.
     """
     coupling, evaluator = conditions.context.coupling, conditions.evaluator

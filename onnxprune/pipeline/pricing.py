@@ -102,10 +102,10 @@ def price(
 def sharpened(
     context: Context, options: Options, pricing: Pricing, counts: Array, progress: Progress, compute: Compute = HERE
 ) -> Pricing:
-    """``pricing`` after a measurement of each group at ``counts`` (units kept, (groups,)).
+    """``pricing``, corrected by a measurement of each group at ``counts`` (units kept, (groups,)).
 
-    Interpolation is good between widths that were measured.  An allocation goes where the output loss is least by the
-    curves, so it finds the places where they are too low: a few channels of every group, or nearly all of one.
+    Interpolation is good between measured widths.  But an allocation picks the widths with the least estimated loss, so it
+    finds those at which a curve is too low: a few channels off every group, or nearly all of one.
     Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
     """
     more = pricing.survey.at(counts, full_widths(context.coupling))

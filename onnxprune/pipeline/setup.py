@@ -49,7 +49,7 @@ MOST_TUNED = 8192
 DEFAULT_MEMORY = 3 << 28
 #: Bytes of one activation that a refinement may use, if the user sets no limit.  It leaves out samples beyond that.
 MAP_BYTES = 64 << 20
-#: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
+#: Copies of the weights that a run holds in addition to the model: in the view, in the cut model, and in a session.
 COPIES = 3
 
 
@@ -107,7 +107,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
 
 
 def check_inputs(first: LoadedModel, second: LoadedModel, called: tuple[str, str], remedy: str) -> None:
-    """Raise ModelError if the two models cannot be fed alike; ``called``: their names if they come from no file."""
+    """Raise ModelError if the two models do not take the same inputs.  ``called``: what to call a model without a file."""
     ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
     if ours != theirs:
         lists = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]

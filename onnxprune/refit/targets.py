@@ -26,7 +26,7 @@ Array = np.ndarray
 class Target:
     """The fit makes ``scale·y + shift`` match ``value`` of the original, minus ``other`` of the pruned model.
 
-    ``scale``, ``shift``: per output channel of the original.  ``until``: index of the node that makes ``value``.
+    ``scale``, ``shift``: per output channel of the original.  ``until``: index of the node that computes ``value``.
     ``home``: (place, sign) of a constant that can take a bias in place of the layer (the mean of a BatchNormalization,
     the constant of an Add), or ``None``.  ``window``: outside this range the readers of ``value`` see no difference
     (0 … ∞ before a Relu); two arrays (channels,) of the original if channels differ.
@@ -42,7 +42,7 @@ class Target:
 
 
 def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
-    """The target for ``layer``: as far down the chain as the module's rules allow."""
+    """The target for ``layer``: as far down the chain as the rules above allow."""
     graph = coupling.graph
     value, until = layer.output, layer.index
     axis = len(coupling.facts.shapes[value]) - 1 if layer.kind == "matmul" else 1

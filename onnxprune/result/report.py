@@ -28,7 +28,7 @@ class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
     Each :class:`Change` holds the value before and after pruning: ``macs``, ``params``, ``bytes``, ``latency_ms`` and
-    ``accuracy`` (0 … 1, None without labels).  ``latency_ms``: the models run in turns; ``before`` is the original's
+    ``accuracy`` (0 … 1, None without labels).  ``latency_ms``: the runs of both models alternate; ``before`` is the original's
     median, ``after`` is the median ratio times ``before``.  ``latency_spread`` holds ± ms of these two, at about
     90 %.  ``seen`` says what the drop was measured on: held-out or made-up samples.  ``seconds`` maps stages and "total"
     to wall-clock time.  ``budgets`` are the user's.  ``rounding`` is None if unknown.  ``scores`` holds names and scores

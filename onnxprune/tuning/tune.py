@@ -1,4 +1,4 @@
-"""The entry point of the room: from a model and its original to the same model with better weights."""
+"""The entry point of the package: from a model and its original to the same model with better weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from onnxprune.tuning_length import LONGEST, TuningLength
 Array = np.ndarray
 #: Samples per step.  A step takes fewer if it would hold more than this many numbers in memory.
 BATCH, ROOM = 32, 1 << 28
-#: Without a stated length: the cosines in sequence, as shares of the longest time.
+#: If no length is given: the cosines in sequence, as shares of the longest time.
 TURNS = (0.1, 0.3, 0.6)
 
 
@@ -105,8 +105,8 @@ def tune(
 def _run(
     setting: Setting, start: State, length: TuningLength, curve: list[TuningPoint], since: float, looking: float
 ) -> State:
-    """Tune for ``length``, counted from ``since``.  ``looking``: seconds per look at the held-out
-    samples, reserved for the last look."""
+    """Tune for ``length``, counted from ``since``.  ``looking``: seconds reserved for the last
+    evaluation on the held-out samples."""
     if length.passes is not None:
         steps = max(round(length.passes * setting.fit.count / setting.batch), 1)
         schedule = pace(setting, start, steps, 0.0).schedule(steps)
