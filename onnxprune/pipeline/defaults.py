@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnxprune.latency.table import read_table
 from onnxprune.options import Options
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.result import Seen
+from onnxprune.result import DropSource
 
 
 def with_defaults(options: Options, evaluator: Evaluator, data: object | None) -> Options:
@@ -27,6 +27,6 @@ def with_defaults(options: Options, evaluator: Evaluator, data: object | None) -
     return options
 
 
-def drop_source(evaluator: Evaluator, data: object | None) -> Seen:
+def drop_source(evaluator: Evaluator, data: object | None) -> DropSource:
     """What the drop is measured on: held-out samples, made-up samples, or samples with equal answers."""
     return "made up" if data is None else "alike" if evaluator.alike else "held out"

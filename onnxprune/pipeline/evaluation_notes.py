@@ -23,7 +23,7 @@ def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | Non
     if options.preprocess is None and pictures and evaluator.yardstick.likely in ("detect", "pose"):
         notes.append(DETECTOR_PRESET)
     reader = evaluator.yardstick.reader
-    used = isinstance(reader, Classify) or (labelled.things is not None and isinstance(reader, Detect))
+    used = isinstance(reader, Classify) or (labelled.boxes_of is not None and isinstance(reader, Detect))
     if options.test is not None and not used and not metrics.is_scores(evaluator.reference):
         notes.append(NO_SCORES)
     return tuple(notes)
