@@ -105,7 +105,7 @@ def _tell_node(coupling: Coupling, index: int) -> str:
     shown = _Shown(set(), set())
     bound = coupling.walked.bounds.get(index)
     if bound is not None:
-        lines.append(f"  its rule: {bound}  (positions of equal letters leave together)")
+        lines.append(f"  its rule: {bound}  (positions with the same letter leave together)")
     elif index in coupling.walked.locked:
         lines.append(f"  locked: {tell(coupling.walked.locked[index])}")
     elif index in coupling.walked.movers:

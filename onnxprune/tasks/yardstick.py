@@ -20,10 +20,10 @@ from onnxprune.tasks.guess import guess, stated
 from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader, TaskKind
 
 Array = np.ndarray
-#: Standard errors that a search adds to a task's drop before it believes it (the rule of Breiman et al., Classification
+#: Standard errors that a search adds to a task's drop (the rule of Breiman et al., Classification
 #: and Regression Trees, 1984, section 3.4.3).  A search tries many cuts and picks the luckiest.  Average precision on few
-#: objects has much luck: with 46 of them a detector of 3 million parameters ended at 0.95, and had 0.71 on other pictures.
-#: Elsewhere a sample is one answer, and one changed answer of few is more than is usually allowed.
+#: objects depends much on luck: with 46 of them a detector of 3 million parameters ended at 0.95, and had 0.71 on other
+#: pictures.  In other tasks a sample is one answer, and one changed answer of few is more than is usually allowed.
 DOUBT: Mapping[TaskKind, float] = {"detect": 1.0}
 
 

@@ -119,7 +119,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
-    # Made anew where they are needed: beside each other they would take twice the memory of the original.
+    # Build each model when it is needed: together they would take twice the memory of the original.
     models: tuple[Callable[[], onnx.ModelProto], ...] = (
         lambda: cut(coupling, keep),
         lambda: mask(coupling, keep),

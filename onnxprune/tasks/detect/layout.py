@@ -14,8 +14,8 @@ from onnxprune.spelling import nearest
 #: Word of ``--layout`` → (field, value).  A word states one field; the outputs determine the others.
 WORDS: Mapping[str, tuple[str, str]] = {
     "dense": ("form", "dense"),  # a prediction per place, before any suppression
-    "rows": ("form", "rows"),  # ready detections, one row each
-    "columns": ("form", "columns"),  # ready detections, one tensor per field
+    "rows": ("form", "rows"),  # final detections, one row each
+    "columns": ("form", "columns"),  # final detections, one tensor per field
     "xyxy": ("box", "xyxy"),  # left, top, right, bottom
     "yxyx": ("box", "yxyx"),  # top, left, bottom, right
     "xywh": ("box", "xywh"),  # centre, width, height
@@ -27,7 +27,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "normalised": ("unit", "normalised"),  # 0 … 1 over the image
     "strides": ("unit", "strides"),  # of the level of the place
     "classes": ("score", "classes"),  # one score per class
-    "objectness": ("score", "objectness"),  # an objectness, and class scores to multiply by it
+    "objectness": ("score", "objectness"),  # an objectness score, and class scores to multiply by it
     "background-first": ("score", "background-first"),
     "background-last": ("score", "background-last"),
     "probabilities": ("activation", "probabilities"),
