@@ -69,7 +69,7 @@ class Spread:
         progress: Progress,
     ) -> Sequence[Measured]:
         """Workers use their own copy of ``grams``, from :meth:`moments`."""
-        groups, name = len(survey.asked), self._job.key.removesuffix("-job")
+        groups, name = len(survey.groups), self._job.key.removesuffix("-job")
         # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
         count = min(groups, MOST_PARTS)

@@ -36,7 +36,7 @@ class Pricing:
 
     ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
     widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.  ``losses`` is
-    what was measured of each group that ``survey`` asks.
+    what was measured of each group of ``survey``.
     """
 
     select: str
@@ -76,7 +76,7 @@ def price(
     allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
     survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", survey.steps * len(rankings))
-    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
+    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.groups else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
     timing = time_model(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(timing.time, full_widths(context.coupling), multiple(options), timing.blocks)
@@ -109,14 +109,14 @@ def sharpened(
     Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
     """
     more = pricing.survey.at(counts, full_widths(context.coupling))
-    if not more.asked:
+    if not more.groups:
         return pricing
     orders = {pricing.select: pricing.rankings}
     progress.stage("sensitivity", more.steps)
-    measured = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    measured = dict(zip(more.groups, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
     losses = tuple(
         {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
-        for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
+        for group, one in zip(pricing.survey.groups, pricing.losses, strict=True)
     )
     survey = merged(pricing.survey, more)
     better = curves(context.coupling, orders, survey, losses)[pricing.select]
