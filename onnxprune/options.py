@@ -133,7 +133,7 @@ class Options:
             _one_of("target", self.target, tuple(TARGETS))
         _check_tuple("providers", self.providers)
 
-    def asked(self, kind: BudgetKind) -> float | None:
+    def budget(self, kind: BudgetKind) -> float | None:
         """The value of the budget of one kind; None if there is none."""
         return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 

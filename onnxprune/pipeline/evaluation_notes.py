@@ -14,7 +14,7 @@ from onnxprune.tasks.detect.reader import Detect
 def evaluation_notes(evaluator: Evaluator, labelled: Dataset, data: object | None, options: Options) -> tuple[str, ...]:
     """What the user should know about the original's answers and the labels before the run starts."""
     notes = list(evaluator.warnings) if data is not None else []
-    if evaluator.alike and options.asked("max_drop") is not None:
+    if evaluator.alike and options.budget("max_drop") is not None:
         which = ("made-up", "give --data") if data is None else ("held-out", "give data that differ")
         notes.append(ALIKE.format(*which))
     if evaluator.yardstick.note is not None and data is not None:

@@ -80,7 +80,7 @@ def price(
     curves_of = curves(context.coupling, rankings, survey, losses)
     timing = time_model(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(timing.time, full_widths(context.coupling), multiple(options), timing.blocks)
-    if options.asked("latency") is not None:
+    if options.budget("latency") is not None:
         # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
     rounding = rounding_of(options, timing)

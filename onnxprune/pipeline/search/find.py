@@ -118,7 +118,7 @@ def _below(context: Context, chosen: Chosen, options: Options) -> list[str]:
 
 def _searched(trials: Trials) -> Chosen:
     options = trials.options
-    drop, latency = options.asked("max_drop"), options.asked("latency")
+    drop, latency = options.budget("max_drop"), options.budget("latency")
     kinds = [budget.kind for budget in options.budgets]
     if ("macs" in kinds or kinds == ["max_drop"]) and not trials.full:
         raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
