@@ -41,6 +41,20 @@ def pytest_configure() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _take_own_cores(os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT"))
+
+
+def _take_own_cores(worker: str | None, workers: str | None) -> None:
+    """Pin this worker of pytest-xdist to its share of the cores.
+
+    onnxruntime starts one spinning thread per core that a process may use, so workers that share cores wait for each
+    other's spinning.  Nothing is pinned where there are fewer cores than workers, or where the system cannot pin.
+    """
+    if worker is None or workers is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores, index, count = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw")), int(workers)
+    if own := cores[index % count :: count]:
+        os.sched_setaffinity(0, own)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,6 +88,7 @@ class Saturating:
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kernels of 8-bit layers, as far as they can be forced."""
     from onnxprune.engine import session
+    from onnxprune.engine.loadable import Loadable
     from onnxprune.errors import ModelError
     from onnxprune.verify import checks
 
@@ -93,7 +108,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
 
     def saturating(model: Any, engine: session.Engine, outputs: Sequence[str] | None = None) -> Any:
         opened = begin_usual(model, engine, outputs)
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+        proto = onnx.load_from_string(model.source) if isinstance(model, Loadable) else model
         stored = {tensor.data_type for tensor in proto.graph.initializer}
         return Saturating(opened, len(proto.graph.node)) if stored & INTEGERS else opened
 

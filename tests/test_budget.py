@@ -24,8 +24,9 @@ from onnxprune.budget.lengths import Lengths
 from onnxprune.budget.rounding import Blocks, check_multiple, multiple_for
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.engine.loadable import with_outputs
 from onnxprune.engine.probe import plausible_feeds
-from onnxprune.engine.session import Engine, open_session, run, with_outputs
+from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import BudgetError
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep

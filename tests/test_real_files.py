@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from onnx import helper as oh
 import onnxprune
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import explain
+from onnxprune.engine.loadable import loadable
 from onnxprune.engine.session import Engine, open_session
+from onnxprune.errors import OutputError
 from onnxprune.graph.load import load
 from onnxprune.graph.save import save
 from onnxprune.surgery.cut import cut
@@ -399,21 +402,53 @@ def test_external_data_is_written_beside_the_pruned_model(tmp_path: Path) -> Non
     assert table(prove(again.proto)) == {"a": 36}
 
 
-def test_a_model_too_large_for_one_message_is_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 2 GB in total: shown with smaller bounds."""
+def test_a_large_model_goes_to_onnxruntime_through_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also one of more than 2 GB in total: shown with smaller bounds."""
     s = Sketch()
-    x = s.op("Relu", s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 40), name="a"))
-    s.output(s.op("MatMul", x, s.weight(40, 5)), ["n", 5])
+    x = s.op("Relu", s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 400), name="a"))
+    s.output(s.op("MatMul", x, s.weight(400, 5)), ["n", 5])
     model, feeds = s.model(), {"x": np.ones((2, 3), np.float32)}
     whole = run(model, feeds)
-    monkeypatch.setattr("onnxprune.engine.session.ONE_PIECE", 500)
-    monkeypatch.setattr("onnxprune.engine.session.LARGE", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("onnxprune.engine.loadable.IN_FILE", 500)
     monkeypatch.setattr("onnxprune.verify.checks.ONE_PIECE", 500)
     assert model.ByteSize() > 500
-    [parts] = open_session(model, Engine(threads=1)).run(None, feeds)
+    with loadable(lambda: model) as made:
+        assert isinstance(made.source, str) and sorted(p.name for p in Path(made.source).parent.iterdir()) == [
+            "model.onnx",
+            "weights",
+        ]
+    session = open_session(model, Engine(threads=1))
+    assert not list(tmp_path.iterdir())
+    [parts] = session.run(None, feeds)
     assert np.array_equal(parts, whole[0])
     inner = model.graph.node[0].output[0]
     [product] = open_session(model, Engine(threads=1), [inner]).run(None, feeds)
     assert np.array_equal(product, feeds["x"] @ numpy_helper.to_array(model.graph.initializer[0]))
     result = onnxprune.prune(model, macs=0.6, samples=4, threads=1)
     assert result.report.verify.passed and result.report.bytes.after == result.model.ByteSize()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_model_is_released_before_its_session_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.engine.loadable.IN_FILE", 500)
+    made: list[onnx.ModelProto] = []
+
+    def make() -> onnx.ModelProto:
+        s = Sketch()
+        s.output(s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 400)), ["n", 400])
+        made.append(s.model())
+        return made[0]
+
+    alone = [onnx.ModelProto()]
+    with loadable(make) as model:
+        assert isinstance(model.source, str) and sys.getrefcount(made[0]) == sys.getrefcount(alone[0])
+
+
+def test_a_large_model_needs_room_for_a_temporary_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    s = Sketch()
+    s.output(s.op("MatMul", s.input("x", ["n", 3]), s.weight(3, 400)), ["n", 400])
+    monkeypatch.setattr("onnxprune.engine.loadable.IN_FILE", 500)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(OutputError, match=r"temporary files cannot be written in .*missing.*set TMPDIR"):
+        open_session(s.model(), Engine(threads=1))

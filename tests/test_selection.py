@@ -12,7 +12,8 @@ from workbench import Bench, bench, correlated
 from onnxprune.calibration.moments import layer_geometry
 from onnxprune.coupling.groups import Group
 from onnxprune.effort import EFFORTS
-from onnxprune.engine.session import open_session, run, with_outputs
+from onnxprune.engine.loadable import with_outputs
+from onnxprune.engine.session import open_session, run
 from onnxprune.linear.form import Layer, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
 from onnxprune.options import AUTO

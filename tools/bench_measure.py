@@ -22,6 +22,7 @@ import onnxprune
 from onnxprune import metrics
 from onnxprune.calibration.open import open_dataset
 from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.cli.values import shape, shapes_by_name
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.graph.load import LoadedModel, load
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="unseen samples")
     parser.add_argument("--effort", default="fast")
     parser.add_argument("--task", default="auto")
+    parser.add_argument("--shape", type=shape, action="append", default=[], help="NAME=1x3x320x320, for dynamic inputs")
     given = parser.parse_args()
     preset = None
     if given.preprocess is not None:
@@ -94,7 +96,9 @@ def main() -> None:
             given.preprocess, given.mean, given.std, None, given.crop, given.bgr or None, given.fit
         )
     loaded = load(Path(given.model))
-    judge = Judge(loaded, given.unseen, Options(preprocess=preset, task=given.task, threads=1), given.count)
+    shapes = shapes_by_name(given.shape)
+    options = Options(preprocess=preset, task=given.task, shapes=shapes, threads=1)
+    judge = Judge(loaded, given.unseen, options, given.count)
     print(judge.yardstick.note or judge.yardstick.measure, file=sys.stderr)
     print(f"MACs, priced by, {judge.yardstick.measure} on unseen samples, output loss there, CPU s")
     for share in given.macs:
@@ -111,6 +115,7 @@ def main() -> None:
                     round_to=1,
                     threads=1,
                     task=given.task,
+                    shapes=shapes,
                 )
             spent = time.process_time() - began
             print(f"{share:g}, {way}, {judge.row(result.model)}, {spent:.0f}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
@@ -12,10 +13,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.file import LARGEST
-from onnxprune.graph.tensors import all_tensors, stored_bytes
+from onnxprune.graph.tensors import all_tensors, bodies_of, map_tensors, stored_bytes
 from onnxprune.paths import open_ordinary, read_ordinary, same_file
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
+# Small tensors stay in the model, so that onnx can read shapes and axes without the data file.
+_INLINE_BYTES = 1024
+# Large tensors start on a page boundary, so that a runtime can map them into memory.
+_PAGE = 4096
 
 
 def load_external(proto: onnx.ModelProto, path: Path) -> int | None:
@@ -140,3 +145,50 @@ def _read_data(file: IO[bytes], size: int, entries: dict[str, str], tensor: onnx
     if len(data) != length:
         raise ModelError(f"{where} ends early; copy or export the data file again")
     return data
+
+
+def write_weights(model: onnx.ModelProto, file: IO[bytes], location: str) -> tuple[onnx.ModelProto, int]:
+    """Write the initializers of 1 KiB and more to ``file``, whose name beside the model is ``location``.
+
+    Returns (a copy of the model that refers to them, bytes written).  Holds one tensor at a time beside the model.
+    """
+    # The dict keeps the objects alive, so that their ids stay unique during the copy.
+    weights = {id(tensor): tensor for tensor in _initializers(model.graph)}
+    end = 0
+
+    def move(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        nonlocal end
+        data = _raw(tensor) if id(tensor) in weights else None
+        if data is None or len(data) < _INLINE_BYTES:
+            return tensor
+        start = -(-end // _PAGE) * _PAGE
+        file.write(b"\0" * (start - end))
+        file.write(data)
+        end = start + len(data)
+        moved = onnx.TensorProto(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=EXTERNAL
+        )
+        if tensor.HasField("doc_string"):
+            moved.doc_string = tensor.doc_string
+        moved.metadata_props.extend(tensor.metadata_props)
+        for key, value in (("location", location), ("offset", str(start)), ("length", str(len(data)))):
+            moved.external_data.add(key=key, value=value)
+        return moved
+
+    return map_tensors(model, move), end
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in bodies_of(attribute):
+                yield from _initializers(inner)
+
+
+def _raw(tensor: onnx.TensorProto) -> bytes | None:
+    if tensor.data_type == onnx.TensorProto.STRING or tensor.data_location == EXTERNAL:
+        return None
+    if tensor.HasField("raw_data"):
+        return bytes(tensor.raw_data)
+    return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)

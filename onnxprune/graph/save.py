@@ -13,16 +13,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from onnxprune.errors import OutputError
-from onnxprune.graph.external import data_files
-from onnxprune.graph.tensors import bodies_of, map_tensors, model_bytes
+from onnxprune.graph.external import data_files, write_weights
+from onnxprune.graph.tensors import ONE_PIECE, model_bytes
 from onnxprune.paths import create, part_of, same_file
-
-# Protobuf refuses messages of 2 GiB.  The margin leaves room for readers that add to the model.
-_ONE_FILE_LIMIT = (1 << 31) - (1 << 26)
-# Small tensors stay in the model, so that onnx can read shapes and axes without the data file.
-_INLINE_BYTES = 1024
-# Large tensors start on a page boundary, so that a runtime can map them into memory.
-_PAGE = 4096
 
 
 def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
@@ -36,7 +29,7 @@ def save(model: onnx.ModelProto, path: Path, external: bool) -> int:
         OutputError: if the file cannot be written; names the file and the remedy.
     """
     _check_target(path)
-    apart = external or model_bytes(model) > _ONE_FILE_LIMIT
+    apart = external or model_bytes(model) > ONE_PIECE
     data_path = path.with_name(path.name + ".data")
     if apart:
         _check_target(data_path)
@@ -117,9 +110,15 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
     older, older_data = part_of(path), part_of(data_path)
     staged = False
     try:
-        slim: list[onnx.ModelProto] = []
-        written = _write(data_part, data_path, lambda file: _write_data(model, file, data_path.name, slim))
-        written += _write(part, path, lambda file: file.write(_serialized(slim[0], path)))
+        outlines: list[onnx.ModelProto] = []
+
+        def fill(file: IO[bytes]) -> int:
+            outline, size = write_weights(model, file, data_path.name)
+            outlines.append(outline)
+            return size
+
+        written = _write(data_part, data_path, fill)
+        written += _write(part, path, lambda file: file.write(_serialized(outlines[0], path)))
         staged = True
         # A model must never stand beside the data of another, even if the process is killed now.
         if data_path.exists():
@@ -144,53 +143,6 @@ def _write_pair(model: onnx.ModelProto, path: Path, data_path: Path) -> int:
         leftover.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return written
-
-
-def _write_data(model: onnx.ModelProto, file: IO[bytes], location: str, slim: list[onnx.ModelProto]) -> int:
-    # The dict keeps the objects alive, so that their ids stay unique during the copy.
-    weights = {id(tensor): tensor for tensor in _initializers(model.graph)}
-    end = 0
-
-    def move(tensor: onnx.TensorProto) -> onnx.TensorProto:
-        nonlocal end
-        data = _raw(tensor) if id(tensor) in weights else None
-        if data is None or len(data) < _INLINE_BYTES:
-            return tensor
-        start = -(-end // _PAGE) * _PAGE
-        file.write(b"\0" * (start - end))
-        file.write(data)
-        end = start + len(data)
-        moved = onnx.TensorProto(
-            name=tensor.name,
-            data_type=tensor.data_type,
-            dims=tensor.dims,
-            data_location=onnx.TensorProto.EXTERNAL,
-        )
-        if tensor.HasField("doc_string"):
-            moved.doc_string = tensor.doc_string
-        moved.metadata_props.extend(tensor.metadata_props)
-        for key, value in (("location", location), ("offset", str(start)), ("length", str(len(data)))):
-            moved.external_data.add(key=key, value=value)
-        return moved
-
-    slim.append(map_tensors(model, move))
-    return end
-
-
-def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in bodies_of(attribute):
-                yield from _initializers(inner)
-
-
-def _raw(tensor: onnx.TensorProto) -> bytes | None:
-    if tensor.data_type == onnx.TensorProto.STRING or tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return None
-    if tensor.HasField("raw_data"):
-        return bytes(tensor.raw_data)
-    return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
 
 
 def _sync_folder(folder: Path) -> None:

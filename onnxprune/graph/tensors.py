@@ -16,6 +16,9 @@ _P = TypeVar("_P", bound=Message)
 # Bits of packed types: several elements share a byte, so numpy's itemsize is not the stored size.
 _PACKED_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
+#: Maximum bytes of a model in one protobuf message.  The limit is 2 GiB; the margin leaves room for readers that add to
+#: the model.
+ONE_PIECE = (1 << 31) - (1 << 26)
 # Shape inference never reads weights this large, so the checker does not need their values.
 _BULKY_BYTES = 1 << 16
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnxprune.engine.session import serialize
+from onnxprune.engine.loadable import serialize
 from onnxprune.latency.device import onnxruntime_seconds, typical
 from onnxprune.paths import temporary_files
 from onnxprune.result import Change, OperatorTime

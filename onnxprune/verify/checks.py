@@ -10,11 +10,12 @@ import onnx
 
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.session import ONE_PIECE, Engine, open_literal_session, open_session, run
+from onnxprune.engine.loadable import loadable
+from onnxprune.engine.session import Engine, open_literal_session, open_session, run
 from onnxprune.errors import ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inferred import objection
-from onnxprune.graph.tensors import model_bytes, outlined
+from onnxprune.graph.tensors import ONE_PIECE, model_bytes, outlined
 from onnxprune.result import Verification
 from onnxprune.surgery.cut import cut, mask
 from onnxprune.verify.guided import choosing, side_by_side
@@ -119,14 +120,14 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
-    # Build each model when it is needed: together they would take twice the memory of the original.
+    # Build each model when it is needed, and release it before onnxruntime copies its weights.
     models: tuple[Callable[[], onnx.ModelProto], ...] = (
         lambda: cut(coupling, keep),
         lambda: mask(coupling, keep),
         lambda: coupling.graph.model,
     )
     try:
-        outputs, masked, base = (run(open_session(model(), engine), feeds) for model in models)
+        outputs, masked, base = (_answers(model, engine, feeds) for model in models)
     except ModelError:
         return float("inf"), TOLERANCE[4]
     worst = _worst(outputs, masked, base)
@@ -136,18 +137,30 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if worst <= tolerance:
         return worst, tolerance
     try:
-        outputs, again, base = (run(open_literal_session(model(), engine), feeds) for model in models)
+        outputs, again, base = (_literal_answers(model, engine, feeds) for model in models)
         worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
             by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MOST_ROUNDING:
-            nudged = run(open_session(mask(coupling, keep), engine), _in_the_last_bit(feeds))
+            nudged = _answers(models[1], engine, _in_the_last_bit(feeds))
             rounding = max(_worst(other, masked, base) for other in (nudged, again))
             tolerance = max(tolerance, min(MOST_ROUNDING, ROUNDINGS * rounding))
     except ModelError:
         return float("inf"), TOLERANCE[4]
     return worst, tolerance
+
+
+def _answers(make: Callable[[], onnx.ModelProto], engine: Engine, feeds: Mapping[str, Array]) -> list[Array]:
+    with loadable(make) as model:
+        session = open_session(model, engine)
+    return run(session, feeds)
+
+
+def _literal_answers(make: Callable[[], onnx.ModelProto], engine: Engine, feeds: Mapping[str, Array]) -> list[Array]:
+    with loadable(make) as model:
+        session = open_literal_session(model, engine)
+    return run(session, feeds)
 
 
 def _in_half(coupling: Coupling) -> bool:

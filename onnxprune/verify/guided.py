@@ -14,7 +14,8 @@ import onnx
 from onnx import helper as oh
 
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.session import Engine, open_literal_session, run, with_outputs
+from onnxprune.engine.loadable import with_outputs
+from onnxprune.engine.session import Engine, open_literal_session, run
 from onnxprune.graph.view import Node
 
 Array = np.ndarray

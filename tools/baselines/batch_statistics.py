@@ -15,8 +15,9 @@ import onnx
 from baselines.workbench import BATCH, Workbench
 from onnxprune.calibration.moments import batch_size
 from onnxprune.coupling.open import couple
+from onnxprune.engine.loadable import with_outputs
 from onnxprune.engine.segment import Runner
-from onnxprune.engine.session import open_session, run, with_outputs
+from onnxprune.engine.session import open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, layers
