@@ -142,8 +142,7 @@ MAKERS = {
     # Files and graphs of others become models, and models files.
     "surgeon": {"ModelProto.FromString", "import_onnx", "export_onnx"},
     "graph.file": {"ModelProto.FromString"},
-    "graph.external": {"ModelProto.FromString"},
-    "graph.save": {"map_tensors"},
+    "graph.external": {"ModelProto.FromString", "map_tensors"},
     # What reading puts right.
     "graph.repair": {"copied", "inline_local_functions"},
     "graph.domain": {"copied"},
@@ -155,7 +154,7 @@ MAKERS = {
     "coupling.unshared": {"copied"},
     # Models and parts of models to run once.
     "graph.load": {"make_model"},
-    "engine.session": {"copied", "map_tensors"},
+    "engine.loadable": {"copied"},
     "engine.segment": {"make_model"},
     "refit.free": {"make_model"},
     "latency.synthetic": {"make_model"},
