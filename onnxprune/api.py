@@ -11,7 +11,6 @@ from pathlib import Path
 import onnx
 
 import onnxprune.report.notebook  # noqa: F401  (teaches results how a notebook shows them)
-from onnxprune.allowance import allowance
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
@@ -25,6 +24,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, Result, Tuned
 from onnxprune.surgeon import Model
 from onnxprune.target import Budget, BudgetKind, Width
+from onnxprune.tuning_length import parse_length
 from onnxprune.workflows.apply import apply_plan
 from onnxprune.workflows.compare import compare_models
 from onnxprune.workflows.inspect import inspection_of
@@ -115,7 +115,7 @@ def prune(
         seed=seed,
         shapes=dict(shapes or {}),
         rules=rules,
-        tune=None if tune is None else allowance(tune),
+        tune=None if tune is None else parse_length(tune),
         augment=augment,
         device=device,
         task=task,
@@ -164,7 +164,7 @@ def tune(
     options = Options(
         samples=samples,
         preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
-        tune=allowance(length),
+        tune=parse_length(length),
         augment=augment,
         device=device,
         test=test,
@@ -260,7 +260,7 @@ def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}; labels give the accuracy of both
-    models.  Without it, inputs are made up.  Both models run on all samples and are timed in turns: seconds for a small
+    models.  Without it, inputs are made up.  Both models run on all samples and their timed runs alternate: seconds for a small
     model, minutes for a large one.
 
     Raises:

@@ -16,8 +16,8 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: times the allowance: by default, those with more than half as many groups as there are samples.
 LEAST_PROBES, FINE_PROBES = 8, 32
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
-#: Multiply-accumulates that take as long as a node does without any: its part of a session, and its start.  With 300
-#: small layers in a row a measurement takes 30 microseconds per node.
+#: The overhead of a node in a new session, as multiply-accumulates that take as long.  With 300 small layers in a row a
+#: measurement takes 30 microseconds per node.
 PER_NODE = 6e5
 #: The same for each further run of a node, 3 microseconds.  A model whose batch is fixed at 1 runs once per sample.
 PER_RUN = 6e4
@@ -30,8 +30,8 @@ SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
 LEAST_TRIAL, MOST_TRIAL = 64, 256
 #: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
-#: What a round of refinement costs, in passes of the original over the samples of the refit: a residual network of 20
-#: layers, and one of depthwise convolutions and 50 layers, took 20 and 25.
+#: What a round of refinement costs, in passes of the original over the samples of the refit: residual networks of 20
+#: layers and of 50 layers with depthwise convolutions took 20 and 25.
 REFINED = 20.0
 
 
@@ -45,17 +45,17 @@ class Effort:
     minute of one core.  A residual network of 56 layers at half its MACs keeps 91.6 % with a refinement and 91.2 % without
     one, in twice the time; a plain one of 13 layers keeps 88.5 % and 88.7 %.
 
-    ``trying``: what trials of orders and allocations may take together.  A residual network of 20 layers at 0.7 of its
+    ``trying``: the limit for all trials of orders and allocations together.  A residual network of 20 layers at 0.7 of its
     MACs keeps 90.6 % with them and 89.8 % without, for a third more time.
 
     ``orders``: the selectors to try against each other, the usual one first.  On four networks of 20 to 56 layers at half
-    their MACs, the better of two by a trial was no better than either alone: 88.8 % on average, QR 88.8 %, elimination
+    their MACs, picking the better of two by a trial was no better than either alone: 88.8 % on average, QR 88.8 %, elimination
     89.0 %.  On a detector at 0.8 of its MACs, elimination lost less on unseen pictures (boxes 0.040 against 0.061, classes
-    0.028 against 0.032).  QR takes less time where layers are wide.
+    0.028 against 0.032).  QR takes less time if layers are wide.
 
-    ``sharpenings``: how often the widths of an allocation are measured, and the allocation made again.  A detector at
-    0.8 of its MACs: the curves promised 0.015, and its groups at these widths, one by one, lost 0.024; after one round 0.016
-    and 0.016, after two 0.014.  The loss on unseen pictures after the refit fell from 0.065 to 0.044.
+    ``sharpenings``: how often to measure the widths of an allocation and then allocate again.  For a detector at 0.8 of its
+    MACs the curves promised a loss of 0.015, but its groups, measured one by one at these widths, lost 0.024.  After one
+    round both were 0.016, after two 0.014.  The loss on unseen pictures after the refit fell from 0.065 to 0.044.
     """
 
     allowance: float
@@ -124,7 +124,7 @@ def samples(effort: Effort, macs: float) -> int:
 def measurements(allowance: float, macs: float, fixed: float, most: int) -> tuple[tuple[float, ...], int]:
     """(shares, samples) for measurements that cost ``macs`` per share and sample, and at most ``allowance`` in total.
 
-    ``fixed``: what a share costs besides, however few the samples are.  ``most``: samples.
+    ``fixed``: what each share costs in addition, whatever the number of samples.  ``most``: maximum samples.
 
     >>> measurements(2.5e12, 2e9, 0.0, 32)
     ((0.875, 0.75, 0.5, 0.25), 32)

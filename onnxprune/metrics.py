@@ -172,7 +172,7 @@ def check_labels(outputs: Sequence[Array], labels: Array) -> None:
         return
     classes, low, high = outputs[0].shape[1], int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        reach = f"reach {high}" if high >= classes else f"begin at {low}"
+        reach = f"go up to {high}" if high >= classes else f"start at {low}"
         raise DataError(
             f"labels {reach}, but the model scores {classes} classes, 0 to {classes - 1}: number the classes of the data "
             "as the model does, or leave the labels out"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.allowance import Allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
+from onnxprune.spelling import nearest
 from onnxprune.target import Budget, BudgetKind, Width
+from onnxprune.tuning_length import TuningLength
 
 if TYPE_CHECKING:
     # Only for the annotation: importing it loads onnxruntime, which `--help` must not wait for.
@@ -40,7 +40,7 @@ class Options:
     """The choices of a run.
 
     ``budgets``: at most one of each kind; the result meets all.  Empty: the default one, see
-    :func:`onnxprune.pipeline.settle.settled`.
+    :func:`onnxprune.pipeline.defaults.with_defaults`.
     ``samples``: the maximum of calibration samples; None: what the model's cost allows
     (:func:`onnxprune.effort.samples`; for made-up ones see :mod:`onnxprune.calibration.synthetic`).
     ``preprocess``: None for the default of the model's input.
@@ -91,7 +91,7 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rules: str = "exact"
     effort: str = "default"
-    tune: Allowance | None = None
+    tune: TuningLength | None = None
     augment: str = "auto"
     device: str = "auto"
     task: str = AUTO
@@ -124,22 +124,22 @@ class Options:
                 raise OptionError(f"{name} must be at least {least}, got {value}")
         if self.workers and self.cluster is not None:
             raise OptionError("workers starts processes here, cluster uses the workers of a scheduler; give one of them")
-        _few("threads", self.threads)
-        _few("workers", self.workers)
-        _several("exclude", self.exclude)
-        _several("only", self.only)
-        _one_each(self.budgets)
+        _check_count("threads", self.threads)
+        _check_count("workers", self.workers)
+        _check_tuple("exclude", self.exclude)
+        _check_tuple("only", self.only)
+        _check_kinds(self.budgets)
         if self.target is not None:
             _one_of("target", self.target, tuple(TARGETS))
-        _several("providers", self.providers)
+        _check_tuple("providers", self.providers)
 
-    def asked(self, kind: BudgetKind) -> float | None:
+    def budget(self, kind: BudgetKind) -> float | None:
         """The value of the budget of one kind; None if there is none."""
         return next((budget.value for budget in self.budgets if budget.kind == kind), None)
 
 
-def _few(name: str, count: int) -> None:
-    # They are all started, threads for each of dozens of sessions, until the system refuses.
+def _check_count(name: str, count: int) -> None:
+    # The run starts them all, threads even for each of dozens of sessions, until the system refuses.
     cores = os.cpu_count() or 1
     most = THREADS_PER_CORE * cores
     if count > most:
@@ -149,20 +149,19 @@ def _few(name: str, count: int) -> None:
         )
 
 
-def _one_each(budgets: Sequence[Budget]) -> None:
+def _check_kinds(budgets: Sequence[Budget]) -> None:
     kinds = [budget.kind for budget in budgets]
     twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
     if twice is not None:
-        raise OptionError(f"budgets: two of the kind '{twice}'; give one")
+        raise OptionError(f"budgets: '{twice}' is given twice; give one")
 
 
-def _several(name: str, given: object) -> None:
+def _check_tuple(name: str, given: object) -> None:
     if isinstance(given, str):
         raise OptionError(f"{name} takes several: give ({given!r},), not {given!r}")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = nearest(str(value), known)
         raise OptionError(f"{name}: unknown value {value!r}{hint}; choose from {', '.join(known)}")

@@ -67,10 +67,10 @@ class Plan:
 
     ``model`` is the fingerprint of the model.  ``cuts`` does not list groups that stay whole.  ``tensors`` follows from
     ``cuts`` and the model; only :func:`onnxprune.torch_plan` reads it, which has the weights but not the graph.  A plan
-    written by hand has no ``tensors``.  ``rules`` names the operator rules behind the groups, one of
+    written by hand has no ``tensors``.  ``rules`` names the operator rules that made the groups, one of
     :data:`onnxprune.options.RULES`.  ``rounding`` records the channel counts that the run preferred; None in a plan
-    written by hand.  ``asked`` records the budgets, widths by name and targets of the run, by the names of an options
-    file (``{"macs": 0.5, "keep": ("stem=9",)}``).
+    written by hand.  ``asked`` records the budgets, widths by name and targets of the run, with the names that an option
+    file uses (``{"macs": 0.5, "keep": ("stem=9",)}``).
     """
 
     model: str
@@ -147,7 +147,9 @@ def _of(document: Any) -> Plan:
     try:
         check(document, _schema())
     except ValueError as error:
-        raise PlanError(f"the plan does not follow its schema: {error}") from error
+        raise PlanError(
+            f"the plan does not follow its schema: {error}; 'onnxprune prune --plan FILE' writes one that does"
+        ) from error
     cuts = tuple(
         Cut(entry["name"], int(entry["before"]), tuple(int(k) for k in entry["kept"])) for entry in document["groups"]
     )

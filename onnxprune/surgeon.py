@@ -1,4 +1,4 @@
-"""The border to onnx-graphsurgeon: convert its graphs to models, and results to its graphs.
+"""The boundary to onnx-graphsurgeon: convert its graphs to models, and results to its graphs.
 
 Only this module imports onnx-graphsurgeon, on first use.  Its import and export drop what they do not know, such as doc
 strings, metadata and quantization annotations: prefer the file if there is one.

@@ -44,7 +44,7 @@ class Budget:
 
 
 #: The budget if the user gives none.  A task may allow a larger drop.
-USUAL = Budget("max_drop", 0.01)
+DEFAULT_BUDGET = Budget("max_drop", 0.01)
 
 
 @dataclass(frozen=True)

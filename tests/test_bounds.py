@@ -24,7 +24,7 @@ from onnxprune.budget.lengths import Lengths
 from onnxprune.cli import main
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OnnxPruneError
-from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.pipeline.group_names import matches, names_of
 from onnxprune.plan import Plan
 from onnxprune.result import Result
 from onnxprune.target import Budget, Width
@@ -68,6 +68,8 @@ def test_a_second_budget_that_does_not_bind_changes_nothing() -> None:
 def test_the_one_that_cannot_be_met_is_named() -> None:
     with pytest.raises(BudgetError, match=r"--params 0\.0001 cannot be met: the narrowest model keeps 0\.\d+"):
         pruned(macs=0.9, params=0.0001)
+    with pytest.raises(BudgetError, match=r"--size 10 cannot be met: the narrowest model takes [\d,]+ bytes; allow at least"):
+        pruned(size=10)
 
 
 def test_a_drop_beside_a_size_holds_or_is_refused() -> None:
@@ -81,7 +83,7 @@ def test_a_drop_beside_a_size_holds_or_is_refused() -> None:
 def test_two_budgets_of_a_kind_are_refused() -> None:
     from onnxprune.options import Options
 
-    with pytest.raises(OnnxPruneError, match="two of the kind 'macs'"):
+    with pytest.raises(OnnxPruneError, match="'macs' is given twice"):
         Options(budgets=(Budget("macs", 0.5), Budget("macs", 0.6)))
 
 
@@ -300,13 +302,13 @@ def test_a_target_sets_its_multiple_and_round_wins(name: str) -> None:
     result = pruned(macs=0.9, target=name)
     kept = [(row.after, row.before) for row in result.report.groups if row.locked is None]
     assert all(after == before or after % min(multiple, before) == 0 for after, before in kept)
-    assert not [note for note in result.report.notes if "wins over" in note]
+    assert not [note for note in result.report.notes if "takes precedence over" in note]
     if multiple == 32:
         for won in ({"round_to": 1}, {"block": 8}):
             both = pruned(macs=0.9, target=name, **won)
             assert widths(both) == widths(pruned(macs=0.9, **won))
             said = "--round 1" if "round_to" in won else "--round auto:8"
-            assert f"{said} wins over --target {name}, which asks for multiples of 32" in both.report.notes
+            assert f"{said} takes precedence over --target {name}, which asks for multiples of 32" in both.report.notes
 
 
 def test_the_guide_lists_every_target_with_its_source() -> None:
@@ -337,11 +339,11 @@ def test_a_file_says_what_the_command_line_would(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mcas = 0.5", "unknown option 'mcas' (did you mean 'macs'?)"),
+        ("mcas = 0.5", "unknown option 'mcas' (did you mean 'macs'?); 'onnxprune prune --help' lists the options"),
         ("macs = true", "'macs' must be a number"),
         ("quiet = 1", "'quiet' is a switch"),
         ("macs = {a = 1}", "'macs' must be a number"),
-        ("macs = 2.0", "--macs: 2.0: the fraction kept"),
+        ("macs = 2.0", "onnxprune.toml: --macs: 2.0: the fraction kept"),
         ("macs = ", "not TOML"),
         ('config = "other.toml"', "unknown option 'config'"),
     ],

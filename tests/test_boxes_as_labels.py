@@ -49,13 +49,13 @@ def test_boxes_move_with_the_pixels(tmp_path: Path, fit: str, size: tuple[int, i
     data = opened(tmp_path, fit)
     fed = data.fetch([0])["x"][0]
     assert fed.shape == (3, 64, 96)
-    assert data.things is not None
-    things = data.things(0)
-    assert list(things.classes) == [1]
+    assert data.boxes_of is not None
+    boxes = data.boxes_of(0)
+    assert list(boxes.classes) == [1]
     rows, columns = np.nonzero(fed[0] > 0.7)
     white = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     # A pixel of the resized picture may be half white.
-    assert np.abs(things.boxes[0] - white).max() <= 2.5
+    assert np.abs(boxes.boxes[0] - white).max() <= 2.5
 
 
 def test_a_letterbox_is_grey_around_the_whole_picture(tmp_path: Path) -> None:
@@ -90,19 +90,19 @@ def test_yolo_files_lie_beside_or_in_a_folder_of_labels(tmp_path: Path, place: s
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "a.txt").write_text(yolo(BOX) + "\n" + yolo((0, 0, 10, 10), 3))
     data = opened(tmp_path / "images", "stretch")
-    assert data.things is not None
-    assert [list(data.things(i).classes) for i in (0, 1)] == [[1, 3], []]
-    assert data.take([1, 0]).things is not None
-    assert [len(data.take([1, 0]).things(i).classes) for i in (0, 1)] == [0, 2]  # type: ignore[misc]
-    np.testing.assert_allclose(data.things(0).boxes[0], np.array(BOX) / 100 * [96, 64, 96, 64])
+    assert data.boxes_of is not None
+    assert [list(data.boxes_of(i).classes) for i in (0, 1)] == [[1, 3], []]
+    assert data.take([1, 0]).boxes_of is not None
+    assert [len(data.take([1, 0]).boxes_of(i).classes) for i in (0, 1)] == [0, 2]  # type: ignore[misc]
+    np.testing.assert_allclose(data.boxes_of(0).boxes[0], np.array(BOX) / 100 * [96, 64, 96, 64])
 
 
 def test_a_polygon_is_labelled_by_its_box(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", (96, 64), BOX)
     (tmp_path / "a.txt").write_text("2 0.1 0.2 0.5 0.3 0.4 0.9\n")
     data = opened(tmp_path, "stretch")
-    assert data.things is not None
-    np.testing.assert_allclose(data.things(0).boxes, [[9.6, 12.8, 48, 57.6]])
+    assert data.boxes_of is not None
+    np.testing.assert_allclose(data.boxes_of(0).boxes, [[9.6, 12.8, 48, 57.6]])
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_a_line_that_is_no_box_is_refused_by_its_number(tmp_path: Path, line: st
     picture(tmp_path / "a.png", (96, 64), BOX)
     (tmp_path / "a.txt").write_text(f"{yolo(BOX)}{line}\n")
     data = opened(tmp_path)
-    assert data.things is not None
+    assert data.boxes_of is not None
     with pytest.raises(DataError, match=r"a\.txt, line 2: .* is not a box"):
-        data.things(0)
+        data.boxes_of(0)
 
 
 def coco(folder: Path, name: str = "_annotations.coco.json", pictures: str = "") -> Path:
@@ -146,12 +146,12 @@ def coco(folder: Path, name: str = "_annotations.coco.json", pictures: str = "")
 def test_coco_labels_are_read(tmp_path: Path, name: str, pictures: str, opens: str) -> None:
     coco(tmp_path, name, pictures)
     data = opened(tmp_path / opens, "stretch")
-    assert data.things is not None
+    assert data.boxes_of is not None
     assert data.count == 2
-    assert len(data.things(0).classes) == 0
+    assert len(data.boxes_of(0).classes) == 0
     # Classes are counted in the order of their categories' ids.
-    assert list(data.things(1).classes) == [1]
-    np.testing.assert_allclose(data.things(1).boxes[0], np.array(BOX) / 100 * [96, 64, 96, 64])
+    assert list(data.boxes_of(1).classes) == [1]
+    np.testing.assert_allclose(data.boxes_of(1).boxes[0], np.array(BOX) / 100 * [96, 64, 96, 64])
 
 
 def test_coco_labels_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_coco_labels_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     coco(tmp_path, "second.json")
     # The pictures serve without labels, and a note says why these are not used.
     several = opened(tmp_path)
-    assert several.things is None and several.count == 2
+    assert several.boxes_of is None and several.count == 2
     assert any("several annotation files" in note and "name one of them" in note for note in several.notes)
     (tmp_path / "1.png").unlink()
     with pytest.raises(DataError, match=r"the images of .*, such as '1\.png'"):
@@ -179,10 +179,10 @@ def test_boxes_are_those_of_the_picture_as_it_is_looked_at(tmp_path: Path) -> No
     (tmp_path / "a.png").unlink()
     (tmp_path / "a.txt").write_text(yolo((30, 30, 70, 60)))
     data = opened(tmp_path, "letterbox")
-    assert data.things is not None
+    assert data.boxes_of is not None
     rows, columns = np.nonzero(data.fetch([0])["x"][0][0] > 0.7)
     white = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert np.abs(data.things(0).boxes[0] - white).max() <= 3
+    assert np.abs(data.boxes_of(0).boxes[0] - white).max() <= 3
 
 
 def test_folders_that_are_classes_stay_so_beside_text_files(tmp_path: Path) -> None:

@@ -262,6 +262,8 @@ def test_memory_bounds_the_whole_run() -> None:
     assert peak < 300
     code, peak, err = measured("net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "10MB", "-q")
     assert code == 2 and "--memory 10,000,000: the program itself takes" in err
+    code, _, err = measured("net.onnx", "--macs", "0.8", "--samples", "4", "--memory", "100MB", "-q")
+    assert code == 2 and "--memory 100,000,000: the program and copies of this model need at least" in err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounded by the system")

@@ -57,9 +57,16 @@ def test_a_length_that_the_graph_needs_is_found() -> None:
     assert table(prove(s.model())) == {"a": 6}
 
 
-@pytest.mark.parametrize("given", [{"y": (1, 3, 8, 8)}, {"x": (1, 4, 8, 8)}, {"x": (1, 3, 8)}])
-def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]]) -> None:
-    with pytest.raises(ModelError):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"y": (1, 3, 8, 8)}, "no such input; its inputs: 'x'"),
+        ({"x": (1, 4, 8, 8)}, "so 1x4x8x8 does not fit: axis 1 must be 3$"),
+        ({"x": (1, 3, 8)}, "so 1x3x8 does not fit: give 4 sizes"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
         couple(_net(Sketch()), given, None)
 
 

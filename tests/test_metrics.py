@@ -141,7 +141,7 @@ def test_a_model_that_answers_nan_cannot_be_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "said"), [(0, None), (1, "labels reach 4"), (519, "labels reach 522"), (-1, "begin at -1")]
+    ("first", "said"), [(0, None), (1, "labels go up to 4"), (519, "labels go up to 522"), (-1, "start at -1")]
 )
 def test_labels_that_are_no_classes_are_not_counted_as_wrong(first: int, said: str | None) -> None:
     labels = first + np.arange(16) % 4
@@ -162,13 +162,13 @@ def classifier() -> onnx.ModelProto:
 def test_labels_out_of_range_are_refused_where_asked_for_and_else_told() -> None:
     model, values = classifier(), GENERATOR.normal(size=(40, 6)).astype(np.float32)
     wrong = {"x": values, "labels": np.arange(40) % 3 + 2020}
-    with pytest.raises(DataError, match=r"labels reach 2022, but the model scores 3 classes"):
+    with pytest.raises(DataError, match=r"labels go up to 2022, but the model scores 3 classes"):
         onnxprune.prune(model, values, macs=0.7, test=wrong, effort="fast")
-    with pytest.raises(DataError, match=r"labels reach 2022"):
+    with pytest.raises(DataError, match=r"labels go up to 2022"):
         onnxprune.compare(model, model, wrong)
     report = onnxprune.prune(model, wrong, macs=0.7, effort="fast").report
     assert report.accuracy is None
-    assert any(note.startswith("no accuracy is measured: labels reach 2022") for note in report.notes)
+    assert any(note.startswith("no accuracy is measured: labels go up to 2022") for note in report.notes)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -np.float32("inf"), np.asarray([np.nan])])

@@ -48,6 +48,6 @@ def test_the_user_wins_then_the_metadata_then_the_default(
     fallback = (height or width or 224, width or height or 224)
     expected = tuple(own or side for own, side in zip((height, width), usual or fallback, strict=True))
     assert data.fetch([0])["x"].shape[2:] == expected
-    notes = [note for note in data.notes if "free height or width" in note]
+    notes = [note for note in data.notes if "dynamic height or width" in note]
     assert bool(notes) == (crop is None and None in (height, width))
     assert all(("metadata" in note) == (expected == STATED[stated]) for note in notes)

@@ -328,11 +328,11 @@ def test_few_samples_tell_a_drop_only_roughly() -> None:
 
 
 def test_a_drop_on_made_up_samples_is_not_sold_as_one() -> None:
-    report = replace(made_up.report(2), seen="made up")
+    report = replace(made_up.report(2), drop_source="made up")
     assert "made-up samples, which tells little about real ones" in wording.verdict(report)
     assert "held-out" not in wording.verdict(report)
     assert json.loads(document.to_text(document.of_report(report)))["synthetic_data"] is True
-    text = in_terminal(terminal.print_comparison, replace(made_up.comparison(), seen="made up"))
+    text = in_terminal(terminal.print_comparison, replace(made_up.comparison(), drop_source="made up"))
     assert "on 256 made-up samples" in text
 
 

@@ -36,7 +36,7 @@ from onnxprune.latency import stopwatch as latency
 from onnxprune.latency.stopwatch import notch
 from onnxprune.linear.form import layers
 from onnxprune.options import Options
-from onnxprune.pipeline.division import divide, held_out
+from onnxprune.pipeline.holdout import divide, held_out
 from onnxprune.pipeline.setup import MAP_BYTES, calibrated, refining_bytes, set_up, specs_of
 from onnxprune.progress import Silent
 from onnxprune.refit.kept_targets import KeptTargets

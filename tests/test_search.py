@@ -175,5 +175,5 @@ def test_a_multiple_that_could_cut_nothing_is_not_advised(width: int, monkeypatc
 
 
 def test_widths_that_leave_nothing_to_cut_are_the_reason_that_is_given() -> None:
-    with pytest.raises(BudgetError, match=r"nothing may be cut: .*; these bind the widths: --at-least \*=2000"):
+    with pytest.raises(BudgetError, match=r"nothing may be cut: .*; options that limit the widths: --at-least \*=2000"):
         onnxprune.prune(gated(12), at_least={"*": 2000}, samples=8, effort="fast", threads=1)

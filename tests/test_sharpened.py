@@ -77,7 +77,7 @@ def test_the_curves_hold_what_was_measured_at_the_widths_of_an_allocation(
     better = sharpened(on.work, OPTIONS, pricing, counts, Silent())
     whole = sizes(on.coupling)
     assert (counts < whole).any()
-    for (_, group), losses in zip(better.survey.asked, better.losses, strict=True):
+    for (_, group), losses in zip(better.survey.groups, better.losses, strict=True):
         measured = dict(losses["qr"])
         if counts[group] == whole[group]:
             continue
@@ -91,7 +91,7 @@ def test_a_curve_that_promises_too_much_is_found_out(on: Bench, pricing: Pricing
     """One group seems to cost nothing down to a few channels; after its width was measured it keeps more."""
     cost = macs(on.coupling)
     target = 0.6 * cost(sizes(on.coupling))
-    free = max(group for _, group in pricing.survey.asked)
+    free = max(group for _, group in pricing.survey.groups)
     tiers = tuple(
         tuple(Curve(np.zeros(len(c.loss)), c.widths) if g == free else c for g, c in enumerate(tier))
         for tier in pricing.tiers

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors telemetry guide words devices shown surgeon paths json_file memory progress options allowance target plan result metrics effort",
+    "errors telemetry guide spelling devices shown surgeon paths json_file memory progress options tuning_length target plan result metrics effort",
     "graph",
     "engine",
     "coupling",

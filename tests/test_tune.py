@@ -21,7 +21,6 @@ import pytest
 from graphs import Sketch, run
 
 import onnxprune
-from onnxprune.allowance import allowance
 from onnxprune.calibration.open import open_dataset
 from onnxprune.cli import main
 from onnxprune.engine.session import Engine
@@ -32,6 +31,7 @@ from onnxprune.options import Options
 from onnxprune.pipeline.setup import specs_for
 from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
+from onnxprune.tuning_length import parse_length
 
 torch = pytest.importorskip("torch")
 
@@ -121,7 +121,7 @@ def test_too_few_held_out_samples_are_told() -> None:
 
 
 def lp(wide_before: bool) -> onnx.ModelProto:
-    """With an operator that tuning knows nothing of, most weights before it or behind it."""
+    """With an operator that tuning knows nothing of, most weights before it or after it."""
     s = Sketch()
     x = s.input("x", ["n", 3, 8, 8])
     width = 16 if wide_before else 4
@@ -139,7 +139,7 @@ def test_an_operator_without_entry_is_named_and_the_larger_part_is_tuned(before:
     student = damaged(model)
     found = tuned(student, model, length="10x")
     told = " ".join(found.tuning.notes)
-    assert "GlobalLpPool 'odd'" in told and ("before it" if before else "behind it") in told
+    assert "GlobalLpPool 'odd'" in told and ("before it" if before else "after it") in told
     assert found.tuning.gained and found.tuning.after < 0.8 * found.tuning.before
     changed = {n for n, a in view(found.model).constants.items() if not np.array_equal(a, view(student).constants[n])}
     convolutions = {i for node in found.model.graph.node if node.op_type == "Conv" for i in node.input[1:]}
@@ -494,7 +494,7 @@ def test_statistics_stay_where_a_bias_shares_them() -> None:
 @pytest.mark.parametrize("text", ["", "10", "x", "0x", "ten", "-5m", "10 min"])
 def test_lengths_that_are_none(text: str) -> None:
     with pytest.raises(OptionError, match="give a time such as"):
-        allowance(text)
+        parse_length(text)
 
 
 # -- the command line -------------------------------------------------------------------------------------------

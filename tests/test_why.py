@@ -34,7 +34,7 @@ def test_a_node_is_answered_with_its_rule_its_groups_and_its_places() -> None:
 def test_a_lock_is_answered_with_the_way_to_it_and_what_would_lift_it() -> None:
     told = explain(_two_layers(), "w5").splitlines()
     assert "    because 'conv7' is an output of the model" in told
-    assert "    the way there: Conv 'second'" in told
+    assert "    the path to it: Conv 'second'" in told
     assert f"    to unlock: {BORDER}" in told
 
 

@@ -9,8 +9,9 @@ from test_tasks import N, answers, areas, characters, mask, rng, scores, softmax
 from onnxprune import metrics
 from onnxprune.errors import DataError, OptionError
 from onnxprune.measure.loss import OutputLoss
+from onnxprune.options import AUTO
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.yardstick import AUTO, Yardstick, outputs, yardstick
+from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
 
@@ -59,7 +60,7 @@ def test_where_no_task_is_sure_the_general_drop_is_told_with_what_it_may_be() ->
     found = judged(answers(scores(512, 1.0)), AUTO, "", True)
     assert found.compare is None and found.measure == metrics.ERROR
     assert found.note is not None
-    assert "--task classify" in found.note and "not certain" in found.note and "unless --task states one" in found.note
+    assert "--task classify" in found.note and "not certain" in found.note and "unless --task sets one" in found.note
     assert judged(answers(scores(512, 1.0)), "embed", "", True).measure == "cosine distance"
 
 

@@ -15,9 +15,9 @@ from baselines.workbench import Workbench
 from bench_ablations import own, own_outputs, own_statistics, own_uniform, per_layer
 from bench_cell import Method, Outcomes, best
 
+from onnxprune.graph.uses import Use
 from onnxprune.pipeline.pricing import Pricing
 from onnxprune.selection.base import Ranking
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 Criterion = Callable[[Workbench], tuple[Ranking, ...]]

@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 
 import onnxprune
-from onnxprune.allowance import Allowance
 from onnxprune.calibration.open import open_dataset
 from onnxprune.engine.session import Engine
 from onnxprune.errors import OnnxPruneError
@@ -31,6 +30,7 @@ from onnxprune.pipeline.setup import specs_for
 from onnxprune.progress import Silent
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning.need import need_torch
+from onnxprune.tuning_length import TuningLength
 from onnxprune.verify.checks import soundness
 
 #: Steps of the coverage, and samples of one.
@@ -132,7 +132,7 @@ def covered(path: Path) -> Covered:
         student = damaged(loaded.proto, trainable(program_of(loaded.proto)[0]))
         data = open_dataset(None, specs_for(loaded, None, Options()), None, 2 * SAMPLES, 0)
         fit, held = data.take(range(0, data.count, 2)), data.take(range(1, data.count, 2))
-        request = Request(Allowance(passes=STEPS * SAMPLES / fit.count), augment="none")
+        request = Request(TuningLength(passes=STEPS * SAMPLES / fit.count), augment="none")
         model, told = tune(student, loaded.proto, fit, held, Engine(threads=1), request, Silent())
         checks = soundness(model, loaded.proto, loaded.complaints, next(fit.batches(2)), Engine(threads=1))
         losses = [p.loss for p in told.curve if np.isfinite(p.loss)]

@@ -27,7 +27,7 @@ def main(target: Path) -> int:
     )
     console = Console(record=True, width=92, file=io.StringIO(), markup=False, highlight=False, force_terminal=True)
     console.print(Text.assemble(("$ ", "green"), COMMAND))
-    # Seconds and memory are the machine's; the benchmarks tell those.
+    # Seconds and memory are the machine's; the benchmarks show those.
     print_report(console, replace(result.report, seconds={}, peak_rss_bytes=0), View(most=6, most_locked=2))
     drawn = console.export_svg(title="onnxprune", theme=MONOKAI, unique_id="onnxprune")
     # The file must not load anything from elsewhere, fonts included.

@@ -25,7 +25,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
     """Units to keep per group, so that ``cost`` is at most ``target`` and as close to it as the widths allow.
 
     The descent starts at the whole model.  Each step takes the narrowing that adds the least output loss per saved
-    cost.  A step may skip widths: otherwise a steep first step would hide a cheap stretch behind it.  At the end,
+    cost.  A step may skip widths: otherwise a steep first step would hide a cheap stretch after it.  At the end,
     :func:`give_back` widens groups again while the target allows it.
 
     Raises:
@@ -54,7 +54,7 @@ def allocate(cost: Costing, curves: Sequence[Curve], target: float) -> Array:
 
 
 def narrowest_keeps(share: float, what: str = "the original") -> str:
-    """What a message says of the narrowest model's ``share`` of a cost.  Rounded up, so that it can be met.
+    """A message: the narrowest model's ``share`` of a cost, rounded up, so that it can be met.
 
     >>> narrowest_keeps(0.00271, "the MACs")
     'the narrowest model keeps 0.0028 of the MACs'
@@ -65,12 +65,12 @@ def narrowest_keeps(share: float, what: str = "the original") -> str:
 def _narrower(widths: Array, kept: float) -> Array:
     """Widths below ``kept``: every nearby one, and fewer and fewer with growing distance."""
     below = int(np.searchsorted(widths, kept))
-    return np.asarray(widths[below - 1 - _places(below)])
+    return np.asarray(widths[below - 1 - _distances(below)])
 
 
 @lru_cache(maxsize=4096)
-def _places(count: int) -> Array:
-    """The places to try of ``count`` ones in a row: all of few, and ever wider steps through many.  Ascending."""
+def _distances(count: int) -> Array:
+    """Which of the ``count`` narrower widths to try, counted downwards: all if there are few, else at growing distances."""
     if count <= 8:
         return np.arange(count)
     return np.unique((1.25 ** np.arange(64)).astype(np.int64).clip(max=count - 1))

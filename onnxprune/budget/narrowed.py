@@ -1,7 +1,7 @@
 """Constants, in their original shapes, that make the original compute as if one group were narrowed.
 
-The weights of cut channels are zero in every layer that reads the group.  The other weights are folded by least squares
-on the calibration moments.  So the measured output loss is about the loss that remains after a refit.
+The weights of cut channels are zero in every layer that reads the group.  The other weights
+compensate by least squares on the calibration moments.  So the measured output loss is about the loss that remains after a refit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.linear.system import fold_onto
 from onnxprune.linear.threads import blas_threads
 from onnxprune.selection.base import readers_of
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 RIDGE = 1e-3

@@ -14,9 +14,9 @@ from onnxprune.calibration.outputs import outputs_of
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.measure.loss import OutputLoss, output_loss
 from onnxprune.surgery.cut import cut, masked_constants
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 #: Samples per run.
@@ -24,9 +24,9 @@ BATCH = 32
 
 
 class Probe:
-    """Runs the original over ``dataset`` once, then the nodes from a stop on with changed constants, any number of times.
+    """Runs the original over ``dataset`` once.  Then measures it with changed constants, again and again.
 
-    ``stops``: node indices, ascending.  Constants change from a stop on.
+    ``stops``: node indices, ascending.  A measurement changes constants of nodes from a stop on, and runs only these.
     """
 
     def __init__(

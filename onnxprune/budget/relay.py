@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.calibration.outputs import stack
-from onnxprune.engine.segment import Runner, Use
+from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph
 
 Array = np.ndarray
@@ -23,7 +24,7 @@ _Piece = tuple[ort.InferenceSession, Sequence[str], Sequence[str]]
 class Relay(Runner):
     """A runner that pauses at ``stops`` (ascending node indices) and computes outcomes from there.
 
-    About √(number of stops) fixed places divide the nodes behind a stop into pieces.  Pieces whose constants do not
+    About √(number of stops) fixed cuts divide the nodes after a stop into pieces.  Pieces whose constants do not
     change share their sessions.  So an outcome costs a few runs over the rest of the graph and one small session.
     """
 

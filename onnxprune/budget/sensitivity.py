@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,14 +37,21 @@ def first_reader(given: Calibrated, group: Group) -> int:
 Measured = Mapping[str, Sequence[tuple[int, float]]]
 
 
+class SurveyedGroup(NamedTuple):
+    """A group to measure.  ``start``: node index of its first reader, -1 without one; ``id``: its group id."""
+
+    start: int
+    id: int
+
+
 @dataclass(frozen=True)
 class Survey:
-    """What to measure: the groups ``asked``, as (first reader, group id) in graph order, each at its ``widths`` (units kept).
+    """What to measure: ``groups`` in graph order, each at its ``widths`` (units kept).
 
     It uses the first ``samples`` of the holdout.
     """
 
-    asked: tuple[tuple[int, int], ...]
+    groups: tuple[SurveyedGroup, ...]
     widths: tuple[tuple[int, ...], ...]
     samples: int
 
@@ -58,9 +66,9 @@ class Survey:
         Leaves out whole groups, and widths that this survey already has.
         """
         new = [
-            (group, int(counts[group[1]]))
-            for group, widths in zip(self.asked, self.widths, strict=True)
-            if int(counts[group[1]]) not in (*widths, whole[group[1]])
+            (group, int(counts[group.id]))
+            for group, widths in zip(self.groups, self.widths, strict=True)
+            if int(counts[group.id]) not in (*widths, whole[group.id])
         ]
         return Survey(tuple(group for group, _ in new), tuple((count,) for _, count in new), self.samples)
 
@@ -71,21 +79,21 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
     It spends about ``allowance`` multiply-accumulates per order of channels, on at most ``most`` samples.
     """
     coupling = given.coupling
-    asked = tuple(sorted((first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
-    # On average a group stands in the middle of the network, so half of the network runs.
-    halves = len(asked) / 2
+    groups = tuple(sorted(SurveyedGroup(first_reader(given, g), g.id) for g in coupling.groups if g.id not in frozen))
+    # On average a group is in the middle of the network, so half of the network runs.
+    halves = len(groups) / 2
     nodes = len(coupling.graph.nodes) * halves
     each = original_macs(coupling) * halves + PER_RUN * nodes / (given.dataset.batch_limit or BATCH)
     shares, samples = measurements(allowance, each, PER_NODE * nodes, most)
-    units = [len(coupling.groups[group]) for _, group in asked]
+    units = [len(coupling.groups[group.id]) for group in groups]
     widths = tuple(tuple(dict.fromkeys(max(1, round(n * share)) for share in shares)) for n in units)
-    return Survey(asked, widths, min(given.dataset.count, samples))
+    return Survey(groups, widths, min(given.dataset.count, samples))
 
 
 def measured(
     given: Calibrated, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, part: range, progress: Progress
 ) -> list[Measured]:
-    """The output losses of the groups ``part`` of ``survey.asked``; ``progress`` advances once per measurement.
+    """The output losses of the groups ``part`` of ``survey.groups``; ``progress`` advances once per measurement.
 
     ``rankings``: selector's name -> one order of units per group.  The losses of a group do not depend on the other groups
     in ``part``.  Cost: one pass over the samples.  Per group, selector and width, a pass over the nodes from the group's
@@ -94,14 +102,14 @@ def measured(
     results: list[Measured] = []
     with Store(given.memory) as store:
         few = given.dataset.take(list(range(survey.samples)))
-        stops = [stop for stop, _ in survey.asked if stop >= 0]
+        stops = [group.start for group in survey.groups if group.start >= 0]
         probe = Probe(given.coupling, few, given.engine, store, stops)
-        for place in part:
-            stop, number = survey.asked[place]
-            group = given.coupling.groups[number]
+        for index in part:
+            surveyed, widths = survey.groups[index], survey.widths[index]
+            group = given.coupling.groups[surveyed.id]
             results.append(
                 {
-                    name: _measured(given, probe, group, orders[number], stop, survey.widths[place], progress)
+                    name: _measured(given, probe, group, orders[surveyed.id], surveyed.start, widths, progress)
                     for name, orders in rankings.items()
                 }
             )
@@ -111,23 +119,24 @@ def measured(
 def curves(
     coupling: Coupling, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, results: Sequence[Measured]
 ) -> dict[str, list[Curve]]:
-    """Selector's name -> one :class:`Curve` per group, over every width, from the ``results`` for ``survey.asked``.
+    """Selector's name -> one :class:`Curve` per group, over every width, from the ``results`` for ``survey.groups``.
 
     A group outside the survey must stay whole.
     """
     made = {name: [_uncut(group) for group in coupling.groups] for name in rankings}
-    for (_, number), losses in zip(survey.asked, results, strict=True):
-        widths = np.arange(1, len(coupling.groups[number]) + 1)
+    for surveyed, losses in zip(survey.groups, results, strict=True):
+        group = surveyed.id
+        widths = np.arange(1, len(coupling.groups[group]) + 1)
         for name, points in losses.items():
-            made[name][number] = Curve(interpolate(rankings[name][number].error, points), widths)
+            made[name][group] = Curve(interpolate(rankings[name][group].error, points), widths)
     return made
 
 
 def merged(survey: Survey, more: Survey) -> Survey:
     """Both surveys as one.  ``more`` measures some groups of ``survey`` at other widths."""
-    added = dict(zip(more.asked, more.widths, strict=True))
-    widths = tuple((*old, *added.get(group, ())) for group, old in zip(survey.asked, survey.widths, strict=True))
-    return Survey(survey.asked, widths, survey.samples)
+    added = dict(zip(more.groups, more.widths, strict=True))
+    widths = tuple((*old, *added.get(group, ())) for group, old in zip(survey.groups, survey.widths, strict=True))
+    return Survey(survey.groups, widths, survey.samples)
 
 
 def _uncut(group: Group) -> Curve:

@@ -158,8 +158,8 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
             # Fetched samples need memory too.
             if unpacked > room() // 2:
                 raise DataError(
-                    f"{path} unpacks to {unpacked:,} bytes, more than half of the {room():,} bytes of memory; "
-                    "write it uncompressed with numpy.savez: then it stays on disk"
+                    f"{path} unpacks to {unpacked:,} bytes, more than half of the {room():,} bytes of memory left; allow "
+                    "more --memory, or write it uncompressed with numpy.savez: then it stays on disk"
                 )
             return {
                 info.filename.removesuffix(".npy"): _mapped(path, info)

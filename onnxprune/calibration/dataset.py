@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.calibration.things import Things
+from onnxprune.calibration.labelled_boxes import LabelledBoxes
 from onnxprune.errors import DataError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -47,7 +47,7 @@ class Dataset:
     is a complete feed. N: the batch axis is fixed at N. A fetch of fewer samples then repeats them from the first on.
     Only the first len(indices) rows of an output are valid; drop the others.
 
-    things(i): the labelled boxes of sample i, in pixels of the fed image; None if the source has none.
+    boxes_of(i): the labelled boxes of sample i, in pixels of the fed image; None if the source has none.
     picture(i): the image before normalization, height × width × channels; None if the source has no images.
     """
 
@@ -58,7 +58,7 @@ class Dataset:
     notes: tuple[str, ...]
     fetch: Fetch
     batch_limit: int | None
-    things: Callable[[int], Things] | None = None
+    boxes_of: Callable[[int], LabelledBoxes] | None = None
     picture: Callable[[int], NDArray[np.uint8]] | None = None
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Dataset:
@@ -68,9 +68,9 @@ class Dataset:
             got = f"{chosen.min()}..{chosen.max()}"
             raise DataError(f"sample indices must lie in 0..{self.count - 1}, got {got}")
         labels = None if self.labels is None else self.labels[chosen]
-        things = None if self.things is None else subset_of(self.things, chosen)
+        boxes_of = None if self.boxes_of is None else subset_of(self.boxes_of, chosen)
         picture = None if self.picture is None else subset_of(self.picture, chosen)
-        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), things=things, picture=picture)
+        return replace(self, count=int(chosen.size), labels=labels, fetch=subset(self.fetch, chosen), boxes_of=boxes_of, picture=picture)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Feeds of up to `size` samples, in order; `batch_limit` takes precedence over `size`."""
@@ -113,7 +113,7 @@ def choose(count: int, samples: int | None, seed: int) -> NDArray[np.int64]:
 
 
 def counted(chosen: int, count: int, what: str) -> str:
-    """What was chosen, in words.  ``what`` starts with the plural of the things counted.
+    """What was chosen, in words.  ``what`` starts with the plural of what is counted.
 
     >>> counted(256, 384, "images in calib"), counted(384, 384, "images in calib"), counted(1, 1, "images in calib")
     ('256 of 384 images in calib', '384 images in calib', '1 image in calib')

@@ -65,21 +65,25 @@ def call(function: Callable[..., object], name: str) -> object:
     try:
         return function()
     except (Exception, SystemExit) as error:
-        raise DataError(f"{name}() raised {describe(error)}; it is called without arguments") from error
+        remedy = "give a function without parameters" if _innermost(error)[0] == __file__ else "fix the function"
+        raise DataError(f"{name}() raised {describe(error)}; {remedy}") from error
 
 
 def describe(error: BaseException) -> str:
     """`ValueError: message (file.py, line 12)`, with the innermost line."""
+    # Our errors are one line, even if the user's message has several.
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    file, line = _innermost(error)
+    # The user cannot look at a line of Python's import machinery, and need not look at one of this module.
+    return message if file.startswith("<") or file in ("", __file__) else f"{message} ({Path(file).name}, line {line})"
+
+
+def _innermost(error: BaseException) -> tuple[str, int]:
+    """The file and line that raised ``error``; an empty name if it was never raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    # Our errors are one line, even if the user's message has several.
-    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if trace is None:
-        return message
-    file = trace.tb_frame.f_code.co_filename
-    # Python's import machinery has no file that the user could look at.
-    return message if file.startswith("<") else f"{message} ({Path(file).name}, line {trace.tb_lineno})"
+    return ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
 
 
 def _load(ref: FunctionRef) -> ModuleType:

@@ -97,7 +97,7 @@ def image_fit(spec: InputSpec, layout: ImageLayout, preprocess: Preprocess) -> t
     notes: tuple[str, ...] = ()
     if None in (layout.height, layout.width) and preprocess.crop is None:
         notes = (
-            f"'{spec.name}' has free height or width: images are fed at {shape_text(crop)}"
+            f"'{spec.name}' has a dynamic height or width: images are fed at {shape_text(crop)}"
             f"{', as the metadata of the model states' if crop == spec.picture else ''}; --crop sets another size",
         )
     if preprocess.fit != "crop":

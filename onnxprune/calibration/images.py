@@ -25,10 +25,10 @@ from onnxprune.calibration.dataset import (
 )
 from onnxprune.calibration.geometry import ImageFit, image_fit
 from onnxprune.calibration.kept import kept
+from onnxprune.calibration.labelled_boxes import LabelledBoxes, Labelling, coco_file, read_coco, yolo_labels
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
 from onnxprune.calibration.request import DataRequest
-from onnxprune.calibration.things import Labelling, Things, coco_file, read_coco, yolo_labels
 from onnxprune.errors import DataError
 from onnxprune.paths import open_ordinary
 
@@ -45,7 +45,7 @@ DECODERS = min(4, os.cpu_count() or 1)
 class ImageSource:
     """Images by position. load(i) decodes one and may raise anything; name(i) is its name in errors.
 
-    things(i) are its labelled boxes and size(i) its (width, height). Both are None if the source has no boxes.
+    boxes_of(i) are its labelled boxes and size(i) its (width, height). Both are None if the source has no boxes.
     """
 
     count: int
@@ -54,7 +54,7 @@ class ImageSource:
     labels: NDArray[np.int64] | None
     origin: str
     notes: tuple[str, ...] = ()
-    things: Callable[[int], Things] | None = None
+    boxes_of: Callable[[int], LabelledBoxes] | None = None
     size: Callable[[int], tuple[int, int]] | None = None
 
 
@@ -106,24 +106,24 @@ def open_images(source: ImageSource, request: DataRequest) -> Dataset:
         notes=source.notes + shape_notes + (() if default_note is None else (default_note,)),
         fetch=subset(fetch, chosen),
         batch_limit=limit,
-        things=None if source.things is None else subset_of(_fed_things(source, shape), chosen),
+        boxes_of=None if source.boxes_of is None else subset_of(_fed_boxes(source, shape), chosen),
         picture=subset_of(decode, chosen),
     )
 
 
-def _fed_things(source: ImageSource, shape: ImageFit) -> Callable[[int], Things]:
+def _fed_boxes(source: ImageSource, shape: ImageFit) -> Callable[[int], LabelledBoxes]:
     """The boxes of each image in pixels of the fed image, without boxes outside the crop."""
 
-    def things(row: int) -> Things:
-        assert source.things is not None and source.size is not None
-        labelled = source.things(row)
+    def boxes_of(row: int) -> LabelledBoxes:
+        assert source.boxes_of is not None and source.size is not None
+        labelled = source.boxes_of(row)
         width, height = source.size(row)
         boxes = labelled.boxes * [width, height, width, height] if labelled.shares else labelled.boxes
         moved = shape.move(boxes, width, height)
         kept = (moved[:, 2:] - moved[:, :2] > 1).all(axis=1)
-        return Things(moved[kept], labelled.classes[kept])
+        return LabelledBoxes(moved[kept], labelled.classes[kept])
 
-    return things
+    return boxes_of
 
 
 def folder_images(root: Path) -> ImageSource:
@@ -187,8 +187,8 @@ def _source(
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (height, width) if turned else (width, height)
 
-    things = None if labelling is None else lambda row: labelling(files[row])
-    return ImageSource(len(files), load, name, labels, origin, notes, things, size)
+    boxes_of = None if labelling is None else lambda row: labelling(files[row])
+    return ImageSource(len(files), load, name, labels, origin, notes, boxes_of, size)
 
 
 def has_images(root: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from onnxprune.calibration.dataset import InputSpec, integer_range, is_float, is_integer
 from onnxprune.calibration.layout import ImageLayout
 from onnxprune.errors import DataError
+from onnxprune.spelling import nearest
 
 # How an image gets the model's size: crop its centre, add a grey border, or scale each side independently.
 FITS = ("crop", "letterbox", "stretch")
@@ -52,9 +52,7 @@ class Preprocess:
         mean or std given here is in the order of the fed channels.
         """
         if name not in PRESETS:
-            near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise DataError(f"unknown preset '{name}'{hint}; choose from {', '.join(PRESETS)}")
+            raise DataError(f"unknown preset '{name}'{nearest(name, tuple(PRESETS))}; choose from {', '.join(PRESETS)}")
         preset = PRESETS[name]
         order = preset.order if bgr is None else ("BGR" if bgr else "RGB")
         turn = slice(None) if order == preset.order else slice(None, None, -1)
@@ -149,8 +147,8 @@ def make_encoder(preprocess: Preprocess, spec: InputSpec, layout: ImageLayout | 
         if len(values) not in (1, channels):
             allowed = "1 channel; give one" if channels == 1 else f"{channels} channels; give 1 or {channels}"
             raise DataError(
-                f"preset '{preprocess.name}' has {len(values)} values of {what} here, but input '{spec.name}' has "
-                f"{allowed} with --{what}, or another preset"
+                f"the {what} of preset '{preprocess.name}' has {len(values)} values, but input '{spec.name}' has "
+                f"{allowed} with --{what}, or another --preprocess"
             )
     mean = np.broadcast_to(np.asarray(preprocess.mean, dtype=np.float64), (channels,))
     std = np.broadcast_to(np.asarray(preprocess.std, dtype=np.float64), (channels,))

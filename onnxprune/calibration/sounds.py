@@ -95,7 +95,7 @@ def open_sounds(files: Sequence[Path], request: DataRequest, origin: str) -> Dat
 
 
 def _time_axis(spec: InputSpec) -> int:
-    """The time axis: the one behind the batch that is not 1, or the only axis."""
+    """The time axis: the one after the batch that is not 1, or the only axis."""
     long = [axis for axis, size in enumerate(spec.shape) if size != 1 and (axis or len(spec.shape) == 1)]
     if not is_float(spec.dtype) or len(long) != 1:
         raise DataError(

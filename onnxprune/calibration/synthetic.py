@@ -62,7 +62,7 @@ def open_synthetic(request: DataRequest) -> Dataset:
         }
 
     shapes = ", ".join(f"'{m.spec.name}' {shape_text(m.shape)}" for m in makers if m.guessed)
-    notes = (NOTICE, f"free dimensions were guessed: {shapes}") if shapes else (NOTICE,)
+    notes = (NOTICE, f"dynamic dimensions were guessed: {shapes}; --shape sets them") if shapes else (NOTICE,)
     return Dataset(specs, len(chosen), None, f"{len(chosen)} synthetic samples", notes, fetch, batch_limit)
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnxprune.cli.option import Option
 from onnxprune.errors import UsageError
 from onnxprune.paths import read_ordinary
-from onnxprune.words import nearest
+from onnxprune.spelling import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-#: Bytes of a file of options at most.
+#: Maximum bytes of an option file.
 _MOST = 1 << 20
 
 
@@ -44,7 +44,8 @@ def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
 def _tokens(path: str, key: str, value: object, known: Mapping[str, Option]) -> Iterator[str]:
     option = known.get(key)
     if option is None or key in ("config", "help"):
-        raise UsageError(f"--config {path}: unknown option '{key}'{nearest(key, tuple(known))}")
+        hint = nearest(key, tuple(known))
+        raise UsageError(f"--config {path}: unknown option '{key}'{hint}; 'onnxprune prune --help' lists the options")
     if not option.takes_value:
         if not isinstance(value, bool):
             raise UsageError(f"--config {path}: '{key}' is a switch; give true or false")

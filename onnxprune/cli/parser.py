@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from onnxprune.cli.config import tokens_of
 from onnxprune.cli.option import HELP_FLAGS, Option
 from onnxprune.errors import UsageError as UsageError
-from onnxprune.words import nearest as nearest
+from onnxprune.spelling import nearest as nearest
 
 
 class HelpAsked(Exception):
@@ -86,7 +86,18 @@ class Parser:
             return
         for flag, text in self._split(before):
             if flag == "--config" and text is not None:
-                yield from tokens_of(text, self._options)
+                tokens = tokens_of(text, self._options)
+                self._check_values(tokens, text)
+                yield from tokens
+
+    def _check_values(self, tokens: Sequence[str], file: str) -> None:
+        """Raise UsageError, with the name of the file, if a value from an option file cannot be read."""
+        try:
+            for flag, text in self._split(tokens):
+                if flag is not None:
+                    _value(self._flags[flag], text)
+        except UsageError as error:
+            raise UsageError(f"--config {file}: {error}") from None
 
     def _check_alternatives(self, tokens: Sequence[str]) -> None:
         """Raise UsageError if ``tokens`` hold two switches of one choice, such as --letterbox and --stretch."""

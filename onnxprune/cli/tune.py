@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.allowance import Allowance
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json
 from onnxprune.cli.files import given_files
@@ -17,6 +16,7 @@ from onnxprune.cli.finish import SideFiles
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.tuning_length import TuningLength
 
 if TYPE_CHECKING:
     from onnxprune.result import Tuned
@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     if arguments.teacher is None:
         raise UsageError("--teacher is missing; give the original model, whose outputs are the targets")
     if arguments.data is None:
-        raise UsageError("--data is missing; give samples like those in use; they need no labels")
+        raise UsageError("--data is missing; give samples like those that the model will see; they need no labels")
     options = options_from(arguments)
-    options = options if options.tune is not None else replace(options, tune=Allowance())
+    options = options if options.tune is not None else replace(options, tune=TuningLength())
     given = (arguments.teacher, *given_files(arguments.data, arguments.test))
     side = SideFiles(Path(arguments.MODEL), arguments.output, None, None, "tuned", given)
     side.check()

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxprune.allowance import Allowance, allowance
 from onnxprune.devices import TARGETS
 from onnxprune.errors import BudgetError, OptionError, UsageError
 from onnxprune.options import AUGMENTS
+from onnxprune.spelling import nearest
 from onnxprune.target import Width
-from onnxprune.words import nearest
+from onnxprune.tuning_length import TuningLength, parse_length
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 #: From this number on, a user who should give a fraction probably meant percent; 1.5 is more likely a typo.
@@ -57,10 +57,10 @@ def size_or_bytes(text: str) -> float:
     return value
 
 
-def tuning_length(text: str) -> Allowance:
+def tuning_length(text: str) -> TuningLength:
     """How long to tune: ``10m``, ``90s``, ``20x`` passes over the data, or ``auto``."""
     try:
-        return allowance(text)
+        return parse_length(text)
     except OptionError as error:
         raise UsageError(str(error).removeprefix("tune: ")) from None
 

@@ -37,7 +37,7 @@ class Spread:
 
     def __init__(self, client: Client, loaded: LoadedModel, data: object | None, options: Options) -> None:
         if loaded.proto.ByteSize() > MOST_BYTES:
-            raise OptionError("models of more than 2 GB do not travel to workers: leave out --workers and --cluster")
+            raise OptionError("models of more than 2 GB cannot be sent to workers: leave out --workers and --cluster")
         self.client = client
         self._loaded, self._data, self._options = loaded, data_for_workers(data), options
         self._job: Any = None
@@ -69,7 +69,7 @@ class Spread:
         progress: Progress,
     ) -> Sequence[Measured]:
         """Workers use their own copy of ``grams``, from :meth:`moments`."""
-        groups, name = len(survey.asked), self._job.key.removesuffix("-job")
+        groups, name = len(survey.groups), self._job.key.removesuffix("-job")
         # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
         count = min(groups, MOST_PARTS)

@@ -1,4 +1,4 @@
-"""Control flow: which value inside a body is which value outside, so that channels can cross the body's border."""
+"""Control flow: which value inside a body is which value outside, so that channels can cross the body's boundary."""
 
 from __future__ import annotations
 

@@ -127,13 +127,13 @@ def _passed_over(choice: Choice, option: CutOption) -> Reason:
 
 
 def _stuck(choice: Choice, reasons: Sequence[Reason], locks: Sequence[Atoms]) -> Reason:
-    """Why no option of a choice leaves a class free: the first lock behind any option.
+    """Why no option of a choice leaves a class free: the first lock that an option would meet.
 
     ``locks`` holds one array per option: the reason index of each class that the option touches, -1 if it is free.
     """
     pools = [[reasons[int(k)] for k in np.unique(indices) if k >= 0] for indices in locks]
     borders = [next((r for r in pool if r.remedy == BORDER), None) for pool in pools]
-    # If a border locks every option, the border is the cause.  Otherwise a lock with a remedy says more.
+    # If the model's inputs or outputs lock every option, they are the cause.  Otherwise a lock with a remedy says more.
     causes = [r for r in borders if r is not None] if None not in borders else []
     causes = causes or sorted(
         (r for pool in pools for r in pool), key=lambda r: (r.remedy in (BORDER, PLACE), r.remedy in (NOTHING, CHOSEN))

@@ -11,7 +11,7 @@ from onnxprune.coupling.decide import Classes
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.held import held_channels
 from onnxprune.coupling.labels import Axis, Key
-from onnxprune.graph.dequantized import axis_behind, readers_behind
+from onnxprune.graph.dequantized import axis_of_value, readers_of_constant
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.view import Graph
 
@@ -86,8 +86,8 @@ def _weighty(graph: Graph, walked: Walked) -> frozenset[Key]:
 
 def _name(graph: Graph, walked: Walked, axes: tuple[Axis, ...]) -> str:
     """Name of a group: the earliest layer whose weight makes its channels, else the first tensor that has them."""
-    stored = [(key, axis_behind(graph, key, axis)) for key, axis in axes if isinstance(key, tuple)]
-    uses = [(use, axis) for key, axis in stored for use in readers_behind(graph, key)]
+    stored = [(key, axis_of_value(graph, key, axis)) for key, axis in axes if isinstance(key, tuple)]
+    uses = [(use, axis) for key, axis in stored for use in readers_of_constant(graph, key)]
     makers = [use[0] for use, axis in uses if _makes(graph, walked, use, axis)]
     if makers:
         return graph.nodes[min(makers)].label

@@ -87,5 +87,5 @@ class Coupling:
         return edits(self.graph, self.facts, self.walked, self.masks(keep))
 
     def value_of(self, key: Key) -> str:
-        """The value id behind a key."""
+        """The value id that a key refers to."""
         return key if isinstance(key, str) else self.graph.nodes[key[0]].inputs[key[1]] or ""

@@ -11,7 +11,7 @@ from onnxprune.coupling.decide import Classes
 from onnxprune.coupling.groups import LockedChannels
 from onnxprune.coupling.labels import Axis
 from onnxprune.coupling.reasons import LAST, Reason
-from onnxprune.graph.dequantized import readers_behind, stored_behind
+from onnxprune.graph.dequantized import readers_of_constant, stored_source
 from onnxprune.graph.view import Graph
 
 
@@ -56,7 +56,7 @@ def _channel_axes(graph: Graph, walked: Walked, classes: Classes) -> Iterator[tu
 
 def _held(graph: Graph, places: Sequence[tuple[Axis, np.ndarray]], size: int, reason: Reason) -> LockedChannels:
     key = places[0][0][0]
-    readers = readers_behind(graph, key) if isinstance(key, tuple) else []
+    readers = readers_of_constant(graph, key) if isinstance(key, tuple) else []
     name = graph.nodes[readers[0][0] if readers else 0].label
     return LockedChannels(name, size, reason, tuple(axis for axis, _ in places))
 
@@ -73,7 +73,7 @@ def stored_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int,
 
 def _cast_at(graph: Graph, walked: Walked, index: int, slot: int) -> tuple[int, int] | None:
     """The use of an integer constant that a node reads at ``slot`` through a Cast and a scale."""
-    use = stored_behind(graph, graph.nodes[index].inputs[slot] or "")
+    use = stored_source(graph, graph.nodes[index].inputs[slot] or "")
     return use if use in walked.labels else None
 
 

@@ -12,8 +12,8 @@ BORDER = "not possible: inputs and outputs of the model keep their shapes"
 CHOSEN = "not possible: onnxprune cuts a product of axes along one factor only"
 LAST = "not possible: an axis keeps at least one unit"
 LOOSEN = "compute its statistic over the remaining channels (--approximate)"
-SHAPE = "state the input shapes, which fixes the sizes (--shape NAME=DIMS)"
-SIMPLIFY = "state the input shapes, which turns the size arithmetic into constants (--shape NAME=DIMS)"
+SHAPE = "give the input shapes, which fixes the sizes (--shape NAME=DIMS)"
+SIMPLIFY = "give the input shapes, which turns the size arithmetic into constants (--shape NAME=DIMS)"
 #: The same three for a model whose inputs have fixed shapes: stating them would change nothing.
 DATA = "not possible: the input shapes are fixed, and the data decide the sizes here"
 UNFIT = "not possible: the input shapes are fixed, and no rule covers this form of the operator"
@@ -39,7 +39,7 @@ class Reason:
 def precedence(reason: Reason) -> int:
     """Order in which to report reasons, lowest first.
 
-    A border of the model is the cause, whichever operators come before it.  That an axis holds places says nothing
-    about its channels.
+    If the model's inputs or outputs lock an axis, they are the cause, whichever operators come before.  That an axis
+    holds places (rows, columns, steps) says nothing about its channels.
     """
     return {BORDER: 0, PLACE: 2}.get(reason.remedy, 1)

@@ -1,4 +1,4 @@
-"""Give an operand its required value: rewrite a literal behind it, freeze it, or refuse the cut."""
+"""Give an operand its required value: rewrite a literal that it is computed from, freeze it, or refuse the cut."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def sources_of(site: Site, value: str) -> list[tuple[Key, int]]:
         if index is None or index not in site.facts.arithmetic:
             continue
         node = site.graph.nodes[index]
-        behind = [v for v in node.inputs if v is not None and v not in visited]
-        visited.update(behind)
+        inputs = [v for v in node.inputs if v is not None and v not in visited]
+        visited.update(inputs)
         if node.op in ("Shape", "Size"):
-            tensors.update(dict.fromkeys(behind))
+            tensors.update(dict.fromkeys(inputs))
         else:
-            waiting += behind
+            waiting += inputs
     now = recompute(site.graph, site.facts, site.shape_of, [value]).get(value)
     sources: list[tuple[Key, int]] = []
     for tensor in tensors:
@@ -70,9 +70,9 @@ def settle(site: Site, slot: int, current: Array, must: Array) -> list[Edit]:
     if current.shape == must.shape:
         sources = literal_sources(site.graph, site.facts, value)
         wrong = np.flatnonzero(current.ravel() != must.ravel())
-        behind = [sources[k] for k in wrong] if sources is not None else [None]
-        literals = [s for s in behind if s is not None]
-        if len(literals) == len(behind):
+        origins = [sources[k] for k in wrong] if sources is not None else [None]
+        literals = [s for s in origins if s is not None]
+        if len(literals) == len(origins):
             return _rewrite(site, literals, must.ravel()[wrong])
     if not site.facts.varies(value):
         return [InputEdit(node.index, slot, must)]

@@ -19,9 +19,8 @@ from onnxprune.coupling.stated_sizes import SHAPED
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.names import unused, value_names
 from onnxprune.graph.tensors import copied
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph, Node
-
-Use = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ def _similar(coupling: Coupling, name: str) -> str:
 def _tensor(coupling: Coupling, name: str) -> list[Key]:
     """The keys under which a tensor's axes are recorded: itself, or the uses of a constant.
 
-    For a constant that only feeds other constants (a weight behind a Transpose), returns their uses.  A name inside a
+    For a constant that only feeds other constants (a weight that a Transpose reads), returns their uses.  A name inside a
     control-flow body needs no prefix.
     """
     labels, graph = coupling.walked.labels, coupling.graph
@@ -105,7 +105,7 @@ def _tell_node(coupling: Coupling, index: int) -> str:
     shown = _Shown(set(), set())
     bound = coupling.walked.bounds.get(index)
     if bound is not None:
-        lines.append(f"  its rule: {bound}  (positions of equal letters leave together)")
+        lines.append(f"  its rule: {bound}  (positions with the same letter leave together)")
     elif index in coupling.walked.locked:
         lines.append(f"  locked: {tell(coupling.walked.locked[index])}")
     elif index in coupling.walked.movers:
@@ -225,7 +225,7 @@ def _tell_lock(coupling: Coupling, key: Key, root: int) -> Iterator[str]:
     path, reason = nearest or ([], (final or reasons)[0])
     yield f"  because {reason.text}"
     if path:
-        yield "  the way there: " + " -> ".join(path)
+        yield "  the path to it: " + " -> ".join(path)
     if reason.remedy:
         yield f"  to unlock: {reason.remedy}"
     others = [r for r in dict.fromkeys(tell(r) for r in reasons) if r != tell(reason)]
@@ -249,7 +249,7 @@ def _tell_group(coupling: Coupling, group: Group) -> list[str]:
 
 
 def _through(coupling: Coupling, axes: Sequence[Axis]) -> Iterator[str]:
-    """The nodes behind ``axes`` in order: one line per node with a weight, one line per run of other nodes."""
+    """The nodes that ``axes`` run through, in order: one line per node with a weight, one line per run of other nodes."""
     places: dict[int, list[str]] = {}
     for key, axis in axes:
         if isinstance(key, tuple):

@@ -17,7 +17,7 @@ from onnxprune.graph.external import write_weights
 from onnxprune.graph.tensors import bodies_of, copied, model_bytes
 from onnxprune.paths import temporary_files
 
-#: Bytes of a model from which on memory that is free, but not returned to the system, matters.
+#: Bytes of a model above which freed memory that is not returned to the system matters.
 HEAVY = 1 << 26
 #: Models of at least this many bytes go through a file.  onnxruntime parses bytes into a copy of the model, then copies
 #: every weight once more: 320 MB of MatMuls took 930 MB, and 330 MB from a file; 190 MB of Convs took 750 and 380 MB.

@@ -14,11 +14,10 @@ from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.engine.store import Store
 from onnxprune.graph.facts import Facts
 from onnxprune.graph.layout import layout_of
-from onnxprune.graph.uses import kept_in_half
+from onnxprune.graph.uses import Use, kept_in_half
 from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 
 class Runner:

@@ -98,7 +98,9 @@ def _opened(model: Loadable, engine: Engine, options: ort.SessionOptions) -> ort
     try:
         session = ort.InferenceSession(model.source, options, providers=list(engine.providers))
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune prunes what onnxruntime can run") from error
+        raise ModelError(
+            f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune needs a model that onnxruntime can run"
+        ) from error
     # onnxruntime keeps a copy of the model per session, to change providers later.  This package never does.
     session._model_bytes = None
     if model.loops:
@@ -120,7 +122,9 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot run the model on this data: {_first_line(error)}") from error
+        raise ModelError(
+            f"onnxruntime cannot run the model on this data: {_first_line(error)}; check that the values and shapes suit it"
+        ) from error
 
 
 def _run_bounded(session: ort.InferenceSession, feeds: Mapping[str, Array], names: list[str] | None) -> list[Array]:

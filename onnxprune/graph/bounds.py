@@ -14,6 +14,8 @@ from onnxprune.memory import room
 
 #: Maximum axes of a tensor: every numpy version supports this many.
 AXES = 32
+#: An input of fewer bytes is never what exhausts the memory.
+SMALL = 1 << 20
 #: Maximum nodes of a model after inlining its local functions.
 NODES = 1 << 18
 
@@ -101,7 +103,7 @@ def _too_large(value: onnx.ValueInfoProto) -> str:
         return f"has {len(dims):,} axes, more than {AXES}"
     each = _item_bytes(value.type.tensor_type.elem_type) or 1
     needed, left = math.prod(dims) * each, room()
-    if needed > left:
+    if needed > max(left, SMALL):
         return f"takes {needed:,} bytes for one sample, but only {left:,} are available"
     return ""
 

@@ -69,8 +69,8 @@ def steps(graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
         yield node, slot
 
 
-def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
-    """Uses that read the constant at ``use``: the node itself, or those behind a node that only dequantizes."""
+def readers_of_constant(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
+    """Uses that read the constant at ``use``: those of the node itself, or of the readers of a node that only dequantizes."""
     node = graph.nodes[use[0]]
     if use[1] != 0 or not dequantizes(graph, node):
         return [use]
@@ -78,8 +78,8 @@ def readers_behind(graph: Graph, use: tuple[int, int]) -> list[tuple[int, int]]:
     return list(graph.consumers.get(last.outputs[0] or "", ()))
 
 
-def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
-    """``axis`` of the constant at ``use``, as an axis of the value that its :func:`readers_behind` read."""
+def axis_of_value(graph: Graph, use: tuple[int, int], axis: int) -> int:
+    """``axis`` of the constant at ``use``, as an axis of the value that its :func:`readers_of_constant` read."""
     node = graph.nodes[use[0]]
     if node.op == "Cast" and use[1] == 0 and dequantizes(graph, node):
         rank = graph.constants[node.inputs[0] or ""].ndim
@@ -89,7 +89,7 @@ def axis_behind(graph: Graph, use: tuple[int, int], axis: int) -> int:
     return axis
 
 
-def stored_behind(graph: Graph, value: str) -> tuple[int, int] | None:
+def stored_source(graph: Graph, value: str) -> tuple[int, int] | None:
     """The use of integers from which a Cast, and steps that move nothing, make ``value``; ``None`` if there is none."""
     waiting, visited = [value], set[str]()
     while waiting:

@@ -12,10 +12,10 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 from onnxprune.graph.tensors import DATA_FIELDS, all_tensors, copy_but, map_tensors
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Body, Graph, Node, view
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 # Copy tensors with more elements last, so that a tensor which an edit replaces is never copied.
 _LARGE = 1 << 14

@@ -116,7 +116,7 @@ def recompute(
 ) -> dict[str, Array]:
     """Recompute shape arithmetic at other sizes: values of ``wanted`` if tensors have the shapes ``shape_of``.
 
-    ``replaced``: (node, slot) → the array that enters there instead.  Runs only the nodes behind ``wanted``.  A value
+    ``replaced``: (node, slot) → the array that enters there instead.  Runs only the nodes that lead to ``wanted``.  A value
     that cannot be computed is absent from the result.
     """
     edited = replaced or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,10 +118,21 @@ def _check(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
             len(stated) != len(shape)
             or any(d is not None and g > 0 and d != g for d, g in zip(stated, shape, strict=True))
         ):
-            words = "x".join("?" if d is None else str(d) for d in stated)
             raise ModelError(
-                f"input '{name}' is {words or 'a scalar'}, not {'x'.join(map(str, shape))}; give a shape that fits"
+                f"input '{name}' has shape {_text(stated)}, so {_text(shape)} does not fit: {_misfit(stated, shape)}"
             )
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "() (a scalar)"
+
+
+def _misfit(stated: Sequence[int | None], given: Sequence[int]) -> str:
+    """What to change about a ``given`` shape that does not fit the ``stated`` one."""
+    if len(stated) != len(given):
+        return f"give {len(stated)} sizes"
+    wrong = [axis for axis, (size, other) in enumerate(zip(stated, given, strict=True)) if size not in (None, other)]
+    return ", ".join(f"axis {axis} must be {stated[axis]}" for axis in wrong)
 
 
 def _shapes(

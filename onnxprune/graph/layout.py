@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.graph.facts import Facts
-from onnxprune.graph.uses import copies, data_uses
+from onnxprune.graph.uses import Use, copies, data_uses
 from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def load(source: Model) -> LoadedModel:
     repairs = (*converted, *repairs)
     proto, wrong, objection = without_wrong_shapes(proto)
     if wrong:
-        repairs += (f"left out {wrong} wrong shape{'s' if wrong > 1 else ''} that the file states",)
+        repairs += (f"ignored {wrong} wrong shape{'s' if wrong > 1 else ''} that the file declares",)
     if objection is not None and not complaints:
         complaints = (objection.rstrip("."),)
     return LoadedModel(proto, path, external, file_bytes, complaints, repairs)

@@ -7,6 +7,9 @@ import onnx
 
 from onnxprune.graph.view import Graph, Node
 
+#: One use of a value: the index of the node that reads it, and the input slot.
+Use = tuple[int, int]
+
 
 def data_uses(graph: Graph, value: str) -> list[tuple[int, int]]:
     """The uses of ``value``, except by nodes that only read its size."""

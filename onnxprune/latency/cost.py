@@ -40,7 +40,7 @@ FREE = frozenset(
         "Unsqueeze",
     )
 )
-#: Share of its traffic that an operator still costs directly behind a layer: runtimes fuse the two.
+#: Share of its traffic that an operator still costs directly after a layer: runtimes fuse the two.
 FUSED: Mapping[str, float] = MappingProxyType(
     {
         "Add": 1 / 3,
@@ -146,11 +146,11 @@ def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
     """Seconds that all operators but ``layers`` spend on reading and writing, at ``per_byte``."""
     products: list[Product] = []
     fixed = 0.0
-    behind = _behind_layers(coupling, layers)
+    fused = _fused_nodes(coupling, layers)
     for node in coupling.graph.nodes:
         if node.index in layers or node.op in FREE or node.scope or node.index in coupling.facts.folded:
             continue
-        share = FUSED.get(node.op, 1.0) if node.index in behind else 1.0
+        share = FUSED.get(node.op, 1.0) if node.index in fused else 1.0
         if share == 0.0:
             continue
         for value in (*node.inputs, *node.outputs):
@@ -167,9 +167,9 @@ def traffic(coupling: Coupling, layers: set[int], per_byte: float) -> Cost:
     return cost_of_products(coupling, products, fixed)
 
 
-def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:
-    """Nodes behind a layer in an unbroken chain of fusable operators, each the only reader of the one before."""
-    behind: set[int] = set()
+def _fused_nodes(coupling: Coupling, layers: set[int]) -> set[int]:
+    """Nodes after a layer in an unbroken chain of fusable operators, each the only reader of the one before."""
+    fused: set[int] = set()
     for index in layers:
         node: Node | None = coupling.graph.nodes[index]
         while node is not None:
@@ -178,5 +178,5 @@ def _behind_layers(coupling: Coupling, layers: set[int]) -> set[int]:
             node = coupling.graph.nodes[readers[0][0]] if len(readers) == 1 else None
             if node is None or node.op not in FUSED or node.scope:
                 break
-            behind.add(node.index)
-    return behind
+            fused.add(node.index)
+    return fused

@@ -23,7 +23,7 @@ def operator_times(
     """Milliseconds per operator type of both models, the slowest of the first model first.
 
     The times come from onnxruntime's profiler on the CPU, after its fusions: a Conv may include the Relu and the Add
-    behind it.  Only the faster half of the runs counts, so the sum is a little less than the latency of the model.
+    after it.  Only the faster half of the runs counts, so the sum is a little less than the latency of the model.
     """
     models = [serialize(before), serialize(after)]
     fastest: list[dict[str, float]] = [{}, {}]

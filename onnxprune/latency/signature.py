@@ -1,4 +1,4 @@
-"""What a layer's time depends on besides its widths: operator, kernel, strides, input size."""
+"""What a layer's time depends on, apart from its widths: operator, kernel, strides, input size."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def time_model(
     """
     if options.latency_table is not None:
         return _by_table(coupling, layers, read_table(options.latency_table))
-    if options.asked("latency") is not None and engine.providers[0] == CPU:
+    if options.budget("latency") is not None and engine.providers[0] == CPU:
         signatures = [t.signature for t in timed_layers(coupling, layers)]
         entries = entry_count(signatures, engine.cores())
         if entries:

@@ -6,9 +6,9 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.dequantized import SCALING, dequantizes, steps
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Node
 from onnxprune.surgery.cut import constant_of, laid_along
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 

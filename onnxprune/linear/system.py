@@ -4,8 +4,8 @@ With rows X (r, n) and penalties P (diagonal), Woodbury's identity gives
 
     (XᵀX + P)⁻¹ b = P⁻¹b − P⁻¹Xᵀ (I + X P⁻¹ Xᵀ)⁻¹ X P⁻¹b
 
-so that only an (r, r) system is factored.  Exact but for the penalty of the constant feature, 1e-8 of the others' mean
-square, which this way leaves out.
+so that only an (r, r) system is factored.  This is exact, except that it leaves out the penalty of the constant feature (1e-8 of
+the others' mean square).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def claim_buffers() -> None:
     threads = [int(pool["num_threads"]) for pool in _controller().info() if pool["user_api"] == "blas"]
     if not _fits(BUFFER * sum(threads)):
         if not _fits(BUFFER * len(threads)):
-            raise MemoryError("no room for the work buffers of linear algebra")
+            raise MemoryError("no memory for the work buffers of linear algebra")
         _controller().limit(limits=1, user_api="blas")
     for kind in (np.float32, np.float64):
         square = np.ones((SHARED, SHARED), kind)

@@ -1,1 +1,1 @@
-"""The output loss: one number for how far a model's outputs moved (``loss``), and the fields of the outputs (``fields``)."""
+"""The output loss: one number for how much a model's outputs changed (``loss``), and the fields of the outputs (``fields``)."""

@@ -1,7 +1,7 @@
 """The fields of a model's outputs: which axis holds channels, which layers make them, whether they are squashed.
 
-An output may join several things along one axis: boxes in pixels and class probabilities, say.  This module takes it
-apart by the graph alone.  The coupling ties every position of an output axis to the positions it comes from.  One pass
+An output may hold several quantities along one axis, such as boxes in pixels and class probabilities.  This module
+separates them by the graph alone.  The coupling ties every position of an output axis to the positions it comes from.  One pass
 against the direction of the graph carries the channels of each output back to the last linear layers that make them.
 Channels that come from the same last layers are one :class:`Field`.
 """

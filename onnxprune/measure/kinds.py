@@ -2,8 +2,8 @@
 
 A kind has one of three forms.
 
-* ``UNIT``: probabilities of single events, behind a sigmoid.  Its error is the binary Kullback-Leibler divergence.
-* ``ROWS``: probabilities that sum to one over the channels, behind a softmax.  Its error is their divergence.
+* ``UNIT``: probabilities of single events, after a sigmoid.  Its error is the binary Kullback-Leibler divergence.
+* ``ROWS``: probabilities that sum to one over the channels, after a softmax.  Its error is their divergence.
 * ``NUMBERS``: anything else.  Its error is the square of the difference.
 
 Levels of one head (the same channels at several resolutions) are one kind.

@@ -8,10 +8,10 @@ model's, ``c`` a channel.  Sums run over samples and positions.
   ``ε + (1 - 2ε)·p`` for single events, ``(p + ε) / (1 + Cε)`` for rows of C, with ε = 0.02.
 * numbers: ``L = mean over c of Σ w·(o - p)² / Σ w·((o - ō)² + (0.05·o)²)``.  ``ō`` is the mean over samples at the
   position.  So a model gets no credit for the constant part of a position (its place in a grid).  ``w`` spreads half of
-  the weight evenly, and half by the information of the probabilities beside a number
+  the weight evenly, and half by the information of the probabilities at the same position
   (:func:`onnxprune.measure.kinds.information_by_place`).  Without such probabilities it spreads all of it evenly.
 
-The loss of a model is the mean over its kinds.  0: nothing moved.  1: no better than answering the mean.
+The loss of a model is the mean over its kinds.  0: no output changed.  1: no better than answering the mean.
 
 Why this formula: a ratio has no unit, so boxes in pixels and probabilities can be added.  Each channel has its own scale,
 so a small one cannot hide behind a large one.  Users read kinds together (a box and its class), so each kind counts once,

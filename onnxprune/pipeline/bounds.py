@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
-from onnxprune.pipeline.naming import matches, names_of
+from onnxprune.pipeline.group_names import matches, names_of
 from onnxprune.target import Width
 
 Array = np.ndarray
@@ -33,7 +33,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Limit:
     """A bound of one group and the option that sets it."""
 
     count: int
@@ -49,12 +49,12 @@ def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Boun
         BudgetError: a glob matches no group, or two options contradict each other.
     """
     names = {group.id: names_of(coupling, group) for group in coupling.groups}
-    everything = (
+    flags_and_widths = (
         *(("--keep", width) for width in options.keep),
         *(("--at-least", width) for width in options.at_least),
         *(("--at-most", width) for width in options.at_most),
     )
-    for flag, width in everything:
+    for flag, width in flags_and_widths:
         if not any(matches(aliases, width.glob) for aliases in names.values()):
             raise BudgetError(
                 f"{flag}: '{width.glob}' matches no prunable channels; 'onnxprune inspect' shows the names of groups"
@@ -67,13 +67,12 @@ def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Boun
 
 def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options: Options) -> tuple[int, int]:
     size = len(group)
-    lows, highs = [_Said(1, "")], [_Said(size, "")]
-    kept = _said("--keep", options.keep, names, group, round_half_up)
+    exact = _limits("--keep", options.keep, names, group, round_half_up)
     if group.id in frozen:
-        kept = [*kept, _Said(size, "--exclude and --only")]
-    lows += kept + _said("--at-least", options.at_least, names, group, math.ceil)
-    highs += kept + _said("--at-most", options.at_most, names, group, math.floor)
-    low, high = max(lows, key=lambda bound: bound.count), min(highs, key=lambda bound: bound.count)
+        exact = [*exact, _Limit(size, "--exclude and --only")]
+    lows = [_Limit(1, ""), *exact, *_limits("--at-least", options.at_least, names, group, math.ceil)]
+    highs = [_Limit(size, ""), *exact, *_limits("--at-most", options.at_most, names, group, math.floor)]
+    low, high = max(lows, key=lambda limit: limit.count), min(highs, key=lambda limit: limit.count)
     if low.count > high.count:
         raise BudgetError(
             f"group '{group.name}' has {size} channels: {low.by} keeps at least {low.count}, {high.by} at most "
@@ -82,10 +81,10 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
     return low.count, high.count
 
 
-def _said(
+def _limits(
     flag: str, widths: Sequence[Width], names: frozenset[str], group: Group, to_count: Callable[[float], int]
-) -> list[_Said]:
-    bounds = []
+) -> list[_Limit]:
+    limits = []
     for width in widths:
         if matches(names, width.glob):
             count = max(1, to_count(width.of(len(group))))
@@ -93,9 +92,9 @@ def _said(
                 raise BudgetError(
                     f"{flag} {width.describe()}: group '{group.name}' has {len(group)} channels; give fewer, or a share"
                 )
-            # A group that is narrower than a floor stays whole, and one narrower than a ceiling is below it.
-            bounds.append(_Said(min(count, len(group)), f"{flag} {width.describe()}"))
-    return bounds
+            # A group with fewer channels than a lower limit stays whole; one with fewer than an upper limit meets it.
+            limits.append(_Limit(min(count, len(group)), f"{flag} {width.describe()}"))
+    return limits
 
 
 def round_half_up(value: float) -> int:

@@ -12,7 +12,7 @@ from onnxprune.errors import BudgetError
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.compute import HERE, Compute
-from onnxprune.pipeline.rounded import multiple
+from onnxprune.pipeline.rounding import multiple
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 

@@ -11,6 +11,7 @@ import onnx
 from onnxprune.budget.cost import original_macs
 from onnxprune.calibration.row_rule import FIT, MOMENTS, QUICK
 from onnxprune.effort import EFFORTS, refinements, trial_samples
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Allocation
@@ -21,7 +22,6 @@ from onnxprune.refit.kept_targets import KeptTargets
 from onnxprune.refit.sequential import Refit, refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import Use
 from onnxprune.surgery.sweep import sweep
 
 Array = np.ndarray
@@ -45,9 +45,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What candidates have in common that are compared with each other: data, evaluator, options.
+    """Data, evaluator and options, the same for all candidates that are compared with each other.
 
-    ``targets`` holds the original's side of their refits, if they share it.
+    ``targets`` holds the original's activations for their refits, if they share them.
     """
 
     context: Context
@@ -57,9 +57,9 @@ class Conditions:
 
 
 def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:
-    """Cut, refit, and measure the drop.  Drops a refit that makes the cut worse.
+    """Cut, refit, and measure the drop.  Discards a refit that makes the cut worse.
 
-    A refit is worse if its drop is larger and, without a metric of the user's, its output loss is not smaller.
+    A refit is worse if its drop is larger and, without the user's own metric, its output loss is not smaller.
     Cost: see :func:`onnxprune.refit.sequential.refit`, and two to five passes over the holdout.
     """
     coupling, evaluator = conditions.context.coupling, conditions.evaluator
@@ -79,7 +79,7 @@ def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) 
     # A task counts answers, and a few change by chance: its drop is too coarse to compare two models of one cut.
     if evaluator.metric is None and evaluator.output_loss(refitted.model) < evaluator.output_loss(unfitted.model):
         return refitted
-    return replace(unfitted, notes=("the refit was worse than the plain cut on the holdout, and was left out",))
+    return replace(unfitted, notes=("the refit was worse than the plain cut on the held-out samples, and was discarded",))
 
 
 def trial(conditions: Conditions, allocation: Allocation, progress: Progress) -> Candidate:

@@ -47,7 +47,7 @@ class Here:
         progress: Progress,
     ) -> Sequence[Measured]:
         given = calibrated(context, grams, context.holdout, options)
-        return measured(given, rankings, survey, range(len(survey.asked)), progress)
+        return measured(given, rankings, survey, range(len(survey.groups)), progress)
 
 
 HERE = Here()

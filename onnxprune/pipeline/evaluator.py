@@ -20,19 +20,19 @@ from onnxprune.options import Options
 from onnxprune.pipeline.own_metric import OwnMetric, metric_from
 from onnxprune.pipeline.setup import Context
 from onnxprune.result import Drop
-from onnxprune.target import USUAL, Budget
+from onnxprune.target import DEFAULT_BUDGET, Budget
 from onnxprune.tasks.answers import Answers, answers_of
 from onnxprune.tasks.interval import RESAMPLES, standard_error
 from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
-#: Bytes of a model's answers that are kept for the next question about it; larger ones are computed again.
+#: Maximum bytes of a model's answers to keep for its next measurement; larger ones are computed again.
 MOST_KEPT = 128 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Knows the original's outputs and score, so that each candidate costs one pass, whatever is asked about it.
+    """Knows the original's outputs and score, so that each candidate costs one pass, whatever is measured.
 
     ``reference``: the original's ``outputs`` on the holdout, samples on axis 0.  ``kind``: see :func:`kind_of`.
     ``score``: the original's score by the user's ``metric``, 0 without a metric.  ``yardstick``: the measure of the drop
@@ -51,21 +51,21 @@ class Evaluator:
     _cautious: dict[Drop, float] = field(default_factory=dict)
 
     @property
-    def usual(self) -> Budget:
+    def default_budget(self) -> Budget:
         """The budget if the user gives none."""
         if self.metric is not None:
-            return USUAL
+            return DEFAULT_BUDGET
         return Budget("max_drop", self.yardstick.allowed)
 
     @cached_property
-    def odd(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Warnings about the original's outputs: see :func:`onnxprune.metrics.suspicious`."""
         return metrics.suspicious(self.outputs, self.reference, self.holdout.count, self.kind)
 
     @property
     def alike(self) -> bool:
         """Whether the original gives the same answer for every sample, so that a drop means nothing."""
-        return self.metric is None and len(self.odd) == len(self.outputs)
+        return self.metric is None and len(self.warnings) == len(self.outputs)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """How much worse ``model`` is than the original, without an interval.
@@ -85,7 +85,7 @@ class Evaluator:
     def cautious(self, drop: Drop, model: onnx.ModelProto) -> float:
         """The ``drop`` of ``model`` that a search should reckon with: see :data:`onnxprune.tasks.yardstick.DOUBT`.
 
-        Cost: that of :meth:`with_interval` where the task asks for it, once per drop.
+        Cost: that of :meth:`with_interval` if the task needs it, once per drop.
         """
         # No change on any sample is all that few samples can show.
         if self.metric is not None or not self.yardstick.doubt or drop.value == 0:
@@ -109,11 +109,11 @@ class Evaluator:
         return math.inf if math.isnan(loss) else loss
 
     def forget(self) -> None:
-        """Let go of the last model that was measured."""
+        """Release the last model that was measured."""
         self._latest.forget()
 
     def _answers(self, model: onnx.ModelProto) -> Answers:
-        """What ``model`` answers on the holdout: one pass, unless it was the last one that was asked."""
+        """The outputs of ``model`` on the holdout.  Cost: one pass, unless it was the last model measured."""
         known = self._latest.answers
         if known is None or self._latest.model is not model:
             self._latest.forget()

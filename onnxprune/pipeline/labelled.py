@@ -32,7 +32,7 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
     if options.test is None:
         return otherwise
     labelled = open_dataset(options.test, otherwise.specs, options.preprocess, None, options.seed)
-    if labelled.labels is None and labelled.things is None:
+    if labelled.labels is None and labelled.boxes_of is None:
         raise DataError(
             f"--test: found no labels in {labelled.origin}; give an .npz with an integer array 'labels', "
             "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
@@ -62,16 +62,16 @@ def usable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[D
 
 def _readable(labelled: Dataset, evaluator: Evaluator, options: Options) -> tuple[Dataset, tuple[str, ...]]:
     """The same data without unreadable boxes, and a note: text files next to images may hold anything."""
-    if labelled.things is None or not isinstance(evaluator.yardstick.reader, Detect):
-        return replace(labelled, things=None), ()
+    if labelled.boxes_of is None or not isinstance(evaluator.yardstick.reader, Detect):
+        return replace(labelled, boxes_of=None), ()
     try:
-        boxes = sum(len(labelled.things(sample).classes) for sample in range(labelled.count))
+        boxes = sum(len(labelled.boxes_of(sample).classes) for sample in range(labelled.count))
         if not boxes:
             raise DataError(f"{labelled.origin}: the labels have no box within the part of the images that the model gets")
     except DataError as error:
         if options.test is not None:
             raise
-        return replace(labelled, things=None), (NO_ACCURACY.format(error),)
+        return replace(labelled, boxes_of=None), (NO_ACCURACY.format(error),)
     return labelled, ()
 
 
@@ -85,10 +85,10 @@ def box_scores(
     Raises:
         DataError: if the labels are unreadable.
     """
-    if labelled.things is None or not isinstance(reader, Detect):
+    if labelled.boxes_of is None or not isinstance(reader, Detect):
         return ()
-    things = [labelled.things(sample) for sample in range(labelled.count)]
-    boxes = [Detections(t.boxes, np.ones(len(t.classes)), t.classes) for t in things]
+    labels = [labelled.boxes_of(sample) for sample in range(labelled.count)]
+    boxes = [Detections(t.boxes, np.ones(len(t.classes)), t.classes) for t in labels]
     if not any(len(t) for t in boxes):
         return ()
     wanted = truth(boxes)

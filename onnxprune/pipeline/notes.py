@@ -11,7 +11,7 @@ from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.loosened import loosened
 from onnxprune.devices import TARGETS
-from onnxprune.graph.dequantized import readers_behind
+from onnxprune.graph.dequantized import readers_of_constant
 from onnxprune.graph.load import LoadedModel
 from onnxprune.linear.form import layers
 from onnxprune.options import Options
@@ -47,7 +47,7 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
             "channel shuffles (Reshape, Transpose, Reshape) become Gathers, so that channels can leave one by one"
         )
     if more["DequantizeLinear"]:
-        notes.append("a constant that several nodes read dequantized is dequantized for each of them, so that each can be cut alone")
+        notes.append("a quantized constant with several readers gets one DequantizeLinear per reader, so that each can be cut alone")
     total, quantized = _quantized_layers(coupling)
     if quantized:
         notes.append(
@@ -95,7 +95,7 @@ def rounding_wins(options: Options) -> tuple[str, ...]:
         return ()
     asked = f"--round {options.round_to}" if options.round_to is not None else f"--round auto:{options.block}"
     multiple = TARGETS[options.target].multiple
-    return (f"{asked} wins over --target {options.target}, which asks for multiples of {multiple}",)
+    return (f"{asked} takes precedence over --target {options.target}, which asks for multiples of {multiple}",)
 
 
 def single_sample(dataset: Dataset) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def _quantized_layers(coupling: Coupling) -> tuple[int, int]:
     for key, lines in coupling.units.items():
         if not isinstance(key, tuple) or len(lines) < 2:
             continue
-        for index, _ in readers_behind(coupling.graph, key):
+        for index, _ in readers_of_constant(coupling.graph, key):
             bound = coupling.walked.bounds.get(index)
             if bound is not None and bound.rule.macs:
                 weighed.add(index)

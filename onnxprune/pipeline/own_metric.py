@@ -40,13 +40,13 @@ class OwnMetric:
         except OnnxPruneError:
             raise
         except Exception as error:
-            raise DataError(f"the metric {self.name} raised {describe(error)}") from error
+            raise DataError(f"the metric {self.name} raised {describe(error)}; fix it, or return -inf instead") from error
         if not isinstance(score, (int, float, np.number, np.ndarray)) or np.size(score) != 1:
             raise DataError(f"the metric {self.name} must return a number, got {type(score).__name__}")
         value = float(np.asarray(score).reshape(()))
         # An infinite score would meet any budget.
         if math.isnan(value) or value == math.inf:
-            raise DataError(f"{self._returned(value)}, from which no drop follows; return a finite number, or -inf")
+            raise DataError(f"{self._returned(value)}, so there is no drop; return a finite number, or -inf")
         return value
 
     def of_original(self, model: onnx.ModelProto, engine: Engine) -> float:

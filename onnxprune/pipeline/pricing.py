@@ -18,7 +18,7 @@ from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds
 from onnxprune.pipeline.compute import HERE, Compute
-from onnxprune.pipeline.rounded import multiple, rounding_of
+from onnxprune.pipeline.rounding import multiple, rounding_of
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.plan import Rounding
 from onnxprune.progress import Progress
@@ -36,7 +36,7 @@ class Pricing:
 
     ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
     widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.  ``losses`` is
-    what was measured of each group that ``survey`` asks.
+    what was measured of each group of ``survey``.
     """
 
     select: str
@@ -76,11 +76,11 @@ def price(
     allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
     survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", survey.steps * len(rankings))
-    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.asked else ()
+    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.groups else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
     timing = time_model(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(timing.time, full_widths(context.coupling), multiple(options), timing.blocks)
-    if options.asked("latency") is not None:
+    if options.budget("latency") is not None:
         # The finest tier has odd widths, which only cost time.
         allowed = allowed[:2]
     rounding = rounding_of(options, timing)
@@ -102,21 +102,21 @@ def price(
 def sharpened(
     context: Context, options: Options, pricing: Pricing, counts: Array, progress: Progress, compute: Compute = HERE
 ) -> Pricing:
-    """``pricing`` after a measurement of each group at ``counts`` (units kept, (groups,)).
+    """``pricing``, corrected by a measurement of each group at ``counts`` (units kept, (groups,)).
 
-    Interpolation is good between widths that were measured.  An allocation goes where the output loss is least by the
-    curves, so it finds the places where they are too low: a few channels of every group, or nearly all of one.
+    Interpolation is good between measured widths.  But an allocation picks the widths with the least estimated loss, so it
+    finds those at which a curve is too low: a few channels off every group, or nearly all of one.
     Cost: see :func:`onnxprune.budget.sensitivity.measured`, one width per group.
     """
     more = pricing.survey.at(counts, full_widths(context.coupling))
-    if not more.asked:
+    if not more.groups:
         return pricing
     orders = {pricing.select: pricing.rankings}
     progress.stage("sensitivity", more.steps)
-    measured = dict(zip(more.asked, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    measured = dict(zip(more.groups, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
     losses = tuple(
         {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
-        for group, one in zip(pricing.survey.asked, pricing.losses, strict=True)
+        for group, one in zip(pricing.survey.groups, pricing.losses, strict=True)
     )
     survey = merged(pricing.survey, more)
     better = curves(context.coupling, orders, survey, losses)[pricing.select]

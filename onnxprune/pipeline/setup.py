@@ -36,8 +36,8 @@ from onnxprune.measure.information import sample_information
 from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
-from onnxprune.pipeline.division import MOST_HELD, MOST_JUDGED, divide, held_out
-from onnxprune.pipeline.naming import frozen_groups
+from onnxprune.pipeline.group_names import frozen_groups
+from onnxprune.pipeline.holdout import MOST_HELD, MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
@@ -49,7 +49,7 @@ MOST_TUNED = 8192
 DEFAULT_MEMORY = 3 << 28
 #: Bytes of one activation that a refinement may use, if the user sets no limit.  It leaves out samples beyond that.
 MAP_BYTES = 64 << 20
-#: Copies of the weights that a run holds besides the model: in the view, in the cut model, and in a session.
+#: Copies of the weights that a run holds in addition to the model: in the view, in the cut model, and in a session.
 COPIES = 3
 
 
@@ -58,7 +58,7 @@ class Context:
     """The inputs of all later stages.
 
     ``fit`` and ``holdout`` are disjoint parts of the calibration data.  ``held`` holds the positions of the holdout, see
-    :func:`onnxprune.pipeline.division.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
+    :func:`onnxprune.pipeline.holdout.held_out`.  ``spare`` holds all samples that are not held out, ``fit`` and more; it
     is None without tuning.
     """
 
@@ -107,7 +107,7 @@ def specs_of(loaded: LoadedModel) -> tuple[InputSpec, ...]:
 
 
 def check_inputs(first: LoadedModel, second: LoadedModel, called: tuple[str, str], remedy: str) -> None:
-    """Raise ModelError if the two models cannot be fed alike; ``called``: their names if they come from no file."""
+    """Raise ModelError if the two models do not take the same inputs.  ``called``: what to call a model without a file."""
     ours, theirs = ({spec.name: spec.dtype for spec in specs_of(loaded)} for loaded in (first, second))
     if ours != theirs:
         lists = [", ".join(f"'{name}' ({kind})" for name, kind in kinds.items()) or "none" for kinds in (ours, theirs)]
@@ -182,29 +182,23 @@ def set_up(
     claim_buffers()
     _check_computes(loaded, view(loaded.proto), options)
     specs = specs_for(loaded, data, options)
-    dataset = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
-    sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
+    first = open_dataset(data, specs, options.preprocess, samples_of(data, options), options.seed)
+    sample = {name: array.shape for name, array in first.fetch([0]).items()}
     coupling = couple(loaded.proto, options.shapes, sample, options.rules)
-    if options.samples is None:
-        worth = samples(EFFORTS[options.effort], original_macs(coupling))
-        if worth != SAMPLES and _reopens(data):
-            dataset = open_dataset(data, specs, options.preprocess, worth, options.seed)
-        elif worth < dataset.count:
-            dataset = dataset.take(choose(dataset.count, worth, options.seed))
-    opened, most = dataset, MOST_HELD
-    if options.tune is not None:
-        most = MOST_JUDGED
-        if options.samples is None and _reopens(data):
-            opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+    dataset = _affordable(first, data, specs, options, original_macs(coupling))
+    tuning = options.tune is not None
+    # Tuning learns from more samples than the refit needs.
+    opened = dataset
+    if tuning and options.samples is None and _reopens(data):
+        opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
         information = None if data is None else sample_information(coupling, engine, opened)
-        held = held_out(opened.count, options.seed, most, information)
+        held = held_out(opened.count, options.seed, MOST_JUDGED if tuning else MOST_HELD, information)
     fit, holdout = divide(opened, held)
-    spare = None
-    if options.tune is not None:
-        # Tuning takes all other samples, also if the refit needs few.
-        fit, spare = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed)), fit
+    spare = fit if tuning else None
+    if tuning:
+        fit = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed))
     frozen = frozen_groups(coupling, options.exclude, options.only)
     return Context(
         loaded,
@@ -225,6 +219,23 @@ def set_up(
         held,
         spare,
     )
+
+
+def _affordable(
+    dataset: Dataset, data: object | None, specs: tuple[InputSpec, ...], options: Options, macs: float
+) -> Dataset:
+    """As many samples of ``data`` as a model of ``macs`` can afford, unless ``--samples`` sets the number.
+
+    ``dataset`` holds the first of them.
+    """
+    if options.samples is not None:
+        return dataset
+    affordable = samples(EFFORTS[options.effort], macs)
+    if affordable != SAMPLES and _reopens(data):
+        return open_dataset(data, specs, options.preprocess, affordable, options.seed)
+    if affordable < dataset.count:
+        return dataset.take(choose(dataset.count, affordable, options.seed))
+    return dataset
 
 
 def _check_computes(loaded: LoadedModel, graph: Graph, options: Options) -> None:

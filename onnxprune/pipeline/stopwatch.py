@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 class Stopwatch:
-    """Seconds per stage, in the order in which stages end.  ``gone``: seconds of the run before the stopwatch started."""
+    """Seconds per stage, in the order in which stages end.  ``elapsed``: seconds of the run before the stopwatch started."""
 
-    def __init__(self, gone: float = 0.0) -> None:
-        self.start = self._last = time.perf_counter() - gone
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self.start = self._last = time.perf_counter() - elapsed
         self.seconds: dict[str, float] = {}
 
     def mark(self, stage: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import onnx
 
-from onnxprune.allowance import Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
@@ -14,10 +13,10 @@ from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.measure.loss import output_loss
-from onnxprune.options import Options
+from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.accuracy import accuracy_of
-from onnxprune.pipeline.division import MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
+from onnxprune.pipeline.holdout import MOST_JUDGED, divide, held_out
 from onnxprune.pipeline.outcome import Outcome
 from onnxprune.pipeline.setup import MOST_TUNED, Context, check_inputs, engine_of, specs_for
 from onnxprune.progress import Progress
@@ -25,8 +24,9 @@ from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
 from onnxprune.tasks.answers import answers_of
-from onnxprune.tasks.yardstick import AUTO, outputs, yardstick
+from onnxprune.tasks.yardstick import outputs, yardstick
 from onnxprune.tuning.need import need_device, need_torch
+from onnxprune.tuning_length import TuningLength
 from onnxprune.verify.checks import soundness
 
 #: Samples on which to check a tuned model.
@@ -121,7 +121,7 @@ def _tune(
     from onnxprune.tuning.tune import Request, tune
 
     with once() as stopped:
-        request = Request(options.tune or Allowance(), options.augment, options.device, options.seed, stopped)
+        request = Request(options.tune or TuningLength(), options.augment, options.device, options.seed, stopped)
         model, tuning = tune(student, original.proto, fit, held, engine, request, progress)
     for note in tuning.notes:
         progress.note(note)

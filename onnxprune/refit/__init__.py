@@ -1,1 +1,1 @@
-"""Refit: the layers that stay make up for the cut ones by least squares, layer by layer, against the original."""
+"""Refit: fit the remaining weights, layer by layer, so that the cut model reproduces the original's activations."""

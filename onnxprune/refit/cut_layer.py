@@ -11,10 +11,10 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.site import Masks
+from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, from_normal, to_normal
 from onnxprune.refit.window import Window
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 

@@ -1,7 +1,7 @@
-"""What refits read of the original, computed once for all candidates that are fitted to the same samples.
+"""Activations of the original that refits need, computed once for all candidates that are fitted to the same samples.
 
 A refit needs the targets of its layers and the outcome of the picking nodes.  Neither depends on the candidate.  The
-first refit runs the original and keeps them; later refits read the same bits.  The inputs of the cut layers do depend
+first refit runs the original and keeps them; later refits read the same values.  The inputs of the cut layers do depend
 on the candidate, so every refit computes them itself.
 """
 
@@ -22,7 +22,7 @@ Array = np.ndarray
 #: Maximum bytes to keep, in memory and on disk.  Beyond it every refit runs the original again: a disk may be small, and
 #: 64 pictures of a residual network of 50 layers take 2.8 GB.
 MOST_BYTES = 4 << 30
-#: One part in this many of the memory for activations holds kept values; the rest of them goes to disk.  A search keeps
+#: Kept values take at most 1/PART of the memory for activations; the rest of them goes to disk.  A search keeps
 #: two sets, for attempts and for trials.
 PART = 16
 
@@ -52,7 +52,7 @@ class KeptTargets:
     def runner(
         self, given: Calibrated, jobs: Iterable[LayerJob], batches: Callable[[], Iterable[Mapping[str, Array]]]
     ) -> Runner | None:
-        """The original over the ``batches()``, as far as earlier refits ran it; ``None`` if the values would take too much."""
+        """The original over the ``batches()``, where earlier refits left it; ``None`` if its values would take too much room."""
         if self._runner is None:
             values = kept_values(given, jobs)
             if bytes_of(given, values) > self._most:
@@ -71,6 +71,6 @@ def kept_values(given: Calibrated, jobs: Iterable[LayerJob]) -> frozenset[str]:
 
 
 def bytes_of(given: Calibrated, values: Iterable[str]) -> int:
-    """About the bytes of ``values`` over all samples, by the shapes of one sample."""
+    """Estimated bytes of ``values`` over all samples, from the shapes of one sample."""
     shapes = given.coupling.facts.shapes
     return given.dataset.count * sum(4 * math.prod(shapes[value]) for value in values if value in shapes)

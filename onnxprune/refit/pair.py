@@ -34,21 +34,21 @@ class RunnerPair:
         The caller may add constants to ``pruned.replaced`` during a job.  They apply from its layer on.
         """
         self.pruned.given = frozenset(node.index for node in self.picked)
-        behind = -1
+        done = -1
         for number, job in enumerate(jobs):
-            self._hold(jobs[number:], hidden, behind)
+            self._hold(jobs[number:], hidden, done)
             self.original.advance(max(job.target.until + 1, job.index))
-            for value in (o for node in self.picked if behind < node.index < job.index for o in _outputs(node)):
+            for value in (o for node in self.picked if done < node.index < job.index for o in _outputs(node)):
                 for batch in range(self.pruned.count):
                     self.pruned.put(value, batch, self.original.get(value, batch))
             self.pruned.advance(job.index)
-            behind = job.index
+            done = job.index
             if self.pruned.has(job.layer.data) and self.original.has(job.target.value):
                 yield job
 
-    def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], behind: int) -> None:
-        """Make both runners hold the values that ``jobs`` still need."""
-        picked = {o for node in self.picked if node.index > behind for o in _outputs(node)}
+    def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], done: int) -> None:
+        """Make both runners hold the values that ``jobs`` still need.  ``done``: index of the last node that ran; -1 at first."""
+        picked = {o for node in self.picked if node.index > done for o in _outputs(node)}
         self.original.held = {job.target.value for job in jobs} | picked | self.kept
         self.pruned.held = {job.target.other for job in jobs if job.target.other is not None}
         self.pruned.held |= {one.layer.data for job in jobs for one in hidden.get(job.index, ())}

@@ -1,7 +1,7 @@
 """Refines a hidden layer against the residual of its last reader.
 
-A fit to the original's activations asks too much of a hidden layer.  Only its reader sees its output, so any output
-will do that serves the reader's target.  If the reader is hidden too, the target of the next reader counts.  Let r be
+A fit to the original's activations is stricter than a hidden layer needs.  Only its reader sees its output, so any
+output will do from which the reader can reach its target.  If the reader is hidden too, the target of the next reader counts.  Let r be
 the residual of the last reader.  The hidden layer's weights take Gauss-Newton steps with Kronecker-factored curvature
 (K-FAC, Martens and Grosse, arXiv 1503.05671):
 
@@ -99,7 +99,7 @@ class Goal:
         return replace(maps, wanted=np.clip(maps.wanted, *self._ends(reader, maps.wanted.ndim)))
 
     def residual(self, got: Array, reader: WeightedLayer, maps: Maps) -> Array:
-        """What the reader's output ``got`` misses of ``maps``, which are :meth:`clipped`: a new float32 array."""
+        """The target of ``maps`` minus the reader's output ``got``.  ``maps`` are :meth:`clipped`; a new float32 array."""
         reached = np.asarray(got * reader.per_channel(self.scale, got.ndim), dtype=np.float32)
         reached += maps.offset
         np.clip(reached, *self._ends(reader, got.ndim), out=reached)

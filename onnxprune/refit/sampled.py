@@ -131,10 +131,10 @@ class Sampler:
 
 
 def sampled_blocks(blocks: int, times: int) -> Iterator[int]:
-    """The numbers of the blocks to sample, of samples that are ``times`` as many as the rows wanted of them.
+    """The indices of the blocks to sample, if there are ``times`` as many samples as rows wanted.
 
-    Every sample gives a row, so all of them would take more memory than the rows wanted.  The share of held-out blocks
-    stays.
+    Every sample gives at least one row, so the rows of all samples would take too much memory.  The share of held-out
+    blocks stays.
     """
     return (number for number in range(blocks) if number // HOLD_EVERY % max(times, 1) == 0)
 

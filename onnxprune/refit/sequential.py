@@ -28,6 +28,7 @@ from onnxprune.calibration.moments import batch_size, blocks
 from onnxprune.engine.release import return_memory
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph
 from onnxprune.progress import Progress
 from onnxprune.refit.hidden import stretches, taking_part
@@ -40,7 +41,6 @@ from onnxprune.refit.sampled import Sampler
 from onnxprune.refit.shared import fit_together, shared
 from onnxprune.refit.solution import Solution
 from onnxprune.result import Refitted
-from onnxprune.surgery.edit import Use
 from onnxprune.verify.guided import PICKING, choosing
 
 Array = np.ndarray
@@ -61,7 +61,7 @@ def refit(
 ) -> Refit:
     """Refit every layer of ``pruned``, the graph cut by ``keep``.
 
-    ``kept``: what earlier refits to the same samples left of the original.  It changes no bit of the result.
+    ``kept``: activations of the original that earlier refits to the same samples kept.  They do not change the result.
     Cost: one pass of the original, unless it is kept, and one of the pruned model over the samples (each node runs once
     per batch).  Per layer rows·n² for the moments and n³/3 per strength, with n = kept inputs · taps.  Each of ``rounds`` of refinement
     costs two more fits and about ten passes of the two layers.
@@ -76,7 +76,7 @@ def refit(
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
     size = _size(given)
-    # Not a list: that would stand in memory beside the store, and samples may be many.
+    # Not a list: it would keep all samples in memory, in addition to the store.
     batches = partial(given.dataset.batches, size)
     original = None if kept is None else kept.runner(given, jobs.values(), batches)
     with Store(given.memory if original is None else given.memory - 2 * (given.memory // PART)) as store:

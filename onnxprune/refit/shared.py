@@ -55,7 +55,7 @@ def _alike(coupling: Coupling, one: Layer, other: Layer) -> bool:
 
 
 def _stored(coupling: Coupling, value: str | None) -> str | None:
-    """The constant behind ``value``, looking through changes of layout; ``None`` if ``value`` is not constant."""
+    """The stored constant of ``value``, looking through changes of layout; ``None`` if ``value`` is not constant."""
     graph = coupling.graph
     size = _size(coupling, value)
     while value is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.graph.uses import Use
 from onnxprune.refit.job import LayerJob
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 

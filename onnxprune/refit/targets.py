@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Node
 from onnxprune.linear.form import Layer
 from onnxprune.refit.window import Window, window_of
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 
@@ -26,7 +26,7 @@ Array = np.ndarray
 class Target:
     """The fit makes ``scale·y + shift`` match ``value`` of the original, minus ``other`` of the pruned model.
 
-    ``scale``, ``shift``: per output channel of the original.  ``until``: index of the node that makes ``value``.
+    ``scale``, ``shift``: per output channel of the original.  ``until``: index of the node that computes ``value``.
     ``home``: (place, sign) of a constant that can take a bias in place of the layer (the mean of a BatchNormalization,
     the constant of an Add), or ``None``.  ``window``: outside this range the readers of ``value`` see no difference
     (0 … ∞ before a Relu); two arrays (channels,) of the original if channels differ.
@@ -42,7 +42,7 @@ class Target:
 
 
 def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
-    """The target for ``layer``: as far down the chain as the module's rules allow."""
+    """The target for ``layer``: as far down the chain as the rules above allow."""
     graph = coupling.graph
     value, until = layer.output, layer.index
     axis = len(coupling.facts.shapes[value]) - 1 if layer.kind == "matmul" else 1
@@ -103,7 +103,7 @@ def _per_channel(coupling: Coupling, layer: Layer, use: Use, channels: int) -> A
         return None
     array = constant_of(coupling, use)
     rank = len(coupling.facts.shapes[layer.output])
-    behind = 0 if layer.kind == "matmul" else rank - 2
-    if array.ndim > rank or array.size != channels or array.ndim <= behind or array.shape[-1 - behind] != channels:
+    trailing = 0 if layer.kind == "matmul" else rank - 2
+    if array.ndim > rank or array.size != channels or array.ndim <= trailing or array.shape[-1 - trailing] != channels:
         return None
     return np.asarray(array.reshape(channels), dtype=np.float64)

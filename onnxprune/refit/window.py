@@ -57,7 +57,7 @@ def _seen(coupling: Coupling, value: str, axis: int) -> tuple[Array, Array]:
             # It reads only a size.
             continue
         node = coupling.graph.nodes[index]
-        ends = _behind(coupling, node, value, axis) if _moves(coupling, node, slot) else _clips(coupling, node)
+        ends = _downstream(coupling, node, value, axis) if _moves(coupling, node, slot) else _clips(coupling, node)
         low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
     return low, high
 
@@ -66,7 +66,7 @@ def _moves(coupling: Coupling, node: Node, slot: int) -> bool:
     return not node.scope and (node.index in coupling.walked.movers or (node.op in _PASSING and slot == 0))
 
 
-def _behind(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Array, Array]:
+def _downstream(coupling: Coupling, node: Node, value: str, axis: int) -> tuple[Array, Array]:
     """The ends for ``value``, as seen by the readers of the outputs of ``node``, which moves it."""
     classes = coupling.classes.of[coupling.walked.labels[value][axis]]
     low, high = np.full(len(classes), math.inf), np.full(len(classes), -math.inf)

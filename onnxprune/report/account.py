@@ -33,8 +33,8 @@ from onnxprune.report.samples import shown_samples
 from onnxprune.result import (
     Change,
     Comparison,
+    DropSource,
     Report,
-    Seen,
 )
 from onnxprune.tasks.answers import answers_of
 from onnxprune.tasks.interval import RESAMPLES
@@ -49,7 +49,7 @@ def account(
     context: Context,
     outcome: Outcome,
     labelled: Dataset,
-    seen: Seen,
+    source: DropSource,
     target: Path | None,
     options: Options,
     stopwatch: Stopwatch,
@@ -84,7 +84,7 @@ def account(
         seconds=stopwatch.done(),
         peak_rss_bytes=peak_rss(),
         notes=context.notes + outcome.notes + _odd_labels(scores),
-        seen=seen,
+        drop_source=source,
         settings=_settings(context, outcome, options),
         curves=outcome.curves,
         search=outcome.steps,

@@ -9,7 +9,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.labels import Axis
 from onnxprune.coupling.ledger import Taken
 from onnxprune.coupling.locks import lock_text
-from onnxprune.graph.dequantized import readers_behind
+from onnxprune.graph.dequantized import readers_of_constant
 from onnxprune.graph.view import Graph
 from onnxprune.result import GroupRow, Outlook
 
@@ -22,7 +22,7 @@ KEPT = (0.75, 0.5, 0.25)
 
 def _readers(graph: Graph, axes: tuple[Axis, ...]) -> set[int]:
     """The nodes that read the constants among ``axes``."""
-    return {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_behind(graph, key)}
+    return {index for key, _ in axes if isinstance(key, tuple) for index, _ in readers_of_constant(graph, key)}
 
 
 def group_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[GroupRow, ...]:

@@ -145,7 +145,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _options(note: str) -> Markup:
-    """A browser breaks a line behind the dashes of ``--layout``; this keeps an option whole."""
+    """A browser breaks a line after the dashes of ``--layout``; this keeps an option whole."""
     unbroken = r'<span class="option">\1</span>'
     return Markup(re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", unbroken, str(Markup.escape(note))))
 

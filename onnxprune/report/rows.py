@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from onnxprune.metrics import OWN
 from onnxprune.report import wording
-from onnxprune.result import Change, Comparison, Drop, GroupRow, Report, Seen
+from onnxprune.result import Change, Comparison, Drop, DropSource, GroupRow, Report
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def summary_rows(report: Report | Comparison) -> tuple[Row, ...]:
         _quantity("parameters", report.params, wording.si),
         _quantity("file", report.bytes, wording.byte_text),
         _latency(report.latency_ms, spread),
-        _drop(report.drop, report.seen),
+        _drop(report.drop, report.drop_source),
         *_figures(report.drop),
     ]
     if report.accuracy is not None:
@@ -131,14 +131,14 @@ def _figures(drop: Drop | None) -> list[Row]:
     return [Row(name, "–", f"{value:.3f}", "against the original", None) for name, value in drop.figures]
 
 
-def _drop(drop: Drop | None, seen: Seen) -> Row:
+def _drop(drop: Drop | None, source: DropSource) -> Row:
     if drop is None:
         return Row("drop", "–", "–", "not measured", None)
-    samples = f"{drop.samples:,} {'made-up ' if seen == 'made up' else ''}sample{'' if drop.samples == 1 else 's'}"
+    samples = f"{drop.samples:,} {'made-up ' if source == 'made up' else ''}sample{'' if drop.samples == 1 else 's'}"
     if drop.metric == OWN:
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), "as --eval measures it", None)
     between = wording.could_be(drop)
-    if between is None or seen == "made up":
+    if between is None or source == "made up":
         return Row(f"drop: {drop.metric}", "–", wording.drop_value(drop), f"on {samples}", None)
     # A few samples give only a rough share, but a reader takes "0.0%" for a fact.
     share = drop.metric in wording.SHARES

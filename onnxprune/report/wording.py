@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from onnxprune.plan import Rounding
-from onnxprune.result import Change, Drop, Inspection, Report, Seen, Stage, Tuning, Verification
+from onnxprune.result import Change, Drop, DropSource, Inspection, Report, Stage, Tuning, Verification
 
 TOP1 = "top-1 changed"
 VALUES = "values changed"
@@ -18,7 +18,7 @@ AGREEMENTS: Mapping[str, str] = {
     "keypoint similarity lost": "its keypoints agree with the original's at an OKS of {OKS}",
     "cosine distance": "its embeddings are at a mean cosine of {mean cosine} to the original's",
     "strings changed": "{drop} of its strings change (character error {character error})",
-    "relative error per channel": "its outputs move by {drop} per channel",
+    "relative error per channel": "its outputs change by {drop} per channel",
 }
 #: What to do if the result is not faster.
 SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
@@ -125,14 +125,14 @@ def could_be(drop: Drop) -> tuple[float, float] | None:
     return max(0.0, low), min(1.0, high)
 
 
-def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
+def drop_sentence(drop: Drop | None, source: DropSource = "held out") -> str:
     """What the drop means, as the end of a sentence."""
     if drop is None:
         return "the drop was not measured ('onnxprune compare' measures it)"
     held_out = f"{drop.samples:,} held-out sample{'' if drop.samples == 1 else 's'}"
-    if seen == "made up":
+    if source == "made up":
         held_out = f"{drop.samples:,} made-up samples, which tells little about real ones (give --data)"
-    elif seen == "alike":
+    elif source == "alike":
         held_out += ", which tells little: the original gives the same answer for all of them"
     if drop.metric == TOP1 and drop.samples == 1:
         return f"the top-1 answer {'changes' if drop.value else 'stays the same'} on {held_out}"
@@ -147,7 +147,7 @@ def drop_sentence(drop: Drop | None, seen: Seen = "held out") -> str:
             sentence = sentence.replace("{" + name + "}", value)
         return f"{sentence} on {held_out}"
     if drop.metric == "output error":
-        return f"its outputs move by {percent(drop.value)} on {held_out}"
+        return f"its outputs change by {percent(drop.value)} on {held_out}"
     if math.isinf(drop.value):
         return f"{drop.metric} falls to minus infinity on {held_out}"
     return f"{drop.metric} changes by {decimals(drop.value)} on {held_out}"
@@ -194,7 +194,7 @@ def verdict(report: Report) -> str:
     measured = ""
     if accuracy is not None:
         measured = f", and accuracy goes from {percent(accuracy.before)} to {percent(accuracy.after)}"
-    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.seen)}{measured}.{remedy}"
+    return f"{name}: {', '.join(parts)}; {drop_sentence(report.drop, report.drop_source)}{measured}.{remedy}"
 
 
 def prunable(inspection: Inspection) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxprune.result.change import Change
 from onnxprune.result.comparison import Comparison, OperatorTime
 from onnxprune.result.display import page, summary
-from onnxprune.result.drop import Drop, Seen
+from onnxprune.result.drop import Drop, DropSource
 from onnxprune.result.inspection import Inspection, Outlook
 from onnxprune.result.pruned import Result
 from onnxprune.result.report import Report, Shown
@@ -19,6 +19,7 @@ __all__ = [
     "Comparison",
     "CurvePoint",
     "Drop",
+    "DropSource",
     "GroupCurve",
     "GroupRow",
     "Inspection",
@@ -29,7 +30,6 @@ __all__ = [
     "Report",
     "Result",
     "SearchStep",
-    "Seen",
     "Shown",
     "Stage",
     "Tuned",

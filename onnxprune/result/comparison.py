@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxprune.result.change import Change
 from onnxprune.result.display import page
-from onnxprune.result.drop import Drop, Seen
+from onnxprune.result.drop import Drop, DropSource
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Comparison:
     """What ``compare`` shows of two models, ``a`` and ``b``.  Each :class:`Change` goes from ``a`` to ``b``.
 
     ``outputs``: (name, relative L2 error) of each floating-point output.  ``operators``: time by operator, in ms;
-    empty without a profile.  ``latency_ms`` and ``latency_spread``: as in :class:`Report`.  ``seen`` says what the drop
+    empty without a profile.  ``latency_ms`` and ``latency_spread``: as in :class:`Report`.  ``drop_source`` says what the drop
     was measured on.
     """
 
@@ -37,7 +37,7 @@ class Comparison:
     accuracy: Change | None
     outputs: tuple[tuple[str, float], ...]
     operators: tuple[OperatorTime, ...] = ()
-    seen: Seen = "held out"
+    drop_source: DropSource = "held out"
     scores: tuple[tuple[str, Change], ...] = ()
 
     def _repr_html_(self) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 #: What the drop was measured on: held-out samples of the user, made-up samples, or samples that the original answers
 #: alike.  The last two make the drop nearly meaningless.
-Seen = Literal["held out", "made up", "alike"]
+DropSource = Literal["held out", "made up", "alike"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from onnxprune.plan import Rounding
 from onnxprune.result.change import Change
 from onnxprune.result.display import page
-from onnxprune.result.drop import Drop, Seen
+from onnxprune.result.drop import Drop, DropSource
 from onnxprune.result.rows import GroupRow, LayerRow
 from onnxprune.result.search import GroupCurve, Refitted, SearchStep
 from onnxprune.result.tuning import Tuning
@@ -28,9 +28,9 @@ class Report:
     """Everything that the terminal, JSON and HTML reports show.
 
     Each :class:`Change` holds the value before and after pruning: ``macs``, ``params``, ``bytes``, ``latency_ms`` and
-    ``accuracy`` (0 … 1, None without labels).  ``latency_ms``: the models run in turns; ``before`` is the original's
+    ``accuracy`` (0 … 1, None without labels).  ``latency_ms``: the runs of both models alternate; ``before`` is the original's
     median, ``after`` is the median ratio times ``before``.  ``latency_spread`` holds ± ms of these two, at about
-    90 %.  ``seen`` says what the drop was measured on: held-out or made-up samples.  ``seconds`` maps stages and "total"
+    90 %.  ``drop_source`` says what the drop was measured on: held-out or made-up samples.  ``seconds`` maps stages and "total"
     to wall-clock time.  ``budgets`` are the user's.  ``rounding`` is None if unknown.  ``scores`` holds names and scores
     from labels other than classes, such as AP50.  ``pictures`` show held-out samples of detectors and segmenters.
     """
@@ -55,7 +55,7 @@ class Report:
     search: tuple[SearchStep, ...] = ()
     refits: tuple[Refitted, ...] = ()
     layers: tuple[LayerRow, ...] = ()
-    seen: Seen = "held out"
+    drop_source: DropSource = "held out"
     budgets: tuple[Budget, ...] = ()
     tuning: Tuning | None = None
     scores: tuple[tuple[str, Change], ...] = ()

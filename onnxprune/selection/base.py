@@ -96,7 +96,7 @@ def evidence(
         readings = tuple(one.reading for one in known if one.units.ndim == 1)
         return Evidence(partial(_contributions, known, len(group)), magnitude, readings)
     if not magnitude.any():
-        # Nothing tells the units apart, so all count the same.
+        # Nothing distinguishes the units, so all count the same.
         magnitude = np.ones(len(group))
     energies = magnitude**2 / max(float((magnitude**2).sum()), 1e-30)
     return Evidence(lambda: energies, magnitude)

@@ -160,9 +160,9 @@ def _added(block: Array, product: Array) -> Array:
 
 
 def select(evidence: Evidence, seed: int) -> Ranking:
-    """Order of leaving, reversed; the error with k kept is the sum of what the losses added.
+    """The order of removal, reversed; the error with k units kept is the sum of the errors that the removals added.
 
-    Exact but for the choice of candidates (``BATCH``).  Cost: about 3n³ per reader of n inputs.  Where nothing is
+    Exact except for the choice of candidates (``BATCH``).  Cost: about 3n³ per reader of n inputs.  Where nothing is
     known of the readers, as :func:`onnxprune.selection.qr.select`.
     """
     if not evidence.readings:

@@ -18,7 +18,8 @@ from onnxprune.coupling.labels import Key
 from onnxprune.coupling.rule import Role
 from onnxprune.coupling.site import AttributeEdit, InputEdit
 from onnxprune.graph.edit import Editor
-from onnxprune.surgery.edit import Use, add_input, give_constants, insert_scale, insert_select
+from onnxprune.graph.uses import Use
+from onnxprune.surgery.edit import add_input, give_constants, insert_scale, insert_select
 from onnxprune.surgery.stored import at_the_source
 
 Array = np.ndarray

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from onnxprune.graph.edit import Editor, same_array
-from onnxprune.graph.uses import copies_of, kept_in_half, original_of, shared_uses
+from onnxprune.graph.uses import Use, copies_of, kept_in_half, original_of, shared_uses
 from onnxprune.graph.view import Graph, Node
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 
 def give_constants(editor: Editor, values: Mapping[Use, Array]) -> None:

@@ -1,4 +1,4 @@
-"""Keep one stored array for readers in several layouts (behind Transposes), if a cut leaves the same for all of them."""
+"""Keep one stored array for readers in several layouts (through Transposes), if a cut leaves the same for all of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import numpy as np
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.graph.layout import layout_of, layouts_of, readers_of_stored
-from onnxprune.graph.uses import shared_uses
+from onnxprune.graph.uses import Use, shared_uses
 
 Array = np.ndarray
-Use = tuple[int, int]
 
 
 def at_the_source(
     coupling: Coupling, constants: Mapping[Use, Array]
 ) -> tuple[dict[Use, Array], dict[str, dict[int, int]]]:
-    """(``constants``, new sizes: value -> {axis: size}).  Arrays behind Transposes are moved to where they are stored; the
+    """(``constants``, new sizes: value -> {axis: size}).  Arrays that are read through a Transpose move to where they are stored; the
     sizes are those of the values that change with them.
 
-    Moves an array only if it has readers in several layouts, and all of them need the same array.  A weight behind a single
+    Moves an array only if it has readers in several layouts, and all of them need the same array.  A weight read through a single
     Transpose goes to its reader, and the Transpose disappears.
     """
     graph, facts = coupling.graph, coupling.facts

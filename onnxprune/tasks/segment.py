@@ -136,7 +136,7 @@ def segment(answers: Answers) -> Guess:
     kinds = [_kind(answers.parts(i), answers.counts, answers) for i in range(len(first))]
     maps = [kind for kind in kinds if kind is not None]
     if not maps:
-        return Guess(None, False, "no output is a map of classes or a mask; state another --task, or give your own metric with --eval")
+        return Guess(None, False, "no output is a map of classes or a mask; give another --task, or give your own metric with --eval")
     ways = {(f.way, f.axis, f.logits) for f in maps}
     if len(ways) > 1:
         return Guess(None, False, "maps of several kinds")

@@ -12,6 +12,7 @@ from onnxprune import metrics
 from onnxprune.calibration.outputs import stack
 from onnxprune.errors import DataError
 from onnxprune.measure.loss import OutputLoss
+from onnxprune.options import AUTO
 from onnxprune.result import Drop
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.layout import parse_layout
@@ -19,14 +20,10 @@ from onnxprune.tasks.guess import guess, stated
 from onnxprune.tasks.task import KINDS, Comparer, Guess, Reader, TaskKind
 
 Array = np.ndarray
-#: The value of ``--task`` that guesses the task from the outputs.
-AUTO = "auto"
-
-
-#: Standard errors that a search adds to a task's drop before it believes it (the rule of Breiman et al., Classification
+#: Standard errors that a search adds to a task's drop (the rule of Breiman et al., Classification
 #: and Regression Trees, 1984, section 3.4.3).  A search tries many cuts and picks the luckiest.  Average precision on few
-#: objects has much luck: with 46 of them a detector of 3 million parameters ended at 0.95, and had 0.71 on other pictures.
-#: Elsewhere a sample is one answer, and one changed answer of few is more than is usually allowed.
+#: objects depends much on luck: with 46 of them a detector of 3 million parameters ended at 0.95, and had 0.71 on other
+#: pictures.  In other tasks a sample is one answer, and one changed answer of few is more than is usually allowed.
 DOUBT: Mapping[TaskKind, float] = {"detect": 1.0}
 
 
@@ -129,7 +126,7 @@ def yardstick(original: Answers, task: str, layout: str, rows_are_answers: bool,
         note = f"task {guessed.reader.kind}: {error}; the drop is the {general(reference)} instead"
         return Yardstick(reference, loss, note=note, likely=guessed.reader.kind)
     because = f"task {guessed.reader.kind}: {guessed.because}"
-    note = _note(guessed.reader, compare, original, because, "; if that is wrong, state another --task")
+    note = _note(guessed.reader, compare, original, because, "; if that is wrong, set it with --task")
     return Yardstick(reference, loss, guessed.reader, compare, note, guessed.reader.kind)
 
 
@@ -158,5 +155,5 @@ def _unsure(guess: Guess, reference: Sequence[Array]) -> str | None:
         return None
     return (
         f"the outputs may be those of --task {guess.reader.kind} ({guess.because}), but this is not certain: the drop is "
-        f"the {general(reference)} unless --task states one"
+        f"the {general(reference)} unless --task sets one"
     )

@@ -17,7 +17,7 @@ def lower(first: Array, second: Array) -> bool:
     A test for significance would throw away good models, because a few very wrong samples dominate the difference.  For
     an error that fell by a fifth, 256 of CIFAR-10's test images call the fall chance in 14 % of draws (a plain network of
     16 layers) to 62 % (a residual network of 20 layers).  2,500 images show the same falls by 9 and 5 standard errors.
-    Roots or logarithms of the errors are even weaker: tuning mends the worst samples, not the typical one.
+    Roots or logarithms of the errors are even weaker: tuning repairs the worst samples, not the typical one.
     """
     return len(first) >= FEW and bool(np.isfinite(first).all()) and not float(first.mean()) >= float(second.mean())
 

@@ -13,7 +13,7 @@ from onnxprune.tuning.pair import ModelPair
 from onnxprune.tuning.samples import Samples
 
 Array = np.ndarray
-#: Maximum bytes of the original's outputs that are kept between looks.
+#: Maximum bytes of the original's outputs that are kept between evaluations.
 KEPT = 256 << 20
 
 

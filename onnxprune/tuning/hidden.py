@@ -12,7 +12,7 @@ from onnxprune.tuning.probe import Probed
 from onnxprune.tuning.program import Step
 
 Array = np.ndarray
-#: Maximum number of hidden values.  More cost memory and teach little.
+#: Maximum number of hidden values.  More of them cost memory and teach little.
 MOST = 12
 #: Two channels match if their correlation is at least this.
 FOLLOWS = 0.5

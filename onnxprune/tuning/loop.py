@@ -1,4 +1,4 @@
-"""The training loop: batches, gradients, and an occasional look at held-out samples."""
+"""The training loop: batches, gradients, and an occasional evaluation on held-out samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnxprune.tuning.workers import Workers
 
 Array = np.ndarray
 Weights = Mapping[str, Tensor]
-#: Maximum looks at the held-out samples in one cycle, besides the first, and their maximum share of the time.
+#: Maximum evaluations on the held-out samples in one cycle, after the first, and their maximum share of the time.
 LOOKS, LOOKING = 10, 0.05
 #: Units of the progress bar.
 BAR = 1000

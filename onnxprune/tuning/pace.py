@@ -1,4 +1,4 @@
-"""How fast weights may move.  Fast steps heal a damaged model, but spoil one that was refitted."""
+"""How fast weights may move.  Large steps repair a damaged model, but spoil one that was refitted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAREFUL, USUAL_STEPS, USUAL_BATCH = 0.0035, 400, 32
 #: Bounds of the careful rate.  Below the first, weights hardly move.  The second is usual for training from scratch with
 #: relative steps (Shazeer and Stern, arXiv 1804.04235).
 SLOWEST, FASTEST = 0.001, 0.01
-#: Shares of the careful rate, descending, and the rise of the error that speaks against one.  A residual network of 20 layers
+#: Shares of the careful rate, descending, and the rise of the error that rules one out.  A residual network of 20 layers
 #: at half of its MACs rises by 1.3 at a rate of 0.01, and gains; networks with outputs that hardly differ rise by 40 and
 #: more even at 0.001.
 EASED, CRASH = (1.0, 0.25, 0.06), 4.0
@@ -40,7 +40,7 @@ TRIALS = 0.1
 
 @dataclass(frozen=True)
 class Pace:
-    """``fast``: a rate that heals the start; ``None`` if none does.  ``seconds``: per step.  ``batch``: samples per step.
+    """``fast``: a rate that repairs the start; ``None`` if none does.  ``seconds``: per step.  ``batch``: samples per step.
     ``eased``: share of the careful rate."""
 
     fast: float | None
@@ -53,7 +53,7 @@ class Pace:
         return Schedule(self.eased * careful(steps, self.batch) if self.fast is None else self.fast, steps)
 
     def later(self) -> Pace:
-        """The pace of the next run, which starts from a healed model."""
+        """The pace of the next run, which starts from a repaired model."""
         return Pace(None, self.seconds, self.batch, self.eased)
 
     def steps(self, seconds: float) -> float:
@@ -125,7 +125,7 @@ class _Trials:
         for place in range(self.burst):
             stepped = time.monotonic()
             one_step(setting, next(rows), generator)
-            # Warm up as in a run: the first steps follow single batches, so large ones go astray.
+            # Warm up as in a run: the first steps follow single batches, so large ones lead astray.
             optimizer.move(rate * (place + 1) / self.burst)
             self._made, self._spent = self._made + 1, self._spent + time.monotonic() - stepped
             late = workers.agreed(float(time.monotonic() > deadline))

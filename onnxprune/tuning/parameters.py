@@ -44,7 +44,7 @@ WEIGHTS = {
 }
 #: Operators with a scale or bias: a constant with one value per channel, next to a computed value.
 SCALES = {"Add": (0, 1), "Sub": (0, 1), "Mul": (0, 1), "Div": (0, 1)}
-#: Operators that move positions.  A constant behind them describes places (anchors, strides), not channels.
+#: Operators that move positions.  A constant that they move describes places (anchors, strides), not channels.
 MOVES = frozenset(
     [
         "Reshape",
@@ -65,7 +65,7 @@ MOVES = frozenset(
         "Cast",
     ]
 )
-#: Between integers and floats.  Constants behind these stay unchanged.
+#: Between integers and floats.  Constants that they convert stay unchanged.
 INTEGERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 #: Operator -> slots that hold stored statistics.  A constant that is read there stays unchanged, also where the file
 #: shares it with a bias.
@@ -123,7 +123,7 @@ def _is_scale(graph: Graph, value: str | None, other: str | None) -> bool:
 
 
 def _sources(graph: Graph, value: str | None) -> list[str]:
-    """The stored constants behind ``value``; none if it depends on inputs or integers."""
+    """The stored constants that ``value`` is computed from; none if it depends on inputs or integers."""
     waiting, seen = [value], set[str]()
     constants: list[str] = []
     while waiting:

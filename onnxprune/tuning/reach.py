@@ -30,7 +30,7 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Probed, or
     """The part to tune: the whole graph if torch can compute it.
 
     Else one of two parts, the one with more weights: everything before the nodes that torch cannot compute, or everything
-    behind them.
+    after them.
 
     Raises:
         ModelError: no weight is left.  The message names the nodes.
@@ -51,11 +51,11 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Probed, or
             raise ModelError(
                 "the model holds no floating-point weight that its outputs depend on: nothing can be tuned"
             )
-        raise ModelError(f"nothing can be tuned: {obstacle}, and no weight lies before or behind it")
+        raise ModelError(f"nothing can be tuned: {obstacle}, and no weight lies before or after it")
     if not bad:
         return best
     share = _weights(graph, best.trained) / max(_weights(graph, trained), 1)
-    where = "behind" if best.outside else "before"
+    where = "after" if best.outside else "before"
     return Reach(
         best.given,
         best.outside,

@@ -1,4 +1,4 @@
-"""The entry point of the room: from a model and its original to the same model with better weights."""
+"""The entry point of the package: from a model and its original to the same model with better weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 
-from onnxprune.allowance import LONGEST, Allowance
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.engine.session import Engine
 from onnxprune.progress import Progress
@@ -26,11 +25,12 @@ from onnxprune.tuning.pace import pace
 from onnxprune.tuning.pair import ModelPair, pair
 from onnxprune.tuning.samples import Samples
 from onnxprune.tuning.workers import join
+from onnxprune.tuning_length import LONGEST, TuningLength
 
 Array = np.ndarray
 #: Samples per step.  A step takes fewer if it would hold more than this many numbers in memory.
 BATCH, ROOM = 32, 1 << 28
-#: Without a stated length: the cosines in sequence, as shares of the longest time.
+#: If no length is given: the cosines in sequence, as shares of the longest time.
 TURNS = (0.1, 0.3, 0.6)
 
 
@@ -41,7 +41,7 @@ class Request:
     with the best weights so far.
     """
 
-    allowance: Allowance
+    length: TuningLength
     augment: str = "auto"
     device: str = "auto"
     seed: int = 0
@@ -60,7 +60,7 @@ def tune(
     """``student`` with new weights, so that it answers more like ``original``.  Only weights change.
 
     ``held``: samples for evaluation only.  If the error on them does not fall, returns ``student`` itself.
-    Cost: set by ``request.allowance``.  Per step and sample, one run of the original and about three of the small model.
+    Cost: set by ``request.length``.  Per step and sample, one run of the original and about three of the small model.
 
     Raises:
         ModelError: no weight can be tuned.  The message names the operators in the way.
@@ -82,7 +82,7 @@ def tune(
     start = initial(setting)
     looking = time.monotonic() - begun
     curve = [TuningPoint(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
-    best = _run(setting, start, request.allowance, curve, since, looking)
+    best = _run(setting, start, request.length, curve, since, looking)
     moved = lower(best.errors, start.errors)
     gained = moved and better(best.errors, start.errors)
     workers.leave()
@@ -103,19 +103,19 @@ def tune(
 
 
 def _run(
-    setting: Setting, start: State, allowed: Allowance, curve: list[TuningPoint], since: float, looking: float
+    setting: Setting, start: State, length: TuningLength, curve: list[TuningPoint], since: float, looking: float
 ) -> State:
-    """Tune for as long as ``allowed`` says, counted from ``since``.  ``looking``: seconds per look at the held-out
-    samples, reserved for the last look."""
-    if allowed.passes is not None:
-        steps = max(round(allowed.passes * setting.fit.count / setting.batch), 1)
+    """Tune for ``length``, counted from ``since``.  ``looking``: seconds reserved for the last
+    evaluation on the held-out samples."""
+    if length.passes is not None:
+        steps = max(round(length.passes * setting.fit.count / setting.batch), 1)
         schedule = pace(setting, start, steps, 0.0).schedule(steps)
         setting.progress.stage("tune", BAR)
         return cycle(setting, start, Clock(steps, 0.0), schedule, 0, curve, since)
-    whole = LONGEST if allowed.seconds is None else allowed.seconds
+    whole = LONGEST if length.seconds is None else length.seconds
     chosen = pace(setting, start, None, whole)
     left = setting.workers.agreed(max(whole - (time.monotonic() - since) - looking, 1.0))
-    if allowed.seconds is not None:
+    if length.seconds is not None:
         setting.progress.stage("tune", BAR)
         return cycle(setting, start, Clock(None, left), chosen.schedule(chosen.steps(left)), 0, curve, since)
     best = start

@@ -113,14 +113,14 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     1. Both models run as users run them.
     2. Both run literally: fused kernels may round differently in a graph with a mask, and 8-bit kernels saturate on some
        processors.
-    3. The cut model gets the discrete choices of the masked original (a TopK among ties), and the values behind the
+    3. The cut model gets the discrete choices of the masked original (a TopK among ties), and the values after the
        choices are compared too.
     4. The tolerance grows to a few times the measured rounding error: the change of the masked original if the last bit
        of its inputs changes, or the order of its operations.
     """
     if keep.all():
         return 0.0, TOLERANCE[4]
-    # Each is made where it is needed, and released before onnxruntime copies its weights.
+    # Build each model when it is needed, and release it before onnxruntime copies its weights.
     models: tuple[Callable[[], onnx.ModelProto], ...] = (
         lambda: cut(coupling, keep),
         lambda: mask(coupling, keep),

@@ -1,7 +1,7 @@
 """Run two models side by side, the second with the discrete choices of the first.
 
-If two scores nearly tie, rounding decides which of them a TopK takes.  Everything behind it then differs although
-nothing is wrong.  So only the first model chooses.  The second gets the outcome, and the values behind the choices are
+If two scores nearly tie, rounding decides which of them a TopK takes.  Everything after it then differs although
+nothing is wrong.  So only the first model chooses.  The second gets the outcome, and the values after the choices are
 compared instead.
 """
 

@@ -1,1 +1,1 @@
-"""The workflows behind the public functions and the commands: one module each, from the model to the result."""
+"""The workflows of the public functions and the commands: one module each, from the model to the result."""

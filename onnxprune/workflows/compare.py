@@ -31,7 +31,7 @@ def compare_models(
     check_inputs(first, second, ("the first", "the second"), "compare two that can be fed alike")
     dataset = open_dataset(data, specs_of(first), options.preprocess, samples_of(data, options), options.seed)
     progress.stage("compare", None)
-    return replace(comparison_of(first, second, dataset, options), seen="made up" if data is None else "held out")
+    return replace(comparison_of(first, second, dataset, options), drop_source="made up" if data is None else "held out")
 
 
 def compare_operators(a: Model, b: Model, data: object | None, options: Options) -> tuple[OperatorTime, ...]:

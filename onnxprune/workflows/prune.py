@@ -12,6 +12,8 @@ from onnxprune.graph.load import LoadedModel, load
 from onnxprune.graph.save import check_writable, save
 from onnxprune.options import Options
 from onnxprune.pipeline.calibrate import calibrate
+from onnxprune.pipeline.defaults import drop_source, with_defaults
+from onnxprune.pipeline.evaluation_notes import evaluation_notes
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.labelled import labelled_data, usable
 from onnxprune.pipeline.outcome import outcome_of
@@ -19,7 +21,6 @@ from onnxprune.pipeline.planned import plan_of
 from onnxprune.pipeline.pricing import price
 from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.search.find import find
-from onnxprune.pipeline.settle import drop_source, evaluation_notes, settled
 from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.pipeline.tuned import tuned
@@ -102,7 +103,7 @@ def _set_up(loaded: LoadedModel, data: object | None, options: Options, progress
     """Set up the run.  Wrong data, or a metric that fails, raise here, before anything that takes long."""
     context = set_up(loaded, data, options)
     evaluator = evaluator_for(context, options)
-    options = settled(options, evaluator, data)
+    options = with_defaults(options, evaluator, data)
     labelled, unusable = usable(labelled_data(options, context.holdout), evaluator, options)
     notes = (*context.notes, *unusable, *evaluation_notes(evaluator, labelled, data, options))
     for note in notes:

@@ -19,9 +19,9 @@ from onnxprune.engine.loadable import with_outputs
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import open_session, run
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, layers
 from onnxprune.surgery.cut import constant_of, cut
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 EPSILON = 1e-5

@@ -8,9 +8,9 @@ import scipy.linalg
 from baselines.rank import DAMP, joint_moments
 from baselines.readers import normal_weight, readers
 from baselines.workbench import Workbench
+from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, from_normal
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 #: Ridge of the reconstruction as a share of the mean diagonal: none to speak of (interpolative), GRAIL's.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.graph.uses import Use
 from onnxprune.linear.form import Layer, to_normal
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.selection.base import readers_of
 from onnxprune.surgery.cut import constant_of
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 

@@ -14,11 +14,11 @@ from onnxprune.calibration.moments import batch_size, row_picks
 from onnxprune.calibration.row_rule import FIT
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.store import Store
+from onnxprune.graph.uses import Use
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, from_normal, sample_outputs, sample_rows, to_normal
 from onnxprune.linear.gram import Gram
 from onnxprune.surgery.cut import constant_of, cut
-from onnxprune.surgery.edit import Use
 
 Array = np.ndarray
 MEMORY = 3 << 30

@@ -23,6 +23,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.graph.load import load
+from onnxprune.graph.uses import Use
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import keep_of, within
@@ -32,7 +33,6 @@ from onnxprune.pipeline.setup import Context, set_up
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Evidence, Ranking, evidence
 from onnxprune.surgery.cut import cut
-from onnxprune.surgery.edit import Use
 from onnxprune.target import Budget
 
 T = TypeVar("T")

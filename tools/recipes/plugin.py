@@ -34,7 +34,7 @@ def with_plugin(graph: gs.Graph) -> gs.Graph:
 
 
 def build(target: Path, samples: int | None = None) -> onnxprune.Result:
-    """The demo at 60 % of its MACs with the plugin's node behind it, written to ``target``."""
+    """The demo at 60 % of its MACs with the plugin's node after it, written to ``target``."""
     data = ROOT / "models" / "calib.npz"
     result = onnxprune.prune(simplified(DEMO), data, macs=0.6, preprocess="unit", samples=samples)
     onnx.save(gs.export_onnx(with_plugin(result.graph())), target)

@@ -22,7 +22,7 @@ STRUCTURAL: dict[str, RuleEntry] = {
     "Scan": _CONTROL,
 }
 
-_SEQUENCES = "keeps tensors in a sequence, whose members only a run distinguishes"
+_SEQUENCES = "keeps tensors in a sequence, whose members are known only at run time"
 _RANDOM = "draws random numbers, and a cut would change the draws"
 _WINDOW = "makes a table from a size"
 _DATA_SIZED = "returns as many elements as the data decide"

@@ -109,7 +109,7 @@ def _bisected(
 
 def allowed(trials: Trials) -> float:
     """The largest drop that the user allows."""
-    largest = trials.options.asked("max_drop")
+    largest = trials.options.budget("max_drop")
     assert largest is not None
     return largest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.evaluator import Evaluator
 from onnxprune.pipeline.pricing import Pricing, group_curves
 from onnxprune.pipeline.ranking import trial_macs
-from onnxprune.pipeline.rounded import multiple
+from onnxprune.pipeline.rounding import multiple
 from onnxprune.pipeline.search.drop import by_drop
 from onnxprune.pipeline.search.latency import by_latency
 from onnxprune.pipeline.search.trials import Chosen, Trials
@@ -34,7 +35,7 @@ CALLED = {"macs": "the MACs", "params": "the parameters", "size": "the file"}
 #: Multiples of channels to suggest; the first that should save time is suggested.
 MULTIPLES = (8, 4, 16)
 #: Share of the MACs at which to compare orders of channels if the budget is a drop.
-USUAL = 0.7
+ORDER_SHARE = 0.7
 NO_FASTER = "these channel counts will probably not run faster than the original's: {}allow a larger cut"
 ROUNDED = "try --round {} for faster counts, or "
 BELOW = (
@@ -117,17 +118,17 @@ def _below(context: Context, chosen: Chosen, options: Options) -> list[str]:
 
 def _searched(trials: Trials) -> Chosen:
     options = trials.options
-    drop, latency = options.asked("max_drop"), options.asked("latency")
+    drop, latency = options.budget("max_drop"), options.budget("latency")
     kinds = [budget.kind for budget in options.budgets]
     if ("macs" in kinds or kinds == ["max_drop"]) and not trials.full:
         raise BudgetError("no operator of the model multiplies, so there are no MACs to save; give --params or --size")
     if kinds == ["max_drop"]:
-        with _bound_by(options):
-            return by_drop(trials, trials.best_order(trials.cost, USUAL))
+        with _naming_width_options(options):
+            return by_drop(trials, trials.best_order(trials.cost, ORDER_SHARE))
     costs = [cost_of(trials.context, b.kind, b.value) for b in options.budgets if b.kind not in ("max_drop", "latency")]
     _check_reachable(trials, [b for b in options.budgets if b.kind not in ("max_drop", "latency")], costs)
     if latency is not None:
-        with _bound_by(options):
+        with _naming_width_options(options):
             chosen = by_latency(trials, trials.best_order(trials.orders[0].time, latency), latency, costs)
     elif costs:
         latenesses = allocations(EFFORTS[options.effort], len(trials.orders), trial_macs(trials.context))
@@ -136,7 +137,7 @@ def _searched(trials: Trials) -> Chosen:
         # The user gave every width.
         chosen = trials.only(Allocation(trials.orders[0], widest(trials.orders[0])))
     if drop is not None and not chosen.candidate.drop.value <= drop:
-        rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *said_widths(options)])
+        rest = " ".join([*(b.describe() for b in options.budgets if b.kind != "max_drop"), *width_options(options)])
         raise BudgetError(
             f"--max-drop {drop:g} cannot be met together with {rest}: the best cut found has a drop of "
             f"{chosen.candidate.drop.value:.4g} ({chosen.candidate.drop.metric}); raise --max-drop, or cut less"
@@ -152,15 +153,17 @@ def _check_reachable(trials: Trials, budgets: Sequence[Budget], costs: Sequence[
     for budget, (cost, target) in zip(budgets, costs, strict=True):
         least = min(cost(narrowest(pricing)) for pricing in trials.orders)
         full = sizes(trials.context.coupling)
-        widths = said_widths(trials.options) if cost(np.ones(len(full))) <= target else []
+        widths = width_options(trials.options) if cost(np.ones(len(full))) <= target else []
         if least > target:
             together = " together with ".join([budget.describe(), *([" ".join(widths)] if widths else [])])
             remedy = "relax one of them" if widths or len(budgets) > 1 else "allow at least that"
+            in_bytes = budget.kind == "size" and budget.value > 1
             share = narrowest_keeps(least / cost(full), CALLED[budget.kind])
-            raise BudgetError(f"{together} cannot be met: {share}; {remedy}")
+            reached = f"the narrowest model takes {math.ceil(least):,} bytes" if in_bytes else share
+            raise BudgetError(f"{together} cannot be met: {reached}; {remedy}")
 
 
-def said_widths(options: Options) -> list[str]:
+def width_options(options: Options) -> list[str]:
     """The options that bind widths, as the user wrote them."""
     stated = [f"--{flag} {glob}" for flag in ("only", "exclude") for glob in getattr(options, flag)]
     for flag, widths in (("keep", options.keep), ("at-least", options.at_least), ("at-most", options.at_most)):
@@ -171,15 +174,15 @@ def said_widths(options: Options) -> list[str]:
 
 
 @contextmanager
-def _bound_by(options: Options) -> Iterator[None]:
+def _naming_width_options(options: Options) -> Iterator[None]:
     """Add to a BudgetError which options bind the widths."""
     try:
         yield
     except BudgetError as error:
-        widths = said_widths(options)
+        widths = width_options(options)
         if not widths:
             raise
-        raise BudgetError(f"{error}; these bind the widths: {' '.join(widths)}") from error
+        raise BudgetError(f"{error}; options that limit the widths: {' '.join(widths)}") from error
 
 
 def cost_of(context: Context, kind: str, value: float) -> tuple[Cost, float]:

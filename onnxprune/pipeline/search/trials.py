@@ -38,7 +38,7 @@ class Chosen:
 class Trials:
     """Makes the candidates of one run, from its ``orders`` of channels.
 
-    ``for_attempts``, ``for_trials``: the original's side of their refits, if several are to share it (:meth:`sharing`).
+    ``for_attempts``, ``for_trials``: the original's activations for their refits, if several are to share them (:meth:`sharing`).
     """
 
     context: Context

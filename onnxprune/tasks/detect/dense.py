@@ -21,7 +21,7 @@ CENTRE, SIDE = 0.1, 0.2
 def split(arrays: Sequence[Array], wiring: Wiring, layout: Layout, samples: int) -> tuple[Array, Array, Array | None]:
     """Raw boxes (n, A, 4·bins), raw scores (n, A, C), and raw keypoints (n, A, 3·K) or None.
 
-    If there is an objectness, it is the first score.
+    If there is an objectness score, it is the first score.
     """
     if not wiring.combined:
         scores = joined(arrays, wiring.scores, wiring.axis, samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import OptionError
+from onnxprune.spelling import nearest
 
 #: Word of ``--layout`` → (field, value).  A word states one field; the outputs determine the others.
 WORDS: Mapping[str, tuple[str, str]] = {
     "dense": ("form", "dense"),  # a prediction per place, before any suppression
-    "rows": ("form", "rows"),  # ready detections, one row each
-    "columns": ("form", "columns"),  # ready detections, one tensor per field
+    "rows": ("form", "rows"),  # final detections, one row each
+    "columns": ("form", "columns"),  # final detections, one tensor per field
     "xyxy": ("box", "xyxy"),  # left, top, right, bottom
     "yxyx": ("box", "yxyx"),  # top, left, bottom, right
     "xywh": ("box", "xywh"),  # centre, width, height
@@ -27,7 +27,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "normalised": ("unit", "normalised"),  # 0 … 1 over the image
     "strides": ("unit", "strides"),  # of the level of the place
     "classes": ("score", "classes"),  # one score per class
-    "objectness": ("score", "objectness"),  # an objectness, and class scores to multiply by it
+    "objectness": ("score", "objectness"),  # an objectness score, and class scores to multiply by it
     "background-first": ("score", "background-first"),
     "background-last": ("score", "background-last"),
     "probabilities": ("activation", "probabilities"),
@@ -99,8 +99,7 @@ def parse_layout(text: str) -> dict[str, object]:
         elif word in WORDS:
             field, stated = WORDS[word]
         else:
-            near = difflib.get_close_matches(word, (*WORDS, *(f"{name}=" for name in VALUED)), n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            hint = nearest(word, (*WORDS, *(f"{name}=" for name in VALUED)))
             raise OptionError(
                 f"--layout: unknown word '{word}'{hint}; choose from {', '.join(WORDS)}, {'=, '.join(VALUED)}="
             )

@@ -21,7 +21,7 @@ from onnxprune.tasks.task import Agreement, Guess, TaskKind
 #: above 0.25, 0.35 or 0.5.
 CONFIDENT = 0.25
 UNREAD = (
-    "they are not detections in a known layout; state the layout with --layout, or give your own metric with "
+    "they are not detections in a known layout; describe the layout with --layout, or give your own metric with "
     "--eval"
 )
 

@@ -1,4 +1,4 @@
-"""Ready detections, after suppression in the graph: rows, or one tensor per field."""
+"""Ready detections: final ones, after suppression in the graph, as rows or as one tensor per field."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _scores(
         return layout, ()
     objectness = _objectness(raw if layout.activation == "probabilities" else 1 / (1 + np.exp(-raw)))
     if objectness is None:
-        doubt = "whether the fifth field is an objectness or the first class (objectness, classes)"
+        doubt = "whether the fifth field is an objectness score or the first class (objectness, classes)"
         return layout, (doubt,)
     return layout.stated({"score": "objectness" if objectness else "classes"}), ()
 

@@ -118,7 +118,7 @@ def _inputs(call: Call, x: Tensor, d: int, hidden: int) -> Tensor:
         return z
     first, second = biases[d].chunk(2)
     if call.op == "GRU":
-        # The recurrent bias of the new state may be behind the reset gate.
+        # The recurrent bias of the new state may come after the reset gate.
         second = torch.cat([second[: 2 * hidden], torch.zeros_like(second[2 * hidden :])])
     return z + first + second
 

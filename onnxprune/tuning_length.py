@@ -14,7 +14,7 @@ FORMS = "a time such as 90s, 10m or 2h, or passes over the data such as 20x"
 
 
 @dataclass(frozen=True)
-class Allowance:
+class TuningLength:
     """``seconds`` or ``passes``.  With neither, tuning ends when the held-out samples gain nothing more."""
 
     seconds: float | None = None
@@ -26,19 +26,19 @@ class Allowance:
         return "auto" if self.seconds is None else f"{self.seconds:g}s"
 
 
-def allowance(text: str) -> Allowance:
+def parse_length(text: str) -> TuningLength:
     """Parse ``10m``, ``90s``, ``20x``, or ``auto``.
 
     Raises:
         OptionError: if ``text`` is anything else.
 
-    >>> allowance("10m").seconds, allowance("20x").passes
+    >>> parse_length("10m").seconds, parse_length("20x").passes
     (600.0, 20.0)
     """
     if text == "auto":
-        return Allowance()
+        return TuningLength()
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|x)", text.strip().lower())
     if parts is None or not float(parts[1]):
         raise OptionError(f"tune: {text!r} is not a duration: give {FORMS}")
     number = float(parts[1])
-    return Allowance(passes=number) if parts[2] == "x" else Allowance(seconds=number * _UNITS[parts[2]])
+    return TuningLength(passes=number) if parts[2] == "x" else TuningLength(seconds=number * _UNITS[parts[2]])

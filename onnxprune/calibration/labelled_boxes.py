@@ -14,7 +14,7 @@ from onnxprune.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Things:
+class LabelledBoxes:
     """The labels of an image: boxes (N, 4) left, top, right, bottom, and classes (N,), starting at 0.
 
     Boxes are in shares of the image's sides if `shares` is set, else in pixels.
@@ -25,7 +25,7 @@ class Things:
     shares: bool = False
 
 
-Labelling = Callable[[Path], Things]
+Labelling = Callable[[Path], LabelledBoxes]
 
 
 def yolo_file(picture: Path) -> Path | None:
@@ -41,7 +41,7 @@ def yolo_file(picture: Path) -> Path | None:
     return own if own.is_file() else None
 
 
-def read_yolo(path: Path) -> Things:
+def read_yolo(path: Path) -> LabelledBoxes:
     """Read lines of `class x y width height` or `class x1 y1 x2 y2 x3 y3 …`, in shares of the image's sides.
 
     Raises DataError for any other line.
@@ -67,7 +67,7 @@ def read_yolo(path: Path) -> Things:
             half = rest[2:4] / 2
             boxes.append(np.concatenate([rest[:2] - half, rest[:2] + half]))
         classes.append(int(kind))
-    return Things(np.asarray(boxes).reshape(-1, 4), np.asarray(classes, dtype=np.int64), shares=True)
+    return LabelledBoxes(np.asarray(boxes).reshape(-1, 4), np.asarray(classes, dtype=np.int64), shares=True)
 
 
 def yolo_labels(pictures: Sequence[Path]) -> Labelling | None:
@@ -75,9 +75,9 @@ def yolo_labels(pictures: Sequence[Path]) -> Labelling | None:
     if not any(yolo_file(picture) for picture in pictures):
         return None
 
-    def labels(picture: Path) -> Things:
+    def labels(picture: Path) -> LabelledBoxes:
         path = yolo_file(picture)
-        return Things(np.zeros((0, 4)), np.zeros(0, np.int64), True) if path is None else read_yolo(path)
+        return LabelledBoxes(np.zeros((0, 4)), np.zeros(0, np.int64), True) if path is None else read_yolo(path)
 
     return labels
 
@@ -126,14 +126,14 @@ def read_coco(path: Path) -> tuple[list[Path], Labelling]:
     places = _places(path, files)
     known = {places[i]: (own, sizes[i]) for i, own in notes.items()}
 
-    def labels(picture: Path) -> Things:
+    def labels(picture: Path) -> LabelledBoxes:
         own, (width, height) = known[picture]
         boxes = np.asarray([box for box, _ in own]).reshape(-1, 4)
         classes = np.asarray([kind for _, kind in own], dtype=np.int64)
         # A large image may be decoded at reduced size; shares do not depend on the size.
         if width and height:
-            return Things(boxes / [width, height, width, height], classes, shares=True)
-        return Things(boxes, classes)
+            return LabelledBoxes(boxes / [width, height, width, height], classes, shares=True)
+        return LabelledBoxes(boxes, classes)
 
     return sorted(places.values()), labels
 

@@ -11,7 +11,7 @@ from onnxprune.calibration.dataset import Dataset
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
 LEAST_HELD, MOST_HELD = 8, 128
-#: Samples that a tuning looks at at most: a gain of a point shows in no fewer.
+#: Maximum samples that tuning holds out: fewer would not show a gain of one point.
 MOST_JUDGED = 256
 
 
