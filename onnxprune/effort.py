@@ -14,7 +14,7 @@ FINE, COARSE = (0.875, 0.75, 0.5, 0.25), (0.75, 0.3)
 #: 128.  With FINE, a residual network of 20 layers at half its MACs keeps 86.8 % with 32 and 86.9 % with 102.
 #: 8 samples increase the final loss by up to 8 %, 4 by up to 30 %.  So only models use 4 for which 8 would take several
 #: times the allowance: by default, those with more than half as many groups as there are samples.
-LEAST_PROBES, FINE_PROBES = 8, 32
+MIN_PROBES, FINE_PROBES = 8, 32
 FEWEST_PROBES, TOO_MUCH = 4, 4.0
 #: The overhead of a node in a new session, as multiply-accumulates that take as long.  With 300 small layers in a row a
 #: measurement takes 30 microseconds per node.
@@ -25,9 +25,9 @@ PER_RUN = 6e4
 #: without a trial.
 TRIED, UNTRIED = (0.75, 0.0, 1.5), (1.0,)
 #: Number of calibration samples: the usual one, the maximum for cheap models, and the minimum for expensive models.
-SAMPLES, MOST_SAMPLES, LEAST_SAMPLES = 256, 2048, 64
+SAMPLES, MAX_SAMPLES, MIN_SAMPLES = 256, 2048, 64
 #: Bounds for the samples of a trial, which only ranks candidates.  It uses a quarter of all samples within these bounds.
-LEAST_TRIAL, MOST_TRIAL = 64, 256
+MIN_TRIAL, MAX_TRIAL = 64, 256
 #: Shares of the allowance that one pass over the samples may take: with more samples than usual, and with the usual ones.
 MORE, USUAL = 0.05, 0.8
 #: What a round of refinement costs, in passes of the original over the samples of the refit: residual networks of 20
@@ -104,7 +104,7 @@ def trial_samples(count: int) -> int:
     >>> [trial_samples(count) for count in (40, 205, 1600)]
     [40, 64, 256]
     """
-    return min(count, MOST_TRIAL, max(LEAST_TRIAL, count // 4))
+    return min(count, MAX_TRIAL, max(MIN_TRIAL, count // 4))
 
 
 def samples(effort: Effort, macs: float) -> int:
@@ -117,8 +117,8 @@ def samples(effort: Effort, macs: float) -> int:
     """
     affordable = effort.allowance / max(macs, 1.0)
     if affordable * MORE > SAMPLES and effort.rounds:
-        return min(MOST_SAMPLES, int(affordable * MORE))
-    return min(SAMPLES, max(LEAST_SAMPLES, int(affordable * USUAL)))
+        return min(MAX_SAMPLES, int(affordable * MORE))
+    return min(SAMPLES, max(MIN_SAMPLES, int(affordable * USUAL)))
 
 
 def measurements(allowance: float, macs: float, fixed: float, most: int) -> tuple[tuple[float, ...], int]:
@@ -137,8 +137,8 @@ def measurements(allowance: float, macs: float, fixed: float, most: int) -> tupl
     """
     shares = FINE if (macs * FINE_PROBES + fixed) * len(FINE) <= allowance else COARSE
     affordable = int(allowance / max(macs * len(shares), 1.0))
-    least = LEAST_PROBES
-    if macs * len(shares) * LEAST_PROBES > TOO_MUCH * allowance:
+    least = MIN_PROBES
+    if macs * len(shares) * MIN_PROBES > TOO_MUCH * allowance:
         least = FEWEST_PROBES
     return shares, min(most, max(least, affordable))
 

@@ -11,7 +11,7 @@ from typing import Any
 from onnxprune.paths import read_ordinary
 
 #: Maximum bytes of a plan or table.  The plan of a model with 20,000 channels has less than a megabyte.
-MOST = 1 << 28
+MAX_BYTES = 1 << 28
 #: Maximum digits of a number.  No size has more, and longer numbers take long to read.
 DIGITS = 30
 
@@ -23,7 +23,7 @@ def read_json(path: str | Path) -> Any:
         OSError: the file is unreadable or not a regular file.
         ValueError: if it is not JSON; one line.
     """
-    return parse_json(read_ordinary(path, MOST).decode("utf-8"))
+    return parse_json(read_ordinary(path, MAX_BYTES).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:

@@ -25,7 +25,7 @@ from onnxprune.json_file import DIGITS, check, parse_json, read_json
 Asked = float | str | tuple[str, ...]
 VERSION = 1
 #: Maximum positions of an axis of a cut tensor.
-MOST_POSITIONS = 1 << 24
+MAX_POSITIONS = 1 << 24
 _NO_JSON = "not a plan (not JSON: {}); 'onnxprune prune --plan FILE' writes one"
 
 
@@ -175,7 +175,7 @@ def _tensor(entry: Mapping[str, Any]) -> TensorCut:
         if axis >= len(shape):
             raise PlanError(f"tensor '{entry['name']}' has no axis {text}: its shape is {list(shape)}")
         try:
-            kept[axis] = from_ranges(ranges, min(shape[axis], MOST_POSITIONS))
+            kept[axis] = from_ranges(ranges, min(shape[axis], MAX_POSITIONS))
         except ValueError as error:
             raise PlanError(f"tensor '{entry['name']}', axis {axis}: {error}") from error
     return TensorCut(entry["name"], shape, kept)

@@ -9,7 +9,7 @@ from graphs import Sketch, random_keep
 
 from onnxprune.coupling.open import couple
 from onnxprune.report.describe import LEFT_OUT
-from onnxprune.report.lanes import LINE, MOST, lanes
+from onnxprune.report.lanes import LINE, MAX_WIDTH, lanes
 from onnxprune.report.outline import layer_rows
 from onnxprune.result import LayerRow
 
@@ -81,5 +81,5 @@ def test_a_lane_belongs_to_one_row_until_its_last_reader(seed: int) -> None:
 def test_a_deep_graph_stays_narrow_and_small() -> None:
     rows = random_rows(0, 700)
     drawn = lanes(rows)
-    assert drawn.width <= 2 * MOST
+    assert drawn.width <= 2 * MAX_WIDTH
     assert len(drawn.edges) < 60 * sum(len(row.inputs) for row in rows)

@@ -107,7 +107,7 @@ def test_whatever_is_asked_about_a_model_it_runs_over_the_holdout_once(
 def test_answers_that_are_large_are_not_kept(
     on: Bench, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxprune.pipeline.evaluator.MOST_KEPT", 100)
+    monkeypatch.setattr("onnxprune.pipeline.evaluator.MAX_KEPT", 100)
     runs = counting(monkeypatch, answers, "run")
     model = cut(on.coupling, on.narrowed(0.5))
     drop = evaluator.drop(model)

@@ -10,12 +10,12 @@ import pytest
 from graphs import Sketch
 
 import onnxprune
-from onnxprune.effort import MOST_SAMPLES, SAMPLES
+from onnxprune.effort import MAX_SAMPLES, SAMPLES
 from onnxprune.graph.load import load
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context, set_up
 
-WIDE, MANY = 6, MOST_SAMPLES + 100
+WIDE, MANY = 6, MAX_SAMPLES + 100
 
 
 def opened(data: object, options: Options) -> Context:
@@ -37,7 +37,7 @@ def samples_like(count: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        (Options(), MOST_SAMPLES),
+        (Options(), MAX_SAMPLES),
         (Options(effort="fast"), SAMPLES),
         (Options(samples=30), 30),
         (Options(samples=MANY + 1), MANY),

@@ -22,7 +22,7 @@ from onnxprune.errors import BudgetError
 
 Array = np.ndarray
 #: A group gets finer and finer multiples until it has this many widths to choose from.
-LEAST_WIDTHS = 8
+MIN_WIDTHS = 8
 #: A narrowing that saves less than this share counts as saving nothing.
 NOTHING = 1e-6
 
@@ -78,7 +78,7 @@ def machine_blocks() -> Blocks:
 def multiple_for(size: int, blocks: Blocks) -> int:
     """Halve the block until ``size`` has enough multiples to choose from, but never go below the alignment."""
     multiple = blocks.block
-    while multiple > blocks.align and size // multiple < LEAST_WIDTHS:
+    while multiple > blocks.align and size // multiple < MIN_WIDTHS:
         multiple //= 2
     return multiple
 

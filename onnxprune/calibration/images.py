@@ -35,7 +35,7 @@ from onnxprune.paths import open_ordinary
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 #: Maximum pixels of an image: a decoder takes up to 8 bytes per pixel, and several images are decoded at once.
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 #: A JPEG with more pixels than LARGE is decoded at reduced size, but never below LARGEST_SIDE.
 LARGE, LARGEST_SIDE = 1 << 25, 2048
 DECODERS = min(4, os.cpu_count() or 1)
@@ -198,13 +198,13 @@ def has_images(root: Path) -> bool:
 def loaded(image: Image.Image) -> Image.Image:
     """Decode an opened image. Large JPEGs are decoded at a half, a quarter or an eighth of their size.
 
-    Raises ValueError if it has more than MOST_PIXELS pixels.
+    Raises ValueError if it has more than MAX_PIXELS pixels.
     """
     if image.width * image.height > LARGE and image.format == "JPEG":
         # The decoder averages pixels, in a fraction of the time and memory.  Models do not notice the difference.
         image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} is more than {MOST_PIXELS:,} pixels; scale it down")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} is more than {MAX_PIXELS:,} pixels; scale it down")
     image.load()
     return image
 

@@ -11,17 +11,17 @@ from onnxprune.memory import room
 
 Decode = Callable[[int], NDArray[np.uint8]]
 #: Bytes of pictures to keep: 256 pictures of 416 x 416 pixels.
-MOST_BYTES = 128 << 20
+MAX_BYTES = 128 << 20
 
 
 def kept(decode: Decode, most: int | None = None) -> Decode:
-    """``decode``, with the first ``most`` bytes of results kept: by default MOST_BYTES, or an eighth of the room if that is less.
+    """``decode``, with the first ``most`` bytes of results kept: by default MAX_BYTES, or an eighth of the room if that is less.
 
     The results must not be changed.  Threads may call it at the same time: at worst one picture is decoded twice.
     """
     known: dict[int, NDArray[np.uint8]] = {}
     used = 0
-    limit = min(MOST_BYTES, room() // 8) if most is None else most
+    limit = min(MAX_BYTES, room() // 8) if most is None else most
 
     def decoded(row: int) -> NDArray[np.uint8]:
         nonlocal used

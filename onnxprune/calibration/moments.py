@@ -25,9 +25,9 @@ from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 #: Layers with more unknowns than this keep no full second moments (25,088 inputs of a Gemm would take 5 GB).
-MOST_UNKNOWNS = 6144
+MAX_UNKNOWNS = 6144
 #: Maximum number of parts of the samples, and minimum number of samples per part.
-MOST_SHARDS, LEAST_IN_SHARD = 8, 32
+MAX_SHARDS, MIN_IN_SHARD = 8, 32
 #: Maximum bytes of taps in memory.
 TAP_BYTES = 256 << 20
 
@@ -109,7 +109,7 @@ def shards(coupling: Coupling, layers: Sequence[Layer], dataset: Dataset) -> lis
     The parts depend only on the model and the data, so the sum is the same wherever each part is computed.
     """
     number = len(blocks(dataset, _size(coupling, layers)))
-    count = max(1, min(MOST_SHARDS, number, dataset.count // LEAST_IN_SHARD))
+    count = max(1, min(MAX_SHARDS, number, dataset.count // MIN_IN_SHARD))
     bounds = [number * k // count for k in range(count + 1)]
     return [range(start, end) for start, end in pairwise(bounds)]
 
@@ -190,7 +190,7 @@ def _unknowns(coupling: Coupling, layer: Layer) -> tuple[int, int]:
 
 
 def _measurable(coupling: Coupling, layers: Sequence[Layer]) -> list[Layer]:
-    return [layer for layer in layers if _unknowns(coupling, layer)[1] <= MOST_UNKNOWNS]
+    return [layer for layer in layers if _unknowns(coupling, layer)[1] <= MAX_UNKNOWNS]
 
 
 def _taps(coupling: Coupling, layers: Sequence[Layer]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Maximum rows of a layer, maximum numbers in them, and the limit of the minimum for layers with many unknowns.
-MOST_ROWS, MOST_NUMBERS, MOST_LEAST_ROWS = 65_536, 64_000_000, 40_000
+MAX_ROWS, MAX_NUMBERS, MIN_ROWS_CAP = 65_536, 64_000_000, 40_000
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RowRule:
         """
         unknowns = max(unknowns, 1)
         numbers = groups * unknowns
-        wanted = min(max(self.fewest, self.usual * unknowns), MOST_ROWS, MOST_NUMBERS // numbers)
-        return max(min(wanted, int(self.macs / numbers / unknowns)), min(MOST_LEAST_ROWS, self.least * unknowns))
+        wanted = min(max(self.fewest, self.usual * unknowns), MAX_ROWS, MAX_NUMBERS // numbers)
+        return max(min(wanted, int(self.macs / numbers / unknowns)), min(MIN_ROWS_CAP, self.least * unknowns))
 
 
 #: For trials, which only compare candidates, and for runs with little effort.

@@ -11,7 +11,7 @@ from onnxprune.cli.finish import SideFiles, finish
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
-from onnxprune.json_file import MOST
+from onnxprune.json_file import MAX_BYTES
 from onnxprune.paths import read_ordinary
 
 HEAD = """\
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
 
         call.stopwatch.mark("start")
         report = apply_file(side.model, source, side.output, options, progress, call.stopwatch)
-    finish(report, read_ordinary(source, MOST).decode("utf-8"), side, arguments, call.line, tuple(seen.notes))
+    finish(report, read_ordinary(source, MAX_BYTES).decode("utf-8"), side, arguments, call.line, tuple(seen.notes))
     return 0
 
 

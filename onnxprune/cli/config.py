@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 #: Maximum bytes of an option file.
-_MOST = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def tokens_of(path: str, options: Sequence[Option]) -> tuple[str, ...]:
         UsageError: the file is unreadable or not TOML, or no option takes a key or value.
     """
     try:
-        document = tomllib.loads(read_ordinary(path, _MOST).decode("utf-8"))
+        document = tomllib.loads(read_ordinary(path, _MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}; check its path") from error
     except RecursionError:

@@ -18,9 +18,9 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 #: From this number on, a user who should give a fraction probably meant percent; 1.5 is more likely a typo.
 _PERCENT = 5
 #: Largest count that an option takes; numpy and onnxruntime count in 32 bits in places.
-MOST = 2**31 - 1
+MAX_INTEGER = 2**31 - 1
 #: Sizes of files and memory are signed 64-bit numbers.
-MOST_BYTES = 2**63
+MAX_BYTES = 2**63
 #: More digits than any count has; Python refuses to read thousands of them.
 DIGITS = 20
 #: Short names of onnxruntime's execution providers.
@@ -78,7 +78,7 @@ def byte_count(text: str) -> int:
     value = _bytes(text)
     if value < 1:
         raise UsageError(f"{text}: give at least one byte, such as 4GB")
-    if value >= MOST_BYTES:
+    if value >= MAX_BYTES:
         raise UsageError(f"{text} is more than any machine has; give a number such as 4GB")
     return int(value)
 
@@ -103,13 +103,13 @@ def output(text: str) -> Path:
 
 
 def integer(least: int) -> Callable[[str], int]:
-    """A whole number, at least ``least`` and at most :data:`MOST`."""
+    """A whole number, at least ``least`` and at most :data:`MAX_INTEGER`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]+", text) or len(text) > DIGITS or int(text) < least:
             raise UsageError(f"'{text}' is not a whole number of {least} or more")
-        if int(text) > MOST:
-            raise UsageError(f"{text} is too large; give at most {MOST:,}")
+        if int(text) > MAX_INTEGER:
+            raise UsageError(f"{text} is too large; give at most {MAX_INTEGER:,}")
         return int(text)
 
     return parse
@@ -195,9 +195,9 @@ def providers(text: str) -> tuple[str, ...]:
 
 
 def _count(text: str) -> int | None:
-    """A whole number from 1 to :data:`MOST`; None for any other text."""
+    """A whole number from 1 to :data:`MAX_INTEGER`; None for any other text."""
     plain = re.fullmatch(r"[0-9]+", text) is not None and len(text) <= DIGITS
-    return int(text) if plain and 1 <= int(text) <= MOST else None
+    return int(text) if plain and 1 <= int(text) <= MAX_INTEGER else None
 
 
 def _bytes(text: str) -> float:

@@ -24,9 +24,9 @@ from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking
 
 #: Maximum parts for pricing the groups.  Each part runs the original once more over a few samples.
-MOST_PARTS = 16
+MAX_PARTS = 16
 #: Maximum bytes of a model: it travels to the workers in one message.
-MOST_BYTES = 2_000_000_000
+MAX_BYTES = 2_000_000_000
 
 
 class Spread:
@@ -36,7 +36,7 @@ class Spread:
     """
 
     def __init__(self, client: Client, loaded: LoadedModel, data: object | None, options: Options) -> None:
-        if loaded.proto.ByteSize() > MOST_BYTES:
+        if loaded.proto.ByteSize() > MAX_BYTES:
             raise OptionError("models of more than 2 GB cannot be sent to workers: leave out --workers and --cluster")
         self.client = client
         self._loaded, self._data, self._options = loaded, data_for_workers(data), options
@@ -72,7 +72,7 @@ class Spread:
         groups, name = len(survey.groups), self._job.key.removesuffix("-job")
         # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
-        count = min(groups, MOST_PARTS)
+        count = min(groups, MAX_PARTS)
         bounds = [groups * k // count for k in range(count + 1)]
         futures = [
             self._submit(

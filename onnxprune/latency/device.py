@@ -26,7 +26,7 @@ WIDTH = re.compile(r"layer\.(\d+)")
 #: Kernels beside the timed ones that do not count: layout changes, and the pooling that keeps outputs small.
 BESIDE = re.compile("reorder|pool|reduce|constant|convert|input|output|memory", re.IGNORECASE)
 #: Minimum and maximum number of runs per model, and the seconds after which no new run starts.
-LEAST_RUNS, MOST_RUNS, SECONDS = 6, 60, 0.12
+MIN_RUNS, MAX_RUNS, SECONDS = 6, 60, 0.12
 #: Output width of a probe -> the block that pads it to the first width; input width -> its alignment step, the first
 #: being aligned.
 PROBE_OUT, PROBE_IN = {64: 1, 60: 8, 52: 16, 36: 32}, {64: 1, 62: 2, 61: 4}
@@ -88,9 +88,9 @@ RUNTIMES: Mapping[str, Callable[[bytes, Mapping[str, np.ndarray], int], dict[str
 
 
 def repeat(run: Callable[[], object]) -> None:
-    """Run for :data:`SECONDS`, but at least ``LEAST_RUNS`` and at most ``MOST_RUNS`` times."""
+    """Run for :data:`SECONDS`, but at least ``MIN_RUNS`` and at most ``MAX_RUNS`` times."""
     start, count = time.perf_counter(), 0
-    while count < LEAST_RUNS or (count < MOST_RUNS and time.perf_counter() - start < SECONDS):
+    while count < MIN_RUNS or (count < MAX_RUNS and time.perf_counter() - start < SECONDS):
         run()
         count += 1
 

@@ -19,9 +19,9 @@ from onnxprune.result import Change
 
 Array = np.ndarray
 #: Maximum seconds of one comparison, and its minimum and maximum number of pairs.
-SECONDS, LEAST_PAIRS, MOST_PAIRS = 3.0, 7, 60
+SECONDS, MIN_PAIRS, MAX_PAIRS = 3.0, 7, 60
 #: Seconds of one model's consecutive runs, and their maximum number.
-ROW_SECONDS, MOST_IN_ROW = 0.04, 32
+ROW_SECONDS, MAX_IN_ROW = 0.04, 32
 #: A clock of processor time must resolve this many seconds to be useful.
 FINE = 1e-5
 
@@ -39,10 +39,10 @@ def compare_latency(
         run(session, feeds)
     clock = clock_of(engine)
     warm = min(_fastest(session, feeds, 2, clock) for session in sessions)
-    in_row = int(np.clip(ROW_SECONDS / max(warm, 1e-9), 1, MOST_IN_ROW))
+    in_row = int(np.clip(ROW_SECONDS / max(warm, 1e-9), 1, MAX_IN_ROW))
     pairs: list[tuple[float, float]] = []
     start = time.perf_counter()
-    while len(pairs) < LEAST_PAIRS or (len(pairs) < MOST_PAIRS and time.perf_counter() - start < SECONDS):
+    while len(pairs) < MIN_PAIRS or (len(pairs) < MAX_PAIRS and time.perf_counter() - start < SECONDS):
         first = len(pairs) % 2
         times = [0.0, 0.0]
         for which in (first, 1 - first):

@@ -18,7 +18,7 @@ from onnxprune.latency.signature import Signature
 #: bilinear.
 SHARES, STEP = (0.125, 0.25, 0.5, 0.75, 1.0), 16
 #: Maximum elements of one weight.  Times of larger weights are extrapolated: memory bandwidth limits them.
-MOST_ELEMENTS = 1 << 24
+MAX_ELEMENTS = 1 << 24
 #: Shape of the tensors that time an elementwise operator, and side of the square matrices that time a product.
 PROBE_ELEMENTS, PROBE_SIDE = (1, 64, 56, 56), 192
 WEIGHT = 0.01
@@ -71,7 +71,7 @@ def _entry(signature: Signature, inputs: int, outputs: list[int]) -> Json:
     each = max(1, signature.outputs // signature.groups)
     groups = max(1, outputs[0] // each) if signature.groups > 1 else 1
     channels = inputs * groups
-    taken = min(1.0, MOST_ELEMENTS / (channels // groups * max(outputs) * math.prod(signature.kernel)))
+    taken = min(1.0, MAX_ELEMENTS / (channels // groups * max(outputs) * math.prod(signature.kernel)))
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     results: dict[str, tuple[int, ...]] = {}

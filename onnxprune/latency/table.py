@@ -15,7 +15,7 @@ from onnxprune.latency.device import TABLE, Json
 
 Array = np.ndarray
 #: Larger numbers are mistakes, and their products overflow.
-MOST_CHANNELS, MOST_SECONDS = 1 << 24, 1e6
+MAX_CHANNELS, MAX_SECONDS = 1 << 24, 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +49,13 @@ def table_of(document: Json) -> Table:
         raise BudgetError(f"this is not a latency table (it has no '{TABLE}': 1); tools/measure_latency_table.py makes one")
     try:
         origin = f"{document['device']}, {document['runtime']}, {document['threads']} threads"
-        block, align = (int(_number(document, key, 1, MOST_CHANNELS)) for key in ("block", "align"))
+        block, align = (int(_number(document, key, 1, MAX_CHANNELS)) for key in ("block", "align"))
         return Table(
             origin=origin,
             blocks=Blocks(block, align, f"latency table: {origin}"),
-            unaligned=_number(document, "unaligned", 0, MOST_SECONDS),
-            per_byte=_number(document, "per_byte", 0, MOST_SECONDS),
-            per_mac=_number(document, "per_mac", 0, MOST_SECONDS),
+            unaligned=_number(document, "unaligned", 0, MAX_SECONDS),
+            per_byte=_number(document, "per_byte", 0, MAX_SECONDS),
+            per_mac=_number(document, "per_mac", 0, MAX_SECONDS),
             layers={str(key): grid_of(points) for key, points in document["layers"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -100,8 +100,8 @@ def grid_of(points: list[list[float]]) -> Grid:
     table = np.asarray(points, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != 3 or not np.isfinite(table).all() or (table[:, :2] < 1).any():
         raise ValueError("a layer's points are [inputs, outputs, seconds]")
-    if (table > (MOST_CHANNELS, MOST_CHANNELS, MOST_SECONDS)).any():
-        raise ValueError(f"a layer has at most {MOST_CHANNELS:,} channels and takes {MOST_SECONDS:,.0f} s")
+    if (table > (MAX_CHANNELS, MAX_CHANNELS, MAX_SECONDS)).any():
+        raise ValueError(f"a layer has at most {MAX_CHANNELS:,} channels and takes {MAX_SECONDS:,.0f} s")
     inputs, outputs = np.unique(table[:, 0]), np.unique(table[:, 1])
     seconds = np.full((len(inputs), len(outputs)), np.nan)
     seconds[np.searchsorted(inputs, table[:, 0]), np.searchsorted(outputs, table[:, 1])] = table[:, 2]

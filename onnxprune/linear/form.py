@@ -20,7 +20,7 @@ from onnxprune.surgery.cut import constant_of
 
 Array = np.ndarray
 #: Positions that are looked up at a time: 32 MB of them.
-MOST_LOOKED_UP = 1 << 22
+MAX_LOOKED_UP = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +214,7 @@ def sample_rows(layer: Layer, x: Array, geo: Geometry | None, picks: Array, grou
         starts = (np.arange(channels) * flat.shape[2])[:, None]
         lines = flat.reshape(batch, -1)
         taken = np.empty((batch, len(picks), channels * taps), x.dtype)
-        step = max(1, MOST_LOOKED_UP // (channels * taps))
+        step = max(1, MAX_LOOKED_UP // (channels * taps))
         for start in range(0, len(picks), step):
             part = slice(start, start + step)
             at = (starts + linear[part, None, :]).reshape(-1)

@@ -48,7 +48,7 @@ from onnxprune.measure.kinds import (
 
 Array = np.ndarray
 #: The error of a channel that hardly changes is measured against this share of its size.
-LEAST_SPREAD = 0.05
+MIN_SPREAD = 0.05
 #: With fewer samples, the mean at a position is mostly the sample itself.
 SEVERAL = 4
 #: Floors of the denominators, to divide by more than rounding errors: a share of the mean over the channels, and a mean
@@ -143,7 +143,7 @@ def _numbers(kind: Kind, information: Mapping[tuple[int, int], Array]) -> Scale:
     )
     spread = sum(_squares(p.original - _usual(p.original), p.weight) for p in parts)
     size = sum(_squares(p.original, p.weight) for p in parts)
-    denominator = np.asarray(spread + LEAST_SPREAD**2 * size)
+    denominator = np.asarray(spread + MIN_SPREAD**2 * size)
     return Scale(kind.form, parts, np.maximum(denominator, max(DEAD * float(denominator.mean()), 1e-30)))
 
 

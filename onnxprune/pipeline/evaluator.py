@@ -27,7 +27,7 @@ from onnxprune.tasks.yardstick import Yardstick, outputs, yardstick
 
 Array = np.ndarray
 #: Maximum bytes of a model's answers to keep for its next measurement; larger ones are computed again.
-MOST_KEPT = 128 << 20
+MAX_KEPT = 128 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class _Latest:
     answers: Answers | None = None
 
     def keep(self, model: onnx.ModelProto, answers: Answers) -> None:
-        if sum(part.nbytes for batch in answers.batches for part in batch) <= MOST_KEPT:
+        if sum(part.nbytes for batch in answers.batches for part in batch) <= MAX_KEPT:
             self.model, self.answers = model, answers
 
     def forget(self) -> None:

@@ -10,12 +10,12 @@ from onnxprune.calibration.dataset import Dataset
 
 Array = np.ndarray
 #: Samples that selection and refit never see: a fifth, within these bounds.
-LEAST_HELD, MOST_HELD = 8, 128
+MIN_HELD, MAX_HELD = 8, 128
 #: Maximum samples that tuning holds out: fewer would not show a gain of one point.
-MOST_JUDGED = 256
+MAX_JUDGED = 256
 
 
-def held_out(count: int, seed: int, most: int = MOST_HELD, information: Array | None = None) -> tuple[int, ...]:
+def held_out(count: int, seed: int, most: int = MAX_HELD, information: Array | None = None) -> tuple[int, ...]:
     """The positions of at most ``most`` samples to hold out of ``count``; none if there is only one sample.
 
     A seeded choice, in ascending order.  ``information`` (count,) changes it: see
@@ -25,7 +25,7 @@ def held_out(count: int, seed: int, most: int = MOST_HELD, information: Array | 
     """
     if count < 2:
         return ()
-    held = min(most, max(LEAST_HELD, count // 5), count // 2)
+    held = min(most, max(MIN_HELD, count // 5), count // 2)
     order = np.random.default_rng(seed).permutation(count)
     if information is None:
         return tuple(np.sort(order[:held]).tolist())

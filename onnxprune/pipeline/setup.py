@@ -37,12 +37,12 @@ from onnxprune.memory import room, used
 from onnxprune.options import Options
 from onnxprune.pipeline.bounds import Bounds, bounds
 from onnxprune.pipeline.group_names import frozen_groups
-from onnxprune.pipeline.holdout import MOST_HELD, MOST_JUDGED, divide, held_out
+from onnxprune.pipeline.holdout import MAX_HELD, MAX_JUDGED, divide, held_out
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
 
 Array = np.ndarray
 #: Maximum training samples of a tuning.
-MOST_TUNED = 8192
+MAX_TUNED = 8192
 #: Bytes of activations kept in memory during the refit, if the user sets no limit; the rest goes to disk.  With these,
 #: the first seven layers of a residual network of 50 layers with 256 images take 2.1 GB in all; with 3 GiB they take
 #: 4.0 GB, and 8 % less time.
@@ -190,11 +190,11 @@ def set_up(
     # Tuning learns from more samples than the refit needs.
     opened = dataset
     if tuning and options.samples is None and _reopens(data):
-        opened = open_dataset(data, specs, options.preprocess, MOST_TUNED, options.seed)
+        opened = open_dataset(data, specs, options.preprocess, MAX_TUNED, options.seed)
     engine = engine_of(options)
     if held is None:
         information = None if data is None else sample_information(coupling, engine, opened)
-        held = held_out(opened.count, options.seed, MOST_JUDGED if tuning else MOST_HELD, information)
+        held = held_out(opened.count, options.seed, MAX_JUDGED if tuning else MAX_HELD, information)
     fit, holdout = divide(opened, held)
     spare = fit if tuning else None
     if tuning:

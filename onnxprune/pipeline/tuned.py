@@ -16,9 +16,9 @@ from onnxprune.measure.loss import output_loss
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.accuracy import accuracy_of
 from onnxprune.pipeline.evaluator import Evaluator, may_hold_classes
-from onnxprune.pipeline.holdout import MOST_JUDGED, divide, held_out
+from onnxprune.pipeline.holdout import MAX_JUDGED, divide, held_out
 from onnxprune.pipeline.outcome import Outcome
-from onnxprune.pipeline.setup import MOST_TUNED, Context, check_inputs, engine_of, specs_for
+from onnxprune.pipeline.setup import MAX_TUNED, Context, check_inputs, engine_of, specs_for
 from onnxprune.progress import Progress
 from onnxprune.result import Drop, Stage, Tuned, Tuning
 from onnxprune.surgery.cut import cut
@@ -83,7 +83,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
     """
     need_device(options.device)
     check_alike(student, original)
-    samples = options.samples if options.samples is not None else MOST_TUNED
+    samples = options.samples if options.samples is not None else MAX_TUNED
     specs = specs_for(original, data, options)
     dataset = open_dataset(data, specs, options.preprocess, samples, options.seed)
     labelled = (
@@ -93,7 +93,7 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         raise DataError("tuning needs some samples for training and others for evaluation; give more than one")
     for note in dataset.notes:
         progress.note(note)
-    fit, held = divide(dataset, held_out(dataset.count, options.seed, MOST_JUDGED))
+    fit, held = divide(dataset, held_out(dataset.count, options.seed, MAX_JUDGED))
     engine = engine_of(options)
     model, tuning = _tune(student.proto, original, fit, held, engine, options, progress)
     stages = [("original", original.proto), ("before", student.proto), ("tuned", model)]

@@ -24,7 +24,7 @@ Array = np.ndarray
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 START = 2
 #: Maximum rounds of refinement.  They stop earlier below this relative gain on held-out rows.
-ROUNDS, LEAST_GAIN = 6, 5e-3
+ROUNDS, MIN_GAIN = 6, 5e-3
 #: Below this relative squared error a layer needs no fit: no cut changed its inputs.
 EXACT = 1e-10
 #: Stands for an infinite edge of a window, float32: products with infinity would give NaN.
@@ -214,7 +214,7 @@ def _censored(
     for _ in range(ROUNDS):
         weights = factor.solve(right, prior)
         error = loss(test, weights, window)
-        if error > best.loss * (1 - LEAST_GAIN):
+        if error > best.loss * (1 - MIN_GAIN):
             break
         best = replace(best, weights=weights, loss=error)
         right = _refined(train, weights, window)

@@ -21,7 +21,7 @@ from onnxprune.verify.guided import PICKING
 Array = np.ndarray
 #: Maximum bytes to keep, in memory and on disk.  Beyond it every refit runs the original again: a disk may be small, and
 #: 64 pictures of a residual network of 50 layers take 2.8 GB.
-MOST_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
 #: Kept values take at most 1/PART of the memory for activations; the rest of them goes to disk.  A search keeps
 #: two sets, for attempts and for trials.
 PART = 16
@@ -34,7 +34,7 @@ class KeptTargets:
     rounds.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_BYTES) -> None:
         self._most = most
         self._store: Store | None = None
         self._runner: Runner | None = None

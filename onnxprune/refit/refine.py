@@ -30,7 +30,7 @@ from onnxprune.refit.window import Window
 
 Array = np.ndarray
 #: A step must gain this much on held-out samples, relatively.  Ridge of the input moments.  Damping of the output moments.
-LEAST_GAIN, RIDGE, DAMPING = 1e-3, 1e-1, 3e-2
+MIN_GAIN, RIDGE, DAMPING = 1e-3, 1e-1, 3e-2
 #: Bounds of the step length.
 LONGEST, SHORTEST = 2.0, 0.1
 #: Rows per batch that estimate the output curvature.
@@ -139,7 +139,7 @@ def refine(
         return _loss(moved, links, goal, test)
 
     length, best = _search(at, 1.0)
-    return weights + length * step if best < now * (1 - LEAST_GAIN) else None
+    return weights + length * step if best < now * (1 - MIN_GAIN) else None
 
 
 def _loss(outputs: Sequence[Array], links: Sequence[Link], goal: Goal, data: Sequence[Maps]) -> float:

@@ -32,7 +32,7 @@ _GROUPS_SHOWN = 20
 #: Maximum characters of a name in a table: three lines on a phone.
 _NAME = 60
 #: The search plot needs at least this many candidates.
-_LEAST_STEPS = 3
+_MIN_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _plots(report: Report) -> _Plots:
             plots.channel_bars(report.groups, plots.NARROW),
             plots.channel_bars(report.groups, plots.WIDE),
         )
-    if len({step.macs_ratio for step in report.search}) >= _LEAST_STEPS:
+    if len({step.macs_ratio for step in report.search}) >= _MIN_STEPS:
         drop = report.drop
         chosen = None if drop is None or not isfinite(drop.value) else SearchStep(report.macs.ratio, drop.value)
         in_percent = drop is not None and drop.metric in wording.SHARES

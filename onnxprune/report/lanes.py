@@ -15,7 +15,7 @@ from onnxprune.result import LayerRow
 
 #: In pixels: the height of a line; the maximum and minimum width of a lane, and the maximum of all lanes together.
 LINE = 24
-LANE, LEAST_LANE, MOST = 14.0, 4.0, 132.0
+LANE, MIN_LANE, MAX_WIDTH = 14.0, 4.0, 132.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def lanes(rows: Sequence[LayerRow]) -> Lanes:
             last[source] = index
     place = _places(rows, last)
     count = max(place, default=0) + 1
-    step = max(LEAST_LANE, min(LANE, MOST / count))
+    step = max(MIN_LANE, min(LANE, MAX_WIDTH / count))
     xs = [round(step * (lane + 0.5) + 2, 1) for lane in place]
     ys = [LINE * index + LINE / 2 for index in range(len(rows))]
     edges = []

@@ -14,7 +14,7 @@ from onnxprune.result import LayerRow
 
 Array = np.ndarray
 #: A shorter axis is not a channel axis.
-LEAST = 2
+MIN_CHANNELS = 2
 
 
 def layer_rows(coupling: Coupling, keep: Array, frozen: frozenset[int]) -> tuple[LayerRow, ...]:
@@ -78,7 +78,7 @@ def _channels(coupling: Coupling, node: Node, keep: Array) -> tuple[int, int]:
     masks = coupling.masks(keep)
     for key, axis in _output_axes(coupling, node):
         units = coupling.units[key][axis]
-        if len(units) >= LEAST:
+        if len(units) >= MIN_CHANNELS:
             best = max(best, (bool((units >= 0).any()), len(units), int(masks(key, axis).sum())))
     return best[1:]
 

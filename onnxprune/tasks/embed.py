@@ -13,9 +13,9 @@ from onnxprune.tasks.interval import bootstrap
 from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
-#: Maximum distance from one of the norm of a row of unit length.  Rows of fewer than LEAST numbers are directions, not
+#: Maximum distance from one of the norm of a row of unit length.  Rows of fewer than MIN_LENGTH numbers are directions, not
 #: embeddings.
-NEAR, LEAST = 1e-2, 8
+NEAR, MIN_LENGTH = 1e-2, 8
 MEASURE = "cosine distance"
 
 
@@ -106,6 +106,6 @@ def embed(answers: Answers) -> Guess:
         values = np.concatenate(answers.parts(index))
         rows = values.reshape(len(values), -1).astype(np.float64)
         norms = np.linalg.norm(rows, axis=1)
-        if rows.shape[1] >= LEAST and np.abs(norms - 1).max() <= NEAR and (rows < 0).mean() > 0.05:
+        if rows.shape[1] >= MIN_LENGTH and np.abs(norms - 1).max() <= NEAR and (rows < 0).mean() > 0.05:
             return Guess(Embed(index), True, f"rows of {rows.shape[1]} numbers of unit length")
     return Guess(None, False, "no rows of unit length")

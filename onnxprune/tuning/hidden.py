@@ -13,7 +13,7 @@ from onnxprune.tuning.program import Step
 
 Array = np.ndarray
 #: Maximum number of hidden values.  More of them cost memory and teach little.
-MOST = 12
+MAX_HIDDEN = 12
 #: Two channels match if their correlation is at least this.
 FOLLOWS = 0.5
 #: Floors for the scale of a channel: a share of the median scale of hidden channels, and a share of its own size.
@@ -39,7 +39,7 @@ class HiddenValue:
 def candidates(
     graph: Graph, original: Graph, steps: Sequence[Step], seen: Probed, targets: Collection[str], weights: Collection[str]
 ) -> tuple[str, ...]:
-    """Up to :data:`MOST` values, spread evenly over the layers.
+    """Up to :data:`MAX_HIDDEN` values, spread evenly over the layers.
 
     Prefers values that everything later depends on (the sums of residual blocks); else takes outputs of layers.
     """
@@ -63,7 +63,7 @@ def candidates(
         depth = layers
     picked: dict[int, tuple[bool, str]] = {}
     for at, alone, name in suitable:
-        lot = (at * MOST) // (depth + 1)
+        lot = (at * MAX_HIDDEN) // (depth + 1)
         if lot not in picked or alone or not picked[lot][0]:
             picked[lot] = (alone, name)
     return tuple(name for _, name in picked.values())

@@ -17,7 +17,7 @@ from onnxprune.tuning.samples import endless
 #: :data:`USUAL_BATCH` samples; see :func:`scaled`.
 FAST = (0.02, 0.01)
 #: Steps of a trial (minimum, maximum), and samples that measure its harm.
-LEAST, MOST, LOOKED_AT = 4, 8, 64
+MIN_STEPS, MAX_STEPS, LOOKED_AT = 4, 8, 64
 #: A trial may raise the error by this share.
 HARM = 0.1
 #: Rate for a model near its best, for this number of steps and samples per step.  There a rate harms first and helps
@@ -80,9 +80,10 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     """The fastest rate of :data:`FAST` at which a few steps from ``start`` hardly raise the error.
 
     If there is none, the careful rate, or the part of it at which the error does not explode.  The careful rate if trials
-    take too long.  The run's length is ``steps`` or, if not known, ``seconds``.  Cost: at most :data:`MOST` steps per rate.
+    take too long.  The run's length is ``steps`` or, if not known, ``seconds``.  Cost: at most :data:`MAX_STEPS` steps per
+    rate.
     """
-    trials = _Trials(setting, start, MOST if steps is None else min(max(steps // 8, LEAST), MOST))
+    trials = _Trials(setting, start, MAX_STEPS if steps is None else min(max(steps // 8, MIN_STEPS), MAX_STEPS))
     deadline = time.monotonic() + TRIALS * seconds if steps is None else math.inf
     before, batch = _error(setting), setting.batch
     for rate in (scaled(fast, batch) for fast in FAST):

@@ -25,7 +25,7 @@ Array = np.ndarray
 TOLERANCE = {2: 5e-2, 4: 1e-4, 8: 1e-9}
 HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 #: Tolerated multiple of the measured rounding error, and the relative error that no rounding excuses.
-ROUNDINGS, MOST_ROUNDING = 4.0, 1e-2
+ROUNDINGS, MAX_ROUNDING = 4.0, 1e-2
 
 
 def verify(
@@ -142,10 +142,10 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         if tolerance < worst and (nodes := choosing(coupling, keep)):
             by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
-        if tolerance < worst < MOST_ROUNDING:
+        if tolerance < worst < MAX_ROUNDING:
             nudged = _answers(models[1], engine, _in_the_last_bit(feeds))
             rounding = max(_worst(other, masked, base) for other in (nudged, again))
-            tolerance = max(tolerance, min(MOST_ROUNDING, ROUNDINGS * rounding))
+            tolerance = max(tolerance, min(MAX_ROUNDING, ROUNDINGS * rounding))
     except ModelError:
         return float("inf"), TOLERANCE[4]
     return worst, tolerance

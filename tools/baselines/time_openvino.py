@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import openvino
 
-SECONDS, LEAST_PAIRS, MOST_PAIRS, ROW_SECONDS = 3.0, 7, 60, 0.04
+SECONDS, MIN_PAIRS, MAX_PAIRS, ROW_SECONDS = 3.0, 7, 60, 0.04
 
 
 def runner(core: openvino.Core, path: str, image: np.ndarray, threads: int) -> Callable[[], object]:
@@ -41,7 +41,7 @@ def speed(pair: Sequence[Callable[[], object]], clock: Callable[[], float]) -> f
     count = int(np.clip(ROW_SECONDS / warm, 1, 32))
     ratios: list[float] = []
     start = time.perf_counter()
-    while len(ratios) < LEAST_PAIRS or (len(ratios) < MOST_PAIRS and time.perf_counter() - start < SECONDS):
+    while len(ratios) < MIN_PAIRS or (len(ratios) < MAX_PAIRS and time.perf_counter() - start < SECONDS):
         ratios.append(fastest(pair[0], count, clock) / fastest(pair[1], count, clock))
     return float(np.median(ratios))
 

@@ -19,7 +19,7 @@ Array = np.ndarray
 #: Maximum halvings of the interval of kept MACs, and maximum full refits after them.
 HALVINGS, FULL = 5, 3
 #: The smallest share of MACs to search, and the difference of shares below which the search stops.
-LEAST_KEPT, FINEST = 0.02, 0.01
+MIN_KEPT, FINEST = 0.02, 0.01
 #: The factor on the kept MACs for the next step if there is no better guess.
 STEP = 0.9
 
@@ -77,7 +77,7 @@ def _bisected(
 
     The best one is ``start`` if no other is allowed.
     """
-    low = max(trials.cost(narrowest(pricing)) / trials.full, LEAST_KEPT)
+    low = max(trials.cost(narrowest(pricing)) / trials.full, MIN_KEPT)
     high = trials.cost(free) / trials.full
 
     def allocation(share: float) -> Allocation:

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from onnxprune.tasks.detect.detections import Detections
-from onnxprune.tasks.detect.suppress import MOST
+from onnxprune.tasks.detect.suppress import MAX_DETECTIONS
 from onnxprune.tasks.interval import bootstrap, wilson
 
 Array = np.ndarray
@@ -68,7 +68,7 @@ def precision(truth: Truth, detections: Sequence[Detections], resamples: int) ->
     # The library prints its progress to stdout, which belongs to the caller's data.
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(truth.coco, _coco(results, truth.samples, truth.classes), "bbox")
-        scored.params.maxDets, scored.params.areaRng, scored.params.areaRngLbl = [MOST], ALL, ["all"]
+        scored.params.maxDets, scored.params.areaRng, scored.params.areaRngLbl = [MAX_DETECTIONS], ALL, ["all"]
         scored.evaluate()
         scored.accumulate()
         values = scored.eval["precision"][:, :, :, 0, 0]

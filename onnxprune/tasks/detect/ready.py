@@ -11,7 +11,7 @@ from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.detect.dense import straight
 from onnxprune.tasks.detect.detections import Detections, ranked
 from onnxprune.tasks.detect.layout import Layout
-from onnxprune.tasks.detect.suppress import FLOOR, MOST
+from onnxprune.tasks.detect.suppress import FLOOR, MAX_DETECTIONS
 
 Array = np.ndarray
 #: Number of fields → orders of fields that exporters write.
@@ -234,4 +234,4 @@ def _detections(boxes: Array, scores: Array, classes: Array, layout: Layout, siz
         sides = np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)
         wide = wide * (sides[[1, 0, 3, 2]] if layout.box == "yxyx" else sides)
     kept = (scores >= FLOOR) & (classes >= 0) & np.isfinite(wide).all(axis=1)
-    return ranked(straight(wide, layout.box)[kept], scores[kept], classes[kept], None, MOST)
+    return ranked(straight(wide, layout.box)[kept], scores[kept], classes[kept], None, MAX_DETECTIONS)

@@ -18,7 +18,7 @@ Array = np.ndarray
 #: Number of samples to look at.
 SEEN = 8
 #: Minimum size of a set of predictions, and maximum share of them that are detections.
-LEAST, SOME = 50, 0.2
+MIN_PREDICTIONS, SOME = 50, 0.2
 #: Minimum share of logits below zero.
 MOSTLY = 0.9
 #: Minimum score of a detection, and maximum share of places with a detection.
@@ -94,7 +94,7 @@ def _read(
 def _set(arrays: Sequence[Array], wiring: Wiring, boxes: Array, scores: Array) -> bool:
     """Whether rows without a grid may be a set of predictions: no maps, more rows than fields, no rows that sum to one,
     and few detections."""
-    if any(arrays[i].ndim > 3 for i in wiring.combined) or boxes.shape[1] < max(LEAST, 4 + scores.shape[2]):
+    if any(arrays[i].ndim > 3 for i in wiring.combined) or boxes.shape[1] < max(MIN_PREDICTIONS, 4 + scores.shape[2]):
         return False
     sums = boxes.sum(axis=2, dtype=np.float64) + scores.sum(axis=2, dtype=np.float64)
     return not np.allclose(sums, 1.0, atol=1e-2) and float(np.mean(scores.max(axis=2) >= THERE)) <= SOME

@@ -8,7 +8,7 @@ from onnxprune.tasks.detect.detections import Detections, ranked
 
 Array = np.ndarray
 #: Minimum score of a box, and maximum boxes per sample for the average precision, as in COCO.
-FLOOR, MOST = 0.01, 100
+FLOOR, MAX_DETECTIONS = 0.01, 100
 #: Maximum candidates to compare, and the overlap above which the weaker of two boxes of a class is removed.  Evaluation
 #: scripts of one-stage detectors use 0.6 to 0.7.
 CANDIDATES, OVERLAP = 1000, 0.6
@@ -17,7 +17,7 @@ CANDIDATES, OVERLAP = 1000, 0.6
 def suppressed(boxes: Array, scores: Array, classes: Array, points: Array | None) -> Detections:
     """Greedy non-maximum suppression within each class.
 
-    ``boxes``: (N, 4) left, top, right, bottom.  Cost: at most ``CANDIDATES`` × ``MOST`` overlaps.
+    ``boxes``: (N, 4) left, top, right, bottom.  Cost: at most ``CANDIDATES`` × ``MAX_DETECTIONS`` overlaps.
     """
     # The comparison is False for NaN, so a model that a cut has broken detects nothing.
     kept = np.flatnonzero((scores >= FLOOR) & np.isfinite(boxes).all(axis=1))
@@ -25,7 +25,7 @@ def suppressed(boxes: Array, scores: Array, classes: Array, points: Array | None
     candidates = ranked(boxes[kept], scores[kept], classes[kept], points, CANDIDATES)
     left = np.arange(len(candidates))
     chosen: list[int] = []
-    while len(left) and len(chosen) < MOST:
+    while len(left) and len(chosen) < MAX_DETECTIONS:
         best, rest = left[0], left[1:]
         chosen.append(int(best))
         over = overlap(candidates.boxes[best], candidates.boxes[rest]) > OVERLAP
