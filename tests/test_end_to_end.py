@@ -409,7 +409,7 @@ BAD: dict[Callable[[], str], tuple[str, ...]] = {
     no_data: ("nothing.npz",),
     broken_function: ("load.py:samples", "ZeroDivisionError"),
     impossible_macs: ("--macs", "cannot be met", "of the MACs; allow at least that"),
-    impossible_size: ("--size", "cannot be met", "of the file; allow at least that"),
+    impossible_size: ("--size", "cannot be met", "bytes; allow at least that"),
     impossible_drop: ("no cut stays within a drop of 0.001 (own metric)", "of the MACs"),
     no_such_glob: ("--only", "/nothing*"),
     nothing_to_prune: ("nothing in this model can be pruned",),
