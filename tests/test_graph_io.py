@@ -253,7 +253,7 @@ def test_save_is_deterministic_and_counts(tmp_path: Path, external: bool) -> Non
 
 
 def test_too_large_for_one_file_goes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.graph.save._ONE_FILE_LIMIT", 4096)
+    monkeypatch.setattr("onnxprune.graph.save.ONE_PIECE", 4096)
     save(small(), tmp_path / "m.onnx", external=False)
     assert (tmp_path / "m.onnx.data").exists()
 

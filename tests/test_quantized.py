@@ -233,7 +233,7 @@ def test_a_dequantized_vector_that_several_layers_share_ties_none_of_them() -> N
     g.output(g.conv(g.op("Concat", x, x, attrs={"axis": 1}), 16, 5), [1, 5, 8, 8])
     coupling = prove(g.model())
     assert table(coupling) == {"a": 4, "b": 4}
-    assert any("is dequantized for each" in note for note in reading_notes(load(g.model()), coupling))
+    assert any("gets one DequantizeLinear per reader" in note for note in reading_notes(load(g.model()), coupling))
 
 
 def test_a_dequantized_weight_that_layers_share_by_design_stays_shared() -> None:
