@@ -62,6 +62,18 @@ def test_an_output_sums_over_the_stated_axes(
     assert sum(map(len, lines)) == len(set().union(*lines))
 
 
+@pytest.mark.parametrize(("op", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_a_gate_sums_over_inputs_or_over_hidden_units(op: str, gates: int) -> None:
+    """ONNX states the shapes of recurrent weights: directions, gates times hidden units, and what is summed."""
+    s = Sketch()
+    x = s.input("x", [2, 1, 3])
+    inputs = s.keep("w", np.zeros((1, gates * 5, 3), np.float32))
+    hidden = s.keep("r", np.zeros((1, gates * 5, 5), np.float32))
+    s.output(s.op(op, x, inputs, hidden, attrs={"hidden_size": 5}), [2, 1, 1, 5])
+    graph = view(s.model())
+    assert [[graph.constants[name].shape[axis] for axis in summed_axes(graph, name)] for name in "wr"] == [[3], [5]]
+
+
 def test_weights_without_a_stated_layout_are_one() -> None:
     s = Sketch()
     x = s.op("Mul", s.op("Relu", s.input("x", [2, 3])), s.keep("w", np.ones(3, np.float32)))

@@ -25,7 +25,7 @@ from onnxprune.calibration.dataset import (
 )
 from onnxprune.calibration.geometry import ImageFit, image_fit
 from onnxprune.calibration.kept import kept
-from onnxprune.calibration.labelled_boxes import LabelledBoxes, Labelling, coco_file, read_coco, yolo_labels
+from onnxprune.calibration.labelled_boxes import LabelledBoxes, Labelling, coco_file, read_coco, text_labels
 from onnxprune.calibration.layout import image_layout
 from onnxprune.calibration.preprocess import default_preprocess, make_encoder
 from onnxprune.calibration.request import DataRequest
@@ -155,7 +155,7 @@ def folder_images(root: Path) -> ImageSource:
         notes = ("no labels: the names of sub-folders are not class numbers",)
 
     labels = np.asarray(labelled, dtype=np.int64) if len(labelled) == len(files) else None
-    boxes = yolo_labels(files)
+    boxes = text_labels(files)
     return _source(files, f"images in {root}", labels, unread or (notes if boxes is None else ()), boxes)
 
 

@@ -28,7 +28,7 @@ class LabelledBoxes:
 Labelling = Callable[[Path], LabelledBoxes]
 
 
-def yolo_file(picture: Path) -> Path | None:
+def text_file(picture: Path) -> Path | None:
     """The text file with an image's boxes: beside it, or in `labels` if the image is in `images`."""
     parts = list(picture.parts)
     for at in reversed(range(len(parts) - 1)):
@@ -41,7 +41,7 @@ def yolo_file(picture: Path) -> Path | None:
     return own if own.is_file() else None
 
 
-def read_yolo(path: Path) -> LabelledBoxes:
+def read_text(path: Path) -> LabelledBoxes:
     """Read lines of `class x y width height` or `class x1 y1 x2 y2 x3 y3 …`, in shares of the image's sides.
 
     Raises DataError for any other line.
@@ -70,14 +70,14 @@ def read_yolo(path: Path) -> LabelledBoxes:
     return LabelledBoxes(np.asarray(boxes).reshape(-1, 4), np.asarray(classes, dtype=np.int64), shares=True)
 
 
-def yolo_labels(pictures: Sequence[Path]) -> Labelling | None:
+def text_labels(pictures: Sequence[Path]) -> Labelling | None:
     """Labels from text files, or None if no image has one. An image without a file has no boxes."""
-    if not any(yolo_file(picture) for picture in pictures):
+    if not any(text_file(picture) for picture in pictures):
         return None
 
     def labels(picture: Path) -> LabelledBoxes:
-        path = yolo_file(picture)
-        return LabelledBoxes(np.zeros((0, 4)), np.zeros(0, np.int64), True) if path is None else read_yolo(path)
+        path = text_file(picture)
+        return LabelledBoxes(np.zeros((0, 4)), np.zeros(0, np.int64), True) if path is None else read_text(path)
 
     return labels
 

@@ -21,8 +21,11 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """``weights`` (g, n+1, o): the ridge pulls the fit toward them.  ``strengths``: ridge strengths to try."""
+    """``base`` (g, n+1, o) float64: the plain slice.  ``weights``, of the same shape: the ridge pulls the fit toward them.
+    ``strengths``: ridge strengths to try.
+    """
 
+    base: Array
     weights: Array
     strengths: tuple[float, ...] = STRENGTHS
 
@@ -34,7 +37,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     """
     base, full = job.part.base(), job.part.full()
     if gram is None or full.shape[0] != base.shape[0] or full.shape[1] == base.shape[1]:
-        return Prior(base)
+        return Prior(base, base)
     taps = (full.shape[1] - 1) // len(job.part.kept_inputs)
     alive = np.flatnonzero(np.append(np.repeat(job.part.kept_inputs, taps), True))
     outs = job.part.kept_outputs.reshape(full.shape[0], -1)
@@ -42,7 +45,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     with product_threads(base.shape[1]):
         for g in range(full.shape[0]):
             folded[g] = fold_onto(gram, g, job.constant, full[g][:, outs[g]], alive, FOLD_RIDGE)
-    return Prior(folded)
+    return Prior(base, folded)
 
 
 def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution) -> tuple[Refitted | None, Prior]:
@@ -53,14 +56,14 @@ def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution)
     are worth trying then.
     """
     # On a second fit, the layer keeps its weights if the new fit is no better than the plain slice.
-    base = job.part.base()
+    base = prior.base
     solution.begin(job, base)
     rows = sampler.rows(job)
     if rows is None:
         return None, prior
     with product_threads(base.shape[1]):
         fitted = fit(*rows, base, prior.weights, job.window, prior.strengths)
-    later = Prior(prior.weights, fitted.strengths)
+    later = Prior(base, prior.weights, fitted.strengths)
     if fitted.before == 0.0:
         return None, later
     if fitted.accepted:

@@ -5,7 +5,7 @@ A step is relative to the size of the weights (You et al., arXiv 1904.00962; Sha
 1712.09913, call it filter normalization).  So one rate fits narrow and wide layers, scales near one and small weights,
 and channels whose sizes differ because a batch normalization was folded into them.
 
-The mean of the n steps that one output sums is divided by √n.  Behind a Relu all inputs are positive, so n steps of one
+The mean of the n steps that one output sums is divided by √n.  After a Relu all inputs are positive, so n steps of one
 sign would shift the output by n steps, where others change it by √n.  (Gradient centralization removes the mean: Yong et
 al., arXiv 2004.01461.  A layer without a bias needs it.)
 """
@@ -53,10 +53,11 @@ def size_of(weight: Tensor, sums: tuple[int, ...], smallest: float) -> Tensor:
 
     At least ``smallest`` for the whole tensor, and a thousandth of the whole for an output.
     """
-    whole = weight.square().mean().sqrt().clamp_min(smallest)
+    squares = weight.square()
+    whole = squares.mean().sqrt().clamp_min(smallest)
     if not sums:
         return whole
-    return torch.maximum(weight.square().mean(sums, keepdim=True).sqrt(), SMALLEST * whole)
+    return torch.maximum(squares.mean(sums, keepdim=True).sqrt(), SMALLEST * whole)
 
 
 @dataclass(eq=False)

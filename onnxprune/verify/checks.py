@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from onnxprune.coupling.estimates import estimated
 from onnxprune.coupling.groups import Coupling
-from onnxprune.engine.loadable import loadable
+from onnxprune.engine.loadable import Loadable, loadable
 from onnxprune.engine.session import Engine, open_literal_session, open_session, run
 from onnxprune.errors import ModelError
 from onnxprune.graph.infer import declared_shape
@@ -127,7 +128,7 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         lambda: coupling.graph.model,
     )
     try:
-        outputs, masked, base = (_answers(model, engine, feeds) for model in models)
+        outputs, masked, base = (_answers(model, open_session, engine, feeds) for model in models)
     except ModelError:
         return float("inf"), TOLERANCE[4]
     worst = _worst(outputs, masked, base)
@@ -137,13 +138,13 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if worst <= tolerance:
         return worst, tolerance
     try:
-        outputs, again, base = (_literal_answers(model, engine, feeds) for model in models)
+        outputs, again, base = (_answers(model, open_literal_session, engine, feeds) for model in models)
         worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
             by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
             worst = min(worst, _worst(by_cut, by_mask, by_mask))
         if tolerance < worst < MAX_ROUNDING:
-            nudged = _answers(models[1], engine, _in_the_last_bit(feeds))
+            nudged = _answers(models[1], open_session, engine, _in_the_last_bit(feeds))
             rounding = max(_worst(other, masked, base) for other in (nudged, again))
             tolerance = max(tolerance, min(MAX_ROUNDING, ROUNDINGS * rounding))
     except ModelError:
@@ -151,15 +152,14 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     return worst, tolerance
 
 
-def _answers(make: Callable[[], onnx.ModelProto], engine: Engine, feeds: Mapping[str, Array]) -> list[Array]:
+def _answers(
+    make: Callable[[], onnx.ModelProto],
+    begin: Callable[[Loadable, Engine], ort.InferenceSession],
+    engine: Engine,
+    feeds: Mapping[str, Array],
+) -> list[Array]:
     with loadable(make) as model:
-        session = open_session(model, engine)
-    return run(session, feeds)
-
-
-def _literal_answers(make: Callable[[], onnx.ModelProto], engine: Engine, feeds: Mapping[str, Array]) -> list[Array]:
-    with loadable(make) as model:
-        session = open_literal_session(model, engine)
+        session = begin(model, engine)
     return run(session, feeds)
 
 
