@@ -236,6 +236,8 @@ def test_every_preset_of_the_help_exists(engine: Engine, name: str) -> None:
         ("net.onnx --plan net.pruned.onnx", "another file of this run"),
         ("net.onnx --plan a --report a", "another file of this run"),
         ("net.onnx --report no/where.html", "does not exist"),
+        ("net.onnx --report out.pdf", "--report out.pdf: the report is HTML; name it out.html"),
+        ("inspect net.onnx --report out.json", "--report out.json: the report is HTML; name it out.html"),
         ("apply net.onnx plan.json -o plan.json", "is the plan itself"),
         ("inspect net.onnx --report a --layers a", "another file of this run"),
         ("net.onnx --plan -", "--plan: '-' does not stand for stdout here; give the name of a file"),

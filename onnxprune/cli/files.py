@@ -33,6 +33,13 @@ def check_side_file(path: Path | None, flag: str, taken: Sequence[Path]) -> None
     _check_creates(path, flag)
 
 
+def check_report(path: Path | None, taken: Sequence[Path]) -> None:
+    """Like :func:`check_side_file`.  Also refuse a name that promises a format other than HTML."""
+    check_side_file(path, "--report", taken)
+    if path is not None and path.suffix.lower() not in ("", ".html", ".htm"):
+        raise OutputError(f"--report {path}: the report is HTML; name it {path.with_suffix('.html')}")
+
+
 def model_files(model: Path, targets: Iterable[Path | None]) -> tuple[Path, ...]:
     """The files of the model that one of the ``targets`` could overwrite."""
     usual = model, weights_beside(model)

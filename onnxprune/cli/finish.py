@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.command import print_json, view_of
-from onnxprune.cli.files import check_side_file, model_files, weights_beside, write_text
+from onnxprune.cli.files import check_report, check_side_file, model_files, weights_beside, write_text
 from onnxprune.cli.streams import ResultsLost
 from onnxprune.errors import OutputError
 from onnxprune.shown import for_reading
@@ -48,7 +48,7 @@ class SideFiles:
         check_side_file(self.output, "-o", read)
         taken = (*read, self.output, weights_beside(self.output))
         check_side_file(self.plan, "--plan", taken)
-        check_side_file(self.report, "--report", (*taken, *([self.plan] if self.plan else [])))
+        check_report(self.report, (*taken, *([self.plan] if self.plan else [])))
 
 
 def finish(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json, view_of
-from onnxprune.cli.files import check_side_file, model_files, write_text
+from onnxprune.cli.files import check_report, check_side_file, model_files, write_text
 from onnxprune.cli.parser import Parser
 from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
@@ -32,7 +32,7 @@ def parser() -> Parser:
 def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     read = model_files(Path(arguments.MODEL), (arguments.report, arguments.layers))
-    check_side_file(arguments.report, "--report", read)
+    check_report(arguments.report, read)
     check_side_file(arguments.layers, "--layers", (*read, *([arguments.report] if arguments.report else [])))
     with progress_on_stderr(SeenNotes(), arguments.quiet, arguments.verbose) as progress, stdout_to_stderr():
         progress.stage("inspect", None)
