@@ -25,8 +25,10 @@ from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.session import Engine, open_session, run
 from onnxprune.errors import VerificationError
 from onnxprune.result import Verification
+from onnxprune.surgery.cut import mask
 from onnxprune.verify import checks
 from onnxprune.verify.checks import interface, masked_error, verify
+from onnxprune.verify.guided import VANISHING
 
 ENGINE = Engine(threads=1)
 
@@ -298,6 +300,56 @@ def test_a_wrong_cut_fails_whatever_is_chosen(node: str) -> None:
     keep = random_keep(coupling, 0)
     worst, allowed = masked_error(crossed(coupling, node, 1), keep, all_but_tied(), ENGINE)
     assert worst > allowed
+
+
+#: Activation -> (attributes, the largest input at which the output is next to zero).
+VANISHING_AT: dict[str, tuple[dict[str, float], float]] = {
+    "Sigmoid": ({}, -15.0),
+    "HardSigmoid": ({"alpha": 0.2, "beta": 0.5}, -2.5 + 1e-6),
+    "Relu": ({}, 1e-6),
+    "Clip": ({}, 1e-6),
+}
+
+
+def nothing_found(activation: str, move: str, lowered: float) -> onnx.ModelProto:
+    """A map behind ``activation``, whose inputs are ``lowered``; without one, those inputs."""
+    g = Sketch()
+    y = g.conv(g.op("Relu", g.conv(g.input("x", [2, 3, 8, 8]), 3, 16, 3, name="first")), 16, 6, 3, name="second")
+    y = g.op("Sub", y, g.array(lowered, np.float32))
+    if activation:
+        bounds = [g.array(0.0, np.float32), g.array(1.0, np.float32)] if activation == "Clip" else []
+        y = g.op(activation, y, *bounds, attrs=VANISHING_AT[activation][0])
+    if move == "Concat":
+        g.output(g.op("Concat", y, y, attrs={"axis": 1}), [2, 12, 8, 8])
+    elif move == "Transpose":
+        g.output(g.op("Transpose", y, attrs={"perm": [0, 2, 3, 1]}), [2, 8, 8, 6])
+    else:
+        g.output(y, [2, 6, 8, 8])
+    return g.model()
+
+
+@pytest.mark.parametrize("below", [0.0, 1.0])
+@pytest.mark.parametrize("move", ["", "Transpose", "Concat"])
+@pytest.mark.parametrize("activation", VANISHING_AT)
+def test_an_output_that_vanishes_is_compared_before_its_activation(
+    monkeypatch: pytest.MonkeyPatch, activation: str, move: str, below: float
+) -> None:
+    """Outputs of 1e-7 differ by a tenth from rounding alone, and outputs of 0 do not differ if the cut is wrong."""
+    assert set(VANISHING_AT) == VANISHING
+    attributes, edge = VANISHING_AT[activation]
+    plain = couple(nothing_found("", "", 0.0), {}, None)
+    feeds = plausible_feeds(plain.graph, {"x": (2, 3, 8, 8)})
+    keep = random_keep(plain, 0)
+    models = (mask(plain, keep), mask(crossed(plain, "second", 1), keep), plain.graph.model)
+    highest = max(float(run(open_session(model, ENGINE), feeds)[0].max()) for model in models)
+    coupling = couple(nothing_found(activation, move, highest - edge + below), {}, None)
+    worst, allowed = masked_error(coupling, keep, feeds, ENGINE)
+    assert worst <= allowed == 1e-4
+    wrong = crossed(coupling, "second", 1)
+    assert masked_error(wrong, keep, feeds, ENGINE)[0] > allowed
+    if below and activation != "Sigmoid":
+        monkeypatch.setattr("onnxprune.verify.checks.ending", lambda *_: ())
+        assert masked_error(wrong, keep, feeds, ENGINE)[0] == 0, "the outputs are all zero"
 
 
 def test_nothing_cut_is_equivalent_without_a_run() -> None:

@@ -17,9 +17,10 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inferred import objection
 from onnxprune.graph.tensors import ONE_PIECE, model_bytes, outlined
+from onnxprune.graph.view import Node
 from onnxprune.result import Verification
 from onnxprune.surgery.cut import cut, mask
-from onnxprune.verify.guided import choosing, side_by_side
+from onnxprune.verify.guided import choosing, ending, side_by_side
 
 Array = np.ndarray
 #: Bytes per number → the largest relative error that another order of the same arithmetic explains.
@@ -109,7 +110,8 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """(largest relative error of the cut, without a refit, against the masked original; the tolerated error).
 
     The error is relative to the largest value of the original's output, because the mask may make an output vanish.
-    Four comparisons follow each other; each runs only if the one before exceeds the tolerance:
+    If the original's output vanishes, too, the values before its last activation are compared in its place.
+    Otherwise four comparisons follow each other; each runs only if the one before exceeds the tolerance:
 
     1. Both models run as users run them.
     2. Both run literally: fused kernels may round differently in a graph with a mask, and 8-bit kernels saturate on some
@@ -135,14 +137,17 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     tolerance = max([TOLERANCE[4], *(TOLERANCE.get(a.dtype.itemsize, 1e-4) for a in outputs if a.dtype.kind == "f")])
     if _in_half(coupling):
         tolerance = max(tolerance, TOLERANCE[2])
-    if worst <= tolerance:
-        return worst, tolerance
     try:
+        vanished = any(_vanishes(a, b) for a, b in zip(masked, base, strict=True))
+        if vanished and (ends := ending(coupling, keep)):
+            nodes = tuple(dict.fromkeys((*ends, *choosing(coupling, keep))))
+            return min(_guided(coupling, keep, chosen, feeds, engine) for chosen in (ends, nodes)), tolerance
+        if worst <= tolerance:
+            return worst, tolerance
         outputs, again, base = (_answers(model, open_literal_session, engine, feeds) for model in models)
         worst = min(worst, _worst(outputs, again, base))
         if tolerance < worst and (nodes := choosing(coupling, keep)):
-            by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
-            worst = min(worst, _worst(by_cut, by_mask, by_mask))
+            worst = min(worst, _guided(coupling, keep, nodes, feeds, engine))
         if tolerance < worst < MAX_ROUNDING:
             nudged = _answers(models[1], open_session, engine, _in_the_last_bit(feeds))
             rounding = max(_worst(other, masked, base) for other in (nudged, again))
@@ -161,6 +166,21 @@ def _answers(
     with loadable(make) as model:
         session = begin(model, engine)
     return run(session, feeds)
+
+
+def _guided(
+    coupling: Coupling, keep: Array, nodes: Sequence[Node], feeds: Mapping[str, Array], engine: Engine
+) -> float:
+    by_mask, by_cut = side_by_side(mask(coupling, keep), cut(coupling, keep), nodes, feeds, engine)
+    return _worst(by_cut, by_mask, by_mask)
+
+
+def _vanishes(masked: Array, original: Array) -> bool:
+    """Whether the rounding of a number near one exceeds the tolerated error of this output."""
+    if masked.dtype.kind != "f" or not masked.size:
+        return False
+    size = max(float(np.abs(np.nan_to_num(array.astype(np.float64))).max()) for array in (masked, original))
+    return bool(size * TOLERANCE.get(masked.dtype.itemsize, 1e-4) < np.finfo(masked.dtype).eps)
 
 
 def _in_half(coupling: Coupling) -> bool:

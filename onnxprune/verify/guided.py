@@ -1,8 +1,11 @@
-"""Run two models side by side, the second with the discrete choices of the first.
+"""Run two models side by side, the second with some outcomes of the first.
 
 If two scores nearly tie, rounding decides which of them a TopK takes.  Everything after it then differs although
-nothing is wrong.  So only the first model chooses.  The second gets the outcome, and the values after the choices are
-compared instead.
+nothing is wrong.  So only the first model chooses.  The second gets the outcome, and the values before and after the
+choice are compared instead.
+
+Outputs may also vanish: of -16 a Sigmoid makes 1e-7, and onnxruntime is exact to 6e-8.  Such outputs tell nothing about
+a cut.  The values before the last activation do.
 """
 
 from __future__ import annotations
@@ -39,6 +42,10 @@ CHOOSING = frozenset(
         "Sign",
     ]
 )
+#: Activations whose outputs may all be next to zero: a mask over a picture without an object.
+VANISHING = frozenset(["Sigmoid", "HardSigmoid", "Relu", "Clip"])
+#: Operators that only move numbers.
+MOVING = frozenset(["Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice"])
 #: Those whose outcome decides which elements continue, and how many.
 PICKING = frozenset(["TopK", "NonMaxSuppression", "ArgMax", "ArgMin", "NonZero", "Unique"])
 
@@ -61,6 +68,25 @@ def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSI
         and node.index not in folded
         and all(uncut(value) for value in (*node.inputs, *node.outputs))
     )
+
+
+def ending(coupling: Coupling, keep: Array) -> tuple[Node, ...]:
+    """The nodes among :data:`VANISHING` that make an output of the model: only moves follow them.
+
+    None if the cut ``keep`` narrows one of them.
+    """
+    graph = coupling.graph
+    makers = {value: node for node in graph.nodes for value in node.outputs if value is not None}
+    found: dict[int, Node] = {}
+    waiting = list(graph.outputs)
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.op in VANISHING:
+            found[node.index] = node
+        elif node is not None and node.op in MOVING:
+            waiting.extend(value for value in node.inputs if value is not None)
+    whole = {node.index for node in choosing(coupling, keep, VANISHING)}
+    return tuple(found.values()) if whole.issuperset(found) else ()
 
 
 def side_by_side(
