@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,8 @@ from onnxprune.errors import DataError, ModelError, OptionError
 from onnxprune.graph.load import load
 from onnxprune.graph.view import view
 from onnxprune.options import Options
-from onnxprune.pipeline.setup import specs_for
+from onnxprune.pipeline import tuned as tuned_module
+from onnxprune.pipeline.setup import set_up, specs_for
 from onnxprune.report import wording
 from onnxprune.surgery.constants import with_constants
 from onnxprune.tuning_length import parse_length
@@ -73,6 +75,31 @@ def pictures(count: int = 96) -> dict[str, np.ndarray]:
 
 def tuned(student, teacher, data=None, length="4x", **more):
     return onnxprune.tune(student, teacher, pictures() if data is None else data, length=length, threads=1, **more)
+
+
+def mask_net() -> onnx.ModelProto:
+    """Pictures of 8 by 8 to a mask of the same size, sure of nearly every place."""
+    s = Sketch()
+    y = s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 8, 3))
+    s.output(s.op("Sigmoid", s.op("Mul", s.conv(y, 8, 1, 3), s.array(20.0, np.float32))), ["n", 1, 8, 8])
+    return s.model()
+
+
+@pytest.mark.parametrize("count", [40, 800])
+@pytest.mark.parametrize("made", [net, mask_net])
+def test_tuning_holds_out_what_a_refit_did_not_see(made: Callable[[], onnx.ModelProto], count: int) -> None:
+    """On samples that the refit saw, its model looks better than it is."""
+    model, data = made(), pictures(count)
+    context = set_up(load(model), data, Options(samples=count))
+    with mock.patch.object(tuned_module, "_tune", side_effect=InterruptedError) as tune, pytest.raises(InterruptedError):
+        tuned(model, model, data)
+    fit, held = (
+        {picture.tobytes() for feeds in part.batches(8) for picture in feeds["x"]} for part in tune.call_args.args[2:4]
+    )
+    unseen = {picture.tobytes() for feeds in context.holdout.batches(8) for picture in feeds["x"]}
+    assert len(held) == count // 5
+    assert unseen <= held
+    assert not fit & held
 
 
 def test_a_damaged_model_comes_back() -> None:

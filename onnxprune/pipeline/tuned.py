@@ -8,10 +8,12 @@ import onnx
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.calibration.open import open_dataset
+from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.errors import DataError, ModelError, VerificationError
 from onnxprune.graph.load import LoadedModel
+from onnxprune.measure.information import sample_information
 from onnxprune.measure.loss import output_loss
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.accuracy import accuracy_of
@@ -93,11 +95,15 @@ def tune_pair(student: LoadedModel, original: LoadedModel, data: object, options
         raise DataError("tuning needs some samples for training and others for evaluation; give more than one")
     for note in dataset.notes:
         progress.note(note)
-    fit, held = divide(dataset, held_out(dataset.count, options.seed, MAX_JUDGED))
     engine = engine_of(options)
+    sample = {name: array.shape for name, array in dataset.fetch([0]).items()}
+    coupling = couple(original.proto, {}, sample)
+    # The same choice as in a run that prunes: its refit never saw these samples.
+    information = sample_information(coupling, engine, dataset)
+    fit, held = divide(dataset, held_out(dataset.count, options.seed, MAX_JUDGED, information))
     model, tuning = _tune(student.proto, original, fit, held, engine, options, progress)
     stages = [("original", original.proto), ("before", student.proto), ("tuned", model)]
-    drops = _drops([model for _, model in stages], original, held, engine)
+    drops = _drops([model for _, model in stages], coupling, held, engine)
     rows = tuple(
         Stage(name, drop, accuracy_of(each, labelled, engine, None) if options.test is not None else None)
         for (name, each), drop in zip(stages, drops, strict=True)
@@ -131,14 +137,16 @@ def _tune(
     return model, tuning
 
 
-def _drops(models: list[onnx.ModelProto], original: LoadedModel, held: Dataset, engine: Engine) -> list[Drop | None]:
-    """How far each model is from the first, in the task's terms; None if the outputs differ in shape."""
-    names = [output.name for output in original.proto.graph.output]
+def _drops(models: list[onnx.ModelProto], coupling: Coupling, held: Dataset, engine: Engine) -> list[Drop | None]:
+    """How far each model is from the first, in the task's terms; None if the outputs differ in shape.
+
+    ``coupling``: of the first.
+    """
+    names = [output.name for output in coupling.graph.model.graph.output]
     theirs = [{output.name for output in model.graph.output} for model in models]
     shared = [name for name in names if all(name in own for own in theirs)]
     answers = [answers_of(open_session(model, engine), held, shared) for model in models]
-    sample = {name: array.shape for name, array in held.fetch([0]).items()}
-    coupling, reference = couple(original.proto, {}, sample), outputs(answers[0])
+    reference = outputs(answers[0])
     loss = output_loss(coupling, shared, reference)
     measure = yardstick(answers[0], AUTO, "", may_hold_classes(coupling), loss)
     return [
