@@ -71,22 +71,26 @@ def choosing(coupling: Coupling, keep: Array, operators: frozenset[str] = CHOOSI
 
 
 def ending(coupling: Coupling, keep: Array) -> tuple[Node, ...]:
-    """The nodes among :data:`VANISHING` that make an output of the model: only moves follow them.
+    """The nodes among :data:`VANISHING` that make outputs of the model: only moves follow them.
 
-    None if the cut ``keep`` narrows one of them.
+    Empty if the cut ``keep`` narrows one of them.
     """
-    graph = coupling.graph
-    makers = {value: node for node in graph.nodes for value in node.outputs if value is not None}
-    found: dict[int, Node] = {}
-    waiting = list(graph.outputs)
+    graph, found = coupling.graph, dict[int, Node]()
+    seen = set(graph.outputs)
+    waiting = list(seen)
     while waiting:
-        node = makers.get(waiting.pop())
-        if node is not None and node.op in VANISHING:
-            found[node.index] = node
-        elif node is not None and node.op in MOVING:
-            waiting.extend(value for value in node.inputs if value is not None)
+        index = graph.producer.get(waiting.pop())
+        if index is None:
+            continue
+        node = graph.nodes[index]
+        if node.op in VANISHING:
+            found[index] = node
+        elif node.op in MOVING:
+            more = {value for value in node.inputs if value is not None} - seen
+            seen |= more
+            waiting.extend(more)
     whole = {node.index for node in choosing(coupling, keep, VANISHING)}
-    return tuple(found.values()) if whole.issuperset(found) else ()
+    return tuple(found[index] for index in sorted(found)) if whole.issuperset(found) else ()
 
 
 def side_by_side(
