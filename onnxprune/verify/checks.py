@@ -18,6 +18,7 @@ from onnxprune.graph.infer import declared_shape
 from onnxprune.graph.inferred import objection
 from onnxprune.graph.tensors import ONE_PIECE, model_bytes, outlined
 from onnxprune.graph.view import Node
+from onnxprune.measure.fields import fields_of
 from onnxprune.result import Verification
 from onnxprune.surgery.cut import cut, mask
 from onnxprune.verify.guided import choosing, ending, side_by_side
@@ -110,8 +111,9 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     """(largest relative error of the cut, without a refit, against the masked original; the tolerated error).
 
     The error is relative to the largest value of the original's output, because the mask may make an output vanish.
-    If the original's output vanishes, too, the values before its last activation are compared in its place.
-    Otherwise four comparisons follow each other; each runs only if the one before exceeds the tolerance:
+    If nothing of a part of an output could be seen that way, because it vanishes or stands beside far larger numbers, the
+    values before its last activation are compared.  They decide, unless rounding could explain their error.
+    Then four comparisons follow each other; each runs only if the one before exceeds the tolerance:
 
     1. Both models run as users run them.
     2. Both run literally: fused kernels may round differently in a graph with a mask, and 8-bit kernels saturate on some
@@ -138,10 +140,11 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
     if _in_half(coupling):
         tolerance = max(tolerance, TOLERANCE[2])
     try:
-        vanished = any(_vanishes(a, b) for a, b in zip(masked, base, strict=True))
-        if vanished and (ends := ending(coupling, keep)):
+        if _unseen(coupling, masked, base) and (ends := ending(coupling, keep)):
             nodes = tuple(dict.fromkeys((*ends, *choosing(coupling, keep))))
-            return min(_guided(coupling, keep, chosen, feeds, engine) for chosen in (ends, nodes)), tolerance
+            before = min(_guided(coupling, keep, chosen, feeds, engine) for chosen in (ends, nodes))
+            if not tolerance < before < MAX_ROUNDING:
+                return before, tolerance
         if worst <= tolerance:
             return worst, tolerance
         outputs, again, base = (_answers(model, open_literal_session, engine, feeds) for model in models)
@@ -175,12 +178,26 @@ def _guided(
     return _worst(by_cut, by_mask, by_mask)
 
 
-def _vanishes(masked: Array, original: Array) -> bool:
-    """Whether the rounding of a number near one exceeds the tolerated error of this output."""
-    if masked.dtype.kind != "f" or not masked.size:
-        return False
-    size = max(float(np.abs(np.nan_to_num(array.astype(np.float64))).max()) for array in (masked, original))
-    return bool(size * TOLERANCE.get(masked.dtype.itemsize, 1e-4) < np.finfo(masked.dtype).eps)
+def _unseen(coupling: Coupling, masked: Sequence[Array], original: Sequence[Array]) -> bool:
+    """Whether an error as large as a part of an output would be tolerated, or is no larger than rounding."""
+    for field in fields_of(coupling, coupling.graph.outputs):
+        arrays = masked[field.output], original[field.output]
+        kind = arrays[0].dtype
+        if kind.kind != "f":
+            continue
+        whole = max(_size(array) for array in arrays)
+        part = whole
+        # The number of rows may depend on the values.
+        if field.axis is not None and all(a.ndim > field.axis and a.shape[field.axis] > field.channels[-1] for a in arrays):
+            part = max(_size(np.take(array, field.channels, field.axis)) for array in arrays)
+        tolerance = TOLERANCE.get(kind.itemsize, TOLERANCE[4])
+        if part * tolerance < np.finfo(kind).eps or part < whole * tolerance:
+            return True
+    return False
+
+
+def _size(array: Array) -> float:
+    return float(np.abs(np.nan_to_num(array.astype(np.float64))).max(initial=0.0))
 
 
 def _in_half(coupling: Coupling) -> bool:
