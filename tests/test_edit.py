@@ -21,7 +21,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.graph.edit import Editor, forget_notes
 from onnxprune.graph.tensors import DATA_FIELDS, copied
 from onnxprune.graph.view import Graph, view
-from onnxprune.surgery.cut import constant_of, cut, laid_along, mask
+from onnxprune.surgery.cut import constant_of, cut, laid_along, mask, masked_constants
 from onnxprune.surgery.edit import insert_select
 from onnxprune.surgery.sweep import sweep
 
@@ -269,6 +269,18 @@ def test_a_cut_of_a_noted_model_is_the_noted_cut(seed: int) -> None:
     assert as_bytes(little) == as_bytes(decorated(small, names))
     assert as_bytes(mask(beside, keep)) == as_bytes(decorated(mask(coupling, keep), names))
     assert as_bytes(sweep(little, noted)) == as_bytes(decorated(sweep(small, plain), names))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_mask_adds_nodes_unless_it_says_which_constants_are_all(seed: int) -> None:
+    coupling = couple(random_model(seed), {}, None)
+    keep = random_keep(coupling, seed)
+    masked = mask(coupling, keep)
+    found = masked_constants(coupling, keep)
+    assert (found is None) == (len(view(masked).nodes) > len(coupling.graph.nodes))
+    for use, array in (found or {}).items():
+        np.testing.assert_array_equal(constant_of(couple(masked, {}, None), use), array)
+    assert masked_constants(coupling, np.ones_like(keep)) == {}
 
 
 def sizes(model: Model) -> dict[tuple[str, int], int]:

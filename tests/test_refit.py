@@ -20,7 +20,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
-from onnxprune.linear.gram import Gram
+from onnxprune.linear.gram import CHUNK, Gram
 from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate
 from onnxprune.pipeline.allocation import Allocation
@@ -32,7 +32,8 @@ from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, _beyond, fit, predict
 from onnxprune.refit.job import jobs_of
 from onnxprune.refit.sequential import Refit, refit
-from onnxprune.refit.shared import shared, together
+from onnxprune.refit.shared import fit_together, shared, together
+from onnxprune.refit.solution import Solution
 from onnxprune.refit.targets import target_of
 from onnxprune.result import Drop
 from onnxprune.surgery.cut import cut
@@ -186,9 +187,12 @@ def test_the_last_layer_of_a_branch_is_fitted_to_the_sum() -> None:
 
 
 @pytest.mark.parametrize("op", ["Abs", "Acosh", "Neg", "Relu", "Tanh", "Softmax"])
-def test_a_target_ends_in_front_of_what_is_not_affine(op: str) -> None:
+@pytest.mark.parametrize("passed", ["", "Identity", "Dropout"])
+def test_a_target_ends_in_front_of_what_is_not_affine(op: str, passed: str) -> None:
     s = Sketch()
     made = s.op("MatMul", s.input("x", [4, 6]), s.weight(6, 8))
+    # The mask of a Dropout is another output, which nobody reads.
+    made = s.op(passed, made, outputs=2 if passed == "Dropout" else 1) if passed else made
     behind = s.op("Add", made, s.weight(8))
     s.output(s.op("MatMul", s.op(op, behind), s.weight(8, 3)), [4, 3])
     coupling = couple(s.model(), {}, None)
@@ -211,8 +215,9 @@ def test_a_channel_is_divided_by_its_scale_unless_that_is_tiny_beside_the_larges
     assert not nothing.usable.any()
 
 
-def test_nothing_upstream_changed_means_nothing_is_refitted() -> None:
-    on = table("conv-bias")
+@pytest.mark.parametrize("name", ["conv-bias", "conv-norm", "dense-nothing", "shared"])
+def test_nothing_upstream_changed_means_nothing_is_refitted(name: str) -> None:
+    on = bench(siamese("MatMul", 1), correlated((160, 6), rank=5)) if name == "shared" else table(name)
     keep = np.ones(on.coupling.unit_count, dtype=np.bool_)
     found = refitted(on, keep)
     assert not found.weights
@@ -360,6 +365,18 @@ def test_a_common_matrix_is_least_squares_for_all_its_layers(kind: str, group: i
             )
 
 
+def test_a_common_matrix_stays_as_it_is_unless_the_moments_of_all_its_layers_are_known() -> None:
+    on = bench(siamese("MatMul", 1), correlated((160, 6), rank=5))
+    keep = on.narrowed(0.5)
+    jobs = jobs_of(on.coupling, keep, on.work.layers, view(cut(on.coupling, keep)))
+    alike = shared(on.coupling, on.work.layers)
+    members = [jobs[index] for index in alike]
+    for known, changes in ((members, True), (members[:1], False), ([], False)):
+        solution = Solution(alike, alike)
+        fit_together(members, {job.index: on.grams[job.index] for job in known}, solution)
+        assert bool(solution.constants) == bool(solution.weights) == changes
+
+
 @pytest.mark.parametrize(("kind", "group"), SIAMESE)
 def test_a_common_matrix_is_refitted_and_stays_common(kind: str, group: int) -> None:
     on = bench(siamese(kind, group), correlated((96, 6, 5, 5) if "Conv" in kind else (160, 6), rank=5))
@@ -464,6 +481,23 @@ def test_a_fit_finds_the_layer_that_made_its_targets(window: tuple[float, float]
         # A few rounds only, each of them nearer.
         assert found.after < found.before / 2
         assert np.abs(found.weights - truth).mean() < np.abs(near - truth).mean() / 2
+
+
+@pytest.mark.parametrize("sizes", [[1], [CHUNK], [CHUNK + 1, 7], [5, 2 * CHUNK + 3]])
+@pytest.mark.parametrize("wide", [True, False])
+def test_chunks_hold_each_row_once_beside_its_own_offset(sizes: list[int], wide: bool) -> None:
+    parts = []
+    for size in sizes:
+        x = np.random.default_rng(size).standard_normal((size, 1, 2)).astype(np.float32)
+        parts.append((x, x[:, 0] + 1, x[:, 0] - 1 if wide else np.float32([3, 4])))
+    rows = Rows(parts, np.ones(2, np.float32))
+    chunks = list(rows.chunks())
+    assert max(len(x) for x, _, _ in chunks) <= CHUNK
+    whole = np.concatenate([x for x, _, _ in parts])
+    np.testing.assert_array_equal(np.concatenate([x for x, _, _ in chunks]), whole)
+    for x, wanted, offset in chunks:
+        np.testing.assert_array_equal(wanted, x[:, 0] + 1)
+        np.testing.assert_array_equal(offset, x[:, 0] - 1 if wide else [3, 4])
 
 
 def test_targets_beyond_the_window_only_count_where_a_reader_would_see_them() -> None:
