@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from graphs import Sketch
 from test_refit import CASES, error, layer_of, refitted, table
 
+from onnxprune.coupling.open import couple
 from onnxprune.graph.view import view
+from onnxprune.linear.form import layers
 from onnxprune.linear.solve import Ridges
 from onnxprune.progress import Silent
 from onnxprune.refit import rounds
@@ -77,6 +80,26 @@ def test_the_curvature_is_that_of_the_layer(op_number: int) -> None:
     curvature = root @ root.T
     expected = np.einsum("oiyx,op,pjyx->ij", full, curvature, full)
     np.testing.assert_allclose(_carried(reader, curvature), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_matrices_run_and_carry_back_in_either_layout(turned: int) -> None:
+    """y = x·W + b, its adjoint, and W·H·Wᵀ."""
+    s, draw = Sketch(), np.random.default_rng(0)
+    weight = s.weight(*((3, 5) if turned else (5, 3)))
+    s.output(s.op("Gemm", s.input("x", [4, 5]), weight, s.weight(3), attrs={"transB": turned}), [4, 3])
+    coupling = couple(s.model(), {}, None)
+    (layer,) = layers(coupling)
+    part = CutLayer(coupling, coupling.masks(np.ones(coupling.unit_count, dtype=np.bool_)), layer, 1)
+    reader = WeightedLayer(
+        FreeLayer(coupling.graph, layer, table("conv-bias").work.engine), part.base(), part.stored, -1
+    )
+    (stored, bias), matrix = reader.stored(reader.weights), reader.weights[0, :-1]
+    x, y, root = (draw.standard_normal(shape).astype(np.float32) for shape in ((4, 5), (4, 3), (3, 3)))
+    np.testing.assert_allclose(reader.forward(x, reader.weights), x @ matrix + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(reader.free.transposed(y, stored, x.shape), y @ matrix.T, rtol=1e-4, atol=1e-5)
+    curvature = (root @ root.T).astype(np.float64)
+    np.testing.assert_allclose(_carried(reader, curvature), matrix @ curvature @ matrix.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0])

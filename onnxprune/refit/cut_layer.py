@@ -42,8 +42,7 @@ class CutLayer:
     def kept_inputs(self) -> Array:
         """Boolean per input channel of one convolution group of the original (the same in every group)."""
         layer = self.layer
-        axis = (0 if layer.flip else 1) if layer.kind == "matmul" else (1 if layer.kind == "conv" else 0)
-        mask = self.masks(self.weight_use, axis)
+        mask = self.masks(self.weight_use, layer.reading_axis)
         return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
 
     def seen(self, window: Window) -> Window:

@@ -53,9 +53,7 @@ class FreeLayer:
 
     def channels(self, weight: Array) -> int:
         """Input channels per convolution group, given a weight in its stored layout."""
-        if self._layer.kind == "matmul":
-            return int(weight.shape[0 if self._layer.flip else 1])
-        return int(weight.shape[1 if self._layer.kind == "conv" else 0])
+        return int(weight.shape[self._layer.reading_axis])
 
     def _adjoint(
         self, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]
