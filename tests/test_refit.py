@@ -201,6 +201,26 @@ def test_a_target_ends_in_front_of_what_is_not_affine(op: str, passed: str) -> N
     assert target.until == coupling.graph.producer[behind]
 
 
+@pytest.mark.parametrize("kind", ["MatMul", "Conv"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_target_has_the_window_of_each_channel(kind: str, affine: bool) -> None:
+    s, size = Sketch(), [4, 8, 5, 6]
+    if kind == "MatMul":
+        value, axis = s.op("MatMul", s.input("x", [4, 8, 5, 3]), s.weight(3, 6)), 3
+    else:
+        value, axis = s.op("Conv", s.input("x", [4, 3, 5, 6]), s.weight(8, 3, 1, 1)), 1
+    value = s.op("Add", value, s.weight(*([6] if kind == "MatMul" else [8, 1, 1]))) if affine else value
+    first, second = s.split("Split", value, s.array([2, size[axis] - 2]), outputs=2, attrs={"axis": axis})
+    for made, count in ((s.op("Relu", first), 2), (second, size[axis] - 2)):
+        end = [count if a == axis else length for a, length in enumerate(size)]
+        s.output(s.op("Identity", made), end)
+    coupling = couple(s.model(), {}, None)
+    (layer,) = layers(coupling)
+    low, high = target_of(coupling, layer, size[axis]).window
+    np.testing.assert_array_equal(low, [0.0] * 2 + [-np.inf] * (size[axis] - 2))
+    np.testing.assert_array_equal(high, np.inf)
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_a_channel_is_divided_by_its_scale_unless_that_is_tiny_beside_the_largest(unit: float) -> None:
     on = table("conv-norm")

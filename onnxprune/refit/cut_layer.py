@@ -35,8 +35,8 @@ class CutLayer:
     @cached_property
     def kept_outputs(self) -> Array:
         """Boolean per output channel of the original."""
-        axis = -1 if self.layer.kind == "matmul" else 1
-        return self.masks(self.layer.output, axis % len(self.coupling.facts.shapes[self.layer.output]))
+        rank = len(self.coupling.facts.shapes[self.layer.output])
+        return self.masks(self.layer.output, self.layer.channel_axis % rank)
 
     @cached_property
     def kept_inputs(self) -> Array:
