@@ -21,6 +21,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.graph.edit import Editor, forget_notes
 from onnxprune.graph.tensors import DATA_FIELDS, copied
 from onnxprune.graph.view import Graph, view
+from onnxprune.surgery.constants import with_constants
 from onnxprune.surgery.cut import constant_of, cut, laid_along, mask, masked_constants
 from onnxprune.surgery.edit import insert_select
 from onnxprune.surgery.sweep import sweep
@@ -200,6 +201,24 @@ def test_what_is_stored_is_what_was_given(build: Callable[[], Model]) -> None:
         found = view(editor.finish()).constants[value]
         assert found.dtype == array.dtype
         assert found.tobytes() == other(array).tobytes()
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_constants_get_other_numbers_of_their_own_shape_and_type(build: Callable[[], Model]) -> None:
+    model = build()
+    graph = view(model)
+    turned = {value: np.flip(array) for value, array in numbers(graph) if array.dtype.kind == "f"}
+    assert turned
+    found = view(with_constants(model, {value: array.astype(np.float64) for value, array in turned.items()}))
+    for value, array in numbers(graph):
+        wanted = turned.get(value, array)
+        assert found.constants[value].dtype == array.dtype
+        assert found.constants[value].tobytes() == wanted.tobytes()
+    for value, array in turned.items():
+        with pytest.raises(ValueError, match="has shape"):
+            with_constants(model, {value: array[None]})
+    with pytest.raises(KeyError):
+        with_constants(model, {"no such value": np.zeros(1)})
 
 
 def test_sizes_change_and_meanings_stay() -> None:
