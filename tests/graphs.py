@@ -100,6 +100,25 @@ class Sketch:
         return model
 
 
+def in_layouts(layouts: Sequence[str]) -> onnx.ModelProto:
+    """Layers that read one square matrix as it is (""), transposed (T), through Identity (I) or from float16 (C)."""
+    s = Sketch()
+    half = any("C" in steps for steps in layouts)
+    table = s.array(np.random.default_rng(0).standard_normal((32, 32)) / 6, np.float16 if half else np.float32)
+    laid: dict[str, str] = {}
+    y = s.op("MatMul", s.input("x", [8, 7]), s.weight(7, 32))
+    for steps in layouts:
+        value = table
+        for k, step in enumerate(steps):
+            if steps[: k + 1] not in laid:
+                kind = {"I": ("Identity", {}), "T": ("Transpose", {"perm": [1, 0]}), "C": ("Cast", {"to": 1})}[step]
+                laid[steps[: k + 1]] = s.op(kind[0], value, attrs=kind[1])
+            value = laid[steps[: k + 1]]
+        y = s.op("Relu", s.op("MatMul", y, value))
+    s.output(s.op("MatMul", y, s.weight(32, 5)), [8, 5])
+    return s.model()
+
+
 def run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Outputs by onnxruntime; by the reference evaluator where onnxruntime lacks a kernel for one of the types."""
     options = ort.SessionOptions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, prove, random_keep, reasons, table
+from graphs import Sketch, in_layouts, prove, pruned, random_keep, reasons, table
 from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
@@ -191,6 +191,17 @@ def test_a_weight_shared_by_design_stays_shared() -> None:
     small = cut(coupling, random_keep(coupling, 1))
     assert [t.name for t in small.graph.initializer].count("weight") == 1
     assert sum("weight" in t.name for t in small.graph.initializer) == 1
+
+
+@pytest.mark.parametrize(
+    "layouts", [("", "T"), ("T", "T"), ("T", ""), ("", "IT"), ("", "TT", "T"), ("T", "", ""), ("CT", "C")]
+)
+def test_a_matrix_that_is_read_in_several_layouts_is_stored_once(layouts: tuple[str, ...]) -> None:
+    model = in_layouts(layouts)
+    coupling = prove(model)
+    small = pruned(coupling, random_keep(coupling, 2))
+    assert len(small.graph.initializer) == len(model.graph.initializer)
+    assert [20, 20] in [list(tensor.dims) for tensor in small.graph.initializer]
 
 
 def test_a_weight_that_also_meets_a_constant_is_free() -> None:

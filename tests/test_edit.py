@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, random_keep, run
+from graphs import Sketch, prove, random_keep, run
 from odd_models import UNKNOWN, branches, every_type, everything, loop
 from onnx import numpy_helper
 from random_graphs import random_model
@@ -21,7 +21,8 @@ from onnxprune.coupling.open import couple
 from onnxprune.graph.edit import Editor, forget_notes
 from onnxprune.graph.tensors import DATA_FIELDS, copied
 from onnxprune.graph.view import Graph, view
-from onnxprune.surgery.cut import cut, mask
+from onnxprune.surgery.constants import with_constants
+from onnxprune.surgery.cut import constant_of, cut, laid_along, mask, masked_constants
 from onnxprune.surgery.edit import insert_select
 from onnxprune.surgery.sweep import sweep
 
@@ -202,6 +203,24 @@ def test_what_is_stored_is_what_was_given(build: Callable[[], Model]) -> None:
         assert found.tobytes() == other(array).tobytes()
 
 
+@pytest.mark.parametrize("build", MODELS)
+def test_constants_get_other_numbers_of_their_own_shape_and_type(build: Callable[[], Model]) -> None:
+    model = build()
+    graph = view(model)
+    turned = {value: np.flip(array) for value, array in numbers(graph) if array.dtype.kind == "f"}
+    assert turned
+    found = view(with_constants(model, {value: array.astype(np.float64) for value, array in turned.items()}))
+    for value, array in numbers(graph):
+        wanted = turned.get(value, array)
+        assert found.constants[value].dtype == array.dtype
+        assert found.constants[value].tobytes() == wanted.tobytes()
+    for value, array in turned.items():
+        with pytest.raises(ValueError, match="has shape"):
+            with_constants(model, {value: array[None]})
+    with pytest.raises(KeyError):
+        with_constants(model, {"no such value": np.zeros(1)})
+
+
 def test_sizes_change_and_meanings_stay() -> None:
     editor = Editor(view(everything()))
     editor.restate("x", {0: 5, 1: 3})
@@ -271,6 +290,18 @@ def test_a_cut_of_a_noted_model_is_the_noted_cut(seed: int) -> None:
     assert as_bytes(sweep(little, noted)) == as_bytes(decorated(sweep(small, plain), names))
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_mask_adds_nodes_unless_it_says_which_constants_are_all(seed: int) -> None:
+    coupling = couple(random_model(seed), {}, None)
+    keep = random_keep(coupling, seed)
+    masked = mask(coupling, keep)
+    found = masked_constants(coupling, keep)
+    assert (found is None) == (len(view(masked).nodes) > len(coupling.graph.nodes))
+    for use, array in (found or {}).items():
+        np.testing.assert_array_equal(constant_of(couple(masked, {}, None), use), array)
+    assert masked_constants(coupling, np.ones_like(keep)) == {}
+
+
 def sizes(model: Model) -> dict[tuple[str, int], int]:
     """(value, axis) -> the size that the model states."""
     dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
@@ -292,6 +323,40 @@ def test_a_cut_states_the_sizes_that_it_has(seed: int) -> None:
     assert keep.all() or any(sizes(model)[place] != size for place, size in stated.items())
 
 
+def _dequantized(scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Sketch:
+    """Two layers; the first reads integers of six rows and four columns through a DequantizeLinear, which comes second."""
+    s = Sketch()
+    stored = np.random.default_rng(0).integers(-99, 99, (6, 4), dtype=np.int8)
+    x = s.op("Relu", s.input("x", [2, 6]))
+    points = [] if zero is None else [s.keep("zero", zero)]
+    weight = s.op("DequantizeLinear", s.keep("stored", stored), s.keep("scale", scale), *points, attrs={"axis": axis})
+    s.op("MatMul", s.op("Relu", s.op("MatMul", x, weight)), s.weight(4, 3))
+    return s
+
+
+@pytest.mark.parametrize("pointed", [True, False])
+@pytest.mark.parametrize(("axis", "size"), [(0, 6), (1, 4), (-1, 4), (-2, 6), (1, None), (0, 1)])
+def test_scales_and_zero_points_lie_along_the_integers_that_they_belong_to(
+    axis: int, size: int | None, pointed: bool
+) -> None:
+    """Along one axis, or the same for all; and what a cut takes away then counts as the zero point."""
+    draw, lines = np.random.default_rng(1), () if size is None else (size,)
+    scale = draw.uniform(0.01, 0.1, lines).astype(np.float32)
+    zero = draw.integers(-9, 9, lines).astype(np.int8) if pointed else None
+    s = _dequantized(scale, zero, axis)
+    made, last = s.nodes[1].output[0], s.nodes[-1].output[0]
+    s.output(last, [2, 3])
+    coupling = prove(s.model())
+    step, point = (laid_along(coupling, (1, 0), slot) for slot in (1, 2))
+    assert step is not None and (point is not None) == pointed
+    assert laid_along(coupling, (1, 0), None) is None and laid_along(coupling, (1, 0), 0) is not None
+    s.outputs.clear()
+    s.output(made, [6, 4])
+    [wanted] = run(s.model(), {"x": np.zeros((2, 6), np.float32)})
+    integers = constant_of(coupling, (1, 0)).astype(np.float64)
+    np.testing.assert_allclose((integers - (0 if point is None else point)) * step, wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("points", ["its own", "left out", "beyond its inputs", "none"])
 def test_what_a_mask_takes_away_counts_as_zero(points: str) -> None:
     """For 8-bit numbers that is the zero point of the node that reads them, or 0 where it has none."""
@@ -308,6 +373,30 @@ def test_what_a_mask_takes_away_counts_as_zero(points: str) -> None:
     wanted = np.where(stays, rows.astype(np.int64) - first, 0) @ (columns.astype(np.int64) - second)
     [got] = run(editor.finish(), {"x": rows, "y": columns})
     np.testing.assert_array_equal(got, wanted)
+
+
+def _dropouts(known: Container[str], exposed: Container[str]) -> Model:
+    """Equal nodes, of which the last has another output; some are ``known``, and some give an output of the model."""
+    nodes = [
+        onnx.helper.make_node("Dropout", ["x"], [name, "m"] if name == "d" else [name])
+        for name in "abcd"
+        if name in known
+    ]
+    nodes.append(onnx.helper.make_node("Sum", ["x", *(name for name in "abcd" if name in known)], ["y"]))
+    values = [
+        onnx.helper.make_tensor_value_info(name, 1, [2]) for name in ("x", "y", *(n for n in "abcd" if n in exposed))
+    ]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", values[:1], values[1:]))
+
+
+@pytest.mark.parametrize("exposed", ["", "b", "bc", "ad"])
+@pytest.mark.parametrize("known", ["", "a", "b", "c", "d", "ab", "bc", "bd", "abc", "abcd"])
+def test_a_sweep_joins_what_is_new_with_the_first_that_is_equal(known: str, exposed: str) -> None:
+    """The original's own equal nodes stay apart, and so do outputs of the model and nodes with other outputs."""
+    swept = sweep(_dropouts("abcd", exposed), _dropouts(known, exposed)).graph
+    stay = {"a", "d", *known, *exposed}
+    assert [node.output[0] for node in swept.node] == [*sorted(stay), "y"]
+    assert list(swept.node[-1].input) == ["x", *(name if name in stay else "a" for name in "abcd")]
 
 
 def test_a_sweep_leaves_what_a_body_names_alike() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, run
+from graphs import Sketch, in_layouts, random_keep, run
 from onnx import TensorProto
 from workbench import OPTIONS, Bench, bench, correlated
 
@@ -20,6 +20,7 @@ from onnxprune.coupling.open import couple
 from onnxprune.engine.session import open_session
 from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
+from onnxprune.linear.gram import CHUNK, Gram
 from onnxprune.linear.solve import Ridges
 from onnxprune.pipeline import candidate
 from onnxprune.pipeline.allocation import Allocation
@@ -31,6 +32,8 @@ from onnxprune.progress import Silent
 from onnxprune.refit.fit import Rows, _beyond, fit, predict
 from onnxprune.refit.job import jobs_of
 from onnxprune.refit.sequential import Refit, refit
+from onnxprune.refit.shared import fit_together, shared, together
+from onnxprune.refit.solution import Solution
 from onnxprune.refit.targets import target_of
 from onnxprune.result import Drop
 from onnxprune.surgery.cut import cut
@@ -183,8 +186,58 @@ def test_the_last_layer_of_a_branch_is_fitted_to_the_sum() -> None:
     assert first.other is None
 
 
-def test_nothing_upstream_changed_means_nothing_is_refitted() -> None:
-    on = table("conv-bias")
+@pytest.mark.parametrize("op", ["Abs", "Acosh", "Neg", "Relu", "Tanh", "Softmax"])
+@pytest.mark.parametrize("passed", ["", "Identity", "Dropout"])
+def test_a_target_ends_in_front_of_what_is_not_affine(op: str, passed: str) -> None:
+    s = Sketch()
+    made = s.op("MatMul", s.input("x", [4, 6]), s.weight(6, 8))
+    # The mask of a Dropout is another output, which nobody reads.
+    made = s.op(passed, made, outputs=2 if passed == "Dropout" else 1) if passed else made
+    behind = s.op("Add", made, s.weight(8))
+    s.output(s.op("MatMul", s.op(op, behind), s.weight(8, 3)), [4, 3])
+    coupling = couple(s.model(), {}, None)
+    target = target_of(coupling, layers(coupling)[0], 8)
+    assert (target.value, target.other) == (behind, None)
+    assert target.until == coupling.graph.producer[behind]
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Conv"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_target_has_the_window_of_each_channel(kind: str, affine: bool) -> None:
+    s, size = Sketch(), [4, 8, 5, 6]
+    if kind == "MatMul":
+        value, axis = s.op("MatMul", s.input("x", [4, 8, 5, 3]), s.weight(3, 6)), 3
+    else:
+        value, axis = s.op("Conv", s.input("x", [4, 3, 5, 6]), s.weight(8, 3, 1, 1)), 1
+    value = s.op("Add", value, s.weight(*([6] if kind == "MatMul" else [8, 1, 1]))) if affine else value
+    first, second = s.split("Split", value, s.array([2, size[axis] - 2]), outputs=2, attrs={"axis": axis})
+    for made, count in ((s.op("Relu", first), 2), (second, size[axis] - 2)):
+        end = [count if a == axis else length for a, length in enumerate(size)]
+        s.output(s.op("Identity", made), end)
+    coupling = couple(s.model(), {}, None)
+    (layer,) = layers(coupling)
+    low, high = target_of(coupling, layer, size[axis]).window
+    np.testing.assert_array_equal(low, [0.0] * 2 + [-np.inf] * (size[axis] - 2))
+    np.testing.assert_array_equal(high, np.inf)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_channel_is_divided_by_its_scale_unless_that_is_tiny_beside_the_largest(unit: float) -> None:
+    on = table("conv-norm")
+    layer = layer_of(on, "Conv", 0)
+    keep = np.ones(on.coupling.unit_count, dtype=np.bool_)
+    job = jobs_of(on.coupling, keep, [layer], on.coupling.graph)[layer.index]
+    scale = unit * np.array([1.0, -1.0, 2e-4, -2e-4, 5e-5, -5e-5, 0.0, 0.5] * 2)
+    job = replace(job, target=replace(job.target, scale=scale))
+    assert job.usable.tolist() == [True, True, True, True, False, False, False, True] * 2
+    np.testing.assert_array_equal(job.scale, np.where(job.usable, scale, 1.0))
+    nothing = replace(job, target=replace(job.target, scale=0 * scale))
+    assert not nothing.usable.any()
+
+
+@pytest.mark.parametrize("name", ["conv-bias", "conv-norm", "dense-nothing", "shared"])
+def test_nothing_upstream_changed_means_nothing_is_refitted(name: str) -> None:
+    on = bench(siamese("MatMul", 1), correlated((160, 6), rank=5)) if name == "shared" else table(name)
     keep = np.ones(on.coupling.unit_count, dtype=np.bool_)
     found = refitted(on, keep)
     assert not found.weights
@@ -271,6 +324,94 @@ def test_layers_that_share_a_matrix_are_fitted_together_and_still_share_it(
     assert {f"{side}_{what}" for side in ("left", "right") for what in ("conv", "1", "2")} <= set(fits)
 
 
+def siamese(kind: str, group: int) -> onnx.ModelProto:
+    """Two branches with a layer of one matrix in each, between layers of their own; ``kind`` is that of the layer."""
+    s = Sketch()
+    taps = 0 if kind == "MatMul" else int(kind[-1])
+    shape, kernel = (["n", 6, 5, 5], (taps, taps)) if taps else (["n", 6], ())
+    x, attrs = s.input("x", shape), {"group": group, "pads": [taps // 2] * 4}
+    into, out = 12 // group, 8
+    common = s.weight(out, into, *kernel, name="common") if taps else s.weight(into, out, name="common")
+    ends = []
+    for _ in range(2):
+        if taps:
+            h = s.op("Relu", s.conv(x, 6, 12))
+            h = s.op("Conv", h, common, s.weight(out), attrs=attrs)
+        else:
+            h = s.op("Relu", s.op("MatMul", x, s.weight(6, 12)))
+            h = s.op("Add", s.op("MatMul", h, common), s.weight(out))
+        ends.append(s.op("Relu", h))
+    y = s.op("Concat", *ends, attrs={"axis": 1})
+    y = s.conv(y, 16, 3) if taps else s.op("MatMul", y, s.weight(16, 3))
+    s.output(y, [shape[0], 3, *shape[2:]])
+    return s.model()
+
+
+SIAMESE = [("MatMul", 1), ("Conv 1", 1), ("Conv 3", 1), ("Conv 3", 2)]
+
+
+@pytest.mark.parametrize("free", [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize(("kind", "group"), SIAMESE)
+def test_a_common_matrix_is_least_squares_for_all_its_layers(kind: str, group: int, free: tuple[bool, bool]) -> None:
+    """On the original's inputs; a bias that may change takes the mean of what is missing."""
+    coupling = couple(siamese(kind, group), {}, None)
+    keep = random_keep(coupling, 0)
+    jobs = jobs_of(coupling, keep, layers(coupling), view(cut(coupling, keep)))
+    members = max(shared(coupling, layers(coupling)).values(), key=len)
+    parts = [jobs[layer.index].part for layer in members]
+    assert len(parts) == 2
+    whole = [part.full() for part in parts]
+    (groups, count, _), draw = whole[0].shape, np.random.default_rng(0)
+    grams, rows = [], []
+    for _ in parts:
+        mixed = draw.standard_normal((400, groups, count)) @ draw.standard_normal((count, count - 1))
+        rows.append((mixed + 3 * draw.standard_normal(count - 1)).astype(np.float32))
+        grams.append(Gram.empty(groups, count - 1, 0))
+        grams[-1].update(rows[-1][:, :, :, None], None)
+    found = together(parts, grams, free, 0.0)
+    taps = (count - 1) // len(parts[0].kept_inputs)
+    alive, outs = np.repeat(parts[0].kept_inputs, taps), parts[0].kept_outputs.reshape(groups, -1)
+    assert 0 < alive.sum() < len(alive)
+    for g in range(groups):
+        means = [x[:, g].mean(axis=0, dtype=np.float64) * bias for x, bias in zip(rows, free, strict=True)]
+        inputs = np.concatenate([x[:, g] - mean for x, mean in zip(rows, means, strict=True)])
+        matrix = whole[0][g, :-1, outs[g]].T
+        best = np.linalg.lstsq(inputs[:, alive], inputs @ matrix, rcond=None)[0]
+        for own, one, mean in zip(whole, found, means, strict=True):
+            np.testing.assert_allclose(one[g, :-1], best, atol=1e-3 * np.abs(best).max())
+            missing = mean @ matrix - mean[alive] @ best
+            np.testing.assert_allclose(
+                one[g, -1], own[g, -1, outs[g]] + missing, atol=1e-3 * np.abs(missing).max() + 1e-9
+            )
+
+
+def test_a_common_matrix_stays_as_it_is_unless_the_moments_of_all_its_layers_are_known() -> None:
+    on = bench(siamese("MatMul", 1), correlated((160, 6), rank=5))
+    keep = on.narrowed(0.5)
+    jobs = jobs_of(on.coupling, keep, on.work.layers, view(cut(on.coupling, keep)))
+    alike = shared(on.coupling, on.work.layers)
+    members = [jobs[index] for index in alike]
+    for known, changes in ((members, True), (members[:1], False), ([], False)):
+        solution = Solution(alike, alike)
+        fit_together(members, {job.index: on.grams[job.index] for job in known}, solution)
+        assert bool(solution.constants) == bool(solution.weights) == changes
+
+
+@pytest.mark.parametrize(("kind", "group"), SIAMESE)
+def test_a_common_matrix_is_refitted_and_stays_common(kind: str, group: int) -> None:
+    on = bench(siamese(kind, group), correlated((96, 6, 5, 5) if "Conv" in kind else (160, 6), rank=5))
+    keep = on.narrowed(0.6)
+    found = refitted(on, keep)
+    uses = [use for use in on.coupling.units if isinstance(use, tuple) and on.coupling.value_of(use) == "common"]
+    assert len(uses) == 2
+    first, second = (found.weights[use] for use in uses)
+    np.testing.assert_array_equal(first, second)
+    assert {on.coupling.graph.nodes[index].label for index, _ in uses} <= {
+        one.node for one in found.layers if one.accepted
+    }
+    assert error(on, cut(on.coupling, keep, found.weights)) < error(on, cut(on.coupling, keep))
+
+
 def test_a_table_that_also_gives_the_scores_stays_one() -> None:
     s = Sketch()
     s.weight(40, 24, name="table")
@@ -286,22 +427,7 @@ def test_a_table_that_also_gives_the_scores_stays_one() -> None:
 @pytest.mark.parametrize("layouts", [("", "T"), ("T", "T"), ("T", ""), ("", "IT"), ("", "TT", "T"), ("CT", "C")])
 @pytest.mark.parametrize("multiple", [1, 4, 8])
 def test_one_array_in_several_layouts_is_cut_once(layouts: tuple[str, ...], multiple: int) -> None:
-    """Layers that read one square matrix as it is (""), transposed (T), through Identity (I) or from float16 (C)."""
-    s = Sketch()
-    half = any("C" in steps for steps in layouts)
-    table = s.array(np.random.default_rng(0).standard_normal((32, 32)) / 6, np.float16 if half else np.float32)
-    laid: dict[str, str] = {}
-    y = s.op("MatMul", s.input("x", [8, 7]), s.weight(7, 32))
-    for steps in layouts:
-        value = table
-        for k, step in enumerate(steps):
-            if steps[: k + 1] not in laid:
-                kind = {"I": ("Identity", {}), "T": ("Transpose", {"perm": [1, 0]}), "C": ("Cast", {"to": 1})}[step]
-                laid[steps[: k + 1]] = s.op(kind[0], value, attrs=kind[1])
-            value = laid[steps[: k + 1]]
-        y = s.op("Relu", s.op("MatMul", y, value))
-    s.output(s.op("MatMul", y, s.weight(32, 5)), [8, 5])
-    result = onnxprune.prune(s.model(), params=0.7, samples=64, round_to=multiple)
+    result = onnxprune.prune(in_layouts(layouts), params=0.7, samples=64, round_to=multiple)
     assert result.report.params.ratio <= 0.71 and result.report.verify.passed
     tables = [t.dims for t in result.model.graph.initializer if len(t.dims) == 2 and not {5, 7}.intersection(t.dims)]
     assert len(tables) == 1 and tables[0][0] * tables[0][1] < 32 * 32
@@ -375,6 +501,23 @@ def test_a_fit_finds_the_layer_that_made_its_targets(window: tuple[float, float]
         # A few rounds only, each of them nearer.
         assert found.after < found.before / 2
         assert np.abs(found.weights - truth).mean() < np.abs(near - truth).mean() / 2
+
+
+@pytest.mark.parametrize("sizes", [[1], [CHUNK], [CHUNK + 1, 7], [5, 2 * CHUNK + 3]])
+@pytest.mark.parametrize("wide", [True, False])
+def test_chunks_hold_each_row_once_beside_its_own_offset(sizes: list[int], wide: bool) -> None:
+    parts = []
+    for size in sizes:
+        x = np.random.default_rng(size).standard_normal((size, 1, 2)).astype(np.float32)
+        parts.append((x, x[:, 0] + 1, x[:, 0] - 1 if wide else np.float32([3, 4])))
+    rows = Rows(parts, np.ones(2, np.float32))
+    chunks = list(rows.chunks())
+    assert max(len(x) for x, _, _ in chunks) <= CHUNK
+    whole = np.concatenate([x for x, _, _ in parts])
+    np.testing.assert_array_equal(np.concatenate([x for x, _, _ in chunks]), whole)
+    for x, wanted, offset in chunks:
+        np.testing.assert_array_equal(wanted, x[:, 0] + 1)
+        np.testing.assert_array_equal(offset, x[:, 0] - 1 if wide else [3, 4])
 
 
 def test_targets_beyond_the_window_only_count_where_a_reader_would_see_them() -> None:

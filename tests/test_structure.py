@@ -125,6 +125,25 @@ def test_no_two_public_functions_have_the_same_name() -> None:
     assert all(len(places[name]) > 1 for name in PARTS)
 
 
+def assigns_itself(node: ast.ClassDef) -> bool:
+    """Whether a method assigns an attribute of its own object."""
+    stored = [a for a in ast.walk(node) if isinstance(a, ast.Attribute) and isinstance(a.ctx, ast.Store)]
+    return any(isinstance(a.value, ast.Name) and a.value.id == "self" for a in stored)
+
+
+def test_a_dataclass_is_frozen_unless_it_assigns_its_own_fields() -> None:
+    found: dict[tuple[bool, bool], list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                made = [ast.unparse(d) for d in node.decorator_list if ast.unparse(d).startswith("dataclass")]
+                if made:
+                    frozen = "frozen=True" in made[0]
+                    found.setdefault((frozen, assigns_itself(node)), []).append(f"{name_of(path)}.{node.name}")
+    assert len(found[True, False]) > 100
+    assert set(found) == {(True, False), (False, True)}, found.get((False, False)) or found.get((True, True))
+
+
 #: Calls that give a new model, or a copy of one.
 NEW = frozenset(
     {"ModelProto", "ModelProto.FromString", "make_model", "map_tensors", "copied", "Editor", "deepcopy"}

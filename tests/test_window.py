@@ -57,6 +57,35 @@ def test_channels_that_part_have_their_own() -> None:
     np.testing.assert_allclose(high, [REACH] * 2 + [math.inf] * 4)
 
 
+@pytest.mark.parametrize("first", [8, 32, 40, 90])
+def test_channels_that_part_behind_a_flatten_have_their_own(first: int) -> None:
+    """The window of a channel is that of all its positions."""
+    s, made = begin()
+    left, right = s.split("Split", s.op("Flatten", made), s.array([first, 96 - first]), outputs=2, attrs={"axis": 1})
+    for value, size in ((s.op("Relu", left), first), (s.op("Sigmoid", right), 96 - first)):
+        s.output(s.op("MatMul", value, s.weight(size, 2)), [1, 2])
+    low, high = seen(s, made)
+    channels = np.arange(6)
+    np.testing.assert_allclose(low, np.where(channels * 16 + 16 > first, -REACH, 0))
+    np.testing.assert_allclose(high, np.where(channels * 16 < first, math.inf, REACH))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_channels_of_a_product_of_two_axes_have_theirs(axis: int) -> None:
+    """A product that is moved once more is seen in full: the window of one channel would depend on the others."""
+    s = Sketch()
+    made = s.op("MatMul", s.weight(6, 3), s.op("MatMul", s.input("x", [2, 3, 7]), s.weight(7, 5)))
+    flat = s.op("Reshape", made, s.array([2, 30]))
+    for op, low in (("Relu", 0), ("Sigmoid", -REACH)):
+        s.output(s.op("MatMul", s.op(op, flat), s.weight(30, 2)), [2, 2])
+        coupling = couple(s.model(), {}, None)
+        assert coupling.walked.labels[flat][1].ndim == 2
+        assert window_of(coupling, made, axis) == pytest.approx((low, math.inf))
+    s.output(s.op("MatMul", s.op("Relu", s.op("Identity", flat)), s.weight(30, 2)), [2, 2])
+    coupling = couple(s.model(), {}, None)
+    assert window_of(coupling, flat, 1) == window_of(coupling, made, axis) == EVERYTHING
+
+
 def test_a_second_reader_widens() -> None:
     s, made = begin()
     end(s, s.op("Sigmoid", made), 6)

@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "coupling": "why control_flow coupling shuffle structure products",
     "coupling/rules": "rules products quantized",
-    "surgery": "oddities plan coupling shuffle edit",
-    "refit": "window hidden linear refit sharpened kept_targets",
+    "surgery": "oddities plan coupling shuffle edit structure",
+    "refit": "window hidden linear refit sharpened kept_targets structure",
 }
 PACKAGES = sorted(name for name in TESTS if "/" not in name)
 #: Seconds for one run of the tests; a mutant that makes them hang is seen.

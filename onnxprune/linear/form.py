@@ -43,6 +43,11 @@ class Layer:
         return self.node.integer("group", 1) if self.kind != "matmul" else 1
 
     @property
+    def channel_axis(self) -> int:
+        """The axis of the output that runs over output channels."""
+        return -1 if self.kind == "matmul" else 1
+
+    @property
     def reading_axis(self) -> int:
         """The axis of the stored weight that runs over input channels."""
         if self.kind == "matmul":

@@ -35,15 +35,14 @@ class CutLayer:
     @cached_property
     def kept_outputs(self) -> Array:
         """Boolean per output channel of the original."""
-        axis = -1 if self.layer.kind == "matmul" else 1
-        return self.masks(self.layer.output, axis % len(self.coupling.facts.shapes[self.layer.output]))
+        rank = len(self.coupling.facts.shapes[self.layer.output])
+        return self.masks(self.layer.output, self.layer.channel_axis % rank)
 
     @cached_property
     def kept_inputs(self) -> Array:
         """Boolean per input channel of one convolution group of the original (the same in every group)."""
         layer = self.layer
-        axis = (0 if layer.flip else 1) if layer.kind == "matmul" else (1 if layer.kind == "conv" else 0)
-        mask = self.masks(self.weight_use, axis)
+        mask = self.masks(self.weight_use, layer.reading_axis)
         return mask[: len(mask) // layer.groups()] if layer.kind == "transpose" else mask
 
     def seen(self, window: Window) -> Window:
@@ -65,10 +64,19 @@ class CutLayer:
         return slot is not None and slot < len(inputs) and inputs[slot] is not None
 
     @property
+    def taps(self) -> int:
+        """Positions of the kernel; 1 for a matrix."""
+        return 1 if self.layer.kind == "matmul" else math.prod(constant_of(self.coupling, self.weight_use).shape[2:])
+
+    @property
     def features(self) -> int:
         """Inputs of one output: kept channels of a convolution group, times the taps of the kernel."""
-        kernel = () if self.layer.kind == "matmul" else constant_of(self.coupling, self.weight_use).shape[2:]
-        return int(self.kept_inputs.sum()) * math.prod(kernel)
+        return int(self.kept_inputs.sum()) * self.taps
+
+    @property
+    def kept_features(self) -> Array:
+        """Indices into the features of one output of the original, and of the constant, which comes last."""
+        return np.flatnonzero(np.append(np.repeat(self.kept_inputs, self.taps), True))
 
     def full_bias(self) -> Array:
         """The original's bias per output channel, float64; zeros if it has none."""
@@ -92,9 +100,8 @@ class CutLayer:
     def stored(self, weights: Array) -> tuple[Array, Array]:
         """(g, n+1, o) -> (weight in its stored layout, bias (g·o,)), both in the stored dtype."""
         like = self.sliced(self.weight_use)
-        groups, count, outs = weights.shape
-        channels = int(self.kept_inputs.sum())
-        normal = weights[:, :-1].transpose(0, 2, 1).reshape(groups, outs, channels, (count - 1) // channels)
+        groups, _, outs = weights.shape
+        normal = weights[:, :-1].transpose(0, 2, 1).reshape(groups, outs, -1, self.taps)
         return from_normal(self.layer, normal, like), weights[:, -1].reshape(-1).astype(like.dtype)
 
     def constants(self, weights: Array, home: tuple[Use, float] | None) -> Mapping[Use, Array]:

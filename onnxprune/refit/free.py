@@ -53,9 +53,7 @@ class FreeLayer:
 
     def channels(self, weight: Array) -> int:
         """Input channels per convolution group, given a weight in its stored layout."""
-        if self._layer.kind == "matmul":
-            return int(weight.shape[0 if self._layer.flip else 1])
-        return int(weight.shape[1 if self._layer.kind == "conv" else 0])
+        return int(weight.shape[self._layer.reading_axis])
 
     def _adjoint(
         self, space_in: Sequence[int], space_out: Sequence[int], kernel: Sequence[int]
@@ -95,22 +93,18 @@ def chain_function(
 ) -> Callable[[Array], Array]:
     """The function that ``nodes`` compute from ``source`` to ``result``; the identity if there are no nodes.
 
-    ``constant`` looks up every other value that the nodes read.
+    ``constant`` looks up the constants that the nodes read; ``None`` for other values.
     """
     if not nodes:
         return lambda array: array
-    made = {source, *(v for node in nodes for v in node.outputs if v is not None)}
     constants: dict[str, TensorProto] = {}
-    for node in nodes:
-        for value in graph.nodes[node.index].inputs:
-            if value is None or value in made:
-                continue
-            known = graph.initializers.get(value)
-            array = constant(value) if known is None else None
-            if known is None and array is not None:
-                known = numpy_helper.from_array(np.ascontiguousarray(array), value)
-            if known is not None:
-                constants[value] = known
+    for value in (value for node in nodes for value in graph.nodes[node.index].inputs if value is not None):
+        known = graph.initializers.get(value)
+        array = constant(value) if known is None else None
+        if known is None and array is not None:
+            known = numpy_helper.from_array(np.ascontiguousarray(array), value)
+        if known is not None:
+            constants[value] = known
     protos = [graph.nodes[node.index].proto for node in nodes]
     session = _session(protos, [source], result, list(constants.values()), graph, engine)
     return lambda array: run(session, {source: array})[0]

@@ -44,7 +44,7 @@ class LayerJob:
     @property
     def axis(self) -> int:
         """The channel axis of the output."""
-        return layer_channel_axis(self.layer)
+        return self.layer.channel_axis
 
     @property
     def constant(self) -> float:
@@ -89,18 +89,14 @@ def jobs_of(coupling: Coupling, keep: Array, layers: Sequence[Layer], pruned: Gr
 
     def job(layer: Layer) -> LayerJob:
         groups = pruned.nodes[layer.index].integer("group", 1) if layer.kind != "matmul" else 1
-        channels = coupling.facts.shapes[layer.output][layer_channel_axis(layer)]
+        channels = coupling.facts.shapes[layer.output][layer.channel_axis]
         part = CutLayer(coupling, masks, layer, groups)
         return LayerJob(part, target_of(coupling, layer, channels), _places(coupling, masks, layer))
 
     return {layer.index: job(layer) for layer in layers}
 
 
-def layer_channel_axis(layer: Layer) -> int:
-    return -1 if layer.kind == "matmul" else 1
-
-
 def _places(coupling: Coupling, masks: Masks, layer: Layer) -> tuple[tuple[int, Array], ...]:
     rank = len(coupling.facts.shapes[layer.output])
-    masked = [(axis, masks(layer.output, axis)) for axis in range(rank) if axis != layer_channel_axis(layer) % rank]
+    masked = [(axis, masks(layer.output, axis)) for axis in range(rank) if axis != layer.channel_axis % rank]
     return tuple((axis, kept) for axis, kept in masked if not kept.all())

@@ -38,8 +38,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     base, full = job.part.base(), job.part.full()
     if gram is None or full.shape[0] != base.shape[0] or full.shape[1] == base.shape[1]:
         return Prior(base, base)
-    taps = (full.shape[1] - 1) // len(job.part.kept_inputs)
-    alive = np.flatnonzero(np.append(np.repeat(job.part.kept_inputs, taps), True))
+    alive = job.part.kept_features
     outs = job.part.kept_outputs.reshape(full.shape[0], -1)
     folded = np.empty_like(base)
     with product_threads(base.shape[1]):
@@ -80,6 +79,7 @@ def fit_shared(job: LayerJob, sampler: Sampler, solution: Solution) -> Refitted 
         return None
     usual = solution.weights[job.index]
     fitted = fit_bias(*rows, base, usual, job.window)
-    if fitted.accepted:
-        solution.keep(job, job.where_usable(fitted.weights, usual))
-    return Refitted(job.layer.node.label, fitted.before, fitted.after, True) if fitted.before else None
+    if not fitted.accepted:
+        return None
+    solution.keep(job, job.where_usable(fitted.weights, usual))
+    return Refitted(job.layer.node.label, fitted.before, fitted.after, True)

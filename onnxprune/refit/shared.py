@@ -100,8 +100,7 @@ def together(
     Returns (g, n+1, o) per part.  They differ only in the biases.
     """
     whole, fitted = [part.full() for part in parts], [part.base() for part in parts]
-    taps = (whole[0].shape[1] - 1) // len(parts[0].kept_inputs)
-    alive = np.flatnonzero(np.append(np.repeat(parts[0].kept_inputs, taps), True))
+    alive = parts[0].kept_features
     outs = parts[0].kept_outputs.reshape(len(whole[0]), -1)
     for g in range(len(fitted[0])):
         weights = whole[0][g][:, outs[g]]

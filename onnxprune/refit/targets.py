@@ -45,7 +45,7 @@ def target_of(coupling: Coupling, layer: Layer, channels: int) -> Target:
     """The target for ``layer``: as far down the chain as the rules above allow."""
     graph = coupling.graph
     value, until = layer.output, layer.index
-    axis = len(coupling.facts.shapes[value]) - 1 if layer.kind == "matmul" else 1
+    axis = layer.channel_axis % len(coupling.facts.shapes[value])
     scale, shift = np.ones(channels), np.zeros(channels)
     home: tuple[Use, float] | None = None
     while True:

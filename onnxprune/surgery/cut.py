@@ -42,8 +42,6 @@ def laid_along(coupling: Coupling, use: Use, slot: int | None) -> Array | None:
     if slot is None or name is None or (name not in coupling.facts.values and name not in coupling.graph.constants):
         return None
     values, term, own = constant_of(coupling, (use[0], slot)), bound.inputs[use[1]] or (), bound.inputs[slot]
-    if values.size == 1:
-        return values.reshape(())
     sizes = {dim: size for dim, size in zip(own or (), values.shape, strict=False) if dim}
     shape = [sizes.get(dim, 1) for dim in term]
     return values.reshape(shape) if int(np.prod(shape)) == values.size else None

@@ -66,9 +66,9 @@ def _unread(model: onnx.ModelProto) -> set[str]:
 
 def _remove(graph: onnx.GraphProto, dead: set[str]) -> None:
     """Remove the producers of ``dead`` values, in place, control-flow bodies included."""
-    made = [len(node.output) == 1 and node.output[0] in dead for node in graph.node]
-    names = {node.output[0] for node, gone in zip(graph.node, made, strict=True) if gone}
-    for place in reversed([k for k, gone in enumerate(made) if gone]):
+    gone = [k for k, node in enumerate(graph.node) if len(node.output) == 1 and node.output[0] in dead]
+    names = {graph.node[k].output[0] for k in gone}
+    for place in reversed(gone):
         del graph.node[place]
     forget_notes(graph, names)
     forget(graph, {tensor.name for tensor in graph.initializer if tensor.name in dead})

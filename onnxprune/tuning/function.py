@@ -32,7 +32,7 @@ class Failed(Exception):
         self.step, self.reason = step, reason
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Function:
     """Computes the values ``wanted`` from the values ``given``.
 
