@@ -112,7 +112,8 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
 
     The error is relative to the largest value of the original's output, because the mask may make an output vanish.
     If nothing of a part of an output could be seen that way, because it vanishes or stands beside far larger numbers, the
-    values before its last activation are compared.  They decide, unless rounding could explain their error.
+    values before its last activation are compared.  They decide, unless rounding could explain their error or the numbers
+    of rows differ.
     Then four comparisons follow each other; each runs only if the one before exceeds the tolerance:
 
     1. Both models run as users run them.
@@ -141,9 +142,10 @@ def masked_error(coupling: Coupling, keep: Array, feeds: Mapping[str, Array], en
         tolerance = max(tolerance, TOLERANCE[2])
     try:
         if _unseen(coupling, masked, base) and (ends := ending(coupling, keep)):
-            nodes = tuple(dict.fromkeys((*ends, *choosing(coupling, keep))))
-            before = min(_guided(coupling, keep, chosen, feeds, engine) for chosen in (ends, nodes))
-            if not tolerance < before < MAX_ROUNDING:
+            before = _guided(coupling, keep, ends, feeds, engine)
+            if tolerance < before and (nodes := choosing(coupling, keep)):
+                before = min(before, _guided(coupling, keep, (*ends, *nodes), feeds, engine))
+            if before <= tolerance or MAX_ROUNDING <= before < float("inf"):
                 return before, tolerance
         if worst <= tolerance:
             return worst, tolerance
