@@ -105,6 +105,22 @@ class Killer(Silent):
             os.kill(self.killed, signal.SIGKILL)
 
 
+def test_every_worker_takes_part_however_much_a_run_sends(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask moves no task to a worker that would first have to fetch 100 MB."""
+    data = np.tile(arrays(), (12_000, 1))
+    loaded, context = opened(data)
+    compute, took = spread(workers, loaded, data), []
+    waiting = compute._wait
+
+    def wait(futures: Any, steps: int, progress: Any) -> None:
+        waiting(futures, steps, progress)
+        took.append({worker for held in workers.who_has(futures).values() for worker in held})
+
+    monkeypatch.setattr(compute, "_wait", wait)
+    summed(compute, context, Silent())
+    assert [len(each) for each in took] == [2, 2]
+
+
 def test_two_processes_find_the_same_bits_as_one_also_where_a_worker_is_killed(workers: Any, saved: Path) -> None:
     loaded, context = opened(str(saved))
     alone = summed(HERE, context, Silent())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed import Client, KilledWorker, as_completed
+from distributed import Client, KilledWorker, as_completed, wait
 
 from onnxprune.budget.sensitivity import Measured, Survey
 from onnxprune.calibration.moments import shards
@@ -48,6 +48,7 @@ class Spread:
         job = job_of(self._loaded, self._data, self._options, context, own_version())
         name = f"onnxprune-{job.key}"
         self._job = self._submit(remote.job_itself, job, key=f"{name}-job")
+        self._copy(self._job)
         parts = shards(context.coupling, context.layers, context.fit)
         progress.stage("calibrate", len(parts))
         futures = [
@@ -72,6 +73,7 @@ class Spread:
         groups, name = len(survey.groups), self._job.key.removesuffix("-job")
         # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
+        self._copy(self._job, self._grams)
         count = min(groups, MAX_PARTS)
         bounds = [groups * k // count for k in range(count + 1)]
         futures = [
@@ -91,6 +93,28 @@ class Spread:
 
     def _submit(self, function: Any, *arguments: object, key: str) -> Any:
         return self.client.submit(function, *arguments, key=key, pure=False)
+
+    def _copy(self, *futures: Any) -> None:
+        """Copy the results of ``futures`` to all workers, by a task on each that reads them.
+
+        Else dask gives every task that reads them to the worker that has them, because it thinks that moving 100 MB takes
+        longer than a task.  It also drops copies that no task waits for, so this happens again before each survey.
+        (``Client.replicate`` fails if a worker dies meanwhile.)
+        """
+        name = f"{futures[-1].key}-copy-{self._surveys}"
+        wait(
+            [
+                self.client.submit(
+                    remote.read,
+                    *futures,
+                    key=f"{name}-{number}",
+                    workers=[worker],
+                    allow_other_workers=True,
+                    pure=False,
+                )
+                for number, worker in enumerate(sorted(self.client.nthreads()))
+            ]
+        )
 
     def _wait(self, futures: Sequence[Any], steps: int, progress: Progress) -> None:
         for future in as_completed(futures):
