@@ -30,7 +30,7 @@ def job_itself(job: Job) -> Job:
     return job
 
 
-def read(*values: object) -> None:
+def receive(*values: object) -> None:
     """Nothing: dask moves ``values`` to this worker before."""
 
 

@@ -105,7 +105,7 @@ class Spread:
         wait(
             [
                 self.client.submit(
-                    remote.read,
+                    remote.receive,
                     *futures,
                     key=f"{name}-{number}",
                     workers=[worker],
