@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from onnxprune.tuning.operators.call import Call, Entry
-from onnxprune.tuning.operators.convolution import convolve
 from onnxprune.tuning.program import STANDARD, Step
 
 
 def folded(steps: Sequence[Step], wanted: Collection[str]) -> tuple[Step, ...]:
-    """``steps`` with each Conv and its BatchNormalization as one step, unless something else reads the value in between."""
+    """``steps`` with each BatchNormalization folded into the Conv before it, unless something else reads the value in between."""
     uses = Counter(value for step in steps for value in step.reads())
     makers = {out: step for step in steps if _is(step, "Conv") for out in step.outputs}
     pairs = {}
@@ -28,7 +27,13 @@ def folded(steps: Sequence[Step], wanted: Collection[str]) -> tuple[Step, ...]:
         if before is not None and uses[step.inputs[0] or ""] == 1 and step.inputs[0] not in wanted:
             pairs[step] = before
     gone = set(pairs.values())
-    return tuple(_one(pairs[step], step) if step in pairs else step for step in steps if step not in gone)
+    done: list[Step] = []
+    for step in steps:
+        if step in pairs:
+            done += _both(pairs[step], step)
+        elif step not in gone:
+            done.append(step)
+    return tuple(done)
 
 
 def _is(step: Step, op: str) -> bool:
@@ -43,18 +48,20 @@ def _by_stored(step: Step) -> bool:
     )
 
 
-def _one(convolution: Step, norm: Step) -> Step:
+def _both(convolution: Step, norm: Step) -> tuple[Step, Step]:
+    """One step that scales the weights, and the convolution with them.  Nothing trained: the first runs once."""
+    weight, bias = (f"{norm.outputs[0]}/scaled {name}" for name in ("weight", "bias"))
     inputs = (*convolution.inputs, None)[:3]
-    node = replace(norm.node, inputs=(*inputs, *norm.inputs[1:5]))
+    scaling = replace(norm.node, inputs=(*inputs[1:], *norm.inputs[1:5]), outputs=(weight, bias))
     epsilon = Call(norm.node.op, norm.opset, (), norm.attributes).number("epsilon", 1e-5)
-    return Step(
-        node, Entry(lambda call: _run(call, epsilon), stored=(5, 6)), convolution.attributes, convolution.opset, {}
-    )
+    scale = Step(scaling, Entry(lambda call: _scaled(call, epsilon), stored=(4, 5)), {}, norm.opset, {})
+    node = replace(convolution.node, inputs=(inputs[0], weight, bias), outputs=norm.outputs[:1])
+    return scale, replace(convolution, node=node)
 
 
-def _run(call: Call, epsilon: float) -> Tensor:
-    weight, bias = call.need(1), call.get(2)
-    scale, shift, mean, variance = (call.need(slot) for slot in range(3, 7))
+def _scaled(call: Call, epsilon: float) -> tuple[Tensor, Tensor]:
+    weight, bias = call.need(0), call.get(1)
+    scale, shift, mean, variance = (call.need(slot) for slot in range(2, 6))
     factor = scale * torch.rsqrt(variance + epsilon)
     centre = mean if bias is None else mean - bias
-    return convolve(call, call.x, weight * factor.reshape(-1, *[1] * (weight.dim() - 1)), shift - centre * factor)
+    return weight * factor.reshape(-1, *[1] * (weight.dim() - 1)), shift - centre * factor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.engine.session import Engine, open_session, run
-from onnxprune.tuning.function import Failed, build
+from onnxprune.tuning.function import Failed, Function, build
 from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.program import inlined, program_of
 
@@ -28,19 +28,31 @@ def by_runtime(model: onnx.ModelProto, names: Sequence[str], engine: Engine) -> 
     return answers
 
 
-def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> AnswerFunction:
-    """Answers by onnxruntime on the CPU; on another device by torch, if it knows all the operators."""
-    if device.type == "cpu":
-        return by_runtime(model, names, engine)
-    graph, block = program_of(model)
-    try:
-        function = build(graph, block, graph.inputs, names, (), device)
-    except Failed:
-        slow = by_runtime(model, names, engine)
-        return lambda feeds: {name: value.to(device) for name, value in slow(feeds).items()}
+def by_torch(function: Function) -> AnswerFunction:
+    """Answers by ``function``, which reads the model's inputs."""
 
     def answers(feeds: Mapping[str, Array]) -> dict[str, Tensor]:
         with torch.no_grad():
-            return function({name: to_torch(array).to(device) for name, array in feeds.items()})
+            return function({name: to_torch(array).to(function.device) for name, array in feeds.items()})
 
     return answers
+
+
+def torch_function(model: onnx.ModelProto, names: Sequence[str], device: torch.device) -> Function | None:
+    """The values ``names`` of the model as a function of its inputs; ``None`` if torch lacks an operator."""
+    graph, block = program_of(model)
+    try:
+        return build(graph, block, graph.inputs, names, (), device)
+    except Failed:
+        return None
+
+
+def original_answers(model: onnx.ModelProto, names: Sequence[str], engine: Engine, device: torch.device) -> AnswerFunction:
+    """Answers by onnxruntime on the CPU; on another device by torch, if it knows all the operators."""
+    function = None if device.type == "cpu" else torch_function(model, names, device)
+    if function is not None:
+        return by_torch(function)
+    slow = by_runtime(model, names, engine)
+    if device.type == "cpu":
+        return slow
+    return lambda feeds: {name: value.to(device) for name, value in slow(feeds).items()}

@@ -36,12 +36,14 @@ LOOKED_AT = 32
 class ModelPair:
     """A small model as a ``function`` to tune, and its original.
 
+    ``trained`` has the parameters of ``function`` and computes the gradients, with less precision if that is faster.
     ``original`` computes all values to compare.  ``judge`` computes only the values that judge a model: the outputs, or
     hidden values if no output can be compared.  ``outside``: the part of the small model before the tuned part, by
     onnxruntime.  ``effects``: see :class:`onnxprune.tuning.probe.Probed`.
     """
 
     function: Function
+    trained: Function
     original: AnswerFunction
     judge: AnswerFunction
     outside: AnswerFunction | None
@@ -61,8 +63,10 @@ class ModelPair:
         """The training loss per sample: the output error plus the mean hidden error.  Differentiable in the parameters."""
         with torch.no_grad():
             wanted = self.original(feeds)
-        count = samples_in(feeds)
-        tuned = self.function(self.given_of(feeds), None)
+        return self.apart(self.trained(self.given_of(feeds)), wanted, samples_in(feeds))
+
+    def apart(self, tuned: Values, wanted: Values, count: int) -> Tensor:
+        """The output error plus the mean hidden error, per sample."""
         parts = [output_error(self.terms, tuned, wanted, count)] if self.terms else []
         parts += [self._hidden(tuned, wanted, count)] if self.hidden else []
         return torch.stack(parts).sum(0)
@@ -134,7 +138,7 @@ def pair(
     answers = original_answers(original, wanted, engine, device)
     ends = list(dict.fromkeys(t.name for t in terms)) or wanted
     judge = original_answers(original, ends, engine, device) if ends != wanted else answers
-    return ModelPair(function, answers, judge, outside, terms, hidden, seen.effects, notes)
+    return ModelPair(function, function, answers, judge, outside, terms, hidden, seen.effects, notes)
 
 
 def _function(graph: Graph, block: Block, tuned: Reach, wanted: list[str], device: torch.device) -> Function:

@@ -21,6 +21,7 @@ from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.device import device_of
 from onnxprune.tuning.held_out import HeldOut
 from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
+from onnxprune.tuning.mixed import mixed
 from onnxprune.tuning.pace import pace
 from onnxprune.tuning.pair import ModelPair, pair
 from onnxprune.tuning.samples import Samples
@@ -73,7 +74,7 @@ def tune(
     torch.manual_seed(request.seed)
     progress.stage("tune", None)
     samples = Samples(fit)
-    both = pair(student, original, samples, engine, device)
+    both = mixed(pair(student, original, samples, engine, device), original, samples)
     batch, micro = _sizes(both, samples)
     changes = augment(fit.specs, request.augment)
     unseen = HeldOut(both, Samples(held), micro)
@@ -136,7 +137,7 @@ def _sizes(both: ModelPair, samples: Samples) -> tuple[int, int]:
     limit = samples.dataset.batch_limit
     if limit is not None:
         return max(limit, min(8, samples.count)), limit
-    numbers = both.function.numbers(both.given_of(samples.fetch([0])))
+    numbers = sum(both.function.numbers(both.given_of(samples.fetch([0]))))
     batch = BATCH
     while batch > 4 and batch * numbers > ROOM:
         batch //= 2
