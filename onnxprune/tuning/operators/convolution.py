@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.tuning.operators.call import Call, Entry, OperatorTable, Unsupported, standard
-from onnxprune.tuning.operators.elementwise import ACTIVATIONS
+from onnxprune.tuning.operators.elementwise import ACTIVATIONS, between
 from onnxprune.tuning.operators.space import padded, pads_of, window
 
 FORWARD = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -41,7 +41,7 @@ def activated(call: Call, y: Tensor) -> Tensor:
     names = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Clip": ("min", "max")}.get(name, ())
     given = dict(zip(names, stated, strict=False))
     if name == "Clip":
-        return y.clamp(float(given["min"]), float(given["max"]))
+        return between(y, float(given["min"]), float(given["max"]))
     if name not in ACTIVATIONS:
         raise Unsupported(f"activation {name}")
     activated = ACTIVATIONS[name].run(Call(name, call.opset, (y,), given))

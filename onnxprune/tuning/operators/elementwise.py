@@ -51,9 +51,21 @@ def _clip(call: Call) -> Tensor:
     if all(bound is None for bound in bounds):
         return call.x
     if call.x.is_floating_point() and not any(b is not None and b.requires_grad for b in bounds):
-        # Clamping by numbers is faster.
-        return torch.clamp(call.x, *(None if b is None else b.item() for b in bounds))
+        low, high = (None if b is None else float(b) for b in bounds)
+        return between(call.x, -math.inf if low is None else low, math.inf if high is None else high)
     return torch.clamp(call.x, *bounds)
+
+
+def between(x: Tensor, low: float, high: float) -> Tensor:
+    """``x`` clipped to low ... high; to ``high`` if low is greater.  The gradient is zero at the bounds.
+
+    The gradient of torch.clamp takes three times as long.
+    """
+    return F.hardtanh(x, low, high) if low < high else torch.clamp(x, low, high)
+
+
+def _hard_sigmoid(call: Call) -> Tensor:
+    return between(call.x * call.number("alpha", 0.2) + call.number("beta", 0.5), 0.0, 1.0)
 
 
 def _gelu(x: Tensor, approximate: str) -> Tensor:
@@ -174,7 +186,7 @@ ACTIVATIONS = {
     "Softplus": Entry(lambda call: F.softplus(call.x)),
     "Softsign": plain(F.softsign),
     "HardSwish": plain(F.hardswish),
-    "HardSigmoid": Entry(lambda c: (c.x * c.number("alpha", 0.2) + c.number("beta", 0.5)).clamp(0, 1)),
+    "HardSigmoid": Entry(_hard_sigmoid),
     "LeakyRelu": Entry(lambda call: F.leaky_relu(call.x, call.number("alpha", 0.01))),
     "ThresholdedRelu": Entry(lambda c: torch.where(c.x > c.number("alpha", 1.0), c.x, torch.zeros_like(c.x))),
     "Elu": Entry(lambda call: F.elu(call.x, call.number("alpha", 1.0))),
