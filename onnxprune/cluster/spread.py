@@ -1,7 +1,7 @@
 """Computes moments and prices as tasks of a dask cluster: fixed parts, joined in a fixed order.
 
-The result of a task depends only on its part, so any number of workers gives the same bits.  If a worker dies, its nanny
-replaces it, and the scheduler gives its tasks to others.
+The sums of a part of the samples, and the losses of a group, do not depend on the other parts, so any number of workers
+gives the same bits.  If a worker dies, its nanny replaces it, and the scheduler gives its tasks to others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.selection.base import Ranking
 
-#: Maximum parts for pricing the groups.  Each part runs the original once more over a few samples.
-MAX_PARTS = 16
+#: Parts of the groups per worker.  One would leave a fast worker waiting for a slow one; each part runs the original
+#: once more over a few samples.
+PARTS = 2
 #: Maximum bytes of a model: it travels to the workers in one message.
 MAX_BYTES = 2_000_000_000
 
@@ -74,22 +75,18 @@ class Spread:
         # A key that was used before would return the results of an earlier survey.
         self._surveys += 1
         self._copy(self._job, self._grams)
-        count = min(groups, MAX_PARTS)
-        bounds = [groups * k // count for k in range(count + 1)]
+        count = min(groups, PARTS * len(self.client.nthreads()))
+        # Early groups cost most, because more nodes follow them.  So each part takes every n-th group.
+        parts = [range(first, groups, count) for first in range(count)]
         futures = [
             self._submit(
-                remote.part_measured,
-                self._job,
-                self._grams,
-                rankings,
-                survey,
-                range(bounds[k], bounds[k + 1]),
-                key=f"{name}-price-{self._surveys}-{k}",
+                remote.part_measured, self._job, self._grams, rankings, survey, part, key=f"{name}-price-{self._surveys}-{k}"
             )
-            for k in range(count)
+            for k, part in enumerate(parts)
         ]
         self._wait(futures, survey.steps * len(rankings) // count, progress)
-        return [one for future in futures for one in self._result(future)]
+        found = {k: one for part, future in zip(parts, futures, strict=True) for k, one in zip(part, self._result(future), strict=True)}
+        return [found[k] for k in range(groups)]
 
     def _submit(self, function: Any, *arguments: object, key: str) -> Any:
         return self.client.submit(function, *arguments, key=key, pure=False)
