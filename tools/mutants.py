@@ -40,8 +40,9 @@ TESTS = {
     "refit": "window hidden linear refit sharpened kept_targets structure",
 }
 PACKAGES = sorted(name for name in TESTS if "/" not in name)
-#: Seconds for one run of the tests; a mutant that makes them hang is seen.
-PATIENCE = 600.0
+#: Seconds for a run of the tests without a change, and how much longer one with a mutant may take.  A mutant can make them
+#: hang.
+PATIENCE, LONGER = 600.0, 3.0
 
 
 def main() -> int:
@@ -60,17 +61,20 @@ def main() -> int:
         os.chdir(copy)
         os.environ |= {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         for package in arguments.package or PACKAGES:
+            patience = dict.fromkeys(TESTS, PATIENCE)
             if not arguments.green:
                 for name in TESTS:
                     if name.startswith(package):
+                        start = time.monotonic()
                         subprocess.run(command(arguments.python, name), check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
+                        patience[name] = LONGER * (time.monotonic() - start)
             known = list(places(Path("onnxprune") / package))
             drawn = draw(known, arguments.count, random.Random(f"{arguments.seed} {package}"))
             killed = 0
             for number in range(len(drawn)) if arguments.only is None else arguments.only:
                 start = time.monotonic()
                 covering = max((n for n in TESTS if f"/{n}/" in drawn[number].module_path.as_posix()), key=len)
-                result = mutate_and_test([drawn[number]], shlex.join(command(arguments.python, covering)), PATIENCE)
+                result = mutate_and_test([drawn[number]], shlex.join(command(arguments.python, covering)), patience[covering])
                 alive = result.test_outcome == TestOutcome.SURVIVED
                 killed += not alive
                 where = f"{drawn[number].module_path}:{drawn[number].start_pos[0]} {drawn[number].operator_name}"
