@@ -237,3 +237,58 @@ def test_a_normalization_is_not_folded_where_something_else_reads_the_convolutio
     x = np.random.default_rng(0).standard_normal((2, 4, 5, 5)).astype(np.float32)
     assert len(function.steps) == (3 if kept == "read" else 2)
     assert np.allclose(outputs(function, {"x": x})[0], run(model, {"x": x})[0], atol=1e-5)
+
+
+SIXTH = {"alpha": 1 / 6, "beta": 0.5}
+
+
+def gated_net(op: str, attrs: dict[str, float], first: bool, read: bool) -> onnx.ModelProto:
+    """x times a gate of x; ``first``: the gate is the first factor; ``read``: something else reads the gate, too."""
+    s = Sketch()
+    x = s.conv(s.input("x", ["n", 4, 5, 5]), 4, 6, 1)
+    gate = s.op(op, x, name="gate", attrs=attrs)
+    y = s.op("Mul", *((gate, x) if first else (x, gate)))
+    s.output(s.op("Add", y, gate) if read else y, ["n", 6, 5, 5])
+    return s.model()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("op", "attrs", "read", "joined"),
+    [
+        ("Sigmoid", {}, False, True),
+        ("HardSigmoid", SIXTH, False, True),
+        ("Sigmoid", {}, True, False),
+        ("HardSigmoid", {}, False, False),
+        ("Tanh", {}, False, False),
+    ],
+)
+def test_a_joined_gate_is_the_same_function_with_the_same_gradients(op, attrs, read, joined, first, monkeypatch) -> None:
+    model = gated_net(op, attrs, first, read)
+    both = [function_of(model)]
+    monkeypatch.setattr("onnxprune.tuning.function.gated", lambda steps, wanted: steps)
+    both.append(function_of(model))
+    assert len(both[1].steps) - len(both[0].steps) == joined
+    x = 4 * torch.randn((3, 4, 5, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for function in both:
+        weights = {n: w.detach().double().requires_grad_() for n, w in function.parameters.items()}
+        y = next(iter(function({"x": x}, weights).values()))
+        share = torch.arange(y.numel(), dtype=torch.float64).reshape(y.shape).sin()
+        found.append([y, *torch.autograd.grad((y * share).sum(), [weights[n] for n in sorted(weights)])])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gate_of_another_value_or_one_that_is_wanted_stays_a_step() -> None:
+    s = Sketch()
+    x = s.input("x", ["n", 6])
+    y = s.op("MatMul", x, s.weight(6, 6))
+    gate = s.op("Sigmoid", y)
+    s.output(s.op("Mul", x, gate), ["n", 6])
+    assert [step.node.op for step in function_of(s.model()).steps] == ["MatMul", "Sigmoid", "Mul"]
+    model = gated_net("Sigmoid", {}, True, False)
+    graph, block = program_of(model)
+    gate = next(node.outputs[0] for node in graph.nodes if node.op == "Sigmoid")
+    function = build(graph, block, graph.inputs, [*graph.outputs, gate], trainable(graph), torch.device("cpu"))
+    assert [step.node.op for step in function.steps] == ["Conv", "Sigmoid", "Mul"]

@@ -13,6 +13,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.view import Graph
 from onnxprune.tuning.control import run_control
 from onnxprune.tuning.fold import folded
+from onnxprune.tuning.gated import gated
 from onnxprune.tuning.levels import Level, Levels, levels_of
 from onnxprune.tuning.operators.call import Call, Unsupported
 from onnxprune.tuning.operators.types import to_torch
@@ -124,7 +125,7 @@ def build(
         Failed: torch could not compute a constant.
     """
     needed = _needed(block, given, wanted)
-    steps = list(folded([step for step in block.steps if step in needed], wanted))
+    steps = list(gated(folded([step for step in block.steps if step in needed], wanted), wanted))
     parameters = {
         name: channels_last(to_torch(graph.constants[name]).to(device)).requires_grad_()
         for name in trained
