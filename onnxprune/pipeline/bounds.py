@@ -43,7 +43,7 @@ class _Limit:
 def bounds(coupling: Coupling, frozen: frozenset[int], options: Options) -> Bounds:
     """The bounds that ``--keep``, ``--at-least``, ``--at-most``, ``--only`` and ``--exclude`` set.
 
-    ``frozen`` holds the ids of the groups that ``--only`` or ``--exclude`` leave whole.
+    ``frozen`` holds the ids of the groups that ``--only``, ``--exclude`` or untaken branches leave whole.
 
     Raises:
         BudgetError: a glob matches no group, or two options contradict each other.
@@ -69,7 +69,7 @@ def _group(group: Group, names: frozenset[str], frozen: frozenset[int], options:
     size = len(group)
     exact = _limits("--keep", options.keep, names, group, round_half_up)
     if group.id in frozen:
-        exact = [*exact, _Limit(size, "--exclude and --only")]
+        exact = [*exact, _Limit(size, "--exclude, --only or an untaken branch")]
     lows = [_Limit(1, ""), *exact, *_limits("--at-least", options.at_least, names, group, math.ceil)]
     highs = [_Limit(size, ""), *exact, *_limits("--at-most", options.at_most, names, group, math.floor)]
     low, high = max(lows, key=lambda limit: limit.count), min(highs, key=lambda limit: limit.count)

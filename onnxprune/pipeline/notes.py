@@ -61,7 +61,7 @@ def reading_notes(loaded: LoadedModel, coupling: Coupling) -> tuple[str, ...]:
 
 
 def _unfitted(coupling: Coupling) -> list[str]:
-    """A note if more than half of the MACs are in nodes without a weight to refit."""
+    """A note if more than half of the MACs are in nodes that are not refitted: without a weight, or inside a body."""
     fitted = {layer.index for layer in layers(coupling)}
     spent: Counter[str] = Counter()
     for index, count in node_macs(coupling, macs(coupling)).items():
@@ -71,9 +71,9 @@ def _unfitted(coupling: Coupling) -> list[str]:
     if not coupling.groups or spent.total() <= total / 2:
         return []
     return [
-        f"{spent.total() / total:.0%} of the MACs are in operators without a weight to refit "
-        f"({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, but only the layers "
-        "around them can compensate the cut"
+        f"{spent.total() / total:.0%} of the MACs are in operators that are not refitted, because they have no weight or "
+        f"are inside an If, Loop or Scan ({', '.join(op for op, _ in spent.most_common(3))}): their channels can be cut, "
+        "but only the layers around them can compensate the cut"
     ]
 
 

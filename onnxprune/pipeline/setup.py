@@ -39,6 +39,7 @@ from onnxprune.pipeline.bounds import Bounds, bounds
 from onnxprune.pipeline.group_names import frozen_groups
 from onnxprune.pipeline.holdout import MAX_HELD, MAX_JUDGED, divide, held_out
 from onnxprune.pipeline.notes import few_samples, reading_notes, rounding_wins, single_sample
+from onnxprune.pipeline.untaken import untaken
 
 Array = np.ndarray
 #: Maximum training samples of a tuning.
@@ -199,7 +200,8 @@ def set_up(
     spare = fit if tuning else None
     if tuning:
         fit = fit.take(choose(fit.count, min(dataset.count, fit.count), options.seed))
-    frozen = frozen_groups(coupling, options.exclude, options.only)
+    idle = untaken(coupling, engine, (fit, holdout))
+    frozen = frozen_groups(coupling, options.exclude, options.only) | idle.groups
     return Context(
         loaded,
         coupling,
@@ -215,6 +217,7 @@ def set_up(
             *single_sample(dataset),
             *dataset.notes,
             *reading_notes(loaded, coupling),
+            *idle.notes,
         ),
         held,
         spare,

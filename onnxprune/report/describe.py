@@ -15,7 +15,7 @@ from onnxprune.result import GroupRow, Outlook
 
 Array = np.ndarray
 #: The reason shown for a group that the user left out.
-LEFT_OUT = "left out by --exclude or --only"
+LEFT_OUT = "left out by --exclude or --only, or run by no sample"
 #: The outlook shows what remains when every group keeps these shares of its channels.
 KEPT = (0.75, 0.5, 0.25)
 
