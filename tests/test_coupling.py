@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
 from onnxprune.coupling.bind import Walked
+from onnxprune.coupling.distinct import distinct
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.site import Edit, Masks
@@ -402,3 +403,10 @@ def test_heads_leave_whole_where_there_are_enough_of_them(heads: int, size: int,
     split = s.op("Relu", s.op("Reshape", inner, s.array([1, 5, heads, size])))
     s.output(s.op("MatMul", s.op("Reshape", split, s.array([1, 5, heads * size])), s.weight(heads * size, 12)), [1, 5, 12])
     assert [len(group) for group in couple(s.model(), {}, None).groups] == [free]
+
+
+@pytest.mark.parametrize("values", [[], [3], [2, 2, 2], [5, -1, 5, 0, -1], [[4, 1], [1, 9]]])
+def test_distinct_values_are_those_of_numpy(values: list[int]) -> None:
+    array = np.asarray(values, dtype=np.int64)
+    found = distinct(array)
+    assert found.dtype == array.dtype and np.array_equal(found, np.unique(array))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from onnxprune.coupling.distinct import distinct
 from onnxprune.coupling.ledger import Atoms, Choice, CutOption, Ledger, Taken
 from onnxprune.coupling.reasons import BORDER, CHOSEN, NOTHING, PLACE, Reason
 
@@ -166,4 +167,4 @@ def _free(held: Atoms, merged: tuple[Atoms, Atoms]) -> int:
     old, new = merged
     if not len(old):
         return 0
-    return int(len(np.unique(new)) - len(np.unique(new[held[old] >= 0])))
+    return len(distinct(new)) - len(distinct(new[held[old] >= 0]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.coupling.distinct import distinct
 from onnxprune.coupling.grid import grid
 from onnxprune.coupling.rule import DoesNotFit, NodeInfo
 from onnxprune.graph.execute import CannotExecute, run_node
@@ -129,7 +130,7 @@ def _single(
                 read = _read(result)
                 links += [AxisLink(slot, axis, output, b, s, t) for b, s, t in read]
                 if not read and result.size:
-                    only = np.unique(result)
+                    only = distinct(result)
                     fixed.append((slot, axis, only[only != FILL].astype(np.int64) - 1))
     if not shape:
         feeds = list(operands)
@@ -199,11 +200,10 @@ def _read(result: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
     for axis, size in enumerate(result.shape):
         if size <= 1 or not _varies(result, axis, filled):
             continue
-        stride = int(result.max()) + 1
-        pairs = result.astype(np.int64) + stride * np.arange(size).reshape(
-            [-1 if a == axis else 1 for a in range(result.ndim)]
-        )
-        unique = _unique(_thin(pairs, result, axis), stride * size)
+        thin = _thin(result, axis)
+        stride = int(thin.max()) + 1
+        pairs = thin.astype(np.int64) + stride * np.arange(size).reshape([-1 if a == axis else 1 for a in range(thin.ndim)])
+        unique = _unique(pairs, stride * size)
         source, target = unique % stride, unique // stride
         real = source != FILL
         moves.append((axis, source[real] - 1, target[real]))
@@ -221,15 +221,20 @@ def _varies(result: np.ndarray, axis: int, filled: bool) -> bool:
     return bool((high > low).any())
 
 
-def _thin(pairs: np.ndarray, result: np.ndarray, axis: int) -> np.ndarray:
-    """Take one slice of each axis along which nothing changes (zero stride): broadcast views stay cheap."""
-    index = tuple(slice(0, 1) if a != axis and result.strides[a] == 0 else slice(None) for a in range(result.ndim))
-    return pairs[index]
+def _thin(result: np.ndarray, axis: int) -> np.ndarray:
+    """One slice of each axis along which nothing changes, except ``axis``."""
+    for other in range(result.ndim):
+        if other == axis or result.shape[other] == 1:
+            continue
+        first = result.take([0], axis=other)
+        if result.strides[other] == 0 or bool((result == first).all()):
+            result = first
+    return result
 
 
 def _unique(values: np.ndarray, bound: int) -> np.ndarray:
     if bound > 1 << 26:
-        return np.unique(values)
+        return distinct(values)
     present = np.zeros(bound, dtype=np.bool_)
     present[values.ravel()] = True
     return np.flatnonzero(present)
