@@ -346,6 +346,36 @@ def test_a_box_counts_where_something_is() -> None:
     assert moved(7) > 10 * moved(8)
 
 
+def test_infinities_that_mask_values_have_no_error_and_no_gradient() -> None:
+    """A mask writes -inf where nothing is; one model may mask where the other does not."""
+    values = np.random.default_rng(0).standard_normal((8, 5, 20)).astype(np.float32)
+    values[:, 1, ::3] = -np.inf
+    [term] = output_terms(["y"], {"y": values}, [])
+    right = torch.as_tensor(values)
+    tuned = (right + 0.1).clone()
+    tuned[:, 2, 0] = -np.inf
+    tuned.requires_grad_()
+    errors = term.of(tuned, right, 8)
+    [gradient] = torch.autograd.grad(errors.sum(), tuned)
+    assert torch.isfinite(errors).all() and (errors > 0).all() and torch.isfinite(gradient).all()
+    assert not gradient[:, 1, ::3].any() and not gradient[:, 2, 0].any() and gradient[:, 0].all()
+    assert not term.of(right, right, 8).any()
+
+
+def test_a_start_without_a_finite_error_is_one_line(monkeypatch) -> None:
+    look = tune_module.HeldOut.look
+
+    def lost(self, weights):
+        errors, same = look(self, weights)
+        errors[:3] = np.nan
+        return errors, same
+
+    monkeypatch.setattr(tune_module.HeldOut, "look", lost)
+    model = net()
+    with pytest.raises(ModelError, match=r"the error on 3 of \d+ held-out samples is infinite or not a number"):
+        tuned(damaged(model), model)
+
+
 def test_chance() -> None:
     generator = np.random.default_rng(0)
     base = generator.random(64)

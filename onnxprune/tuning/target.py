@@ -59,7 +59,7 @@ def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[LossTerm
         spread = float((wide - wide.mean(1, keepdims=True)).std()) or 1.0
         return [LossTerm(name, "logits", _logits(spread))]
     axis = channel_axis(values)
-    rows = np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None]
+    rows = _filled(np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None])
     inside = (rows.min(1) >= 0) & (rows.max(1) <= 1) & bounded
     answers, others = np.flatnonzero(inside), np.flatnonzero(~inside)
     terms = []
@@ -70,6 +70,15 @@ def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[LossTerm
         where = answers if len(answers) and values.ndim > 2 else None
         terms.append(LossTerm(name, "values", _values(axis, others, scale, where, rows)))
     return terms
+
+
+def _filled(rows: Array) -> Array:
+    """``rows``, with the mean of the row in place of infinities and NaN: a mask writes them where nothing is."""
+    finite = np.isfinite(rows)
+    if finite.all():
+        return rows
+    means = np.where(finite, rows, 0).sum(1, keepdims=True) / np.maximum(finite.sum(1, keepdims=True), 1)
+    return np.where(finite, rows, means)
 
 
 def _per_sample(x: Tensor, count: int) -> Tensor:
@@ -121,12 +130,16 @@ def _values(axis: int, channels: Array, scale: Array, where: Array | None, rows:
 
     def of(tuned: Tensor, original: Tensor, count: int) -> Tensor:
         a, b = (_picked(x, axis, picked.to(x.device)) for x in (tuned, original))
+        finite = torch.isfinite(a) & torch.isfinite(b)
+        if not finite.all():
+            # Before the difference: the gradient of infinity minus infinity would be NaN, even if it is not used.
+            a, b = (torch.where(finite, x, torch.zeros_like(x)) for x in (a, b))
         shape = [-1 if k == axis else 1 for k in range(a.dim())] if a.dim() > 1 else [1]
         apart = ((a - b) / unit.to(device=a.device, dtype=a.dtype).reshape(shape)).square()
         if answers is not None:
             sure = original.index_select(axis, answers.to(original.device)).amax(axis, keepdim=True)
             apart = apart * ((sure + BACKGROUND) / usual)
-        return _per_sample(torch.where(torch.isfinite(b), apart, torch.zeros_like(apart)), count)
+        return _per_sample(apart, count)
 
     return of
 

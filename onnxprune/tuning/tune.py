@@ -12,6 +12,7 @@ import torch
 
 from onnxprune.calibration.dataset import Dataset
 from onnxprune.engine.session import Engine
+from onnxprune.errors import ModelError
 from onnxprune.progress import Progress
 from onnxprune.result import Tuning, TuningPoint
 from onnxprune.surgery.constants import with_constants
@@ -81,6 +82,7 @@ def tune(
     setting = Setting(both, samples, unseen, changes, batch, micro, request.seed, workers, progress, request.stopped)
     begun = time.monotonic()
     start = initial(setting)
+    _check_finite(start)
     looking = time.monotonic() - begun
     curve = [TuningPoint(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
     best = _run(setting, start, request.length, curve, since, looking)
@@ -101,6 +103,15 @@ def tune(
         notes=(*both.notes, *_verdict(moved, gained, start, best)),
     )
     return model, tuning
+
+
+def _check_finite(start: State) -> None:
+    bad = int((~np.isfinite(start.errors)).sum())
+    if bad:
+        raise ModelError(
+            f"nothing can be tuned: the error on {bad} of {len(start.errors)} held-out samples is infinite or not a number "
+            "before the first step, so no step could be said to reduce it; check the outputs of both models there"
+        )
 
 
 def _run(
