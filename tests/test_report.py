@@ -310,7 +310,9 @@ def test_verdict_is_honest() -> None:
     assert "within the measurement error" in wording.verdict(noisy)
     # Runs that drift together say nothing against a ratio that every pair agrees on.
     drifting = replace(report, latency_ms=Change(34.1, 27.8), latency_spread=(6.0, 0.5))
-    assert "1.23× faster" in wording.verdict(drifting)
+    assert ", 1.23× faster" in wording.verdict(drifting)
+    busy = replace(report, latency_ms=Change(34.1, 9.2), latency_spread=(9.0, 3.4))
+    assert ", about 3.71× faster" in wording.verdict(busy)
     slower = replace(report, latency_ms=Change(10.0, 15.0))
     assert "1.50× slower" in wording.verdict(slower)
     unmeasured = replace(report, drop=None, latency_ms=None, accuracy=None)

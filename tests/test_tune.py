@@ -173,6 +173,14 @@ def test_an_operator_without_entry_is_named_and_the_larger_part_is_tuned(before:
     assert changed and (changed <= convolutions if before else not changed & convolutions)
 
 
+def test_all_weights_before_an_operator_without_entry_are_called_all() -> None:
+    s = Sketch()
+    y = s.conv(s.op("Relu", s.conv(s.input("x", ["n", 3, 8, 8]), 3, 16, 3)), 16, 6, 3)
+    s.output(s.op("GlobalLpPool", y, name="odd"), ["n", 6, 1, 1])
+    [told] = [note for note in tuned(damaged(s.model()), s.model()).tuning.notes if "odd" in note]
+    assert told.endswith("all 4 weights lie before it and are tuned")
+
+
 def test_where_no_output_can_be_compared_a_cut_model_is_tuned_by_hidden_values() -> None:
     """In front of an operator without gradient, where the cut model has fewer channels."""
     model = lp(True)

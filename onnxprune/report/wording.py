@@ -20,6 +20,8 @@ AGREEMENTS: Mapping[str, str] = {
     "strings changed": "{drop} of its strings change (character error {character error})",
     "relative error per channel": "its outputs change by {drop} per channel",
 }
+#: From this share of the latency on, its error is told in words, too: another program took the cores.
+UNSURE = 0.1
 #: What to do if the result is not faster.
 SLOW = " Cut more, or give a budget in time, such as --latency 0.7 ('onnxprune help faster')."
 #: Metrics whose drops are shown in percent.
@@ -169,6 +171,12 @@ def speed_text(change: Change | None, spread: tuple[float, float] | None) -> str
     return f"{times(factor)} faster" if factor >= 1 else f"{times(1 / factor)} slower"
 
 
+def _about(change: Change | None, spread: tuple[float, float] | None) -> str:
+    if change is None or spread is None or same_speed(change, spread):
+        return ""
+    return "about " if spread[1] > UNSURE * change.after else ""
+
+
 def times(factor: float) -> str:
     """``1.80×``, ``21.0×``."""
     return f"{factor:.2f}×" if factor < 9.995 else f"{factor:.1f}×"
@@ -186,7 +194,7 @@ def verdict(report: Report) -> str:
     ]
     latency = report.latency_ms
     speed = speed_text(latency, report.latency_spread)
-    parts += [speed] if speed else []
+    parts += [f"{_about(latency, report.latency_spread)}{speed}"] if speed else []
     remedy = ""
     if latency is not None and (latency.ratio > 1 or same_speed(latency, report.latency_spread)):
         name, remedy = f"NOT FASTER here: {name}", SLOW

@@ -56,15 +56,16 @@ def reach(graph: Graph, block: Block, trained: Collection[str], seen: Probed, or
         return best
     share = _weights(graph, best.trained) / max(_weights(graph, trained), 1)
     where = "after" if best.outside else "before"
+    told = f"{obstacle}: {len(best.trained)} weights {where} it are tuned ({share:.0%} of all), the others stay unchanged"
+    if len(best.trained) == len(trained):
+        told = f"{obstacle}: all {len(trained)} weights lie {where} it and are tuned"
     return Reach(
         best.given,
         best.outside,
         best.targets,
         best.trained,
         best.steps,
-        (
-            f"{obstacle}: {len(best.trained)} weights {where} it are tuned ({share:.0%} of all), the others stay unchanged",
-        ),
+        (told,),
     )
 
 
