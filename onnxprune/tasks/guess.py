@@ -13,7 +13,8 @@ from onnxprune.tasks.classify import Classify, classify
 from onnxprune.tasks.ctc import ctc
 from onnxprune.tasks.detect.reader import Detect, detect
 from onnxprune.tasks.embed import Embed, embed
-from onnxprune.tasks.pose import pose
+from onnxprune.tasks.maps import likely_channel_axis
+from onnxprune.tasks.pose import heat_maps, pose
 from onnxprune.tasks.regress import regress
 from onnxprune.tasks.segment import Segment, segment
 from onnxprune.tasks.task import Guess, TaskKind
@@ -34,7 +35,7 @@ def guess(answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
     if layout:
         return stated("detect", answers, layout)
     unsure: list[Guess] = []
-    for look in (_rows, _detect_or_pose, ctc, _segment_or_pose, _probability):
+    for look in (_rows, heat_maps, _detect_or_pose, ctc, segment, _probability):
         candidate = look(answers)
         if candidate.reader is not None and candidate.sure:
             return candidate
@@ -76,11 +77,6 @@ def _rows(answers: Answers) -> Guess:
 def _detect_or_pose(answers: Answers) -> Guess:
     guess = detect(answers, NOTHING)
     return pose(answers, NOTHING) if isinstance(guess.reader, Detect) and guess.reader.layout.keypoints else guess
-
-
-def _segment_or_pose(answers: Answers) -> Guess:
-    heat = pose(answers, NOTHING)
-    return heat if heat.reader is not None and heat.sure else segment(answers)
 
 
 def _probability(answers: Answers) -> Guess:
@@ -131,7 +127,7 @@ def _segment_stated(answers: Answers) -> Guess:
         return guessed
     for index, one in enumerate(answers.batches[0]):
         if one.ndim == 4 and one.dtype.kind == "f":
-            axis = 1 if one.shape[1] <= one.shape[3] else 3
+            axis = likely_channel_axis(one.shape, answers.size)
             if one.shape[axis] > 1:
                 return Guess(Segment((index,), "arg-max", axis), True, "scores per pixel")
             return Guess(Segment((index,), "masks", logits=True), True, "a logit per pixel")

@@ -48,7 +48,7 @@ def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | Non
     arrays, samples = answers.batches[0], answers.counts[0]
     axis = given.get("axis")
     readings = []
-    for wiring in wirings(arrays, samples, None if axis is None else str(axis)):
+    for wiring in wirings(arrays, samples, None if axis is None else str(axis), answers.size):
         grids = levels(arrays, wiring, samples, answers.size)
         read = _read(arrays, samples, wiring, grids, answers.size, given)
         if read is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.tasks.detect.grid import GridLevel, grid_levels, level_of
+from onnxprune.tasks.maps import channel_axis
 
 Array = np.ndarray
 #: A box may be four distributions over distances (Li et al. 2020, arXiv 2006.04388), with this many bins each.  8 and 16
@@ -48,12 +49,17 @@ def joined(arrays: Sequence[Array], indices: Sequence[int], axis: str, samples: 
     return np.concatenate([p for p in parts if p is not None], axis=1)
 
 
-def wirings(arrays: Sequence[Array], samples: int, axis: str | None) -> Iterator[Wiring]:
-    """Every wiring that the shapes of a batch allow.  ``axis``: stated by the user, or None for both."""
+def wirings(
+    arrays: Sequence[Array], samples: int, axis: str | None, size: tuple[int, int] | None = None
+) -> Iterator[Wiring]:
+    """Every wiring that the shapes of a batch allow.  ``axis``: stated by the user, or None for both.  ``size``: of the
+    picture; rows of pixels are no predictions."""
     for way in ("places-first", "places-last") if axis is None else (axis,):
         shaped: dict[int, tuple[int, int]] = {}
         for index, array in enumerate(arrays):
             flat = places(array, way, samples) if array.dtype.kind == "f" else None
+            if axis is None and channel_axis(array.shape, size) == (1 if way == "places-first" else 3):
+                continue
             if flat is not None:
                 shaped[index] = flat.shape[1:]
         yield from _apart(shaped, way)
