@@ -19,6 +19,19 @@ WIDTHS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
 #: The largest of that many normal numbers is about this many standard deviations above their mean.  The winning class
 #: of a classifier stands out by more.
 STANDS_OUT = 4.0
+#: In rows of at least WIDE scores the best stands out by more than √(2 ln C) standard deviations, which the largest of C
+#: normal numbers hardly reaches.  Landmarks of faces had 1.8 where that is 3.1.  Shorter rows have no room for it: no
+#: number of a row of C is more than √(C − 1) standard deviations above the mean.
+WIDE = 32
+#: Maximum difference of two logits of a row, median over rows.  In float32 a softmax of more is exactly 0 and 1.
+LOGITS = 104.0
+#: Maximum distance of a row's mean from zero, in standard errors, median over rows.  A softmax ignores the mean of its
+#: logits and training leaves it near zero: classifiers of 10 classes had 0.03.  Rows of fewer than NARROW numbers may be
+#: a position, three angles, a quaternion: for them, half as much, which unrelated numbers seldom satisfy.
+CENTRED, NARROW = 1.0, 5
+#: Minimum share of independent probabilities in the outer tenths of 0 … 1.  Coordinates have most values in between.
+DECIDED = 0.75
+PLAIN = "plain numbers, such as coordinates (--task regress)"
 
 
 @dataclass(frozen=True)
@@ -132,18 +145,40 @@ def classify(answers: Answers) -> Guess:
 
 
 def _by_scores(answers: Answers, scores: tuple[int, ...]) -> Guess:
+    """Certain if every row shows that it holds scores.  Rows of coordinates, angles or frequencies have the same shape."""
     for index in scores:
         values = answers.stacked(index)
         assert values is not None
-        probabilities = values.min() >= 0 and np.allclose(values.sum(axis=1, dtype=np.float64), 1.0, atol=1e-3)
-        if probabilities or values.shape[1] not in WIDTHS:
-            continue
-        rows = values.astype(np.float64)
-        height = (rows.max(axis=1) - rows.mean(axis=1)) / np.maximum(rows.std(axis=1), 1e-12)
-        if float(np.median(height)) < STANDS_OUT:
-            because = f"rows of {values.shape[1]} numbers may be scores of classes or an embedding"
-            return Guess(Classify(scores), False, because)
+        doubt = _doubt(values.astype(np.float64))
+        if doubt:
+            return Guess(Classify(scores), False, f"rows of {values.shape[1]} numbers may be scores of classes or {doubt}")
     return Guess(Classify(scores), True, "a row of scores per sample")
+
+
+def _doubt(rows: Array) -> str:
+    """What else than scores the rows (n, C) may be; empty if they show that they are scores."""
+    if _sums_to_one(rows):
+        return ""
+    width = rows.shape[1]
+    spread = np.maximum(rows.std(axis=1), 1e-12)
+    if rows.min() >= 0 and rows.max() <= 1:
+        return "" if float(np.mean((rows < 0.1) | (rows > 0.9))) >= DECIDED else PLAIN
+    span = float(np.median(rows.max(axis=1) - rows.min(axis=1)))
+    if span > LOGITS or float(np.median(rows.min(axis=1))) >= 0 or float(np.median(rows.max(axis=1))) <= 0:
+        return PLAIN
+    height = float(np.median((rows.max(axis=1) - rows.mean(axis=1)) / spread))
+    if width in WIDTHS:
+        return "" if height >= STANDS_OUT else "an embedding"
+    if width >= WIDE:
+        return "" if height >= math.sqrt(2 * math.log(width)) else PLAIN
+    off = float(np.median(np.abs(rows.mean(axis=1)) / spread))
+    return "" if off <= (CENTRED if width >= NARROW else CENTRED / 2) / math.sqrt(width) else PLAIN
+
+
+def _sums_to_one(rows: Array) -> bool:
+    """Whether these are probabilities or their logarithms."""
+    shares = rows if rows.min() >= 0 else np.exp(np.minimum(rows, 1.0))
+    return bool(np.allclose(shares.sum(axis=1), 1.0, atol=1e-3))
 
 
 def _text(values: Array) -> bool:
