@@ -112,9 +112,11 @@ def ctc(answers: Answers) -> Guess:
     """Guess: scores (samples, times, characters) or (times, samples, characters) with a blank.
 
     The blank is the first or the last character.  It is the best character at many time steps, but not at all of them.
+    If hardly any character but the blank is found, the guess is unsure.
     """
     if answers.tokens:
         return Guess(None, False, "the inputs are tokens, and scores of tokens over positions have no blank")
+    empty = Guess(None, False, "no scores over time with a blank")
     for index in range(len(answers.names)):
         parts = answers.parts(index)
         if parts[0].ndim != 3 or parts[0].dtype.kind != "f" or parts[0].shape[-1] < ALPHABET:
@@ -125,9 +127,13 @@ def ctc(answers: Answers) -> Guess:
         best = np.concatenate([part.argmax(axis=-1).ravel() for part in parts])
         for blank in (0, parts[0].shape[-1] - 1):
             share = float(np.mean(best == blank))
-            if BLANK <= share < 1 and len(np.unique(best)) > 3 and _scores(parts):
-                return Guess(Ctc(index, time, blank), True, f"scores of {parts[0].shape[-1]} characters, blank {blank}")
-    return Guess(None, False, "no scores over time with a blank")
+            if share < BLANK or not _scores(parts):
+                continue
+            because = f"scores of {parts[0].shape[-1]} characters, blank {blank}"
+            if share < 1 and len(np.unique(best)) > 3:
+                return Guess(Ctc(index, time, blank), True, because)
+            empty = Guess(Ctc(index, time, blank), False, f"{because}; hardly any of these samples holds text")
+    return empty
 
 
 def _time(parts: Sequence[Array], counts: Sequence[int]) -> int | None:

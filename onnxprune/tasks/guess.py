@@ -22,6 +22,7 @@ from onnxprune.tasks.task import Guess, TaskKind
 #: Minimum share of samples with a number in the outer tenths of 0 … 1.  Such numbers are decisions, not measurements.
 DECIDED = 0.75
 NOTHING: Mapping[str, object] = {}
+Array = np.ndarray
 
 
 def guess(answers: Answers, layout: Mapping[str, object] = NOTHING) -> Guess:
@@ -96,9 +97,16 @@ def _probability(answers: Answers) -> Guess:
 
 def _number(answers: Answers) -> Guess:
     guess = regress(answers)
-    if guess.reader is None or answers.tokens:
+    if guess.reader is None or answers.tokens or any(_shares(array) for array in answers.batches[0]):
         return Guess(guess.reader, False, guess.because)
     return guess
+
+
+def _shares(array: Array) -> bool:
+    """Whether an output holds probabilities at each of several places: then it is a choice, not plain numbers."""
+    if array.ndim != 3 or array.dtype.kind != "f" or array.size == 0 or not 0 <= array.min() <= array.max() <= 1:
+        return False
+    return array.shape[-1] > 1 and bool(np.allclose(array.sum(axis=-1, dtype=np.float64), 1.0, atol=1e-2))
 
 
 def _classify_stated(answers: Answers) -> Guess:

@@ -10,6 +10,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.interval import bootstrap
+from onnxprune.tasks.maps import is_map_of, likely_channel_axis
 from onnxprune.tasks.task import Agreement, Guess, TaskKind
 
 Array = np.ndarray
@@ -155,11 +156,23 @@ def _kind(parts: Sequence[Array], counts: Sequence[int], answers: Answers) -> Se
         return Segment((), "masks")
     if one.dtype.kind != "f" or not np.isfinite(one).all():
         return None
-    axis = 1 if one.ndim == 4 and one.shape[1] <= one.shape[-1] else one.ndim - 1
+    axis = likely_channel_axis(one.shape, answers.size) if one.ndim == 4 else one.ndim - 1
     if one.shape[axis] > 1 and (_sums_to_one(one, axis) or (one.ndim == 4 and _in_areas(one, axis, answers))):
-        return Segment((), "arg-max", axis)
-    # Values that all lie in 0 … 1 come from a sigmoid, not from chance.
-    return Segment((), "masks") if one.min() >= 0 and one.max() <= 1 else None
+        # Probabilities over a list of positions may be characters of a text, or classes of boxes.
+        return Segment((), "arg-max", axis) if one.ndim != 3 or _pixels(one, answers.size) else None
+    # Values that all lie in 0 … 1 come from a sigmoid, not from chance.  A line is no map.
+    bounded = one.min() >= 0 and one.max() <= 1 and min(one.shape[-2:]) > 1
+    return Segment((), "masks") if bounded and not _colours(one, axis) else None
+
+
+def _pixels(one: Array, size: tuple[int, int] | None) -> bool:
+    """Whether the rows (samples, places, C) are those of a map's pixels.  As many classes as places are an attention."""
+    return size is not None and one.shape[1] != one.shape[2] and is_map_of(one.shape[1], size)
+
+
+def _colours(one: Array, axis: int) -> bool:
+    """Whether these are the three colours of pictures: most values lie between the outer tenths."""
+    return one.ndim == 4 and one.shape[axis] == 3 and float(np.mean((one < 0.1) | (one > 0.9))) < OUTER
 
 
 def _sums_to_one(one: Array, axis: int) -> bool:
@@ -178,7 +191,10 @@ def _in_areas(one: Array, axis: int, answers: Answers) -> bool:
 
 
 def _sure(parts: Sequence[Array], reader: Segment) -> bool:
-    if reader.way != "masks" or parts[0].dtype.kind == "b":
+    if reader.way == "arg-max":
+        # The same class everywhere shows nothing.
+        return len(np.unique(np.concatenate([part.argmax(axis=reader.axis).ravel() for part in parts]))) > 1
+    if reader.way == "labels" or parts[0].dtype.kind == "b":
         return True
     values = np.concatenate([part.ravel() for part in parts])
     return bool(np.mean((values < 0.1) | (values > 0.9)) >= OUTER)
