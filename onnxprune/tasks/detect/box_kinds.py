@@ -15,6 +15,13 @@ Array = np.ndarray
 NEARLY_ALL = 0.995
 #: Minimum correlation of box centres with the centres of their cells.
 FOLLOWS = 0.8
+#: Minimum ratio of the mean distances to opposite sides.  A detector of faces had 0.92 to 1.0; offsets within the cell and
+#: logarithms of sizes had 0.3 to 0.7.
+MIRRORED = 0.8
+#: Maximum negative distance, as a share of the usual distances: what rounding leaves of zero.
+SLACK = 0.01
+#: Share of values above zero from which offsets within the cell may be taken for distances.
+STRADDLING = 0.9
 #: Maximum value of a normalised box.  Boxes may extend beyond the image, but hardly by a whole side.
 NORMALISED = 2.5
 
@@ -53,14 +60,42 @@ def _box(raw: Array, grids: tuple[GridLevel, ...], size: tuple[int, int]) -> str
         if sizes and moving:
             return "xywh"
         # If all distances were below one stride or one pixel, all objects would be smaller than two cells.
-        if not moving and np.mean(flat >= 0) >= 0.98 and _span(flat) > 1.05:
+        distances = not moving and np.mean(flat >= 0) >= 0.98 and _span(flat) > 1.05
+        offsets = not moving and _offsets(flat) and bool((flat < 0).any())
+        if distances and (_mirrored(flat) or not offsets):
             return "distances"
-        logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL
-        near = np.mean((flat[:, :2] > -2) & (flat[:, :2] < 3)) >= 0.98
-        if logs and near and not moving and (flat[:, 2:] < 0).any():
+        if offsets:
             return "grid"
     # The number of places may match a grid by chance.
     return "xywh" if sizes and spread and _inside(flat[:, :2], reach, 0.1) else None
+
+
+def _offsets(flat: Array) -> bool:
+    """Whether these may be offsets within a cell, and logarithms of sizes."""
+    logs = np.mean(np.abs(flat[:, 2:]) <= 6) >= NEARLY_ALL
+    return bool(logs and np.mean((flat[:, :2] > -2) & (flat[:, :2] < 3)) >= 0.98)
+
+
+def _mirrored(flat: Array) -> bool:
+    """Whether the distances to the left and to the right are alike on average, and those to the top and to the bottom."""
+    means = flat.mean(axis=0)
+    ratio = means[:2] / np.where(means[2:] == 0, 1e-12, means[2:])
+    return bool(((ratio >= MIRRORED) & (ratio <= 1 / MIRRORED)).all())
+
+
+def box_doubts(raw: Array, layout: Layout, grids: tuple[GridLevel, ...], given: Mapping[str, object]) -> tuple[str, ...]:
+    """What the values of boxes on a grid leave open, with the words of ``--layout`` that settle it."""
+    if "box" in given or layout.bins > 1 or layout.box not in ("grid", "distances"):
+        return ()
+    if layout.box == "grid" and any(level.count > 1 for level in grids):
+        return ("whether boxes, several per cell, are offsets within the cell or to prior boxes (grid, priors)",)
+    flat = raw.reshape(-1, 4).astype(np.float64)
+    positive = float(np.mean(flat >= -SLACK * _span(flat)))
+    if layout.box == "distances":
+        settled = positive >= NEARLY_ALL and (_mirrored(flat) or not _offsets(flat))
+    else:
+        settled = positive < STRADDLING or not _mirrored(flat)
+    return () if settled else ("whether boxes are distances to the sides or offsets within the cell (distances, grid)",)
 
 
 def _span(flat: Array) -> float:

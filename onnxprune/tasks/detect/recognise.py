@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune.tasks.answers import Answers
-from onnxprune.tasks.detect.box_kinds import follows, with_boxes
+from onnxprune.tasks.detect.box_kinds import box_doubts, follows, with_boxes
 from onnxprune.tasks.detect.dense import split
 from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.wiring import Wiring, levels, wirings
+from onnxprune.tasks.maps import channel_axis
 
 Array = np.ndarray
 #: Number of samples to look at.
@@ -45,15 +46,33 @@ def recognise(answers: Answers, given: Mapping[str, object]) -> Recognised | Non
     """The reading of dense outputs that their shapes and values allow, or None.  ``given``: see ``parse_layout``."""
     if answers.size is None or not answers.batches:
         return None
-    arrays, samples = answers.batches[0], answers.counts[0]
+    first = _recognised(answers.batches[0], answers.counts[0], answers.size, given)
+    if first is None:
+        return None
+    # A batch may be a single picture.
+    for batch, count in zip(answers.batches[1:SEEN], answers.counts[1:SEEN], strict=True):
+        other = _recognised(batch, count, answers.size, given)
+        if other is not None and _kind(other) != _kind(first):
+            doubt = f"one layout: other samples look like {other.layout.text()}"
+            return replace(first, doubts=(*first.doubts, doubt))
+    return first
+
+
+def _recognised(
+    arrays: Sequence[Array], samples: int, size: tuple[int, int], given: Mapping[str, object]
+) -> Recognised | None:
     axis = given.get("axis")
     readings = []
-    for wiring in wirings(arrays, samples, None if axis is None else str(axis), answers.size):
-        grids = levels(arrays, wiring, samples, answers.size)
-        read = _read(arrays, samples, wiring, grids, answers.size, given)
+    for wiring in wirings(arrays, samples, None if axis is None else str(axis), size):
+        grids = levels(arrays, wiring, samples, size)
+        read = _read(arrays, samples, wiring, grids, size, given)
         if read is not None:
             readings.append(read)
     return min(readings, key=_rank) if readings else None
+
+
+def _kind(reading: Recognised) -> tuple[str, int]:
+    return reading.layout.box, reading.layout.keypoints
 
 
 def _rank(reading: Recognised) -> tuple[bool, int, int]:
@@ -87,17 +106,30 @@ def _read(
         read = _scores(scores[:SEEN], placed, wiring, bool(on_grid), given)
         if read is not None:
             scored, doubts = read
-            return Recognised(scored, wiring, on_grid, doubts)
+            open_boxes = box_doubts(boxes[:SEEN], scored, on_grid, given)
+            return Recognised(scored, wiring, on_grid, (*_map_doubts(arrays, wiring, size, given), *open_boxes, *doubts))
     return None
 
 
+def _map_doubts(
+    arrays: Sequence[Array], wiring: Wiring, size: tuple[int, int], given: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Detectors on one grid alone are rare, and other maps have values like theirs."""
+    if given or len(wiring.combined) != 1 or channel_axis(arrays[wiring.combined[0]].shape, size) is None:
+        return ()
+    return ("that the only maps are predictions (dense)",)
+
+
 def _set(arrays: Sequence[Array], wiring: Wiring, boxes: Array, scores: Array) -> bool:
-    """Whether rows without a grid may be a set of predictions: no maps, more rows than fields, no rows that sum to one,
-    and few detections."""
+    """Whether rows without a grid may be a set of predictions: no maps, more rows than fields, no rows or columns
+    that sum to one, and few detections."""
     if any(arrays[i].ndim > 3 for i in wiring.combined) or boxes.shape[1] < max(MIN_PREDICTIONS, 4 + scores.shape[2]):
         return False
-    sums = boxes.sum(axis=2, dtype=np.float64) + scores.sum(axis=2, dtype=np.float64)
-    return not np.allclose(sums, 1.0, atol=1e-2) and float(np.mean(scores.max(axis=2) >= THERE)) <= SOME
+    if float(np.mean(scores.max(axis=2) >= THERE)) > SOME:
+        return False
+    # Probabilities of characters over time sum to one over the characters, whichever axis holds the places.
+    sums = (arrays[i].sum(axis=axis, dtype=np.float64) for i in wiring.combined for axis in (1, -1))
+    return not any(np.allclose(total, 1.0, atol=1e-2) for total in sums)
 
 
 def _bins(arrays: Sequence[Array], wiring: Wiring, samples: int, given: Mapping[str, object]) -> tuple[int, ...]:
