@@ -15,7 +15,7 @@ from onnxprune.tasks.answers import Answers
 from onnxprune.tasks.classify import Classify
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.guess import guess
-from onnxprune.tasks.maps import channel_axis, is_map_of
+from onnxprune.tasks.maps import is_map_of, map_channel_axis
 from onnxprune.tasks.task import TaskKind
 
 Array = np.ndarray
@@ -246,8 +246,8 @@ SHAPES: Mapping[tuple[int, ...], int | None] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_channel_axis_is_found_by_the_shape_of_the_picture(shape: tuple[int, ...]) -> None:
-    assert channel_axis(shape, (256, 192)) == SHAPES[shape]
-    assert channel_axis(shape, None) is None
+    assert map_channel_axis(shape, (256, 192)) == SHAPES[shape]
+    assert map_channel_axis(shape, None) is None
 
 
 @pytest.mark.parametrize("size", PICTURES)

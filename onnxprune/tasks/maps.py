@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def channel_axis(shape: Sequence[int], size: tuple[int, int] | None) -> int | None:
+def map_channel_axis(shape: Sequence[int], size: tuple[int, int] | None) -> int | None:
     """The channel axis of (samples, …) maps of a picture of ``size`` (height, width): 1 or 3; None if shapes do not show it.
 
     The other two axes are the picture's sides, divided by one stride and rounded.  The number of channels says nothing:
     maps may have more channels than columns.
 
-    >>> channel_axis((1, 85, 22, 22), (352, 352)), channel_axis((1, 64, 48, 133), (256, 192))
+    >>> map_channel_axis((1, 85, 22, 22), (352, 352)), map_channel_axis((1, 64, 48, 133), (256, 192))
     (1, 3)
-    >>> channel_axis((1, 22, 22, 22), (352, 352)) is None
+    >>> map_channel_axis((1, 22, 22, 22), (352, 352)) is None
     True
     """
     if size is None or len(shape) != 4:
@@ -23,8 +23,8 @@ def channel_axis(shape: Sequence[int], size: tuple[int, int] | None) -> int | No
 
 
 def likely_channel_axis(shape: Sequence[int], size: tuple[int, int] | None) -> int:
-    """:func:`channel_axis`; where shapes do not show it, the shorter of axes 1 and 3."""
-    shown = channel_axis(shape, size)
+    """:func:`map_channel_axis`; where shapes do not show it, the shorter of axes 1 and 3."""
+    shown = map_channel_axis(shape, size)
     return shown if shown is not None else 1 if shape[1] <= shape[3] else 3
 
 

@@ -13,7 +13,7 @@ from onnxprune.tasks.detect.detections import Detections
 from onnxprune.tasks.detect.reader import CONFIDENT, Detect, detect
 from onnxprune.tasks.detect.suppress import overlap
 from onnxprune.tasks.interval import bootstrap
-from onnxprune.tasks.maps import channel_axis, likely_channel_axis
+from onnxprune.tasks.maps import likely_channel_axis, map_channel_axis
 from onnxprune.tasks.task import Agreement, Guess, Reader, TaskKind
 
 Array = np.ndarray
@@ -156,7 +156,7 @@ def heat_maps(answers: Answers) -> Guess:
             continue
         axis = likely_channel_axis(values.shape, answers.size)
         if _heat(np.moveaxis(values[:SEEN], axis, 1)):
-            sure = channel_axis(values.shape, answers.size) is not None
+            sure = map_channel_axis(values.shape, answers.size) is not None
             return Guess(_of_heat(index, axis), sure, f"{values.shape[axis]} heat maps")
     return Guess(None, False, "no heat maps")
 

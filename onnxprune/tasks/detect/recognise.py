@@ -13,7 +13,7 @@ from onnxprune.tasks.detect.dense import split
 from onnxprune.tasks.detect.grid import GridLevel
 from onnxprune.tasks.detect.layout import Layout
 from onnxprune.tasks.detect.wiring import Wiring, levels, wirings
-from onnxprune.tasks.maps import channel_axis
+from onnxprune.tasks.maps import map_channel_axis
 
 Array = np.ndarray
 #: Number of samples to look at.
@@ -115,7 +115,7 @@ def _map_doubts(
     arrays: Sequence[Array], wiring: Wiring, size: tuple[int, int], given: Mapping[str, object]
 ) -> tuple[str, ...]:
     """Detectors on one grid alone are rare, and other maps have values like theirs."""
-    if given or len(wiring.combined) != 1 or channel_axis(arrays[wiring.combined[0]].shape, size) is None:
+    if given or len(wiring.combined) != 1 or map_channel_axis(arrays[wiring.combined[0]].shape, size) is None:
         return ()
     return ("that the only maps are predictions (dense)",)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.tasks.detect.grid import GridLevel, grid_levels, level_of
-from onnxprune.tasks.maps import channel_axis
+from onnxprune.tasks.maps import map_channel_axis
 
 Array = np.ndarray
 #: A box may be four distributions over distances (Li et al. 2020, arXiv 2006.04388), with this many bins each.  8 and 16
@@ -58,7 +58,7 @@ def wirings(
         shaped: dict[int, tuple[int, int]] = {}
         for index, array in enumerate(arrays):
             flat = places(array, way, samples) if array.dtype.kind == "f" else None
-            if axis is None and channel_axis(array.shape, size) == (1 if way == "places-first" else 3):
+            if axis is None and map_channel_axis(array.shape, size) == (1 if way == "places-first" else 3):
                 continue
             if flat is not None:
                 shaped[index] = flat.shape[1:]
