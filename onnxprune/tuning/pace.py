@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onnxprune.tuning.loop import Setting, State, one_step
+from onnxprune.tuning.loop import EXACT, Setting, State, one_step
 from onnxprune.tuning.recipe import Schedule
 from onnxprune.tuning.samples import endless
 
@@ -32,8 +32,6 @@ SLOWEST, FASTEST = 0.001, 0.01
 #: at half of its MACs rises by 1.3 at a rate of 0.01, and gains; networks with outputs that hardly differ rise by 40 and
 #: more even at 0.001.
 EASED, CRASH = (1.0, 0.25, 0.06), 4.0
-#: Below this error two models are the same but for rounding.
-EXACT = 1e-9
 #: Maximum share of the time for trials.
 TRIALS = 0.1
 
