@@ -125,7 +125,7 @@ def test_the_originals_kernels_are_scaled_and_rounded_once() -> None:
 def test_training_in_mixed_precision_has_nearly_the_same_values_and_gradients(make, fast) -> None:
     model = make()
     both, samples = paired(damaged(model), model)
-    found = mixed(both, model, samples)
+    found = mixed(both, model, samples.fetch(range(32)))
     assert found.trained is not both.function and found.function is both.function
     feeds = samples.fetch(range(32))
     gradients = []
@@ -145,7 +145,7 @@ def test_training_in_mixed_precision_has_nearly_the_same_values_and_gradients(ma
 def test_weights_are_the_same_leaves_and_held_out_samples_are_judged_in_float32(fast) -> None:
     model = plain()
     both, samples = paired(damaged(model), model)
-    found = mixed(both, model, samples)
+    found = mixed(both, model, samples.fetch(range(32)))
     assert all(found.trained.parameters[name] is weight for name, weight in both.function.parameters.items())
     feeds = samples.fetch(range(8))
     wanted = both.judge(feeds)
@@ -156,7 +156,7 @@ def test_weights_are_the_same_leaves_and_held_out_samples_are_judged_in_float32(
 def test_where_rounding_would_drown_the_error_training_stays_in_float32(share: float, fast) -> None:
     model = plain()
     both, samples = paired(damaged(model, share), model)
-    assert mixed(both, model, samples) is both
+    assert mixed(both, model, samples.fetch(range(32))) is both
 
 
 def grouped() -> onnx.ModelProto:
@@ -182,21 +182,21 @@ def dense() -> onnx.ModelProto:
 def test_where_it_does_not_pay_training_stays_in_float32(model: onnx.ModelProto, numbers: int, fast, monkeypatch) -> None:
     monkeypatch.setattr(mixed_module, "NUMBERS", numbers)
     both, samples = paired(damaged(model), model)
-    assert mixed(both, model, samples) is both
+    assert mixed(both, model, samples.fetch(range(32))) is both
 
 
 def test_on_a_cpu_that_only_emulates_bfloat16_training_stays_in_float32(fast, monkeypatch) -> None:
     monkeypatch.setattr(mixed_module, "multiplies_bfloat16", lambda: False)
     model = plain()
     both, samples = paired(damaged(model), model)
-    assert mixed(both, model, samples) is both
+    assert mixed(both, model, samples.fetch(range(32))) is both
 
 
 def test_an_operator_without_a_bfloat16_form_leaves_float32(fast, monkeypatch) -> None:
     model = plain()
     both, samples = paired(damaged(model), model)
     monkeypatch.setattr(mixed_module, "_computed", lambda function, given: None)
-    assert mixed(both, model, samples) is both
+    assert mixed(both, model, samples.fetch(range(32))) is both
 
 
 def test_a_damaged_model_comes_back_in_mixed_precision_with_the_same_bytes_each_time(fast) -> None:

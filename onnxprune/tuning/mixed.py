@@ -16,8 +16,7 @@ from onnxprune.tuning.function import Function, Values
 from onnxprune.tuning.narrow import layer_weights, multiplies_bfloat16, narrowed
 from onnxprune.tuning.operators.types import to_torch
 from onnxprune.tuning.original import by_torch, torch_function
-from onnxprune.tuning.pair import LOOKED_AT, ModelPair, samples_in
-from onnxprune.tuning.samples import Samples
+from onnxprune.tuning.pair import Feeds, ModelPair, samples_in
 
 #: Rounding may change the loss of a sample by this share, on average.
 ROUNDED = 0.05
@@ -28,15 +27,14 @@ ROUNDED = 0.05
 CONVOLVED, NUMBERS = 0.2, 50_000
 
 
-def mixed(both: ModelPair, original: onnx.ModelProto, samples: Samples) -> ModelPair:
-    """``both`` with mixed precision in training, for each of its models that this hardly changes.
+def mixed(both: ModelPair, original: onnx.ModelProto, feeds: Feeds) -> ModelPair:
+    """``both`` with mixed precision in training, for each of its models that this hardly changes on ``feeds``.
 
-    Cost: a few passes of both models over one batch.
+    Cost: a few passes of both models over ``feeds``, and the memory of one training step on them.
     """
     function = both.function
     if function.device.type != "cpu" or not multiplies_bfloat16():
         return both
-    feeds = next(samples.batches(min(LOOKED_AT, samples.count)))
     given, count = both.given_of(feeds), samples_in(feeds)
     if not _pays(function, given):
         return both
