@@ -6,34 +6,26 @@ saves one pass over the activations forward, two backward, and the memory of a s
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from onnxprune.tuning.fuse import fused
 from onnxprune.tuning.operators.call import Call, Entry
 from onnxprune.tuning.program import STANDARD, Step
 
 
 def folded(steps: Sequence[Step], wanted: Collection[str]) -> tuple[Step, ...]:
     """``steps`` with each BatchNormalization folded into the Conv before it, unless something else reads the value in between."""
-    uses = Counter(value for step in steps for value in step.reads())
-    makers = {out: step for step in steps if _is(step, "Conv") for out in step.outputs}
-    pairs = {}
-    for step in steps:
-        before = makers.get(step.inputs[0]) if _is(step, "BatchNormalization") and _by_stored(step) else None
-        if before is not None and uses[step.inputs[0] or ""] == 1 and step.inputs[0] not in wanted:
-            pairs[step] = before
-    gone = set(pairs.values())
-    done: list[Step] = []
-    for step in steps:
-        if step in pairs:
-            done += _both(pairs[step], step)
-        elif step not in gone:
-            done.append(step)
-    return tuple(done)
+    return fused(steps, wanted, _convolution, _both)
+
+
+def _convolution(step: Step, makers: Mapping[str, Step]) -> Step | None:
+    """The convolution that ``step`` normalizes."""
+    before = makers.get(step.inputs[0] or "") if _is(step, "BatchNormalization") and _by_stored(step) else None
+    return before if before is not None and _is(before, "Conv") else None
 
 
 def _is(step: Step, op: str) -> bool:

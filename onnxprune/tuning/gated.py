@@ -7,12 +7,12 @@ often as a gate, a product and the sum of two gradients.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch.nn.functional as F
 
+from onnxprune.tuning.fuse import fused
 from onnxprune.tuning.operators.call import Entry, plain
 from onnxprune.tuning.program import STANDARD, Step
 
@@ -21,15 +21,7 @@ SILU, HARD_SWISH = plain(F.silu), plain(F.hardswish)
 
 def gated(steps: Sequence[Step], wanted: Collection[str]) -> tuple[Step, ...]:
     """``steps`` with each x·g(x) as one step, unless something else reads the gate g(x)."""
-    uses = Counter(value for step in steps for value in step.reads())
-    gates = {step.outputs[0]: step for step in steps if _joint(step) is not None}
-    products = {}
-    for step in steps:
-        gate = _gate_of(step, gates)
-        if gate is not None and uses[gate.outputs[0] or ""] == 1 and gate.outputs[0] not in wanted:
-            products[step] = gate
-    gone = set(products.values())
-    return tuple(_one(products[step], step) if step in products else step for step in steps if step not in gone)
+    return fused(steps, wanted, _gate, _one)
 
 
 def _joint(step: Step) -> Entry | None:
@@ -45,17 +37,18 @@ def _joint(step: Step) -> Entry | None:
     return None
 
 
-def _gate_of(step: Step, gates: dict[str | None, Step]) -> Step | None:
+def _gate(step: Step, makers: Mapping[str, Step]) -> Step | None:
     """The gate that ``step`` multiplies with its own input."""
     if step.node.op != "Mul" or step.node.domain not in STANDARD or len(step.inputs) != 2:
         return None
     for one, other in (step.inputs, step.inputs[::-1]):
-        if one in gates and gates[one].inputs[0] == other:
-            return gates[one]
+        gate = makers.get(one or "")
+        if gate is not None and _joint(gate) is not None and gate.inputs[0] == other:
+            return gate
     return None
 
 
-def _one(gate: Step, product: Step) -> Step:
+def _one(gate: Step, product: Step) -> tuple[Step]:
     entry = _joint(gate)
     assert entry is not None
-    return Step(replace(product.node, inputs=gate.inputs[:1]), entry, {}, product.opset, {})
+    return (Step(replace(product.node, inputs=gate.inputs[:1]), entry, {}, product.opset, {}),)
