@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +19,18 @@ from graphs import Sketch
 
 from onnxprune.budget.sensitivity import survey_of
 from onnxprune.calibration.moments import shards
+from onnxprune.calibration.row_rule import MOMENTS
 from onnxprune.cli import main
 from onnxprune.cluster.job import context_of, data_for_workers, job_of
 from onnxprune.errors import DataError, OptionError
 from onnxprune.graph.load import LoadedModel, load
 from onnxprune.options import Options
 from onnxprune.pipeline.calibrate import calibrate
-from onnxprune.pipeline.compute import HERE
+from onnxprune.pipeline.compute import HERE, RefitRequest
 from onnxprune.pipeline.ranking import rank
 from onnxprune.pipeline.setup import Context, calibrated, set_up
 from onnxprune.progress import Silent
+from onnxprune.refit.kept_targets import KeptTargets
 
 WIDE, SAMPLES = 12, 160
 #: One thread: sums in one order.
@@ -75,15 +80,38 @@ def spread(client: Any, loaded: LoadedModel, data: object) -> Any:
     return Spread(client, loaded, data, OPTIONS)
 
 
+def spread_module() -> Any:
+    from onnxprune.cluster import spread
+
+    return spread
+
+
 def summed(compute: Any, context: Context, progress: Any) -> list[object]:
     """Everything that ``compute`` computes in a run, as values that can be compared."""
     grams = calibrate(context, OPTIONS, progress, compute)
-    rankings = rank(context, OPTIONS, grams, progress)
+    rankings = rank(context, OPTIONS, grams, progress, compute)
     given = calibrated(context, grams, context.holdout, OPTIONS)
     survey = survey_of(given, frozenset(), 1e12, 32)
+    progress.stage("sensitivity", None)
     losses = compute.measured(context, OPTIONS, grams, rankings, survey, progress)
     moments = [(index, gram.rows, gram.of(0).tobytes()) for index, gram in sorted(grams.items())]
-    return [moments, [order.order.tolist() for order in rankings["qr"]], losses]
+    return [moments, [order.order.tolist() for order in rankings["qr"]], losses, *refits(compute, context, grams, progress)]
+
+
+def refits(compute: Any, context: Context, grams: Any, progress: Any) -> list[object]:
+    """Refits to all samples and to some, alone and with the original's activations kept for a second cut."""
+    found: list[object] = []
+    for samples in (np.arange(context.fit.count), np.arange(0, context.fit.count, 2)):
+        with KeptTargets() as kept:
+            for left, targets in ((1, None), (2, kept), (3, kept)):
+                keep = np.ones(context.coupling.unit_count, dtype=np.bool_)
+                for group in context.coupling.groups:
+                    keep[group.units[:left]] = False
+                request = RefitRequest(keep, samples, MOMENTS, 0)
+                refit = compute.refitted(context, OPTIONS, grams, request, request.pruned(context), progress, targets)
+                assert refit.weights
+                found.append(({use: array.tobytes() for use, array in refit.weights.items()}, refit.layers))
+    return found
 
 
 def test_shards_depend_on_the_data_alone_and_hold_every_batch_once() -> None:
@@ -94,13 +122,16 @@ def test_shards_depend_on_the_data_alone_and_hold_every_batch_once() -> None:
 
 
 class Killer(Silent):
-    """Ends a worker after the first step."""
+    """Ends a worker after the first step of the stage ``name``."""
 
-    def __init__(self, client: Any) -> None:
-        self.client, self.killed = client, 0
+    def __init__(self, client: Any, name: str) -> None:
+        self.client, self.name, self.running, self.killed = client, name, "", 0
+
+    def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
+        self.running = name
 
     def advance(self, steps: int = 1) -> None:
-        if not self.killed:
+        if self.running == self.name and not self.killed:
             self.killed = next(iter(self.client.run(os.getpid).values()))
             os.kill(self.killed, signal.SIGKILL)
 
@@ -118,16 +149,53 @@ def test_every_worker_takes_part_however_much_a_run_sends(workers: Any, monkeypa
 
     monkeypatch.setattr(compute, "_wait", wait)
     summed(compute, context, Silent())
-    assert [len(each) for each in took] == [2, 2]
+    assert [len(each) for each in took] == [2, 2, 2]
 
 
-def test_two_processes_find_the_same_bits_as_one_also_where_a_worker_is_killed(workers: Any, saved: Path) -> None:
+def test_two_processes_find_the_same_bits_as_one(workers: Any, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, context = opened(str(saved))
     alone = summed(HERE, context, Silent())
+    # Nothing may fall back to this process.
+    monkeypatch.setattr(spread_module(), "HERE", None)
     assert summed(spread(workers, loaded, str(saved)), context, Silent()) == alone
-    killer = Killer(workers)
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "select", "sensitivity", "refit"])
+def test_a_killed_worker_changes_nothing(workers: Any, saved: Path, stage: str) -> None:
+    loaded, context = opened(str(saved))
+    alone, killer = summed(HERE, context, Silent()), Killer(workers, stage)
     assert summed(spread(workers, loaded, str(saved)), context, killer) == alone
     assert killer.killed
+
+
+def test_a_refit_runs_here_where_workers_die_again_and_again(
+    workers: Any, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, context = opened(str(saved))
+    compute = spread(workers, loaded, str(saved))
+    grams = calibrate(context, OPTIONS, Silent(), compute)
+    tries: list[object] = []
+
+    def lost(*arguments: object) -> None:
+        tries.append(arguments)
+        raise OSError("Unable to contact Actor's worker")
+
+    monkeypatch.setattr(compute, "_actors", lost)
+    assert refits(compute, context, grams, Silent()) == refits(HERE, context, grams, Silent())
+    assert len(tries) == 2 * 6
+
+
+def test_refinement_runs_here(saved: Path) -> None:
+    loaded, context = opened(str(saved))
+    grams = calibrate(context, OPTIONS, Silent(), HERE)
+    keep = np.ones(context.coupling.unit_count, dtype=np.bool_)
+    keep[context.coupling.groups[0].units[:2]] = False
+    request = RefitRequest(keep, np.arange(context.fit.count), MOMENTS, 1)
+    pruned = request.pruned(context)
+    alone = HERE.refitted(context, OPTIONS, grams, request, pruned, Silent(), None)
+    # Without a client, any use of a worker would fail.
+    found = spread(None, loaded, str(saved)).refitted(context, OPTIONS, grams, request, pruned, Silent(), None)
+    assert found.layers == alone.layers
 
 
 def test_a_worker_without_the_data_says_so(workers: Any, saved: Path) -> None:
@@ -178,3 +246,29 @@ def test_a_scheduler_that_does_not_answer_is_one_line(
 def test_workers_and_a_cluster_are_not_asked_for_together() -> None:
     with pytest.raises(OptionError, match="give one of them"):
         Options(workers=2, cluster="tcp://127.0.0.1:8786")
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from onnxprune.engine.release import reuse_memory
+
+if sys.argv[1] == "reuse":
+    reuse_memory()
+np.ones(1 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    np.ones(1 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="about glibc")
+def test_a_worker_reuses_freed_arrays_where_dask_keeps_glibc_from_it() -> None:
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+    def faults(how: str) -> int:
+        ran = subprocess.run([sys.executable, "-c", FAULTS, how], env=env, capture_output=True, text=True, check=True)
+        return int(ran.stdout)
+
+    assert faults("reuse") * 10 < faults("leave")

@@ -37,7 +37,7 @@ from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
 from onnxprune.pipeline.pricing import Pricing, price
 from onnxprune.pipeline.setup import specs_of
 from onnxprune.progress import Silent
-from onnxprune.refit import sampled, sequential
+from onnxprune.refit import sampled, sampling
 from onnxprune.refit.sequential import refit
 from onnxprune.surgery.cut import cut
 from onnxprune.tasks import answers
@@ -188,7 +188,7 @@ def test_samples_beyond_the_rows_wanted_take_no_memory(wanted: int, monkeypatch:
 
     monkeypatch.setattr(sampled, "sample_rows", noted)
     monkeypatch.setattr(RowRule, "rows", lambda self, groups, unknowns: wanted)
-    monkeypatch.setattr(sequential, "batch_size", lambda *arguments: 1)
+    monkeypatch.setattr(sampling, "batch_size", lambda *arguments: 1)
     refit(one.calibrated, keep, view(cut(one.coupling, keep)), 0, Silent())
     taken = {index: sum(count for layer, count in rows if layer == index) for index, _ in rows}
     assert taken and all(wanted <= count <= max(2 * wanted, 2 * sampled.HOLD_EVERY) for count in taken.values())

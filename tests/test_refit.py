@@ -22,7 +22,7 @@ from onnxprune.graph.view import view
 from onnxprune.linear.form import Layer, layers
 from onnxprune.linear.gram import CHUNK, Gram
 from onnxprune.linear.solve import Ridges
-from onnxprune.pipeline import candidate
+from onnxprune.pipeline import compute
 from onnxprune.pipeline.allocation import Allocation
 from onnxprune.pipeline.candidate import Conditions, attempt
 from onnxprune.pipeline.evaluator import Evaluator, evaluator_for
@@ -292,7 +292,7 @@ def test_a_refit_that_hurts_on_the_holdout_is_left_out(monkeypatch: pytest.Monke
         found = refit(*arguments)  # type: ignore[arg-type]
         return Refit({use: -array for use, array in found.weights.items()}, found.layers)
 
-    monkeypatch.setattr(candidate, "refit", hurting)
+    monkeypatch.setattr(compute, "refit", hurting)
     hurt = attempt(Conditions(on.work, fair, OPTIONS), allocation, Silent())
     assert "was worse than the plain cut" in hurt.notes[0]
     assert hurt.refits == ()

@@ -9,7 +9,9 @@ from distributed import get_worker
 from onnxprune.budget.sensitivity import Measured, Survey, measured
 from onnxprune.calibration.moments import added, measure_shard
 from onnxprune.cluster.job import Job, context_of, own_version
+from onnxprune.engine.release import reuse_memory
 from onnxprune.linear.gram import SecondMoments
+from onnxprune.pipeline.compute import group_rankings
 from onnxprune.pipeline.setup import Context, calibrated
 from onnxprune.progress import Silent
 from onnxprune.selection.base import Ranking
@@ -18,8 +20,10 @@ from onnxprune.selection.base import Ranking
 _CONTEXTS: dict[str, Context] = {}
 
 
-def _context(job: Job) -> Context:
+def context_here(job: Job) -> Context:
+    """The context of the run ``job`` on this worker."""
     if job.key not in _CONTEXTS:
+        reuse_memory()
         _CONTEXTS.clear()
         _CONTEXTS[job.key] = context_of(job, own_version(), get_worker().address)
     return _CONTEXTS[job.key]
@@ -35,12 +39,18 @@ def receive(*values: object) -> None:
 
 
 def shard_moments(job: Job, shard: range) -> dict[int, SecondMoments]:
-    context, seed = _context(job), job.options.seed
+    context, seed = context_here(job), job.options.seed
     return measure_shard(context.coupling, context.layers, context.fit, context.engine, seed, shard, Silent())
 
 
 def all_moments(parts: Sequence[Mapping[int, SecondMoments]]) -> dict[int, SecondMoments]:
     return added(parts)
+
+
+def part_ranked(
+    job: Job, grams: Mapping[int, SecondMoments], names: Sequence[str], part: range
+) -> list[dict[str, Ranking]]:
+    return group_rankings(context_here(job), grams, names, job.options.seed, part, Silent())
 
 
 def part_measured(
@@ -50,6 +60,6 @@ def part_measured(
     survey: Survey,
     part: range,
 ) -> list[Measured]:
-    context = _context(job)
+    context = context_here(job)
     given = calibrated(context, grams, context.holdout, job.options)
     return measured(given, rankings, survey, part, Silent())

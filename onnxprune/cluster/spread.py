@@ -1,13 +1,17 @@
-"""Computes moments and prices as tasks of a dask cluster: fixed parts, joined in a fixed order.
+"""Computes a run's stages on a dask cluster: fixed parts, joined in a fixed order.
 
-The sums of a part of the samples, and the losses of a group, do not depend on the other parts, so any number of workers
-gives the same bits.  If a worker dies, its nanny replaces it, and the scheduler gives its tasks to others.
+The sums of a part of the samples, the order and the losses of a group, and the rows of a block of samples do not depend on
+the other parts, so any number of workers gives the same bits.  If a worker dies, its nanny replaces it, and the scheduler
+gives its tasks to others.  A refit starts again: its actors hold activations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from distributed import Client, KilledWorker, as_completed, wait
 
@@ -15,17 +19,29 @@ from onnxprune.budget.sensitivity import Measured, Survey
 from onnxprune.calibration.moments import shards
 from onnxprune.cluster import remote
 from onnxprune.cluster.job import data_for_workers, job_of, own_version
+from onnxprune.cluster.refit_part import ActivationsLost, RefitPart
+from onnxprune.cluster.spread_rows import SpreadRows, all_results
 from onnxprune.errors import OnnxPruneError, OptionError
 from onnxprune.graph.load import LoadedModel
+from onnxprune.graph.view import Graph
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import Options
+from onnxprune.pipeline.compute import HERE, RefitRequest
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
+from onnxprune.refit.kept_targets import MAX_BYTES as MAX_BYTES_KEPT
+from onnxprune.refit.kept_targets import KeptTargets
+from onnxprune.refit.sampling import Piece, block_count
+from onnxprune.refit.sequential import Refit, fit_all, fits_of
 from onnxprune.selection.base import Ranking
 
 #: Parts of the groups per worker.  One would leave a fast worker waiting for a slow one; each part runs the original
 #: once more over a few samples.
 PARTS = 2
+#: Seconds to wait for a worker if none is left.
+WORKER = 20
+#: How often to start a refit on workers before it runs here.
+TRIES = 2
 #: Maximum bytes of a model: it travels to the workers in one message.
 MAX_BYTES = 2_000_000_000
 
@@ -43,7 +59,9 @@ class Spread:
         self._loaded, self._data, self._options = loaded, data_for_workers(data), options
         self._job: Any = None
         self._grams: Any = None
-        self._surveys = 0
+        self._copies = 0
+        #: The actors of refits that share the original's activations.
+        self._parts: WeakKeyDictionary[KeptTargets, list[Any]] = WeakKeyDictionary()
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Mapping[int, SecondMoments]:
         job = job_of(self._loaded, self._data, self._options, context, own_version())
@@ -61,6 +79,19 @@ class Spread:
         grams: Mapping[int, SecondMoments] = self._result(self._grams)
         return grams
 
+    def ranked(
+        self,
+        context: Context,
+        options: Options,
+        grams: Mapping[int, SecondMoments],
+        names: Sequence[str],
+        progress: Progress,
+    ) -> Sequence[Mapping[str, Ranking]]:
+        """Workers use their own copy of ``grams``, from :meth:`moments`."""
+        arguments = (self._job, self._grams, names)
+        groups = len(context.coupling.groups)
+        return self._by_groups(remote.part_ranked, arguments, groups, len(context.coupling.groups), progress)
+
     def measured(
         self,
         context: Context,
@@ -71,22 +102,104 @@ class Spread:
         progress: Progress,
     ) -> Sequence[Measured]:
         """Workers use their own copy of ``grams``, from :meth:`moments`."""
-        groups, name = len(survey.groups), self._job.key.removesuffix("-job")
-        # A key that was used before would return the results of an earlier survey.
-        self._surveys += 1
+        arguments = (self._job, self._grams, rankings, survey)
+        steps = survey.steps * len(rankings)
+        return self._by_groups(remote.part_measured, arguments, len(survey.groups), steps, progress)
+
+    def refitted(
+        self,
+        context: Context,
+        options: Options,
+        grams: Mapping[int, SecondMoments],
+        request: RefitRequest,
+        pruned: Graph,
+        progress: Progress,
+        kept: KeptTargets | None,
+    ) -> Refit:
+        """Workers run the two models, each over its part of the samples.  Layers are fitted here.
+
+        A refit with rounds of refinement runs here: it goes back and forth between layers and all their activations.
+        If workers die again and again, the refit runs here, too.
+        """
+        for _ in range(TRIES if not request.rounds else 0):
+            try:
+                return self._refitted(context, options, grams, request, pruned, progress, kept)
+            except OnnxPruneError:
+                raise
+            except (ActivationsLost, OSError, ValueError, CancelledError, KilledWorker):
+                self._parts.clear()
+        return HERE.refitted(context, options, grams, request, pruned, progress, kept)
+
+    def _refitted(
+        self,
+        context: Context,
+        options: Options,
+        grams: Mapping[int, SecondMoments],
+        request: RefitRequest,
+        pruned: Graph,
+        progress: Progress,
+        kept: KeptTargets | None,
+    ) -> Refit:
+        given = request.given(context, grams, options)
+        actors = self._actors(block_count(given), kept)
+        fits = fits_of(given.coupling, given.layers, request.keep, pruned)
+        all_results([actor.begin(request) for actor in actors])
+        return fit_all(fits, given, SpreadRows(actors, fits.solution.constants), progress)
+
+    def _actors(self, blocks: int, kept: KeptTargets | None) -> list[Any]:
+        """One actor per worker, at most one per block of samples."""
+        if kept is not None and kept in self._parts:
+            return self._parts[kept]
+        workers = self._workers()[:blocks]
+        room = 0 if kept is None else MAX_BYTES_KEPT // len(workers)
+        futures = [
+            self.client.submit(
+                RefitPart,
+                self._job,
+                Piece(place, len(workers)),
+                room,
+                actor=True,
+                workers=[worker],
+                allow_other_workers=True,
+                pure=False,
+            )
+            for place, worker in enumerate(workers)
+        ]
+        actors = [future.result() for future in futures]
+        if kept is not None:
+            self._parts[kept] = actors
+        return actors
+
+    def _by_groups(
+        self, function: Any, arguments: tuple[Any, ...], groups: int, steps: int, progress: Progress
+    ) -> list[Any]:
+        """The results of ``function`` for each of ``groups``, computed in parts."""
         self._copy(self._job, self._grams)
-        count = min(groups, PARTS * len(self.client.nthreads()))
+        # A key that was used before would return the results of an earlier call.
+        name = f"{self._job.key.removesuffix('-job')}-groups-{self._copies}"
+        count = min(groups, PARTS * len(self._workers()))
         # Early groups cost most, because more nodes follow them.  So each part takes every n-th group.
         parts = [range(first, groups, count) for first in range(count)]
-        futures = [
-            self._submit(
-                remote.part_measured, self._job, self._grams, rankings, survey, part, key=f"{name}-price-{self._surveys}-{k}"
-            )
-            for k, part in enumerate(parts)
-        ]
-        self._wait(futures, survey.steps * len(rankings) // count, progress)
-        found = {k: one for part, future in zip(parts, futures, strict=True) for k, one in zip(part, self._result(future), strict=True)}
+        futures = [self._submit(function, *arguments, part, key=f"{name}-{k}") for k, part in enumerate(parts)]
+        self._wait(futures, steps // count, progress)
+        found: dict[int, Any] = {}
+        for part, future in zip(parts, futures, strict=True):
+            found.update(zip(part, self._result(future), strict=True))
         return [found[k] for k in range(groups)]
+
+    def _workers(self) -> list[str]:
+        """The addresses of the workers, in order.  Waits for one: the last may have died, and its nanny replaces it.
+
+        Raises:
+            OnnxPruneError: there is none, and none comes.
+        """
+        # dask's own TimeoutError is another class before Python 3.11.
+        with suppress(TimeoutError, OSError):
+            self.client.wait_for_workers(1, timeout=WORKER)
+        found = sorted(self.client.nthreads())
+        if not found:
+            raise OnnxPruneError(f"all workers are gone, and none came back within {WORKER} seconds")
+        return found
 
     def _submit(self, function: Any, *arguments: object, key: str) -> Any:
         return self.client.submit(function, *arguments, key=key, pure=False)
@@ -98,7 +211,8 @@ class Spread:
         longer than a task.  It also drops copies that no task waits for, so this happens again before each survey.
         (``Client.replicate`` fails if a worker dies meanwhile.)
         """
-        name = f"{futures[-1].key}-copy-{self._surveys}"
+        self._copies += 1
+        name = f"{futures[-1].key}-copy-{self._copies}"
         wait(
             [
                 self.client.submit(
@@ -109,7 +223,7 @@ class Spread:
                     allow_other_workers=True,
                     pure=False,
                 )
-                for number, worker in enumerate(sorted(self.client.nthreads()))
+                for number, worker in enumerate(self._workers())
             ]
         )
 

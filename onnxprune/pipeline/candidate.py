@@ -15,11 +15,12 @@ from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph, view
 from onnxprune.options import Options
 from onnxprune.pipeline.allocation import Allocation
+from onnxprune.pipeline.compute import HERE, Compute, RefitRequest
 from onnxprune.pipeline.evaluator import Evaluator
-from onnxprune.pipeline.setup import Context, calibrated
+from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
 from onnxprune.refit.kept_targets import KeptTargets
-from onnxprune.refit.sequential import Refit, refit
+from onnxprune.refit.sequential import Refit
 from onnxprune.result import Drop, Refitted
 from onnxprune.surgery.cut import cut
 from onnxprune.surgery.sweep import sweep
@@ -47,12 +48,13 @@ class Candidate:
 class Conditions:
     """Data, evaluator and options, the same for all candidates that are compared with each other.
 
-    ``targets`` holds the original's activations for their refits, if they share them.
+    ``compute`` makes their refits.  ``targets`` holds the original's activations for these, if they share them.
     """
 
     context: Context
     evaluator: Evaluator
     options: Options
+    compute: Compute = HERE
     targets: KeptTargets | None = None
 
 
@@ -68,7 +70,8 @@ def attempt(conditions: Conditions, allocation: Allocation, progress: Progress) 
         return _unfitted(conditions, allocation)
     small = cut(coupling, keep)
     plain = evaluator.drop(small)
-    solution = _solution(conditions, allocation, view(small), progress)
+    everything = np.arange(conditions.context.fit.count)
+    solution = _solution(conditions, allocation, view(small), everything, conditions.options.effort, progress)
     # Hold one cut model at a time: each may take hundreds of megabytes.  So the refitted model is cut from the original.
     evaluator.forget()
     del small
@@ -92,19 +95,23 @@ def trial(conditions: Conditions, allocation: Allocation, progress: Progress) ->
     if conditions.options.refit == "none" or keep.all():
         return _unfitted(conditions, allocation)
     some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
-    part, fast = replace(context, fit=context.fit.take(some)), replace(conditions.options, effort="fast")
-    quick = replace(conditions, context=part, options=fast)
-    solution = _solution(quick, allocation, view(cut(context.coupling, keep)), progress)
+    solution = _solution(conditions, allocation, view(cut(context.coupling, keep)), some, "fast", progress)
     return _refitted(conditions, allocation, solution)
 
 
-def _solution(conditions: Conditions, allocation: Allocation, pruned: Graph, progress: Progress) -> Refit:
-    """The refit of ``pruned``, the graph cut to ``allocation``, with as many rows and rounds as the options allow."""
-    context, effort = conditions.context, EFFORTS[conditions.options.effort]
-    rounds = refinements(effort, original_macs(context.coupling) * context.fit.count)
+def _solution(
+    conditions: Conditions, allocation: Allocation, pruned: Graph, samples: Array, level: str, progress: Progress
+) -> Refit:
+    """The refit of ``pruned``, the graph cut to ``allocation``.
+
+    ``samples``: positions among the samples to fit.  The effort ``level`` sets the number of rows and of rounds.
+    """
+    context, effort = conditions.context, EFFORTS[level]
+    rounds = refinements(effort, original_macs(context.coupling) * len(samples))
     rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
-    given = calibrated(context, allocation.pricing.grams, context.fit, conditions.options, rows)
-    return refit(given, allocation.keep(context.coupling), pruned, rounds, progress, conditions.targets)
+    request = RefitRequest(allocation.keep(context.coupling), samples, rows, rounds)
+    grams, options = allocation.pricing.grams, conditions.options
+    return conditions.compute.refitted(context, options, grams, request, pruned, progress, conditions.targets)
 
 
 def _refitted(conditions: Conditions, allocation: Allocation, solution: Refit) -> Candidate:

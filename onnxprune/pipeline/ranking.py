@@ -8,14 +8,18 @@ from onnxprune.budget.cost import original_macs
 from onnxprune.effort import EFFORTS, selectors, trial_samples
 from onnxprune.linear.gram import SecondMoments
 from onnxprune.options import AUTO, Options
+from onnxprune.pipeline.compute import HERE, Compute
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
-from onnxprune.selection.base import Ranking, evidence
-from onnxprune.selection.table import SELECTORS
+from onnxprune.selection.base import Ranking
 
 
 def rank(
-    context: Context, options: Options, grams: Mapping[int, SecondMoments], progress: Progress
+    context: Context,
+    options: Options,
+    grams: Mapping[int, SecondMoments],
+    progress: Progress,
+    compute: Compute = HERE,
 ) -> Mapping[str, tuple[Ranking, ...]]:
     """Rank the units of every group.  Returns the rankings per selector name, in the order of the groups.
 
@@ -24,13 +28,8 @@ def rank(
     tried = selectors(EFFORTS[options.effort], trial_macs(context))
     names = (options.select,) if options.select != AUTO else tried
     progress.stage("select", len(context.coupling.groups))
-    rankings: dict[str, list[Ranking]] = {name: [] for name in names}
-    for group in context.coupling.groups:
-        known = evidence(context.coupling, group, context.layers, grams)
-        for name in names:
-            rankings[name].append(SELECTORS[name](known, options.seed + group.id))
-        progress.advance()
-    return {name: tuple(ranked) for name, ranked in rankings.items()}
+    rankings = compute.ranked(context, options, grams, names, progress)
+    return {name: tuple(one[name] for one in rankings) for name in names}
 
 
 def trial_macs(context: Context) -> float:

@@ -11,7 +11,7 @@ from onnxprune.linear.system import fold_onto
 from onnxprune.linear.threads import product_threads
 from onnxprune.refit.fit import STRENGTHS, fit, fit_bias
 from onnxprune.refit.job import LayerJob
-from onnxprune.refit.sampled import Sampler
+from onnxprune.refit.sampled import RowSource
 from onnxprune.refit.shared import FOLD_RIDGE
 from onnxprune.refit.solution import Solution
 from onnxprune.result import Refitted
@@ -47,7 +47,7 @@ def prior_of(job: LayerJob, gram: SecondMoments | None) -> Prior:
     return Prior(base, folded)
 
 
-def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution) -> tuple[Refitted | None, Prior]:
+def fit_layer(job: LayerJob, prior: Prior, source: RowSource, solution: Solution) -> tuple[Refitted | None, Prior]:
     """Fit the layer to its target on its current inputs, and keep the result if it is better.
 
     Returns (result, prior).  The result is ``None`` if the cut changed nothing before the layer, or if the rows of the
@@ -57,7 +57,7 @@ def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution)
     # On a second fit, the layer keeps its weights if the new fit is no better than the plain slice.
     base = prior.base
     solution.begin(job, base)
-    rows = sampler.rows(job)
+    rows = source.rows(job)
     if rows is None:
         return None, prior
     with product_threads(base.shape[1]):
@@ -70,11 +70,11 @@ def fit_layer(job: LayerJob, prior: Prior, sampler: Sampler, solution: Solution)
     return Refitted(job.layer.node.label, fitted.before, fitted.after, fitted.accepted), later
 
 
-def fit_shared(job: LayerJob, sampler: Sampler, solution: Solution) -> Refitted | None:
+def fit_shared(job: LayerJob, source: RowSource, solution: Solution) -> Refitted | None:
     """Fit only the bias of a layer that shares its matrix; see :mod:`onnxprune.refit.shared`."""
     base = job.part.base()
     solution.begin(job, base)
-    rows = sampler.rows(job)
+    rows = source.rows(job)
     if rows is None:
         return None
     usual = solution.weights[job.index]

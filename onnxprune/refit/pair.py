@@ -36,8 +36,7 @@ class RunnerPair:
         self.pruned.given = frozenset(node.index for node in self.picked)
         done = -1
         for number, job in enumerate(jobs):
-            self._hold(jobs[number:], hidden, done)
-            self.original.advance(max(job.target.until + 1, job.index))
+            self.lead(jobs[number:], hidden, done)
             for value in (o for node in self.picked if done < node.index < job.index for o in _outputs(node)):
                 for batch in range(self.pruned.count):
                     self.pruned.put(value, batch, self.original.get(value, batch))
@@ -45,6 +44,14 @@ class RunnerPair:
             done = job.index
             if self.pruned.has(job.layer.data) and self.original.has(job.target.value):
                 yield job
+
+    def lead(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], done: int) -> None:
+        """Run the original as far as the first of ``jobs`` needs it.  ``done``: index of the job before; -1 at first.
+
+        :meth:`in_order` does this in any case.  An earlier call runs the original while a layer is fitted elsewhere.
+        """
+        self._hold(jobs, hidden, done)
+        self.original.advance(max(jobs[0].target.until + 1, jobs[0].index))
 
     def _hold(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]], done: int) -> None:
         """Make both runners hold the values that ``jobs`` still need.  ``done``: index of the last node that ran; -1 at first."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.linear.form import Layer, sample_outputs, sample_rows
 from onnxprune.linear.gram import CHUNK
 from onnxprune.refit.fit import Part, Rows
+from onnxprune.refit.hidden import HiddenLayer
 from onnxprune.refit.job import LayerJob
 from onnxprune.refit.pair import RunnerPair
 from onnxprune.refit.refine import Maps
@@ -25,34 +27,57 @@ HOLD_EVERY = 5
 MAP_ROWS = 2
 
 
+#: Rows of one block of batches: (:func:`side_of` the block, rows).
+BlockRows = tuple[int, Part]
+
+
+class RowSource(Protocol):
+    """Runs both models from layer to layer, and samples the rows of each layer at its turn."""
+
+    def in_order(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]]) -> Iterator[LayerJob]:
+        """See :meth:`onnxprune.refit.pair.RunnerPair.in_order`."""
+
+    def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
+        """(rows to fit on, held-out rows) of the job whose turn it is.
+
+        ``None`` if the two models have different numbers of rows.  That happens if the number depends on data that the cut
+        changed.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """Samples the activations of ``pair``.
 
-    ``blocks``: ranges of batches to sample together (:func:`onnxprune.calibration.moments.blocks`).  ``samples``: the
-    number of samples in all batches.  ``rule`` says how many rows to take.  A refinement leaves out samples once one
-    activation has ``refining`` bytes.
+    ``blocks``: number of a block -> its batches in ``pair``, to be sampled together
+    (:func:`onnxprune.calibration.moments.blocks`).  ``total``: the number of all blocks; ``pair`` may hold only some.
+    ``samples``: the number of samples in all blocks.  ``rule`` says how many rows to take.  A refinement leaves out samples
+    once one activation has ``refining`` bytes.
     """
 
     coupling: Coupling
     pair: RunnerPair
-    blocks: Sequence[range]
+    blocks: Mapping[int, range]
+    total: int
     samples: int
     rule: RowRule
     seed: int
     refining: int
 
-    def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
-        """(rows to fit on, held-out rows); ``None`` if the two models have different numbers of rows.
+    def in_order(self, jobs: Sequence[LayerJob], hidden: Mapping[int, Sequence[HiddenLayer]]) -> Iterator[LayerJob]:
+        return self.pair.in_order(jobs, hidden)
 
-        That happens if the number depends on data that the cut changed.
-        """
+    def rows(self, job: LayerJob) -> tuple[Rows, Rows] | None:
+        return rows_of(job, self.parts(job))
+
+    def parts(self, job: LayerJob) -> list[BlockRows] | None:
+        """The sampled rows of each block, in order; ``None`` as in :meth:`RowSource.rows`."""
         layer, groups, features = job.layer, job.part.groups, job.part.features
         wanted_rows = self.rule.rows(groups, features)
         everything = bool(job.part.kept_outputs.all())
-        sides: tuple[list[Part], ...] = ([], [])
-        for number in sampled_blocks(len(self.blocks), self.samples // wanted_rows):
-            for x, y, *other in self._activations(job, self.blocks[number]):
+        parts: list[BlockRows] = []
+        for number in sampled_blocks(self.total, self.samples // wanted_rows):
+            for x, y, *other in self._activations(job, self.blocks.get(number, range(0))):
                 if math.prod(_row_axes(layer, x)) != math.prod(_row_axes(layer, y)):
                     return None
                 picks, geo = row_picks(self.coupling, layer, x, y.shape, wanted_rows, self.samples, self.seed + number)
@@ -62,9 +87,8 @@ class Sampler:
                 offset = job.shift
                 if other:
                     offset = offset + sample_outputs(layer, other[0], geo, picks)
-                sides[side_of(number)].append((rows, wanted, offset))
-        made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
-        return made[0], made[-1]
+                parts.append((side_of(number), (rows, wanted, offset)))
+        return parts
 
     def _activations(self, job: LayerJob, block: range) -> Iterator[tuple[Array, ...]]:
         """(input, target in the original[, other operand in the pruned model]) over the batches of ``block``.
@@ -72,6 +96,8 @@ class Sampler:
         The batches are stacked.  If they differ in shape, they come one by one.
         """
         pruned, other = self.pair.pruned, job.target.other
+        if not block:
+            return
         each = [
             (pruned.get(job.layer.data, batch), self._wanted(job, batch))
             + (() if other is None else (pruned.get(other, batch),))
@@ -89,7 +115,7 @@ class Sampler:
         positions = self._positions(hidden.layer)
         missing = [rows, rows // 4]
         samples = min(self.samples, sum(-(-one // positions) for one in missing))
-        for side, batch in ((side_of(number), batch) for number, block in enumerate(self.blocks) for batch in block):
+        for side, batch in ((side_of(number), batch) for number, block in self.blocks.items() for batch in block):
             x, wanted = self.pair.pruned.get(hidden.layer.data, batch), self._wanted(reader, batch)
             if sides[side] and (room[side] < max(x.nbytes, wanted.nbytes) or missing[side] <= 0):
                 continue
@@ -128,6 +154,18 @@ class Sampler:
         picks, geo = row_picks(self.coupling, layer, x, shape, wanted_rows, samples, self.seed + batch)
         rows = sample_rows(layer, x, geo, picks, groups)
         return Maps(x, wanted, offset, rows, lambda output: sample_outputs(layer, output, geo, picks))
+
+
+def rows_of(job: LayerJob, parts: Sequence[BlockRows] | None) -> tuple[Rows, Rows] | None:
+    """The rows of all blocks, in order, as (rows to fit on, held-out rows); ``None`` if ``parts`` are.
+
+    One side serves as both if the other has no block.
+    """
+    if parts is None:
+        return None
+    sides = ([part for side, part in parts if side == wanted] for wanted in (0, 1))
+    made = [Rows(gathered(side), job.scale.astype(np.float32), job.constant) for side in sides if side]
+    return made[0], made[-1]
 
 
 def sampled_blocks(blocks: int, times: int) -> Iterator[int]:

@@ -17,35 +17,32 @@ residual (:mod:`onnxprune.refit.rounds`), and the reader is fitted again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from onnxprune.calibration.calibrated import Calibrated
-from onnxprune.calibration.moments import batch_size, blocks
+from onnxprune.coupling.groups import Coupling
 from onnxprune.engine.release import return_memory
-from onnxprune.engine.segment import Runner
-from onnxprune.engine.store import Store
 from onnxprune.graph.uses import Use
 from onnxprune.graph.view import Graph
+from onnxprune.linear.form import Layer
 from onnxprune.progress import Progress
-from onnxprune.refit.hidden import stretches, taking_part
+from onnxprune.refit.hidden import HiddenLayer, stretches, taking_part
 from onnxprune.refit.job import LayerJob, jobs_of
-from onnxprune.refit.kept_targets import PART, KeptTargets
-from onnxprune.refit.one_layer import fit_layer, fit_shared, prior_of
-from onnxprune.refit.pair import RunnerPair
+from onnxprune.refit.kept_targets import KeptTargets
+from onnxprune.refit.one_layer import Prior, fit_layer, fit_shared, prior_of
 from onnxprune.refit.rounds import Refinement
-from onnxprune.refit.sampled import Sampler
+from onnxprune.refit.sampled import RowSource
+from onnxprune.refit.sampling import sampling
 from onnxprune.refit.shared import fit_together, shared
 from onnxprune.refit.solution import Solution
 from onnxprune.result import Refitted
-from onnxprune.verify.guided import PICKING, choosing
 
 Array = np.ndarray
-#: Bytes of one batch: inputs and outputs of layers.
-BATCH_BYTES = 1 << 30
+#: (layer, result of its fit, its prior) -> the result after its hidden layers are refined.
+Improve = Callable[[LayerJob, Refitted, Prior], Refitted]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +51,28 @@ class Refit:
 
     weights: Mapping[Use, Array]
     layers: tuple[Refitted, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """The layers to fit, and the weights found so far.
+
+    ``jobs``: by node index, in graph order.  ``shared``: see :func:`onnxprune.refit.shared.shared`.  ``hidden``: see
+    :func:`onnxprune.refit.hidden.stretches`; empty without rounds of refinement.
+    """
+
+    jobs: Mapping[int, LayerJob]
+    shared: Mapping[int, tuple[Layer, ...]]
+    hidden: Mapping[int, Sequence[HiddenLayer]]
+    solution: Solution
+
+
+def fits_of(coupling: Coupling, layers: Sequence[Layer], keep: Array, pruned: Graph, rounds: int = 0) -> Fits:
+    """The fits of ``pruned``, the graph cut by ``keep``, before the first of them."""
+    alike = shared(coupling, layers)
+    hidden = stretches(coupling, [layer for layer in layers if layer.index not in alike]) if rounds else {}
+    solution = Solution(alike, {*alike, *taking_part(hidden)})
+    return Fits(jobs_of(coupling, keep, layers, pruned), alike, hidden, solution)
 
 
 def refit(
@@ -66,46 +85,38 @@ def refit(
     per batch).  Per layer rows·n² for the moments and n³/3 per strength, with n = kept inputs · taps.  Each of ``rounds`` of refinement
     costs two more fits and about ten passes of the two layers.
     """
-    coupling = given.coupling
-    jobs = jobs_of(coupling, keep, given.layers, pruned)
-    alike = shared(coupling, given.layers)
-    hidden = stretches(coupling, [layer for layer in given.layers if layer.index not in alike]) if rounds else {}
-    solution = Solution(alike, {*alike, *taking_part(hidden)})
-    for members in dict.fromkeys(alike.values()):
+    fits = fits_of(given.coupling, given.layers, keep, pruned, rounds)
+    with sampling(given, keep, pruned, fits.jobs.values(), fits.solution.constants, kept) as sampler:
+        refinement = Refinement(fits.jobs, fits.hidden, sampler, fits.solution, rounds)
+        return fit_all(fits, given, sampler, progress, refinement.improve)
+
+
+def unrefined(_: LayerJob, fitted: Refitted, __: Prior) -> Refitted:
+    """The result of a fit as it is, for a refit without refinement."""
+    return fitted
+
+
+def fit_all(
+    fits: Fits, given: Calibrated, source: RowSource, progress: Progress, improve: Improve = unrefined
+) -> Refit:
+    """Fit the layers in graph order, to rows of ``source``, which reads the weights of ``fits.solution``.
+
+    ``improve``: what follows the fit of a layer with hidden layers before it.
+    """
+    jobs, solution = fits.jobs, fits.solution
+    for members in dict.fromkeys(fits.shared.values()):
         fit_together([jobs[layer.index] for layer in members], given.grams, solution)
     fitted: list[Refitted] = []
     progress.stage("refit", len(jobs))
-    size = _size(given)
-    # Not a list: it would keep all samples in memory, in addition to the store.
-    batches = partial(given.dataset.batches, size)
-    original = None if kept is None else kept.runner(given, jobs.values(), batches)
-    with Store(given.memory if original is None else given.memory - 2 * (given.memory // PART)) as store:
-        if original is None:
-            original = Runner(coupling.graph, coupling.facts, store, "o:", batches, given.engine)
-        small = Runner(pruned, coupling.facts, store, "p:", batches, given.engine)
-        pair = RunnerPair(original, small, choosing(coupling, keep, PICKING), frozenset() if kept is None else kept.values)
-        pair.pruned.replaced = solution.constants
-        together = blocks(given.dataset, size)
-        sampler = Sampler(coupling, pair, together, given.dataset.count, given.rows, given.seed, given.refining)
-        refinement = Refinement(jobs, hidden, sampler, solution, rounds)
-        for job in pair.in_order(list(jobs.values()), hidden):
-            result = fit_shared(job, sampler, solution) if job.index in alike else _fit(job, given, refinement)
-            fitted += [result] if result is not None else []
-            progress.advance()
-            # The rows of one layer are some hundred MB.
-            return_memory()
+    for job in source.in_order(list(jobs.values()), fits.hidden):
+        if job.index in fits.shared:
+            result = fit_shared(job, source, solution)
+        else:
+            result, prior = fit_layer(job, prior_of(job, given.grams.get(job.index)), source, solution)
+            if result is not None and fits.hidden.get(job.index):
+                result = improve(job, result, prior)
+        fitted += [result] if result is not None else []
+        progress.advance()
+        # The rows of one layer are some hundred MB.
+        return_memory()
     return Refit(solution.constants, tuple(fitted))
-
-
-def _fit(job: LayerJob, given: Calibrated, refinement: Refinement) -> Refitted | None:
-    prior = prior_of(job, given.grams.get(job.index))
-    fitted, prior = fit_layer(job, prior, refinement.sampler, refinement.solution)
-    if fitted is None or not refinement.hidden.get(job.index):
-        return fitted
-    return refinement.improve(job, fitted, prior)
-
-
-def _size(given: Calibrated) -> int:
-    """Samples per batch: at most a tenth of all, so that some batches can be held out."""
-    biggest = sorted({v for layer in given.layers for v in (layer.data, layer.output)})
-    return max(1, min(batch_size(given.coupling, biggest, BATCH_BYTES), -(-given.dataset.count // 10)))

@@ -63,7 +63,7 @@ def prune_model(
         stopwatch.mark("couple")
         grams = calibrate(context, options, progress, compute)
         stopwatch.mark("calibrate")
-        rankings = rank(context, options, grams, progress)
+        rankings = rank(context, options, grams, progress, compute)
         release_memory()
         orders = price(context, options, rankings, grams, progress, compute)
         stopwatch.mark("select")

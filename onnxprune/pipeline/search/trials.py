@@ -66,10 +66,13 @@ class Trials:
         return self.cost(sizes(self.context.coupling))
 
     def attempt(self, allocation: Allocation, progress: Progress) -> Candidate:
-        return attempt(Conditions(self.context, self.evaluator, self.options, self.for_attempts), allocation, progress)
+        return attempt(self._conditions(self.for_attempts), allocation, progress)
 
     def trial(self, allocation: Allocation, progress: Progress) -> Candidate:
-        return trial(Conditions(self.context, self.evaluator, self.options, self.for_trials), allocation, progress)
+        return trial(self._conditions(self.for_trials), allocation, progress)
+
+    def _conditions(self, targets: KeptTargets | None) -> Conditions:
+        return Conditions(self.context, self.evaluator, self.options, self.compute, targets)
 
     @property
     def finer(self) -> bool:
