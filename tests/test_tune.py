@@ -259,6 +259,31 @@ def test_a_cut_model_is_matched_by_its_channels() -> None:
     assert found is not None and found.theirs.tolist() == kept and found.mine.tolist() == [0, 1, 2, 3]
     other = generator.standard_normal((20, 2, 4, 4)).astype(np.float32)
     assert matched("y", other, theirs) is None
+
+
+@pytest.mark.parametrize("cut", [[0, 1, 2, 3, 4, 5, 6], [0, 2, 3, 6]])
+def test_a_channel_that_differs_by_more_than_it_varies_teaches_nothing(cut: list[int]) -> None:
+    """A channel that hardly varies in the original would outweigh all others."""
+    generator = np.random.default_rng(0)
+    theirs = generator.standard_normal((20, 7, 4, 4)).astype(np.float32)
+    theirs[:, 2] *= 1e-4
+    mine = theirs[:, cut] + 0.1 * generator.standard_normal((20, len(cut), 4, 4)).astype(np.float32)
+    mine[:, cut.index(2)] = 1000 * theirs[:, 2]
+    found = matched("y", mine, theirs)
+    assert found is not None and found.theirs.tolist() == [k for k in cut if k != 2]
+    assert [cut[k] for k in found.mine] == found.theirs.tolist()
+    error = hidden_error(found, torch.tensor(mine), torch.tensor(theirs), 20)
+    assert float(error.mean()) == pytest.approx(0.01, rel=0.2)
+
+
+def test_values_that_differ_in_all_channels_teach_nothing() -> None:
+    theirs = np.random.default_rng(0).standard_normal((20, 7, 4, 4)).astype(np.float32)
+    assert matched("y", 3 * theirs, theirs) is None
+    assert matched("y", 3 * theirs[:, :4], theirs) is None
+
+
+def test_values_of_other_shapes_are_not_compared() -> None:
+    theirs = np.zeros((20, 7, 4, 4), np.float32)
     assert matched("y", theirs[:, :, :2], theirs[:, :3]) is None
 
 
@@ -431,7 +456,7 @@ def test_the_same_samples_in_smaller_batches_take_smaller_steps(batch: int) -> N
 def test_a_rate_that_spoils_the_start_is_eased(errors: list[float], share: float) -> None:
     """Outputs that hardly differ between samples have large relative errors after any step."""
     model = net()
-    with mock.patch.object(pace_module, "_error", side_effect=[1.0, *errors]):
+    with mock.patch.object(pace_module._Trials, "error", side_effect=[1.0, *errors]):
         found = paced(damaged(model), model)
     assert found.fast is None and found.schedule(400).full == found.later().schedule(400).full
     assert found.schedule(400).full == share * careful(400, found.batch)

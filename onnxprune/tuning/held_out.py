@@ -30,6 +30,11 @@ class HeldOut:
     _answers: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     _bytes: int = 0
 
+    def some(self, count: int) -> HeldOut:
+        """The first ``count`` of the samples."""
+        dataset = self.samples.dataset
+        return HeldOut(self.pair, Samples(dataset.take(range(min(count, dataset.count)))), self.micro)
+
     def look(self, weights: Mapping[str, Tensor]) -> tuple[Array, float | None]:
         """(error of the outputs per sample, float64; share of samples with the same class, for class scores)."""
         errors: list[Array] = []

@@ -14,8 +14,10 @@ from onnxprune.tuning.program import Step
 Array = np.ndarray
 #: Maximum number of hidden values.  More of them cost memory and teach little.
 MAX_HIDDEN = 12
-#: Two channels match if their correlation is at least this.
-FOLLOWS = 0.5
+#: Two channels match if their correlation is at least this, and their squared difference at most this share of the
+#: variance.  With more, the mean would be the better guess: a channel that hardly varies in the original, for example.
+#: One channel of 169 in a network of 16 layers had 158 times its variance, and outweighed all other errors.
+FOLLOWS, NEAR = 0.5, 1.0
 #: Floors for the scale of a channel: a share of the median scale of hidden channels, and a share of its own size.
 HARDLY, DEAD = 1e-2, 1e-3
 
@@ -77,7 +79,8 @@ def matched(name: str, mine: Array, theirs: Array) -> HiddenValue | None:
     """The common channels of one value in both models, on the same samples; ``None`` if there are none.
 
     A cut and a refit keep the values of the remaining channels approximately.  So each channel of the small model matches the
-    channel of the original with the highest correlation (Pearson, over samples and positions).
+    channel of the original with the highest correlation (Pearson, over samples and positions).  Leaves out channels that
+    differ too much (:data:`FOLLOWS`, :data:`NEAR`).
     """
     differ = [axis for axis in range(mine.ndim) if mine.shape[axis] != theirs.shape[axis]]
     if mine.ndim != theirs.ndim or len(differ) > 1 or differ == [0]:
@@ -86,14 +89,21 @@ def matched(name: str, mine: Array, theirs: Array) -> HiddenValue | None:
     a, b = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64) for x in (mine, theirs))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return None
+    own = np.arange(len(a))
     if not differ:
-        return HiddenValue(name, axis, None, None, _scale(b))
-    step = max(1, a.shape[1] // 20000)
-    left, right = _unit(a[:, ::step]), _unit(b[:, ::step])
-    alike = left @ right.T
-    best = alike.argmax(1)
-    kept = np.flatnonzero(alike[np.arange(len(best)), best] >= FOLLOWS)
-    return HiddenValue(name, axis, kept, best[kept], _scale(b[best[kept]])) if len(kept) else None
+        pairs = own, own
+    else:
+        step = max(1, a.shape[1] // 20000)
+        alike = _unit(a[:, ::step]) @ _unit(b[:, ::step]).T
+        best = alike.argmax(1)
+        pairs = own[alike[own, best] >= FOLLOWS], best[alike[own, best] >= FOLLOWS]
+    scale = _scale(b[pairs[1]]) if len(pairs[1]) else np.zeros(0, np.float32)
+    near = np.square(a[pairs[0]] - b[pairs[1]]).mean(1) <= NEAR * np.square(scale)
+    if not near.any():
+        return None
+    if near.all() and not differ:
+        return HiddenValue(name, axis, None, None, scale)
+    return HiddenValue(name, axis, pairs[0][near], pairs[1][near], scale[near])
 
 
 def _unit(rows: Array) -> Array:

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from onnxprune.tuning.held_out import HeldOut
 from onnxprune.tuning.loop import EXACT, Setting, State, one_step
 from onnxprune.tuning.recipe import Schedule
 from onnxprune.tuning.samples import endless
@@ -16,10 +16,9 @@ from onnxprune.tuning.samples import endless
 #: Rates for a damaged model.  Each is tried for a few steps, the fastest first.  All rates are for batches of
 #: :data:`USUAL_BATCH` samples; see :func:`scaled`.
 FAST = (0.02, 0.01)
-#: Steps of a trial (minimum, maximum), and samples that measure its harm.
+#: Steps of a trial (minimum, maximum), and held-out samples that measure it.  On the samples of the trial itself, large
+#: steps seem to help where they harm: a network of 50 layers, refitted to 308 pictures, has half the error on these.
 MIN_STEPS, MAX_STEPS, LOOKED_AT = 4, 8, 64
-#: A trial may raise the error by this share.
-HARM = 0.1
 #: Rate for a model near its best, for this number of steps and samples per step.  There a rate harms first and helps
 #: later; a faster rate does more of both.  So a longer run allows a faster rate.  A residual network of 20 layers at half
 #: of its MACs ends best at 0.0025 to 0.005 after 400 steps of 32 pictures; 0.01 and 0.0016 end worse.  For other lengths
@@ -75,7 +74,7 @@ def scaled(rate: float, batch: int) -> float:
 
 
 def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> Pace:
-    """The fastest rate of :data:`FAST` at which a few steps from ``start`` hardly raise the error.
+    """The fastest rate of :data:`FAST` at which a few steps from ``start`` lower the error of held-out samples.
 
     If there is none, the careful rate, or the part of it at which the error does not explode.  The careful rate if trials
     take too long.  The run's length is ``steps`` or, if not known, ``seconds``.  Cost: at most :data:`MAX_STEPS` steps per
@@ -83,12 +82,12 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     """
     trials = _Trials(setting, start, MAX_STEPS if steps is None else min(max(steps // 8, MIN_STEPS), MAX_STEPS))
     deadline = time.monotonic() + TRIALS * seconds if steps is None else math.inf
-    before, batch = _error(setting), setting.batch
+    before, batch = trials.error(), setting.batch
     for rate in (scaled(fast, batch) for fast in FAST):
         rise = trials.rise(rate, before, deadline)
         if rise is None:
             return Pace(None, trials.per_step, batch)
-        if rise <= HARM:
+        if rise < 0:
             return Pace(rate, trials.per_step, batch)
     length = seconds / max(trials.per_step, 1e-6) if steps is None else steps
     for eased in EASED[:-1] if before > EXACT else ():
@@ -109,6 +108,12 @@ class _Trials:
     per_step: float = 0.0
     _made: int = 0
     _spent: float = 0.0
+    _held: HeldOut | None = None
+
+    def error(self) -> float:
+        """Mean error of the current weights on held-out samples."""
+        self._held = self._held or self.setting.held.some(LOOKED_AT)
+        return float(self._held.look(self.setting.pair.function.parameters)[0].mean())
 
     def rise(self, rate: float, before: float, deadline: float) -> float | None:
         """The rise of the error above ``before``, as a share of it, by a burst at ``rate``.
@@ -130,21 +135,10 @@ class _Trials:
             late = workers.agreed(float(time.monotonic() > deadline))
             if late:
                 break
-        after = math.inf if late else workers.agreed(_error(setting))
+        after = math.inf if late else workers.agreed(self.error())
         optimizer.restart(self.start.weights)
         self.per_step = workers.agreed(self._spent / self._made)
         if late:
             return None
         return (after - before) / max(before, EXACT)
 
-
-def _error(setting: Setting) -> float:
-    """Mean error of the outputs on some samples, without augmentation."""
-    errors = []
-    with torch.no_grad():
-        for feeds in setting.fit.batches(setting.micro):
-            wanted = setting.pair.judge(feeds)
-            errors.append(setting.pair.look(feeds, wanted, None)[0].cpu().numpy())
-            if sum(map(len, errors)) >= LOOKED_AT:
-                break
-    return float(np.concatenate(errors).mean())

@@ -60,13 +60,16 @@ class ModelPair:
         return Optimizer(list(named), list(named.values()), smallest, sums)
 
     def losses(self, feeds: Feeds) -> Tensor:
-        """The training loss per sample: the output error plus the mean hidden error.  Differentiable in the parameters."""
+        """The training loss per sample: the output error plus all hidden errors.  Differentiable in the parameters.
+
+        Each hidden value counts as much as the outputs: it teaches as much, and few samples teach little otherwise.
+        """
         with torch.no_grad():
             wanted = self.original(feeds)
         return self.apart(self.trained(self.given_of(feeds)), wanted, samples_in(feeds))
 
     def apart(self, tuned: Values, wanted: Values, count: int) -> Tensor:
-        """The output error plus the mean hidden error, per sample."""
+        """The output error plus all hidden errors, per sample."""
         parts = [output_error(self.terms, tuned, wanted, count)] if self.terms else []
         parts += [self._hidden(tuned, wanted, count)] if self.hidden else []
         return torch.stack(parts).sum(0)
@@ -88,7 +91,7 @@ class ModelPair:
         return errors, tuned[name].argmax(1) == wanted[name].argmax(1)
 
     def _hidden(self, tuned: Values, wanted: Values, count: int) -> Tensor:
-        return torch.stack([hidden_error(h, tuned[h.name], wanted[h.name], count) for h in self.hidden]).mean(0)
+        return torch.stack([hidden_error(h, tuned[h.name], wanted[h.name], count) for h in self.hidden]).sum(0)
 
     def given_of(self, feeds: Feeds) -> Values:
         device = self.function.device

@@ -21,7 +21,7 @@ from onnxprune.tuning.chance import FEW, better, lower
 from onnxprune.tuning.clock import Clock
 from onnxprune.tuning.device import device_of
 from onnxprune.tuning.held_out import HeldOut
-from onnxprune.tuning.loop import BAR, Setting, State, cycle, initial
+from onnxprune.tuning.loop import BAR, EXACT, Setting, State, cycle, initial
 from onnxprune.tuning.mixed import mixed
 from onnxprune.tuning.pace import pace
 from onnxprune.tuning.pair import ModelPair, pair
@@ -87,7 +87,7 @@ def tune(
     looking = time.monotonic() - begun
     curve = [TuningPoint(0.0, 0, float("nan"), float(start.errors.mean()), start.same)]
     best = _run(setting, start, request.length, curve, since, looking)
-    moved = lower(best.errors, start.errors)
+    moved = start.errors.mean() > EXACT and lower(best.errors, start.errors)
     gained = moved and better(best.errors, start.errors)
     workers.leave()
     model = with_constants(student, _arrays(best)) if moved else student
