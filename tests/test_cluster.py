@@ -186,6 +186,7 @@ def test_a_refit_runs_here_where_workers_die_again_and_again(
 
 
 def test_refinement_runs_here(saved: Path) -> None:
+    pytest.importorskip("distributed")
     loaded, context = opened(str(saved))
     grams = calibrate(context, OPTIONS, Silent(), HERE)
     keep = np.ones(context.coupling.unit_count, dtype=np.bool_)
