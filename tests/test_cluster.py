@@ -180,7 +180,7 @@ def test_a_refit_runs_here_where_workers_die_again_and_again(
         tries.append(arguments)
         raise OSError("Unable to contact Actor's worker")
 
-    monkeypatch.setattr(compute, "_actors", lost)
+    monkeypatch.setattr(compute._actors, "of", lost)
     assert refits(compute, context, grams, Silent()) == refits(HERE, context, grams, Silent())
     assert len(tries) == 2 * 6
 

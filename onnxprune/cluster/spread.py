@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from distributed import Client, KilledWorker, as_completed, wait
 
 from onnxprune.budget.sensitivity import Measured, Survey
 from onnxprune.calibration.moments import shards
 from onnxprune.cluster import remote
+from onnxprune.cluster.actors import RefitActors, all_results
 from onnxprune.cluster.job import data_for_workers, job_of, own_version
-from onnxprune.cluster.refit_part import ActivationsLost, RefitPart
-from onnxprune.cluster.spread_rows import SpreadRows, all_results
+from onnxprune.cluster.refit_part import ActivationsLost
+from onnxprune.cluster.spread_rows import SpreadRows
 from onnxprune.errors import OnnxPruneError, OptionError
 from onnxprune.graph.load import LoadedModel
 from onnxprune.graph.view import Graph
@@ -29,9 +29,8 @@ from onnxprune.options import Options
 from onnxprune.pipeline.compute import HERE, RefitRequest
 from onnxprune.pipeline.setup import Context
 from onnxprune.progress import Progress
-from onnxprune.refit.kept_targets import MAX_BYTES as MAX_BYTES_KEPT
 from onnxprune.refit.kept_targets import KeptTargets
-from onnxprune.refit.sampling import Piece, block_count
+from onnxprune.refit.sampling import block_count
 from onnxprune.refit.sequential import Refit, fit_all, fits_of
 from onnxprune.selection.base import Ranking
 
@@ -60,8 +59,7 @@ class Spread:
         self._job: Any = None
         self._grams: Any = None
         self._copies = 0
-        #: The actors of refits that share the original's activations.
-        self._parts: WeakKeyDictionary[KeptTargets, list[Any]] = WeakKeyDictionary()
+        self._actors = RefitActors(client)
 
     def moments(self, context: Context, options: Options, progress: Progress) -> Mapping[int, SecondMoments]:
         job = job_of(self._loaded, self._data, self._options, context, own_version())
@@ -127,7 +125,7 @@ class Spread:
             except OnnxPruneError:
                 raise
             except (ActivationsLost, OSError, ValueError, CancelledError, KilledWorker):
-                self._parts.clear()
+                self._actors.forget()
         return HERE.refitted(context, options, grams, request, pruned, progress, kept)
 
     def _refitted(
@@ -141,34 +139,10 @@ class Spread:
         kept: KeptTargets | None,
     ) -> Refit:
         given = request.given(context, grams, options)
-        actors = self._actors(block_count(given), kept)
+        actors = self._actors.of(self._job, self._workers()[: block_count(given)], kept)
         fits = fits_of(given.coupling, given.layers, request.keep, pruned)
         all_results([actor.begin(request) for actor in actors])
         return fit_all(fits, given, SpreadRows(actors, fits.solution.constants), progress)
-
-    def _actors(self, blocks: int, kept: KeptTargets | None) -> list[Any]:
-        """One actor per worker, at most one per block of samples."""
-        if kept is not None and kept in self._parts:
-            return self._parts[kept]
-        workers = self._workers()[:blocks]
-        room = 0 if kept is None else MAX_BYTES_KEPT // len(workers)
-        futures = [
-            self.client.submit(
-                RefitPart,
-                self._job,
-                Piece(place, len(workers)),
-                room,
-                actor=True,
-                workers=[worker],
-                allow_other_workers=True,
-                pure=False,
-            )
-            for place, worker in enumerate(workers)
-        ]
-        actors = [future.result() for future in futures]
-        if kept is not None:
-            self._parts[kept] = actors
-        return actors
 
     def _by_groups(
         self, function: Any, arguments: tuple[Any, ...], groups: int, steps: int, progress: Progress

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.cluster.actors import all_results
 from onnxprune.cluster.refit_part import LayerRows
 from onnxprune.graph.uses import Use
 from onnxprune.refit.fit import Rows
@@ -16,11 +17,6 @@ from onnxprune.refit.job import LayerJob
 from onnxprune.refit.sampled import BlockRows, rows_of
 
 Array = np.ndarray
-
-
-def all_results(futures: Sequence[Any]) -> list[Any]:
-    """The results of calls of actors that run at the same time."""
-    return [future.result() for future in futures]
 
 
 class SpreadRows:
