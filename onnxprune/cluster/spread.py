@@ -15,6 +15,7 @@ from typing import Any
 from distributed import Client, KilledWorker, as_completed, wait
 
 from onnxprune.budget.sensitivity import Measured, Survey
+from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.moments import shards
 from onnxprune.cluster import remote
 from onnxprune.cluster.actors import RefitActors, all_results
@@ -88,7 +89,7 @@ class Spread:
         """Workers use their own copy of ``grams``, from :meth:`moments`."""
         arguments = (self._job, self._grams, names)
         groups = len(context.coupling.groups)
-        return self._by_groups(remote.part_ranked, arguments, groups, len(context.coupling.groups), progress)
+        return self._by_groups(remote.part_ranked, arguments, groups, groups, progress)
 
     def measured(
         self,
@@ -119,9 +120,10 @@ class Spread:
         A refit with rounds of refinement runs here: it goes back and forth between layers and all their activations.
         If workers die again and again, the refit runs here, too.
         """
+        given = request.given(context, grams, options)
         for _ in range(TRIES if not request.rounds else 0):
             try:
-                return self._refitted(context, options, grams, request, pruned, progress, kept)
+                return self._refitted(given, request, pruned, progress, kept)
             except OnnxPruneError:
                 raise
             except (ActivationsLost, OSError, ValueError, CancelledError, KilledWorker):
@@ -129,16 +131,8 @@ class Spread:
         return HERE.refitted(context, options, grams, request, pruned, progress, kept)
 
     def _refitted(
-        self,
-        context: Context,
-        options: Options,
-        grams: Mapping[int, SecondMoments],
-        request: RefitRequest,
-        pruned: Graph,
-        progress: Progress,
-        kept: KeptTargets | None,
+        self, given: Calibrated, request: RefitRequest, pruned: Graph, progress: Progress, kept: KeptTargets | None
     ) -> Refit:
-        given = request.given(context, grams, options)
         actors = self._actors.of(self._job, self._workers()[: block_count(given)], kept)
         fits = fits_of(given.coupling, given.layers, request.keep, pruned)
         all_results([actor.begin(request) for actor in actors])

@@ -97,7 +97,9 @@ def matched(name: str, mine: Array, theirs: Array) -> HiddenValue | None:
         alike = _unit(a[:, ::step]) @ _unit(b[:, ::step]).T
         best = alike.argmax(1)
         pairs = own[alike[own, best] >= FOLLOWS], best[alike[own, best] >= FOLLOWS]
-    scale = _scale(b[pairs[1]]) if len(pairs[1]) else np.zeros(0, np.float32)
+    if not len(pairs[0]):
+        return None
+    scale = _scale(b[pairs[1]])
     near = np.square(a[pairs[0]] - b[pairs[1]]).mean(1) <= NEAR * np.square(scale)
     if not near.any():
         return None

@@ -80,7 +80,8 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     take too long.  The run's length is ``steps`` or, if not known, ``seconds``.  Cost: at most :data:`MAX_STEPS` steps per
     rate.
     """
-    trials = _Trials(setting, start, MAX_STEPS if steps is None else min(max(steps // 8, MIN_STEPS), MAX_STEPS))
+    held = setting.held.some(LOOKED_AT)
+    trials = _Trials(setting, start, held, MAX_STEPS if steps is None else min(max(steps // 8, MIN_STEPS), MAX_STEPS))
     deadline = time.monotonic() + TRIALS * seconds if steps is None else math.inf
     before, batch = trials.error(), setting.batch
     for rate in (scaled(fast, batch) for fast in FAST):
@@ -100,20 +101,19 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
 
 @dataclass
 class _Trials:
-    """Runs of ``burst`` steps from ``start``.  ``per_step``: seconds of a step so far."""
+    """Runs of ``burst`` steps from ``start``, judged on ``held``.  ``per_step``: seconds of a step so far."""
 
     setting: Setting
     start: State
+    held: HeldOut
     burst: int
     per_step: float = 0.0
     _made: int = 0
     _spent: float = 0.0
-    _held: HeldOut | None = None
 
     def error(self) -> float:
         """Mean error of the current weights on held-out samples."""
-        self._held = self._held or self.setting.held.some(LOOKED_AT)
-        return float(self._held.look(self.setting.pair.function.parameters)[0].mean())
+        return float(self.held.look(self.setting.pair.function.parameters)[0].mean())
 
     def rise(self, rate: float, before: float, deadline: float) -> float | None:
         """The rise of the error above ``before``, as a share of it, by a burst at ``rate``.
@@ -141,4 +141,3 @@ class _Trials:
         if late:
             return None
         return (after - before) / max(before, EXACT)
-
