@@ -144,14 +144,18 @@ def tune(
     test: object | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     threads: int = 0,
+    memory: int | None = None,
     seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    task: str = AUTO,
+    layout: str = "",
     progress: Progress | None = None,
 ) -> Tuned:
     """Train the weights of ``student`` until it answers more like ``teacher``.  Changes only weights, and writes nothing.
 
     The two models take the same inputs and share outputs by name: a pruned model and its original, whatever tool pruned
     it.  ``data`` needs no labels: the teacher's answers are the labels.  ``length``: a time ("10m"), passes over the data
-    ("20x"), or "auto": until held-out samples stop gaining, at most ten minutes.  ``augment`` and ``device``: see
+    ("20x"), or "auto": until held-out samples stop gaining, at most ten minutes.  All other options: see
     :class:`onnxprune.options.Options`.  Needs torch: ``pip install 'onnxprune[tune]'``.
 
     The result holds the tuned model and the held-out errors before and after.  If the error does not fall, the weights
@@ -170,7 +174,11 @@ def tune(
         test=test,
         providers=providers,
         threads=threads,
+        memory=memory,
         seed=seed,
+        shapes=dict(shapes or {}),
+        task=task,
+        layout=layout,
     )
     return tune_pair(load(student), load(teacher), data, options, progress or Silent())
 

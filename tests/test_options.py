@@ -14,7 +14,7 @@ import pytest
 import onnxprune
 from onnxprune.calibration.preprocess import PRESETS
 from onnxprune.cli.option import Option
-from onnxprune.cli.table import OPTIONS
+from onnxprune.cli.table import DIRECT, OPTIONS
 from onnxprune.effort import EFFORTS
 from onnxprune.errors import OptionError
 from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, Options
@@ -97,6 +97,18 @@ def test_python_and_the_command_line_have_the_same_defaults(function: object) ->
     assert len(stated) > 5
     # An empty collection is None in a signature.
     assert {name: value for name, value in stated.items() if (value or None) != (defaults[name] or None)} == {}
+
+
+#: Options with another name in Python.
+RENAMED = {"rounding": "round_to", "tune": "length"}
+
+
+@pytest.mark.parametrize("name", ["prune", "tune"])
+def test_python_takes_every_option_of_the_command_line(name: str) -> None:
+    taken = set(inspect.signature(getattr(onnxprune, name)).parameters)
+    own = {option.name for option in OPTIONS if name in option.commands and option.name in DIRECT}
+    own = {RENAMED.get(option, option) if option not in taken else option for option in own}
+    assert own - taken == set()
 
 
 def test_names_that_the_command_line_knows_without_loading_numpy_are_the_real_ones() -> None:
