@@ -89,13 +89,25 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
 )
 
 
-def refinements(effort: Effort, one_pass: float) -> int:
-    """The rounds of refinement of a refit; ``one_pass`` is the cost of the original on its samples.
+def refinements(effort: Effort, macs: float, count: int) -> tuple[int, int]:
+    """(rounds of refinement, samples) of a refit to at most ``count`` samples.  ``macs``: cost of the original per sample.
 
-    >>> refinements(EFFORTS["default"], 2e10), refinements(EFFORTS["default"], 1e11), refinements(EFFORTS["best"], 1e11)
-    (1, 0, 4)
+    A refinement with some of the samples is worth more than a plain fit to all: at half its MACs, a residual network of
+    20 layers has a divergence of 0.38 with all 1,920 samples, and 0.33 with 1,341 of them and a refinement.  There is none
+    if it could not afford the usual number of samples.
+
+    >>> default, best = EFFORTS["default"], EFFORTS["best"]
+    >>> refinements(default, 4.1e7, 410), refinements(default, 4.1e7, 1639), refinements(default, 4e8, 205)
+    ((1, 410), (1, 1341), (0, 205))
+    >>> refinements(default, 2e8, 205), refinements(best, 4e8, 1000)
+    ((1, 205), (4, 1000))
     """
-    return effort.rounds if effort.rounds * REFINED * one_pass <= effort.refining else 0
+    if not effort.rounds:
+        return 0, count
+    affordable = int(effort.refining / (effort.rounds * REFINED * max(macs, 1.0)))
+    if affordable < min(count, SAMPLES):
+        return 0, count
+    return effort.rounds, min(count, affordable)
 
 
 def trial_samples(count: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from graphs import Sketch
 
 import onnxprune
-from onnxprune.effort import MAX_SAMPLES, SAMPLES
+from onnxprune.effort import EFFORTS, MAX_SAMPLES, REFINED, SAMPLES, refinements
 from onnxprune.graph.load import load
 from onnxprune.options import Options
 from onnxprune.pipeline.setup import Context, set_up
@@ -79,3 +79,17 @@ def test_few_samples_are_enough_to_run(count: int) -> None:
 def test_fewer_samples_than_asked_for_are_told(asked: int | None, told: bool) -> None:
     notes = opened(samples_like(5), Options(samples=asked)).notes
     assert ("the data has only 5 samples, fewer than --samples 9" in notes) == told
+
+
+@pytest.mark.parametrize("macs", [1e6, 4.1e7, 1.3e8, 2.1e8, 2.2e8, 4e8, 4e9])
+@pytest.mark.parametrize("level", list(EFFORTS))
+def test_more_samples_never_cost_a_model_its_refinement(level: str, macs: float) -> None:
+    """With 2,048 pictures a small network was not refined, though it was with 512."""
+    effort = EFFORTS[level]
+    made = [refinements(effort, macs, count) for count in (SAMPLES, 512, 1024, 2048, 10**5)]
+    rounds, used = zip(*made, strict=True)
+    assert len(set(rounds)) == 1 and list(used) == sorted(used)
+    if rounds[0]:
+        assert all(count * rounds[0] * REFINED * macs <= effort.refining for count in used)
+    else:
+        assert list(used) == [SAMPLES, 512, 1024, 2048, 10**5]

@@ -94,9 +94,14 @@ def trial(conditions: Conditions, allocation: Allocation, progress: Progress) ->
     keep = allocation.keep(context.coupling)
     if conditions.options.refit == "none" or keep.all():
         return _unfitted(conditions, allocation)
-    some = np.linspace(0, context.fit.count - 1, trial_samples(context.fit.count)).round().astype(np.int64)
+    some = _spread(np.arange(context.fit.count), trial_samples(context.fit.count))
     solution = _solution(conditions, allocation, view(cut(context.coupling, keep)), some, "fast", progress)
     return _refitted(conditions, allocation, solution)
+
+
+def _spread(samples: Array, count: int) -> Array:
+    """``count`` of ``samples``, evenly spread."""
+    return np.asarray(samples[np.linspace(0, len(samples) - 1, count).round().astype(np.int64)])
 
 
 def _solution(
@@ -107,9 +112,9 @@ def _solution(
     ``samples``: positions among the samples to fit.  The effort ``level`` sets the number of rows and of rounds.
     """
     context, effort = conditions.context, EFFORTS[level]
-    rounds = refinements(effort, original_macs(context.coupling) * len(samples))
+    rounds, count = refinements(effort, original_macs(context.coupling), len(samples))
     rows = FIT if rounds else MOMENTS if effort.rounds else QUICK
-    request = RefitRequest(allocation.keep(context.coupling), samples, rows, rounds)
+    request = RefitRequest(allocation.keep(context.coupling), _spread(samples, count), rows, rounds)
     grams, options = allocation.pricing.grams, conditions.options
     return conditions.compute.refitted(context, options, grams, request, pruned, progress, conditions.targets)
 
