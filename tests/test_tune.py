@@ -462,6 +462,23 @@ def test_a_rate_that_spoils_the_start_is_eased(errors: list[float], share: float
     assert found.schedule(400).full == share * careful(400, found.batch)
 
 
+@pytest.mark.parametrize(("growth", "taken"), [(3.0, True), (6.0, False)])
+def test_a_rate_at_which_the_training_loss_crashes_is_not_taken(growth: float, taken: bool) -> None:
+    """Though the outputs improve, hidden values may run away: by 100 times in a transformer with tiny layer scales."""
+    model, starts, real = net(), list[torch.Tensor](), pace_module.one_step
+
+    def growing(setting, rows, generator):
+        weights = torch.cat([w.detach().reshape(-1) for w in setting.pair.function.parameters.values()])
+        starts.append(weights)
+        real(setting, rows, generator)
+        return 1.0 if torch.equal(weights, starts[0]) else growth
+
+    with mock.patch.object(pace_module, "one_step", side_effect=growing):
+        found = paced(damaged(model, 1.0), model)
+    assert (found.fast is not None) == taken
+    assert found.eased == (1.0 if taken else min(pace_module.EASED))
+
+
 def paced(student: onnx.ModelProto, teacher: onnx.ModelProto):
     with mock.patch("onnxprune.tuning.tune.pace", side_effect=pace) as asked:
         found = []

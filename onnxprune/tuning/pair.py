@@ -30,6 +30,11 @@ Array = np.ndarray
 Feeds = Mapping[str, Array]
 #: Samples that determine scales and matching channels.
 LOOKED_AT = 32
+#: Weight of the error of each hidden value, relative to that of the outputs.  Outputs say little about a sample, so few
+#: samples teach little through them alone.  A residual network of 20 layers at half its MACs, 512 pictures: the class
+#: stays for 91.1 % of unseen pictures with 1, 92.2 % with 3, 92.4 % with 10; a third of the MACs, 128 pictures: 82.4 %,
+#: 84.2 %, 85.2 %, and 84.5 % with 30.  Networks without sums and with depthwise layers end alike with 1 and with 10.
+HIDDEN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +65,18 @@ class ModelPair:
         return Optimizer(list(named), list(named.values()), smallest, sums)
 
     def losses(self, feeds: Feeds) -> Tensor:
-        """The training loss per sample: the output error plus all hidden errors.  Differentiable in the parameters.
+        """The training loss per sample: the output error plus :data:`HIDDEN` times all hidden errors.
 
-        Each hidden value counts as much as the outputs: it teaches as much, and few samples teach little otherwise.
+        Differentiable in the parameters.
         """
         with torch.no_grad():
             wanted = self.original(feeds)
         return self.apart(self.trained(self.given_of(feeds)), wanted, samples_in(feeds))
 
     def apart(self, tuned: Values, wanted: Values, count: int) -> Tensor:
-        """The output error plus all hidden errors, per sample."""
+        """The output error plus :data:`HIDDEN` times all hidden errors, per sample."""
         parts = [output_error(self.terms, tuned, wanted, count)] if self.terms else []
-        parts += [self._hidden(tuned, wanted, count)] if self.hidden else []
+        parts += [HIDDEN * self._hidden(tuned, wanted, count)] if self.hidden else []
         return torch.stack(parts).sum(0)
 
     def look(
