@@ -125,10 +125,9 @@ class Optimizer:
         return {name: value.clone() for name, value in zip(self.names, self.averages, strict=True)}
 
     def restart(self, values: Mapping[str, Tensor]) -> None:
-        """Restart from the weights ``values``, without gradients."""
+        """Restart from the weights ``values``."""
         with torch.no_grad():
             for name, weight, average in zip(self.names, self.weights, self.averages, strict=True):
-                weight.grad = None
                 weight.copy_(values[name])
                 average.copy_(values[name])
             for moment in (*self._first, *self._second):
