@@ -20,6 +20,8 @@ MAX_HIDDEN = 12
 FOLLOWS, NEAR = 0.5, 1.0
 #: Floors for the scale of a channel: a share of the median scale of hidden channels, and a share of its own size.
 HARDLY, DEAD = 1e-2, 1e-3
+#: Smallest scale of any value.  Numbers below it are rounding errors of what made them: no step could repair them.
+LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,7 @@ def scales(rows: Array, dead: float) -> Array:
     spread, size = rows.std(1), np.sqrt((rows * rows).mean(1))
     moving = spread[spread > 0]
     least = np.maximum(dead * float(np.median(moving)) if len(moving) else 0.0, DEAD * size)
-    return np.asarray(np.maximum(np.maximum(spread, least), 1e-6), dtype=np.float32)
+    return np.asarray(np.maximum(np.maximum(spread, least), LEAST), dtype=np.float32)
 
 
 def _scale(rows: Array) -> Array:

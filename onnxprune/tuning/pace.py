@@ -87,14 +87,14 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
     deadline = time.monotonic() + TRIALS * seconds if steps is None else math.inf
     before, batch = trials.error(), setting.batch
     for rate in (scaled(fast, batch) for fast in FAST):
-        rise = trials.rise(rate, before, deadline)
+        rise = trials.rise(rate, before, deadline, 0.0)
         if rise is None:
             return Pace(None, trials.per_step, batch)
         if rise < 0:
             return Pace(rate, trials.per_step, batch)
     length = seconds / max(trials.per_step, 1e-6) if steps is None else steps
     for eased in EASED[:-1] if before > EXACT else ():
-        rise = trials.rise(eased * careful(length, batch), before, deadline)
+        rise = trials.rise(eased * careful(length, batch), before, deadline, CRASH)
         if rise is None or rise <= CRASH:
             return Pace(None, trials.per_step, batch, eased)
     # Nothing is below the last one, so a trial of it would decide nothing.
@@ -117,10 +117,11 @@ class _Trials:
         """Mean error of the current weights on held-out samples."""
         return float(self.held.look(self.setting.pair.function.parameters)[0].mean())
 
-    def rise(self, rate: float, before: float, deadline: float) -> float | None:
+    def rise(self, rate: float, before: float, deadline: float, most: float) -> float | None:
         """The rise of the error above ``before``, as a share of it, by a burst at ``rate``.
 
-        Infinite if the training loss crashes: hidden values can run away while the outputs, which hardly read them, improve.
+        Infinite if the training loss rises by more than the share ``most``: hidden values can run away while the outputs,
+        which hardly read them, improve.
         ``None`` after ``deadline`` by the clock of the first process.  Puts the weights back.
         """
         setting, workers = self.setting, self.setting.workers
@@ -140,7 +141,7 @@ class _Trials:
                 break
         self.per_step = workers.agreed(self._spent / self._made)
         after = math.inf if late else workers.agreed(self.error())
-        crashed = not late and self._first_loss() > (1 + CRASH) * max(losses[0], EXACT)
+        crashed = not late and self._first_loss() > (1 + most) * max(losses[0], EXACT)
         optimizer.restart(self.start.weights)
         if late:
             return None

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from onnxprune import metrics
-from onnxprune.tuning.hidden import DEAD, HiddenValue, channel_axis, scales
+from onnxprune.tuning.hidden import DEAD, LEAST, HiddenValue, channel_axis, scales
 
 Array = np.ndarray
 #: (tuned, original, samples) -> one number per sample.
@@ -56,7 +56,7 @@ def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[LossTerm
         if values.shape[axis] > 1 and wide.min() >= 0 and np.allclose(wide.sum(axis), 1, atol=1e-3):
             return [LossTerm(name, "probabilities", _divergence(axis))]
     if only and metrics.is_scores([values]):
-        spread = float((wide - wide.mean(1, keepdims=True)).std()) or 1.0
+        spread = max(float((wide - wide.mean(1, keepdims=True)).std()), LEAST)
         return [LossTerm(name, "logits", _logits(spread))]
     axis = channel_axis(values)
     rows = _filled(np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None])
