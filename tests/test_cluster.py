@@ -17,6 +17,7 @@ import onnx
 import pytest
 from graphs import Sketch
 
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.budget.sensitivity import survey_of
 from onnxprune.calibration.moments import shards
 from onnxprune.calibration.row_rule import MOMENTS
@@ -93,7 +94,7 @@ def summed(compute: Any, context: Context, progress: Any) -> list[object]:
     given = calibrated(context, grams, context.holdout, OPTIONS)
     survey = survey_of(given, frozenset(), 1e12, 32)
     progress.stage("sensitivity", None)
-    losses = compute.measured(context, OPTIONS, grams, rankings, survey, progress)
+    losses = compute.measured(context, OPTIONS, grams, rankings, survey, progress, KeptMeasure())
     moments = [(index, gram.rows, gram.of(0).tobytes()) for index, gram in sorted(grams.items())]
     return [moments, [order.order.tolist() for order in rankings["qr"]], losses, *refits(compute, context, grams, progress)]
 

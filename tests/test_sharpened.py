@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -11,13 +12,16 @@ from graphs import Sketch
 from workbench import OPTIONS, Bench, bench
 
 import onnxprune
+from onnxprune.budget import probe
 from onnxprune.budget.cost import macs, sizes
 from onnxprune.budget.curve import Curve
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.calibration.open import open_dataset
 from onnxprune.coupling.open import couple
 from onnxprune.engine.session import Engine
 from onnxprune.graph.load import load
 from onnxprune.measure.information import sample_information
+from onnxprune.measure.loss import output_loss
 from onnxprune.pipeline.allocation import within
 from onnxprune.pipeline.evaluator import evaluator_for
 from onnxprune.pipeline.pricing import Pricing, price, sharpened
@@ -85,6 +89,25 @@ def test_the_curves_hold_what_was_measured_at_the_widths_of_an_allocation(
         assert better.curves[group].loss[int(counts[group])] == pytest.approx(max(least, 1e-9))
     # Everything is known now.
     assert sharpened(on.work, OPTIONS, better, counts, Silent()) is better
+
+
+def test_surveys_of_one_run_compute_the_answers_of_the_original_once(on: Bench) -> None:
+    options, measures = replace(OPTIONS, round_to=1), []
+    with mock.patch.object(probe, "output_loss", side_effect=lambda *given: measures.append(output_loss(*given)) or measures[-1]):
+        first = price(on.work, options, {"qr": on.rankings}, on.grams, Silent())[0]
+        counts = np.maximum(sizes(on.coupling) - 1, 1)
+        better = sharpened(on.work, options, first, counts, Silent())
+        assert len(measures) == 1
+        alone = sharpened(on.work, options, replace(first, kept=KeptMeasure()), counts, Silent())
+    assert len(measures) == 2 and better.losses == alone.losses != first.losses
+
+
+def test_answers_of_many_bytes_are_not_kept(on: Bench, pricing: Pricing, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "MAX_BYTES", pricing.kept.get(None).reference[0].nbytes - 1)
+    kept, made = KeptMeasure(), []
+    for _ in range(2):
+        kept.get(lambda: made.append(0) or pricing.kept.get(None))
+    assert len(made) == 2
 
 
 def test_a_curve_that_promises_too_much_is_found_out(on: Bench, pricing: Pricing) -> None:

@@ -17,7 +17,7 @@ from onnxprune.budget.cost import original_macs
 from onnxprune.budget.curve import Curve
 from onnxprune.budget.interpolate import interpolate
 from onnxprune.budget.narrowed import narrowed_constants
-from onnxprune.budget.probe import BATCH, Probe
+from onnxprune.budget.probe import BATCH, KeptMeasure, Probe
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.effort import PER_NODE, PER_RUN, measurements
@@ -91,19 +91,25 @@ def survey_of(given: Calibrated, frozen: frozenset[int], allowance: float, most:
 
 
 def measured(
-    given: Calibrated, rankings: Mapping[str, Sequence[Ranking]], survey: Survey, part: range, progress: Progress
+    given: Calibrated,
+    rankings: Mapping[str, Sequence[Ranking]],
+    survey: Survey,
+    part: range,
+    progress: Progress,
+    kept: KeptMeasure,
 ) -> list[Measured]:
     """The output losses of the groups ``part`` of ``survey.groups``; ``progress`` advances once per measurement.
 
     ``rankings``: selector's name -> one order of units per group.  The losses of a group do not depend on the other groups
-    in ``part``.  Cost: one pass over the samples.  Per group, selector and width, a pass over the nodes from the group's
+    in ``part``.  ``kept``: the measure that earlier surveys of the same samples made.  Cost: one pass over the samples, and
+    one more for the first survey.  Per group, selector and width, a pass over the nodes from the group's
     first reader on.
     """
     results: list[Measured] = []
     with Store(given.memory) as store:
         few = given.dataset.take(list(range(survey.samples)))
         stops = [group.start for group in survey.groups if group.start >= 0]
-        probe = Probe(given.coupling, few, given.engine, store, stops)
+        probe = Probe(given.coupling, few, given.engine, store, stops, kept)
         for index in part:
             surveyed, widths = survey.groups[index], survey.widths[index]
             group = given.coupling.groups[surveyed.id]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from distributed import get_worker
 
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.budget.sensitivity import Measured, Survey, measured
 from onnxprune.calibration.moments import added, measure_shard
 from onnxprune.cluster.job import Job, context_of, own_version
@@ -18,6 +19,8 @@ from onnxprune.selection.base import Ranking
 
 #: Key of the last run -> its context.
 _CONTEXTS: dict[str, Context] = {}
+#: (key of a run, samples of a survey) -> the measure of its surveys here.
+_MEASURES: dict[tuple[str, int], KeptMeasure] = {}
 
 
 def context_here(job: Job) -> Context:
@@ -25,6 +28,7 @@ def context_here(job: Job) -> Context:
     if job.key not in _CONTEXTS:
         reuse_memory()
         _CONTEXTS.clear()
+        _MEASURES.clear()
         _CONTEXTS[job.key] = context_of(job, own_version(), get_worker().address)
     return _CONTEXTS[job.key]
 
@@ -62,4 +66,5 @@ def part_measured(
 ) -> list[Measured]:
     context = context_here(job)
     given = calibrated(context, grams, context.holdout, job.options)
-    return measured(given, rankings, survey, part, Silent())
+    kept = _MEASURES.setdefault((job.key, survey.samples), KeptMeasure())
+    return measured(given, rankings, survey, part, Silent(), kept)

@@ -14,6 +14,7 @@ from typing import Any
 
 from distributed import Client, KilledWorker, as_completed, wait
 
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.budget.sensitivity import Measured, Survey
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.moments import shards
@@ -35,8 +36,8 @@ from onnxprune.refit.sampling import block_count
 from onnxprune.refit.sequential import Refit, fit_all, fits_of
 from onnxprune.selection.base import Ranking
 
-#: Parts of the groups per worker.  One would leave a fast worker waiting for a slow one; each part runs the original
-#: once more over a few samples.
+#: Parts per worker when groups are ranked: one would leave a fast worker waiting for a slow one.  Pricing has one part per
+#: worker, because each part runs the original once more over a few samples.
 PARTS = 2
 #: Seconds to wait for a worker if none is left.
 WORKER = 20
@@ -89,7 +90,7 @@ class Spread:
         """Workers use their own copy of ``grams``, from :meth:`moments`."""
         arguments = (self._job, self._grams, names)
         groups = len(context.coupling.groups)
-        return self._by_groups(remote.part_ranked, arguments, groups, groups, progress)
+        return self._by_groups(remote.part_ranked, arguments, groups, PARTS, groups, progress)
 
     def measured(
         self,
@@ -99,11 +100,12 @@ class Spread:
         rankings: Mapping[str, Sequence[Ranking]],
         survey: Survey,
         progress: Progress,
+        kept: KeptMeasure,
     ) -> Sequence[Measured]:
-        """Workers use their own copy of ``grams``, from :meth:`moments`."""
+        """Workers use their own copy of ``grams``, from :meth:`moments`, and keep their own measure."""
         arguments = (self._job, self._grams, rankings, survey)
         steps = survey.steps * len(rankings)
-        return self._by_groups(remote.part_measured, arguments, len(survey.groups), steps, progress)
+        return self._by_groups(remote.part_measured, arguments, len(survey.groups), 1, steps, progress)
 
     def refitted(
         self,
@@ -139,13 +141,13 @@ class Spread:
         return fit_all(fits, given, SpreadRows(actors, fits.solution.constants), progress)
 
     def _by_groups(
-        self, function: Any, arguments: tuple[Any, ...], groups: int, steps: int, progress: Progress
+        self, function: Any, arguments: tuple[Any, ...], groups: int, each: int, steps: int, progress: Progress
     ) -> list[Any]:
-        """The results of ``function`` for each of ``groups``, computed in parts."""
+        """The results of ``function`` for each of ``groups``, computed in ``each`` parts per worker."""
         self._copy(self._job, self._grams)
         # A key that was used before would return the results of an earlier call.
         name = f"{self._job.key.removesuffix('-job')}-groups-{self._copies}"
-        count = min(groups, PARTS * len(self._workers()))
+        count = min(groups, each * len(self._workers()))
         # Early groups cost most, because more nodes follow them.  So each part takes every n-th group.
         parts = [range(first, groups, count) for first in range(count)]
         futures = [self._submit(function, *arguments, part, key=f"{name}-{k}") for k, part in enumerate(parts)]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.budget.sensitivity import Measured, Survey, measured
 from onnxprune.calibration.calibrated import Calibrated
 from onnxprune.calibration.moments import measure_moments
@@ -72,6 +73,7 @@ class Compute(Protocol):
         rankings: Mapping[str, Sequence[Ranking]],
         survey: Survey,
         progress: Progress,
+        kept: KeptMeasure,
     ) -> Sequence[Measured]: ...
 
     def refitted(
@@ -127,9 +129,10 @@ class Here:
         rankings: Mapping[str, Sequence[Ranking]],
         survey: Survey,
         progress: Progress,
+        kept: KeptMeasure,
     ) -> Sequence[Measured]:
         given = calibrated(context, grams, context.holdout, options)
-        return measured(given, rankings, survey, range(len(survey.groups)), progress)
+        return measured(given, rankings, survey, range(len(survey.groups)), progress, kept)
 
     def refitted(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.budget.cost import Costing, original_macs, sizes
 from onnxprune.budget.curve import Curve
+from onnxprune.budget.probe import KeptMeasure
 from onnxprune.budget.rounding import tiers
 from onnxprune.budget.sensitivity import Measured, Survey, curves, merged, survey_of
 from onnxprune.coupling.groups import Coupling
@@ -36,7 +37,7 @@ class Pricing:
 
     ``select`` names the selector that gave the order.  ``tiers`` holds the same curves with different sets of allowed
     widths, the fastest first.  ``time`` is the cost in time.  ``rounding`` describes the fast widths.  ``losses`` is
-    what was measured of each group of ``survey``.
+    what was measured of each group of ``survey``.  ``kept``: the measure, for more surveys.
     """
 
     select: str
@@ -47,6 +48,7 @@ class Pricing:
     rounding: Rounding
     survey: Survey
     losses: tuple[Measured, ...]
+    kept: KeptMeasure
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -76,7 +78,8 @@ def price(
     allowance, most = pricing_macs(context, options) / len(rankings), EFFORTS[options.effort].probes
     survey = survey_of(given, context.frozen, allowance, most)
     progress.stage("sensitivity", survey.steps * len(rankings))
-    losses = compute.measured(context, options, grams, rankings, survey, progress) if survey.groups else ()
+    kept = KeptMeasure()
+    losses = compute.measured(context, options, grams, rankings, survey, progress, kept) if survey.groups else ()
     curves_of = curves(context.coupling, rankings, survey, losses)
     timing = time_model(context.coupling, context.layers, options, context.engine, progress)
     allowed = tiers(timing.time, full_widths(context.coupling), multiple(options), timing.blocks)
@@ -94,6 +97,7 @@ def price(
             rounding,
             survey,
             tuple({name: one[name]} for one in losses),
+            kept,
         )
         for name, order in rankings.items()
     )
@@ -113,7 +117,8 @@ def sharpened(
         return pricing
     orders = {pricing.select: pricing.rankings}
     progress.stage("sensitivity", more.steps)
-    measured = dict(zip(more.groups, compute.measured(context, options, pricing.grams, orders, more, progress), strict=True))
+    found = compute.measured(context, options, pricing.grams, orders, more, progress, pricing.kept)
+    measured = dict(zip(more.groups, found, strict=True))
     losses = tuple(
         {name: [*points, *measured.get(group, {}).get(name, ())] for name, points in one.items()}
         for group, one in zip(pricing.survey.groups, pricing.losses, strict=True)

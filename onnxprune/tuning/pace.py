@@ -29,10 +29,13 @@ CAREFUL, USUAL_STEPS, USUAL_BATCH = 0.007, 400, 32
 #: Bounds of the careful rate.  Below the first, weights hardly move.  The second is usual for training from scratch with
 #: relative steps (Shazeer and Stern, arXiv 1804.04235).
 SLOWEST, FASTEST = 0.001, 0.01
-#: Shares of the careful rate, descending, and the rise that rules one out: of the error on held-out samples, or of the
-#: training loss in a trial.  A residual network of 20 layers at half of its MACs rises by 1.3 at a rate of 0.01, and gains;
-#: networks with outputs that hardly differ rise by 40 and more even at 0.001.
+#: Shares of the careful rate, descending, and the rise of the error on held-out samples that rules one out.  A residual
+#: network of 20 layers at half of its MACs rises by 1.3 at a rate of 0.01, and gains; networks with outputs that hardly
+#: differ rise by 40 and more even at 0.001.
 EASED, CRASH = (1.0, 0.25, 0.06), 4.0
+#: How far the training loss may rise in a trial of a careful rate.  At a fast rate it must fall: a network of dense blocks
+#: ended with twice the held-out error at a rate that raised it.
+RUNAWAY = 1.0
 #: Maximum share of the time for trials.
 TRIALS = 0.1
 
@@ -94,7 +97,7 @@ def pace(setting: Setting, start: State, steps: int | None, seconds: float) -> P
             return Pace(rate, trials.per_step, batch)
     length = seconds / max(trials.per_step, 1e-6) if steps is None else steps
     for eased in EASED[:-1] if before > EXACT else ():
-        rise = trials.rise(eased * careful(length, batch), before, deadline, CRASH)
+        rise = trials.rise(eased * careful(length, batch), before, deadline, RUNAWAY)
         if rise is None or rise <= CRASH:
             return Pace(None, trials.per_step, batch, eased)
     # Nothing is below the last one, so a trial of it would decide nothing.

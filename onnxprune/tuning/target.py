@@ -170,7 +170,19 @@ class _Apart(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped
 
 
 def hidden_error(hidden: HiddenValue, tuned: Tensor, original: Tensor, count: int) -> Tensor:
-    """Squared error over variance, averaged over the common channels: one number per sample."""
+    """Squared error over variance, averaged over the common channels: one number per sample.
+
+    An error e above 1 counts as 1 + ln e.  The mean would be a better guess than such a value, so it teaches nothing, but
+    a few of them would outweigh all else: an attention that divides by a sum near zero had errors of 180,000.
+    """
+    return _tamed(_hidden_error(hidden, tuned, original, count))
+
+
+def _tamed(errors: Tensor) -> Tensor:
+    return torch.where(errors > 1, 1 + errors.clamp_min(1).log(), errors)
+
+
+def _hidden_error(hidden: HiddenValue, tuned: Tensor, original: Tensor, count: int) -> Tensor:
     if hidden.mine is not None and hidden.theirs is not None:
         if len(hidden.mine) < tuned.shape[hidden.axis]:
             tuned = tuned.index_select(hidden.axis, torch.as_tensor(hidden.mine, device=tuned.device))
