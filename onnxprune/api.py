@@ -264,19 +264,50 @@ def why(
     return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
 
 
-def compare(a: Model, b: Model, data: object | None = None) -> Comparison:
+def compare(
+    a: Model,
+    b: Model,
+    data: object | None = None,
+    *,
+    samples: int | None = None,
+    preprocess: str | Preprocess | None = None,
+    evaluate: object | None = None,
+    test: object | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    memory: int | None = None,
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    task: str = AUTO,
+    layout: str = "",
+) -> Comparison:
     """MACs, parameters, bytes, latency and outputs of two models with the same inputs, side by side.
 
     ``data`` is anything that ``--data`` takes, or an iterable of {input name: array}; labels give the accuracy of both
-    models.  Without it, inputs are made up.  Both models run on all samples and their timed runs alternate: seconds for a small
-    model, minutes for a large one.
+    models.  Without it, inputs are made up.  The other options match the command line
+    (:class:`onnxprune.options.Options`).  Both models run on all samples and their timed runs alternate: seconds for a
+    small model, minutes for a large one.
 
     Raises:
         ModelError: a model cannot be read, or the models take different inputs or share no output.
         DataError: ``data`` cannot be read, or does not fit the inputs.
+        OptionError: an option is wrong.
 
     >>> drop = compare("models/demo.onnx", "models/demo.onnx", "models/test.npz").drop
     >>> drop.metric, drop.value, drop.samples
     ('top-1 changed', 0.0, 256)
     """
-    return compare_models(a, b, data, Options(), Silent())
+    options = Options(
+        samples=samples,
+        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        evaluate=evaluate,
+        test=test,
+        providers=providers,
+        threads=threads,
+        memory=memory,
+        seed=seed,
+        shapes=dict(shapes or {}),
+        task=task,
+        layout=layout,
+    )
+    return compare_models(a, b, data, options, Silent())

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from graphs import Sketch, prove, table
 from onnx import TensorProto
+from PIL import Image
 
 import onnxprune
+from onnxprune.calibration import open as opening
+from onnxprune.calibration.dataset import Dataset
 from onnxprune.coupling.open import couple
 from onnxprune.errors import ModelError
 from onnxprune.graph.facts import evaluate
 from onnxprune.graph.inputs import input_shapes
 from onnxprune.graph.view import view
+from onnxprune.pipeline import setup
+from onnxprune.workflows import compare as comparing
 
 
 def _net(s: Sketch, batch: int | str = "n") -> onnx.ModelProto:
@@ -111,3 +119,32 @@ def test_slices_that_take_nothing_are_no_contradiction() -> None:
     shape = s.op("Concat", s.op("Slice", sizes, s.array([0]), s.array([2])), s.array([-1]), rest, attrs={"axis": 0})
     s.output(s.op("Reshape", x, shape), ["n", 3, 64])
     assert not evaluate(view(s.model()), {"x": (1, 3, 8, 8)}).contradictions
+
+
+@pytest.mark.parametrize("size", [24, 40])
+@pytest.mark.parametrize("command", ["prune", "compare"])
+def test_pictures_have_the_size_that_the_user_states(
+    command: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    s = Sketch()
+    x = s.op("Relu", s.conv(s.input("x", ["n", 3, "h", "w"]), 3, 16, name="a"))
+    s.output(s.op("GlobalAveragePool", s.conv(x, 16, 4, name="b")), ["n", 4, 1, 1])
+    seen: set[tuple[int, ...]] = set()
+    real = opening.open_dataset
+
+    def opened(*given: Any) -> Dataset:
+        dataset = real(*given)
+        seen.update(array.shape for array in dataset.fetch([0]).values())
+        return dataset
+
+    for module in (setup, comparing):
+        monkeypatch.setattr(module, "open_dataset", opened)
+    shapes = {"x": (1, 3, size, size)}
+    if command == "prune":
+        onnxprune.prune(s.model(), tmp_path, macs=0.9, shapes=shapes, preprocess="unit", effort="fast", round_to=1, threads=1)
+    else:
+        onnxprune.compare(s.model(), s.model(), tmp_path, shapes=shapes, preprocess="unit", threads=1)
+    assert seen == {(1, 3, size, size)}

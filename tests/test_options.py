@@ -86,7 +86,7 @@ def test_no_flag_of_a_command_means_two_things(name: str) -> None:
     assert len(set(flags)) == len(flags)
 
 
-@pytest.mark.parametrize("function", [onnxprune.prune, onnxprune.tune], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", [onnxprune.prune, onnxprune.tune, onnxprune.compare], ids=lambda function: function.__name__)
 def test_python_and_the_command_line_have_the_same_defaults(function: object) -> None:
     defaults = {field.name: getattr(Options(), field.name) for field in fields(Options)}
     stated = {
@@ -103,7 +103,7 @@ def test_python_and_the_command_line_have_the_same_defaults(function: object) ->
 RENAMED = {"rounding": "round_to", "tune": "length"}
 
 
-@pytest.mark.parametrize("name", ["prune", "tune"])
+@pytest.mark.parametrize("name", ["prune", "tune", "compare"])
 def test_python_takes_every_option_of_the_command_line(name: str) -> None:
     taken = set(inspect.signature(getattr(onnxprune, name)).parameters)
     own = {option.name for option in OPTIONS if name in option.commands and option.name in DIRECT}
