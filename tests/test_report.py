@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
 import made_up
+import onnx
 import pytest
 
 from onnxprune.report import document, html, notebook, plots, rows, terminal, wording
-from onnxprune.result import Change, Drop, GroupCurve, Report, SearchStep
+from onnxprune.report.learning import learning_curve
+from onnxprune.result import Change, Drop, GroupCurve, Report, SearchStep, Stage, Tuned, Tuning, TuningPoint
 
 #: Registers the pages of results, whatever ran before.
 assert notebook
@@ -135,6 +138,28 @@ def test_notebooks_show_a_page_in_a_frame(value: object) -> None:
     assert page.open == []
     assert "script" not in page.tags
     assert "MACs" in page.text
+
+
+def test_a_tuning_shows_its_curve_in_a_frame() -> None:
+    points = tuple(TuningPoint(float(k), k, math.nan if not k else 4.0, 2.0 - k / 4, 0.9) for k in range(3))
+    tuning = Tuning(2.0, 1.5, True, points, 3.0, 4, 4, 1, "cpu", stages=(Stage("before", Drop("top-1 changed", 0.1, 4), None),))
+    tuned = Tuned(onnx.ModelProto(), tuning)
+    page = Page(unescape(tuned._repr_html_().split('"')[1]))
+    assert page.open == [] and "script" not in page.tags and page.tags.count("polyline") == 4
+    assert wording.gain(tuning)[1:] in page.text and wording.effort_of(tuning) in page.text
+    assert repr(tuned) == f"<onnxprune.Tuned {wording.gain(tuning)}>"
+
+
+@pytest.mark.parametrize("width", [plots.NARROW, plots.WIDE])
+def test_both_curves_of_a_tuning_begin_at_one_height_and_stay_inside_the_plot(width: float) -> None:
+    """The loss adds up many errors, so on one scale the held-out error would be a line at zero."""
+    heights = [(math.nan, 2.0), (40.0, 3.0), (30.0, math.nan), (20.0, 1.0)]
+    points = tuple(TuningPoint(float(k), k, loss, held) for k, (loss, held) in enumerate(heights))
+    plot = learning_curve(Tuning(2.0, 1.0, True, points, 3.0, 4, 4, 1, "cpu"), width)
+    lines = [[tuple(map(float, dot.split(","))) for dot in line.split()] for line in (plot.held, plot.loss)]
+    assert [len(line) for line in lines] == [3, 3] and lines[0][0][1] == lines[1][0][1]
+    assert lines[0][-1][1] == lines[1][-1][1] > lines[0][0][1]
+    assert all(plot.left <= x <= plot.right and plot.top <= y <= plot.bottom for line in lines for x, y in line)
 
 
 def test_a_result_tells_its_verdict_in_one_line() -> None:

@@ -659,6 +659,18 @@ def command(files: tuple[Path, Path, Path], *more: str) -> list[str]:
     return ["tune", str(student), "--teacher", str(teacher), "--data", str(data), "--threads", "1", *more]
 
 
+def test_the_report_of_a_tuning_draws_its_curve(files, tmp_path: Path, capsys) -> None:
+    page = tmp_path / "tuned.html"
+    assert main(command(files, "--for", "2x", "--report", str(page))) == 0
+    out = capsys.readouterr().out
+    text = page.read_text()
+    assert str(page) in out and "<polyline" in text and "--for 2x" in text and "<script" not in text
+    assert all(f"<td>{stage}</td>" in text for stage in ("original", "before", "tuned"))
+    shown = onnxprune.tune(files[1], files[0], files[2], length="1x", threads=1)
+    assert "polyline" in shown._repr_html_() and repr(shown).startswith("<onnxprune.Tuned ")
+    assert main(command(files, "--for", "1x", "--report", str(tmp_path / "tuned.pdf"))) == 2
+
+
 def test_the_command_writes_a_model_and_tells_in_json(files, capsys) -> None:
     assert main(command(files, "--for", "6x", "--json")) == 0
     told = json.loads(capsys.readouterr().out)

@@ -104,6 +104,8 @@ OPTIONS = (
     Option("plan", ("--plan",), PRUNE, values.output, "FILE", "write the plan (JSON)", "output"),
     Option("report", ("--report",), ("prune", "apply", "inspect"), values.output, "FILE.html",
            "write an HTML report with plots and the graph", "output"),
+    Option("report", ("--report",), ("tune",), values.output, "FILE.html",
+           "write an HTML report with the learning curve", "output"),
     Option("pictures", ("--no-samples",), PRUNE, help="leave held-out images out of the report", group="output", on=0),
     Option("layers", ("--layers",), ("inspect",), values.output, "FILE.json",
            "write the layers, to time them on a device with tools/measure_latency_table.py", "output"),

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json
-from onnxprune.cli.files import given_files
+from onnxprune.cli.files import given_files, write_text
 from onnxprune.cli.finish import SideFiles
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
+from onnxprune.errors import OutputError
 from onnxprune.tuning_length import TuningLength
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
     options = options_from(arguments)
     options = options if options.tune is not None else replace(options, tune=TuningLength())
     given = (arguments.teacher, *given_files(arguments.data, arguments.test))
-    side = SideFiles(Path(arguments.MODEL), arguments.output, None, None, "tuned", given)
+    side = SideFiles(Path(arguments.MODEL), arguments.output, None, arguments.report, "tuned", given)
     side.check()
     seen = SeenNotes()
     # torchrun starts several processes.  Only the first one prints and writes.
@@ -54,8 +55,28 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
         output = side.output if first else None
         tuned = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
     if first:
+        failed = _write_report(tuned, side, call.line)
         _tell(tuned, side, arguments, tuple(seen.notes))
+        if failed is not None:
+            raise OutputError(f"{failed} (the model itself is in {side.output})")
+        if side.report is not None and not (arguments.json or arguments.quiet):
+            from onnxprune.report.terminal import console_for, print_wrote
+
+            print_wrote(console_for(sys.stdout), "report", str(side.report))
     return 0
+
+
+def _write_report(tuned: Tuned, side: SideFiles, line: str) -> OutputError | None:
+    """Write the report if one is asked for.  Returns what went wrong: everything else must be told first."""
+    if side.report is None:
+        return None
+    from onnxprune.report.html import render_tuned
+
+    try:
+        write_text(side.report, render_tuned(tuned, str(side.model), line))
+    except OutputError as error:
+        return error
+    return None
 
 
 def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, seen: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from onnxprune.report.lanes import Lanes, lanes
 from onnxprune.report.learning import Learning, learning_curve
 from onnxprune.report.names import shortened
 from onnxprune.report.versions import versions
-from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep
+from onnxprune.result import Comparison, GroupRow, Inspection, Report, SearchStep, Tuned
 from onnxprune.shown import in_json, shown
 
 _PANELS_SHOWN = 12
@@ -102,6 +102,25 @@ def render_inspection(inspection: Inspection) -> str:
 def render_comparison(comparison: Comparison) -> str:
     """A comparison as an HTML document."""
     return _page("comparison.html.j2", {"comparison": comparison, "summary": rows.summary_rows(comparison)})
+
+
+def render_tuned(tuned: Tuned, student: str | None = None, command: str | None = None) -> str:
+    """What tuning did, as an HTML document.
+
+    ``student``: the name of the model before.  ``command``: the command line that reproduces the run.  None omits either.
+    """
+    tuning = tuned.tuning
+    files = (student, None if tuned.path is None else str(tuned.path))
+    return _page(
+        "tuned.html.j2",
+        {
+            "verdict": wording.gain(tuning),
+            "names": [name for name in files if name is not None],
+            "tuning": tuning,
+            "curve": (learning_curve(tuning, plots.NARROW), learning_curve(tuning, plots.WIDE)),
+            "command": command,
+        },
+    )
 
 
 def frame(page: str, height: str = "40rem") -> str:

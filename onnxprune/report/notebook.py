@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.report.html import frame, render, render_comparison, render_inspection
-from onnxprune.report.wording import verdict
-from onnxprune.result import Comparison, Inspection, Report, Result, page, summary
+from onnxprune.report.html import frame, render, render_comparison, render_inspection, render_tuned
+from onnxprune.report.wording import gain, verdict
+from onnxprune.result import Comparison, Inspection, Report, Result, Tuned, page, summary
 
 
 @page.register
@@ -27,6 +27,16 @@ def _(value: Comparison) -> str:
     return frame(render_comparison(value), "24rem")
 
 
+@page.register
+def _(value: Tuned) -> str:
+    return frame(render_tuned(value))
+
+
 @summary.register
 def _(value: Result) -> str:
     return f"<onnxprune.Result {verdict(value.report)}>"
+
+
+@summary.register
+def _(value: Tuned) -> str:
+    return f"<onnxprune.Tuned {gain(value.tuning)}>"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from onnxprune.result.display import page, summary
 from onnxprune.result.drop import Drop
 
 
@@ -64,7 +65,7 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The result of :func:`onnxprune.tune`: the tuned ``model``, and what ``tuning`` did.
+    """The result of :func:`onnxprune.tune`: the tuned ``model``, and what ``tuning`` did; a notebook shows the curve.
 
     ``path`` is the written file; None from Python, which writes nothing.
     """
@@ -72,3 +73,9 @@ class Tuned:
     model: onnx.ModelProto
     tuning: Tuning
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def _repr_html_(self) -> str | None:
+        return page(self)
