@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.coupling.coarse import coarse, lock_inert
 from onnxprune.coupling.control import Crossing, crossings, dead_scopes
 from onnxprune.coupling.factors import FactorTies
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels, named
@@ -177,7 +178,8 @@ class _Walker:
                 self.labels.get(value or "")
             self._as_large_as(node, 0)
             return
-        movement = trace(info, mover.data, mover.stand_in)
+        thin = None if mover.stand_in else coarse(self.labels, node, mover.data[0])
+        movement = thin or trace(info, mover.data, mover.stand_in)
         for value, shape in zip(node.outputs, movement.out_shapes, strict=False):
             if value is not None and self.facts.shapes.get(value) != shape:
                 raise DoesNotFit(f"'{value}' has shape {shape}, not {self.facts.shapes.get(value)}")
@@ -185,6 +187,8 @@ class _Walker:
         ties = MoverTies(self.labels, node, self.products)
         ties.enter(movement, info)
         self.knots += ties.knots
+        if thin is not None:
+            lock_inert(self.labels, node, mover.data[0])
         if node.op == "Expand":
             self._as_large_as(node, 1)
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from onnxprune.coupling.components import components
 from onnxprune.coupling.distinct import distinct
 from onnxprune.coupling.ledger import Atoms, Choice, CutOption, Ledger, Taken
 from onnxprune.coupling.reasons import BORDER, CHOSEN, NOTHING, PLACE, Reason
@@ -37,12 +36,6 @@ class Classes:
     locks: tuple[Atoms, Atoms]
     edges: Edges
     taken: tuple[Taken, ...]
-
-
-def components(count: int, left: Atoms, right: Atoms) -> Atoms:
-    """Component id (count,) of each atom, where ``left[k]`` and ``right[k]`` are tied."""
-    graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 class _Roots:

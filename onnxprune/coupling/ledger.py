@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.coupling.components import components
 from onnxprune.coupling.reasons import Reason, precedence
 
 Atoms = np.ndarray
@@ -68,7 +69,7 @@ class Ledger:
 
     def lock(self, atoms: Atoms, reason: Reason) -> None:
         if atoms.size:
-            self._locks.append((atoms.ravel(), len(self.reasons)))
+            self._locks.append((_runs(atoms.ravel()), len(self.reasons)))
             self.reasons.append(reason)
 
     def choose(self, choice: Choice) -> None:
@@ -84,6 +85,18 @@ class Ledger:
         nodes = np.concatenate([np.full(len(t[0]), t[2], dtype=np.int64) for t in self._ties])
         return left, right, nodes
 
+    def held(self) -> Atoms:
+        """The first reason that locks each atom so far, itself or by a tie; -1 if none does, (count,).
+
+        Cost: linear in ties and locks.
+        """
+        left, right, _ = self.edges()
+        class_of = components(self.count, left, right)
+        atoms, reasons = self.locks()
+        first = np.full(self.count, -1, dtype=np.int64)
+        first[class_of[atoms[::-1]]] = reasons[::-1]
+        return np.asarray(first[class_of])
+
     def locks(self) -> tuple[Atoms, Atoms]:
         """All locks as two arrays: atom, reason index.  The most informative reasons come first."""
         if not self._locks:
@@ -92,3 +105,12 @@ class Ledger:
         atoms = np.concatenate([a for a, _ in ranked])
         reasons = np.concatenate([np.full(len(a), r, dtype=np.int64) for a, r in ranked])
         return atoms, reasons
+
+
+def _runs(atoms: Atoms) -> Atoms:
+    """``atoms`` without repetitions in a row."""
+    if len(atoms) < 2:
+        return atoms
+    first = np.ones(len(atoms), dtype=np.bool_)
+    np.not_equal(atoms[1:], atoms[:-1], out=first[1:])
+    return atoms if first.all() else np.asarray(atoms[first])

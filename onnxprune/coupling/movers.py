@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnxprune.coupling.labels import Axis, Labels, named
 from onnxprune.coupling.ledger import Atoms, Choice, CutOption
 from onnxprune.coupling.products import Knot, Products
@@ -32,21 +34,26 @@ class MoverTies:
                 )
         for output, value in enumerate(self.node.outputs):
             if value is not None:
-                self._connect(value, [k for k in movement.links if k.output == output])
+                self._connect(value, [k for k in movement.links if k.output == output], {} if output else movement.grains)
         self._uneven_pad(info)
         self._strided_slice(info)
 
     def _lock(self, atoms: Atoms, reason: Reason) -> None:
         self.labels.ledger.lock(atoms, reason)
 
-    def _connect(self, value: str, links: list[AxisLink]) -> None:
+    def _connect(self, value: str, links: list[AxisLink], grains: Mapping[int, Atoms]) -> None:
         shape = self.labels.facts.shapes[value]
         into: dict[int, set[tuple[int, int]]] = {}
         outof: dict[tuple[int, int], set[int]] = {}
         for link in links:
             into.setdefault(link.out_axis, set()).add((link.slot, link.axis))
             outof.setdefault((link.slot, link.axis), set()).add(link.out_axis)
-        labels = [self.labels.fresh(value, axis, n) for axis, n in enumerate(shape)]
+        labels = [
+            self.labels.fresh(value, axis, int(grains[axis].max()) + 1)[grains[axis]]
+            if axis in grains
+            else self.labels.fresh(value, axis, n)
+            for axis, n in enumerate(shape)
+        ]
         self.labels.of[value] = tuple(labels)
         tangled: list[AxisLink] = []
         for link in links:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling.decide import components
+from onnxprune.coupling.components import components
 from onnxprune.coupling.labels import Axis, FactorGrid, Key, Labels
 from onnxprune.coupling.ledger import Ledger
 from onnxprune.coupling.rule import Bound

@@ -7,8 +7,8 @@ every attribute and opset variant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -42,11 +42,13 @@ class Trace:
     """All links of one node, and the shapes of its outputs in the execution.
 
     ``fixed``: (slot, axis, positions) that reach the output but none of its axes (one channel taken out).
+    ``grains``: axis of the first output -> (n,) numbers; positions with the same number stay or leave together.
     """
 
     links: tuple[AxisLink, ...]
     fixed: tuple[tuple[int, int, np.ndarray], ...]
     out_shapes: tuple[tuple[int, ...], ...]
+    grains: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 def trace(info: NodeInfo, data: Sequence[int], stand_in: str = "") -> Trace:
@@ -77,6 +79,16 @@ def trace(info: NodeInfo, data: Sequence[int], stand_in: str = "") -> Trace:
     if len(data) == 1:
         return _single(info, node, operands, data[0], known[0])
     return _joined(info, node, operands, data, known, rank, data)
+
+
+def reshaped(slot: int, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[AxisLink, ...]:
+    """The links of a Reshape of slot ``slot`` from ``before`` to ``after``."""
+    return tuple(
+        AxisLink(slot, axis, 0, out, source, target)
+        for axis, size in enumerate(before)
+        if size > 1
+        for out, source, target in _read(_coordinates(before, axis, 0).reshape(after))
+    )
 
 
 def _renamed(node: onnx.NodeProto, stand_in: str) -> onnx.NodeProto:
