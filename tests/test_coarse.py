@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import onnx
@@ -13,10 +13,13 @@ from graphs import Sketch
 
 import onnxprune
 from onnxprune.coupling import bind, coarse
+from onnxprune.coupling import trace as tracing
 from onnxprune.coupling.coarse import factors
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
+from onnxprune.coupling.rule import NodeInfo
 from onnxprune.coupling.trace import Trace, trace
+from onnxprune.graph.load import load
 
 WIDE, SIDE = 16, 6
 Block = Callable[[Sketch, str], str]
@@ -147,3 +150,37 @@ def test_a_normalization_of_a_large_picture_is_never_traced_by_position(monkeypa
     coupling = couple(s.model(), {}, None)
     assert trace is not small and [len(group) for group in coupling.groups] == [8]
     assert coupling.walked.ledger.count < 10_000
+
+
+def _moved(op: str, shape: tuple[int, ...], *operands: list[int], **attrs: object) -> onnx.ModelProto:
+    s = Sketch()
+    x = s.op("Relu", s.input("x", list(shape)))
+    given = [s.array(operand) for operand in operands]
+    s.output(s.op(op, x, *given, attrs=dict(attrs)), [None] * len(shape))
+    return s.model()
+
+
+MOVES = {
+    **{f"Transpose {perm}": _moved("Transpose", (2, 3, 4), perm=perm) for perm in map(list, permutations(range(3)))},
+    "Transpose of ones": _moved("Transpose", (1, 5, 1, 3), perm=[3, 0, 1, 2]),
+    **{
+        f"Pad {pads}": _moved("Pad", (1, 4, 3), pads)
+        for pads in ([0] * 6, [0, 1, 0, 0, 0, 2], [1, 0, 2, 0, 0, 0], [0, -1, 0, 0, 0, 1], [2, 2, 2, 2, 2, 2])
+    },
+    "Pad by reflection": _moved("Pad", (1, 4, 3), [0, 0, 1, 0, 0, 1], mode="reflect"),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_axes_that_move_alone_move_as_they_do_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(MOVES[name])
+    coupling = couple(loaded.proto, {}, None)
+    info = NodeInfo(coupling.graph.nodes[1], coupling.graph, coupling.facts)
+    found = []
+    for alone in (None, lambda _: False):
+        if alone is not None:
+            monkeypatch.setattr(tracing, "_moves_each_axis_alone", alone)
+        moved = trace(info, [0])
+        links = [(k.axis, k.out_axis, k.source.tolist(), k.target.tolist()) for k in moved.links]
+        found.append((links, [positions.tolist() for *_, positions in moved.fixed], moved.out_shapes))
+    assert found[0] == found[1] and found[0][0]

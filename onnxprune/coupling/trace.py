@@ -54,7 +54,7 @@ class Trace:
 def trace(info: NodeInfo, data: Sequence[int], stand_in: str = "") -> Trace:
     """Links of the mover in ``info``.  Runs it as the ai.onnx operator ``stand_in`` if one is named.
 
-    Cost: one execution per axis, at the tensor's true size.
+    Cost: one execution per axis, at the tensor's true size; a Transpose or Pad of one axis at a time.
 
     Raises:
         DoesNotFit: if the node cannot run (an operand is unknown, or a type is unsupported).
@@ -132,11 +132,17 @@ def _single(
     links: list[AxisLink] = []
     fixed: list[tuple[int, int, np.ndarray]] = []
     shapes: tuple[tuple[int, ...], ...] = ()
+    separate = _moves_each_axis_alone(info)
     for axis in range(len(shape)):
         feeds = list(operands)
-        feeds[slot] = _coordinates(shape, axis, 0)
+        ran = tuple(n if a == axis or not separate else 1 for a, n in enumerate(shape))
+        feeds[slot] = _coordinates(ran, axis, 0)
         results = _run(info, node, feeds)
-        shapes = tuple(r.shape for r in results)
+        # Each axis has its true length in one of the runs, and at most that in the others.
+        before = shapes or tuple(r.shape for r in results)
+        shapes = tuple(
+            tuple(max(pair) for pair in zip(known, r.shape, strict=True)) for known, r in zip(before, results, strict=True)
+        )
         if shape[axis] > 1:
             for output, result in enumerate(results):
                 read = _read(result)
@@ -149,6 +155,14 @@ def _single(
         feeds[slot] = np.ones((), np.int32)
         shapes = tuple(r.shape for r in _run(info, node, feeds))
     return Trace(tuple(links), tuple(fixed), shapes)
+
+
+def _moves_each_axis_alone(info: NodeInfo) -> bool:
+    """Whether positions of one axis move alike for any length of the others, so that one of them is enough."""
+    if info.node.op == "Pad" and info.node.string("mode", "constant") == "constant":
+        pads = info.ints("pads", 1)
+        return pads is not None and min(pads, default=0) >= 0
+    return info.node.op == "Transpose"
 
 
 def _joined(
