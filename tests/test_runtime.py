@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from graphs import Sketch, run
 from hostile import plain
@@ -29,7 +30,9 @@ from onnxprune.engine import segment
 from onnxprune.engine.probe import plausible_feeds
 from onnxprune.engine.segment import Runner
 from onnxprune.engine.session import Engine, open_session
+from onnxprune.engine.session import run as run_session
 from onnxprune.engine.store import Store
+from onnxprune.errors import ModelError
 from onnxprune.graph.load import load
 from onnxprune.graph.view import view
 from onnxprune.latency import stopwatch as latency
@@ -303,3 +306,39 @@ def test_latency_is_told_in_milliseconds_by_the_paired_ratio(monkeypatch: pytest
     assert change.before > 10
     assert alone > 1
     assert paired == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("tapped", [True, False])
+def test_hidden_values_that_a_fusion_loses_are_computed_without_it(
+    tapped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that onnxruntime itself refuses stays refused."""
+    s = Sketch()
+    hidden = s.op("Relu", s.input("x", ["n", 4]))
+    s.output(s.op("Neg", hidden), ["n", 4])
+    real, levels = ort.InferenceSession, []
+
+    def strict(source: object, options: ort.SessionOptions, **rest: object) -> ort.InferenceSession:
+        levels.append(options.graph_optimization_level)
+        if options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL:
+            raise RuntimeError(f"Failed to find node output {hidden}")
+        return real(source, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", strict)
+    if not tapped:
+        with pytest.raises(ModelError, match="Failed to find node output"):
+            open_session(s.model(), Engine(threads=1))
+        assert len(levels) == 1
+        return
+    session = open_session(s.model(), Engine(threads=1), [hidden])
+    [found] = run_session(session, {"x": np.array([[-1, 0, 2, 3]], np.float32)}, [hidden])
+    assert found.tolist() == [[0, 0, 2, 3]] and len(levels) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_that_cannot_be_loaded_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    s = Sketch()
+    s.output(s.op("Relu", s.op("MatMul", s.input("x", ["n", 4]), s.weight(5, 4))), ["n", 4])
+    with pytest.raises(ModelError):
+        open_session(s.model(), Engine(threads=1))
+    assert capsys.readouterr().out == ""

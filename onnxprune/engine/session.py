@@ -91,12 +91,22 @@ def _open(
         assert outputs is None, "a Loadable has its outputs"
         return _opened(model, engine, options)
     with loadable(lambda: model, outputs) as made:
+        try:
+            return _opened(made, engine, options)
+        except ModelError:
+            if outputs is None:
+                raise
+        # The model itself is fine.  Some fusions of onnxruntime (1.32, x86 without AVX-512) lose a hidden value that is
+        # asked for as an output.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         return _opened(made, engine, options)
 
 
 def _opened(model: Loadable, engine: Engine, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(model.source, options, providers=list(engine.providers))
+        # A retry on the same provider would print to stdout and fail again.
+        again = int(engine.providers != ("CPUExecutionProvider",))
+        session = ort.InferenceSession(model.source, options, providers=list(engine.providers), enable_fallback=again)
     except Exception as error:
         raise ModelError(
             f"onnxruntime cannot load the model: {_first_line(error)}; onnxprune needs a model that onnxruntime can run"
