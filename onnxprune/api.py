@@ -94,7 +94,7 @@ def prune(
     options = Options(
         budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
         samples=samples,
-        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        preprocess=_preprocess(preprocess),
         select=select,
         refit=refit,
         effort=effort,
@@ -125,6 +125,10 @@ def prune(
         cluster=cluster,
     )
     return prune_model(model, None, data, options, progress or Silent(), Stopwatch())
+
+
+def _preprocess(given: str | Preprocess | None) -> Preprocess | None:
+    return Preprocess.named(given) if isinstance(given, str) else given
 
 
 def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
@@ -167,7 +171,7 @@ def tune(
     """
     options = Options(
         samples=samples,
-        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        preprocess=_preprocess(preprocess),
         tune=parse_length(length),
         augment=augment,
         device=device,
@@ -299,7 +303,7 @@ def compare(
     """
     options = Options(
         samples=samples,
-        preprocess=Preprocess.named(preprocess) if isinstance(preprocess, str) else preprocess,
+        preprocess=_preprocess(preprocess),
         evaluate=evaluate,
         test=test,
         providers=providers,
