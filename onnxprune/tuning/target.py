@@ -56,8 +56,8 @@ def _terms(name: str, values: Array, only: bool, bounded: bool) -> list[LossTerm
         if values.shape[axis] > 1 and wide.min() >= 0 and np.allclose(wide.sum(axis), 1, atol=1e-3):
             return [LossTerm(name, "probabilities", _divergence(axis))]
     if only and metrics.is_scores([values]):
-        spread = max(float((wide - wide.mean(1, keepdims=True)).std()), LEAST)
-        return [LossTerm(name, "logits", _logits(spread))]
+        spread = float((wide - wide.mean(1, keepdims=True)).std())
+        return [LossTerm(name, "logits", _logits(spread if spread > LEAST else 1.0))]
     axis = channel_axis(values)
     rows = _filled(np.moveaxis(wide, axis, 0).reshape(values.shape[axis], -1) if values.ndim > 1 else wide[None])
     inside = (rows.min(1) >= 0) & (rows.max(1) <= 1) & bounded
