@@ -5,14 +5,16 @@
 A pass is the same images through the original in plain onnxruntime, with the same threads, in the same process: the
 faster of one before and one after the run.  Processor seconds count all threads, so that other processes of the
 machine disturb them little.  Models that the assets do not hold are listed as skipped.  ``--growth 64 256 1024`` then
-runs one small model over ever more samples: seconds must grow linearly, memory not at all.  Prints a line per stage
-and model, and one JSON line.
+runs one small model over ever more samples: seconds must grow linearly, memory not at all.  ``--workers 2`` compares
+wall-clock seconds instead: a run in one process with one that has 2 workers, whose file must be the same, byte for byte.
+Prints a line per stage and model, and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import json
 import os
 import resource
@@ -20,8 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +66,18 @@ SMALL = Row("ResNet-20, 32 pixels", "cifar10/resnet20_bn.onnx", CIFAR, macs=0.5)
 
 @dataclass
 class Stages:
-    """Progress that takes processor seconds by stage."""
+    """Progress that takes the seconds of ``clock`` by stage."""
 
+    clock: Callable[[], float] = time.process_time
     seconds: dict[str, float] = field(default_factory=dict)
     name: str = "set up"
-    since: float = field(default_factory=time.process_time)
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.since = self.clock()
 
     def stage(self, name: str, steps: int | None, turn: int = 1, turns: int = 1) -> None:
-        now = time.process_time()
+        now = self.clock()
         self.seconds[self.name] = self.seconds.get(self.name, 0.0) + now - self.since
         self.name, self.since = name, now
 
@@ -81,10 +87,13 @@ class Stages:
     def note(self, text: str) -> None:
         return None
 
+    def show(self, text: str) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class Task:
-    """What one child process is asked to measure."""
+    """What one child process is asked to measure.  ``clock``: a name in the module ``time``."""
 
     model: str
     data: str
@@ -93,11 +102,13 @@ class Task:
     samples: int
     effort: str
     threads: int
+    clock: str = "process_time"
+    workers: int = 0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor seconds by stage and of one plain pass; ``drop``: what the run reported."""
+    """Seconds by stage and of one plain pass.  ``drop``: what the run reported.  ``digest``: a checksum of its model."""
 
     name: str
     samples: int
@@ -105,10 +116,15 @@ class Cost:
     plain: float
     gigabytes: float
     drop: float
+    digest: str
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stages.values())
 
     @property
     def passes(self) -> float:
-        return sum(self.stages.values()) / self.plain
+        return self.seconds / self.plain
 
 
 def measure(task: Task) -> dict[str, object]:
@@ -118,15 +134,17 @@ def measure(task: Task) -> dict[str, object]:
     dataset = open_dataset(task.data, specs_of(loaded), preprocess, task.samples, 0)
     session = open_session(loaded.proto, Engine(threads=task.threads))
 
+    clock: Callable[[], float] = getattr(time, task.clock)
+
     def plain() -> float:
         total = 0.0
         for feeds in dataset.batches(min(BATCH, dataset.batch_limit or BATCH)):
-            start = time.process_time()
+            start = clock()
             session.run(None, dict(feeds))
-            total += time.process_time() - start
+            total += clock() - start
         return total
 
-    before, stages = plain(), Stages()
+    before, stages = plain(), Stages(clock)
     result = onnxprune.prune(
         task.model,
         task.data,
@@ -135,30 +153,54 @@ def measure(task: Task) -> dict[str, object]:
         preprocess=preprocess,
         effort=task.effort,
         threads=task.threads,
+        workers=task.workers,
         round_to=8,
         progress=stages,
     )
     stages.stage("end", None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     drop = result.report.drop.value if result.report.drop is not None else 0.0
-    return {"stages": stages.seconds, "plain": min(before, plain()), "gigabytes": peak / 1e9, "drop": drop}
+    digest = hashlib.sha256(result.model.SerializeToString(deterministic=True)).hexdigest()[:12]
+    return {
+        "stages": stages.seconds,
+        "plain": min(before, plain()),
+        "gigabytes": peak / 1e9,
+        "drop": drop,
+        "digest": digest,
+    }
 
 
-def run(row: Row, assets: Path, data: Path, arguments: argparse.Namespace, samples: int) -> Cost:
-    task = Task(
+def task_of(row: Row, assets: Path, data: Path, arguments: argparse.Namespace, samples: int) -> Task:
+    return Task(
         str(assets / row.source), str(data), row.preprocess, row.macs, samples, arguments.effort, arguments.threads
     )
+
+
+def run(name: str, task: Task) -> Cost:
     command = [sys.executable, __file__, "--child", json.dumps(asdict(task))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{row.name}: {done.stderr.strip()}")
-    return Cost(row.name, samples, **json.loads(done.stdout.splitlines()[-1]))
+        raise SystemExit(f"{name}: {done.stderr.strip()}")
+    return Cost(name, task.samples, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(name: str, task: Task, workers: int) -> list[Cost]:
+    """Wall-clock seconds of ``task`` in one process and with ``workers``."""
+    task = replace(task, clock="perf_counter")
+    alone = run(name, task)
+    spread = run(f"{name}, {workers} workers", replace(task, workers=workers))
+    print(f"{name:22} {task.samples:5} images       1 process   {workers} workers")
+    for stage in {**alone.stages, **spread.stages}:
+        print(f"    {stage:14} {alone.stages.get(stage, 0.0):25.1f} s {spread.stages.get(stage, 0.0):9.1f} s")
+    same = "same file" if alone.digest == spread.digest else "ANOTHER FILE"
+    ratio = alone.seconds / spread.seconds
+    print(f"    {'all':14} {alone.seconds:25.1f} s {spread.seconds:9.1f} s, {ratio:.2f} times as fast, {same}")
+    return [alone, spread]
 
 
 def show(cost: Cost) -> None:
-    total = sum(cost.stages.values())
     print(
-        f"{cost.name:22} {cost.samples:5} images {total:7.1f} s = {cost.passes:6.1f} passes of {cost.plain:.2f} s, "
+        f"{cost.name:22} {cost.samples:5} images {cost.seconds:7.1f} s = {cost.passes:6.1f} passes of {cost.plain:.2f} s, "
         f"{cost.gigabytes:.2f} GB, drop {cost.drop:.4f}"
     )
     for stage, seconds in cost.stages.items():
@@ -174,7 +216,7 @@ def growth(assets: Path, sizes: Sequence[int], arguments: argparse.Namespace) ->
         np.savez(data, input=np.concatenate([images] * -(-max(sizes) // len(images)))[: max(sizes)])
         found = []
         for samples in sizes:
-            found.append(run(SMALL, assets, data, arguments, samples))
+            found.append(run(SMALL.name, task_of(SMALL, assets, data, arguments, samples)))
             show(found[-1])
     return found
 
@@ -185,6 +227,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--effort", default="default")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--growth", type=int, nargs="*", default=[])
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,7 +242,11 @@ def main() -> int:
         if not (assets / row.source).exists():
             print(f"{row.name:22} skipped: the assets have no {row.source}")
             continue
-        costs.append(run(row, assets, assets / row.data, arguments, arguments.samples))
+        task = task_of(row, assets, assets / row.data, arguments, arguments.samples)
+        if arguments.workers:
+            costs += compare(row.name, task, arguments.workers)
+            continue
+        costs.append(run(row.name, task))
         show(costs[-1])
     if arguments.growth:
         costs += growth(assets, arguments.growth, arguments)

@@ -1,6 +1,6 @@
-"""What tuning gives: accuracy by minutes (``rows``), and whether it runs at all (``coverage``).
+"""What tuning gives: accuracy by minutes and samples (``rows``), and whether it runs at all (``coverage``).
 
-    python tools/bench_tune.py rows ASSETS --for 1m,3m --only resnet20
+    python tools/bench_tune.py rows ASSETS --for 1m,3m --samples 128,512 --only resnet20
     python tools/bench_tune.py coverage ASSETS
 
 Prints a table, and after it one line of JSON.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ class Found:
     model: str
     macs: float
     length: str
+    samples: int | None
     original: float | None
     cut: float | None
     refitted: float | None
@@ -88,16 +90,20 @@ class Covered:
         return self.sound and self.first is not None and self.last is not None and self.last < self.first
 
 
-def rows(assets: Path, lengths: Sequence[str], only: str, effort: str, threads: int) -> Iterator[Found]:
+def rows(
+    assets: Path, lengths: Sequence[str], sizes: Sequence[int | None], only: str, effort: str, threads: int
+) -> Iterator[Found]:
+    """Prune and tune each model whose name contains ``only``: every length, with every number of samples."""
     for row in ROWS:
         if only not in row.name:
             continue
-        for length in lengths:
+        for length, samples in product(lengths, sizes):
             begun = time.process_time()
             report = onnxprune.prune(
                 assets / f"{row.name}.onnx",
                 str(assets / row.data),
                 macs=row.macs,
+                samples=samples,
                 preprocess=row.preprocess,
                 test=str(assets / row.test),
                 effort=effort,
@@ -111,6 +117,7 @@ def rows(assets: Path, lengths: Sequence[str], only: str, effort: str, threads: 
                 row.name,
                 report.macs.ratio,
                 length,
+                samples,
                 accuracy["original"],
                 accuracy["cut"],
                 accuracy["refitted"],
@@ -155,6 +162,7 @@ def main() -> int:
     parser.add_argument("what", choices=("rows", "coverage"))
     parser.add_argument("assets", type=Path)
     parser.add_argument("--for", dest="lengths", default="3m")
+    parser.add_argument("--samples", help="numbers of samples, separated by commas (default: the tool's)")
     parser.add_argument("--only", default="")
     parser.add_argument("--effort", default="default")
     parser.add_argument("--threads", type=int, default=0)
@@ -162,12 +170,14 @@ def main() -> int:
     need_torch()
     if asked.what == "rows":
         found = []
-        for one in rows(asked.assets, asked.lengths.split(","), asked.only, asked.effort, asked.threads):
+        sizes = [int(size) for size in asked.samples.split(",")] if asked.samples else [None]
+        for one in rows(asked.assets, asked.lengths.split(","), sizes, asked.only, asked.effort, asked.threads):
             found.append(one)
             shown = " | ".join(
                 "-" if v is None else f"{100 * v:.1f}" for v in (one.original, one.cut, one.refitted, one.tuned)
             )
-            print(f"| {one.model} | {one.macs:.3f} | {one.length} | {shown} | {one.cpu_seconds:.0f} |", flush=True)
+            run = f"| {one.model} | {one.macs:.3f} | {one.length} | {one.samples or 'default'} |"
+            print(f"{run} {shown} | {one.cpu_seconds:.0f} |", flush=True)
         print(json.dumps([asdict(one) for one in found]))
         return 0
     seen = []
