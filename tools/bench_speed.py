@@ -6,8 +6,8 @@ A pass is the same images through the original in plain onnxruntime, with the sa
 faster of one before and one after the run.  Processor seconds count all threads, so that other processes of the
 machine disturb them little.  Models that the assets do not hold are listed as skipped.  ``--growth 64 256 1024`` then
 runs one small model over ever more samples: seconds must grow linearly, memory not at all.  ``--workers 2`` compares
-wall-clock seconds instead: a run in one process with one that has 2 workers, whose file must be the same, byte for byte.
-Prints a line per stage and model, and one JSON line.
+wall-clock seconds of one process with those of 2 workers, and says whether both write the same file.  Its memory is that
+of the first process alone.  Prints a line per stage and model, and one JSON line.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.engine.session import Engine, open_session
 from onnxprune.graph.load import load
 from onnxprune.pipeline.setup import specs_of
+from onnxprune.progress import Silent
 
 BATCH = 8
 
@@ -65,7 +66,7 @@ SMALL = Row("ResNet-20, 32 pixels", "cifar10/resnet20_bn.onnx", CIFAR, macs=0.5)
 
 
 @dataclass
-class Stages:
+class Stages(Silent):
     """Progress that takes the seconds of ``clock`` by stage."""
 
     clock: Callable[[], float] = time.process_time
@@ -80,15 +81,6 @@ class Stages:
         now = self.clock()
         self.seconds[self.name] = self.seconds.get(self.name, 0.0) + now - self.since
         self.name, self.since = name, now
-
-    def advance(self, steps: int = 1) -> None:
-        return None
-
-    def note(self, text: str) -> None:
-        return None
-
-    def show(self, text: str) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -245,9 +237,9 @@ def main() -> int:
         task = task_of(row, assets, assets / row.data, arguments, arguments.samples)
         if arguments.workers:
             costs += compare(row.name, task, arguments.workers)
-            continue
-        costs.append(run(row.name, task))
-        show(costs[-1])
+        else:
+            costs.append(run(row.name, task))
+            show(costs[-1])
     if arguments.growth:
         costs += growth(assets, arguments.growth, arguments)
     print(json.dumps([asdict(cost) | {"passes": cost.passes} for cost in costs]))

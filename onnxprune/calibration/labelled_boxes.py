@@ -1,4 +1,4 @@
-"""Labelled boxes of images: YOLO's text files beside them, or COCO's JSON."""
+"""Labelled boxes of images: text files beside them, one box per line, or COCO's JSON."""
 
 from __future__ import annotations
 

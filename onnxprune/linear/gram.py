@@ -151,8 +151,8 @@ class LightGram:
 class InputMoments:
     """Collects a layer's input as rows or as moments, whichever is smaller.
 
-    The input has ``groups`` groups of ``features`` features.  A wide layer may see few rows, such as a transformer with
-    4,096 hidden units and 32 samples.  Its moments would take more memory than its weights.
+    The input has ``groups`` groups of ``features`` features.  A wide layer may see few rows: 32 samples, say, for a
+    Gemm with 16,384 inputs and 4,096 outputs.  Its moments would take more memory than its weights.
     """
 
     groups: int

@@ -22,8 +22,8 @@ from onnxprune.tuning.pair import Feeds, ModelPair, samples_in
 ROUNDED = 0.05
 #: Convolutions make at least this share of the numbers, and a step makes so many on average.  A detector makes a quarter
 #: of its numbers with convolutions, residual networks a third; their training steps take 0.5 to 0.75 of the time.  A
-#: transformer makes 1 %: torch's other functions are slower in bfloat16, so a small one takes as long as in float32, and
-#: with 5,000 numbers per step twice as long.
+#: network of attention makes 1 %: torch's other functions are slower in bfloat16, so a small one takes as long as in
+#: float32, and with 5,000 numbers per step twice as long.
 CONVOLVED, NUMBERS = 0.2, 50_000
 
 
