@@ -111,13 +111,15 @@ def test_a_layer_with_whole_heads_in_its_batch_axis_is_refitted_at_the_heads_tha
     assert result.report.verify.passed and result.report.macs.ratio <= 0.6
 
 
-def _grouped_attention(heads: int, shared: int, size: int, first: str) -> onnx.ModelProto:
+def _grouped_attention(heads: int, shared: int, size: int, first: str, flat_input: bool) -> onnx.ModelProto:
     """Query heads in groups that share a key/value head; half of each head is turned, as rotary positions do.
 
-    ``first``: which of queries and keys stand first in the file, "q" or "k".
+    ``first``: which of queries and keys stand first in the file, "q" or "k".  A flat input goes apart into axes that both
+    stay: a choice without anything to choose, before all others.
     """
     g, tokens, width = Sketch(), 6, 16
-    x = g.input("x", [1, tokens, width])
+    x = g.input("x", [1, tokens * width] if flat_input else [1, tokens, width])
+    x = g.op("Reshape", x, g.array([1, tokens, width])) if flat_input else x
 
     def split(name: str, count: int) -> str:
         y = g.op("MatMul", x, g.weight(width, count * size), name=name)
@@ -145,10 +147,11 @@ def _grouped_attention(heads: int, shared: int, size: int, first: str) -> onnx.M
 
 @pytest.mark.parametrize(("heads", "shared", "size"), [(8, 2, 8), (16, 8, 4), (4, 4, 16), (6, 1, 8), (4, 2, 16)])
 @pytest.mark.parametrize("first", ["q", "k"])
+@pytest.mark.parametrize("flat_input", [False, True], ids=["", "flat input"])
 def test_no_choice_between_heads_and_their_sizes_leaves_the_queries_whole(
-    heads: int, shared: int, size: int, first: str
+    heads: int, shared: int, size: int, first: str, flat_input: bool
 ) -> None:
-    coupling = prove(_grouped_attention(heads, shared, size, first))
+    coupling = prove(_grouped_attention(heads, shared, size, first, flat_input))
     uses = [key for group in coupling.groups for key, _ in group.axes if isinstance(key, tuple)]
     cut = {coupling.graph.nodes[index].label for index, _ in uses}
     assert {"q", "o"} <= cut

@@ -11,9 +11,11 @@ from onnx import helper as oh
 
 from onnxprune.coupling.bind import Walked
 from onnxprune.coupling.distinct import distinct
+from onnxprune.coupling.movers import _knots
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.operands import edits
 from onnxprune.coupling.site import Edit, Masks
+from onnxprune.coupling.trace import AxisLink
 from onnxprune.coupling.why import explain
 from onnxprune.errors import PlanError
 from onnxprune.graph.execute import run_node
@@ -150,6 +152,40 @@ def test_attention_heads_with_constant_reshapes() -> None:
     coupling = prove(s.model())
     assert table(coupling) == {"q": heads}
     assert {choice.factor for choice in coupling.choices} >= {"the 12 of 12x4"}
+
+
+@pytest.mark.parametrize("axes", ["given", "left out"])
+@pytest.mark.parametrize("step", [-3, -2, -1, 1, 2, 3])
+def test_channels_that_a_slice_counts_in_steps_stay(step: int, axes: str) -> None:
+    s = Sketch()
+    x = s.conv(s.input("x", [1, 3, 5, 5]), 3, 12, name="stem")
+    begin, end = (0, 12) if step > 0 else (11, -13)
+    numbers = [[begin], [end], [1], [step]]
+    if axes == "left out":
+        numbers = [[0, begin], [1, end], [1, step]]
+    bounds = [s.array(n) for n in numbers]
+    taken = s.op("Slice", x, *(bounds if axes == "given" else [*bounds[:2], "", bounds[2]]))
+    width = len(range(12)[::step])
+    s.output(s.conv(taken, width, 4, name="reader"), [1, 4, 5, 5])
+    coupling = prove(s.model())
+    told = reasons(coupling)
+    counts = f"Slice takes one of every {abs(step)} positions of this axis"
+    assert (counts in told) == (abs(step) > 1), told
+    assert ("stem" in table(coupling)) == (abs(step) == 1)
+
+
+def test_links_that_share_an_axis_are_one_knot_in_any_order() -> None:
+    """The connected components of the graph whose nodes are the axes, against a plain search."""
+    draw, none = np.random.default_rng(0), np.zeros(0, np.int64)
+    for _ in range(200):
+        links = [AxisLink(*draw.integers(0, 3, 2).tolist(), 0, int(draw.integers(4)), none, none) for _ in range(5)]
+        ends = [{("in", link.slot, link.axis), ("out", link.out_axis)} for link in links]
+        reached = [{k} for k in range(len(links))]
+        for _ in links:
+            reached = [{j for j in range(len(links)) if any(ends[i] & ends[j] for i in seen)} for seen in reached]
+        numbers = {id(link): k for k, link in enumerate(links)}
+        found = [frozenset(numbers[id(link)] for link in knot) for knot in _knots(links)]
+        assert set(found) == {frozenset(seen) for seen in reached} and len(found) == len(set(found))
 
 
 def test_an_option_a_shortcut_slices_and_pads_channels() -> None:

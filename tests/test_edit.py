@@ -14,7 +14,7 @@ import onnx
 import pytest
 from graphs import Sketch, prove, random_keep, run
 from odd_models import UNKNOWN, branches, every_type, everything, loop
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from random_graphs import random_model
 
 from onnxprune.coupling.open import couple
@@ -23,7 +23,7 @@ from onnxprune.graph.tensors import DATA_FIELDS, copied
 from onnxprune.graph.view import Graph, view
 from onnxprune.surgery.constants import with_constants
 from onnxprune.surgery.cut import constant_of, cut, laid_along, mask, masked_constants
-from onnxprune.surgery.edit import insert_select
+from onnxprune.surgery.edit import give_constants, insert_select
 from onnxprune.surgery.sweep import sweep
 
 Model = onnx.ModelProto
@@ -247,6 +247,66 @@ def test_a_constant_that_branches_share_is_stored_where_both_see_it() -> None:
     last, then = (a.g for a in found.graph.node[0].attribute)
     assert [t.name for t in then.initializer] == ["idle", "shadowed"]
     assert not last.initializer
+
+
+@pytest.mark.parametrize("source", ["constant", "copy"])
+@pytest.mark.parametrize("wanted", ["equal", "different", "of different sizes", "for one reader"])
+def test_what_reads_the_size_of_a_constant_reads_that_of_the_new_one(source: str, wanted: str) -> None:
+    """If all readers of the numbers get other numbers of one size.  Otherwise the old constant stays, and its size."""
+    s = Sketch()
+    stored = s.weight(4, 6, name="stored")
+    read = s.op("Identity", stored) if source == "copy" else stored
+    x = s.input("x", [1, 4])
+    for number, value in enumerate((stored, read)):
+        s.op("Transpose", value, name=f"reader{number}")
+        s.nodes[-1].output[0] = s.output(f"y{number}", [None, None])
+    s.nodes += [onnx.helper.make_node("Shape", [read], [s.output("size", [2], TensorProto.INT64)], name="size")]
+    s.nodes += [onnx.helper.make_node("Identity", [x], [s.output("z", [1, 4])])]
+    graph = view(s.model())
+    uses = [(node.index, 0) for node in graph.nodes if node.op == "Transpose"]
+    first = np.arange(12, dtype=np.float32).reshape(4, 3)
+    second = {"equal": first, "different": first + 1, "of different sizes": first[:2], "for one reader": first}[wanted]
+    values = dict(zip(uses, (first, second), strict=wanted != "for one reader"))
+    if wanted == "for one reader":
+        del values[uses[1]]
+    editor = Editor(graph)
+    give_constants(editor, values)
+    found = run(editor.finish(), {"x": np.zeros((1, 4), np.float32)})
+    np.testing.assert_array_equal(found[0], first.T)
+    if wanted != "for one reader":
+        np.testing.assert_array_equal(found[1], second.T)
+    assert found[2].tolist() == ([4, 3] if wanted in ("equal", "different") else [4, 6])
+
+
+@pytest.mark.parametrize("exposed", [False, True], ids=["hidden", "an output"])
+@pytest.mark.parametrize("left", [False, True], ids=["all readers", "one reader stays"])
+@pytest.mark.parametrize("alike", [False, True], ids=["different", "equal"])
+def test_a_cast_gets_other_halves_only_if_nothing_else_needs_the_old(exposed: bool, left: bool, alike: bool) -> None:
+    s = Sketch()
+    half = s.keep("half", np.arange(1, 5, dtype=np.float16))
+    x = s.input("x", [4])
+    casts = [s.op("Cast", half, attrs={"to": TensorProto.FLOAT}, name=f"cast{k}") for k in range(2)]
+    for k, cast in enumerate((casts[0], casts[0], casts[1])):
+        s.nodes += [onnx.helper.make_node("Mul", [x, cast], [s.output(f"y{k}", [4])])]
+    if exposed:
+        s.output(casts[0], [4])
+    graph = view(s.model())
+    old, one = np.arange(1, 5, dtype=np.float32), np.full(4, 8, np.float32)
+    wanted = [one, old if left else one if alike else one + 1, one + 2]
+    uses = [(node.index, 1) for node in graph.nodes if node.op == "Mul"]
+    editor = Editor(graph)
+    values = dict(zip(uses, wanted, strict=True))
+    if left:
+        del values[uses[1]]
+    give_constants(editor, values)
+    small = editor.finish()
+    found = run(small, {"x": np.ones(4, np.float32)})
+    for array, number in zip(wanted, found, strict=False):
+        np.testing.assert_array_equal(number, array)
+    if exposed:
+        np.testing.assert_array_equal(found[3], old)
+    changed = [node.name for node in small.graph.node if node.op_type == "Cast" and node.input[0] != half]
+    assert changed == [name for name in ("cast0", "cast1") if name == "cast1" or (alike and not left and not exposed)]
 
 
 def decorated(model: Model, names: set[str]) -> Model:

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from graphs import Sketch
 from test_refit import CASES, error, layer_of, refitted, table
@@ -43,6 +44,37 @@ def test_no_more_than_so_many_in_a_row() -> None:
     for stretch in found.values():
         for near, far in itertools.pairwise(stretch):
             assert far.reader is near.layer
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["one layer", "two layers"])
+def test_a_gate_of_itself_has_one_origin_and_a_sum_of_two_layers_none(second: bool) -> None:
+    """x·σ(x) meets the same node twice.  The other operand of the sum must be followed all the same."""
+    s = Sketch()
+    x = s.input("x", ["n", 4])
+    a = s.op("MatMul", x, s.weight(4, 8), name="a")
+    kept = s.op("Relu", a)
+    other = s.op("MatMul", x, s.weight(4, 8), name="b") if second else kept
+    # The walk takes the last operand first, so the gate meets the Relu twice before the Tanh is looked at.
+    total = s.op("Add", s.op("Tanh", other), s.op("Mul", s.op("Sigmoid", kept), kept))
+    s.nodes += [onnx.helper.make_node("MatMul", [total, s.weight(8, 2)], [s.output("y", ["n", 2])], name="reader")]
+    coupling = couple(s.model(), {}, None)
+    found = stretches(coupling, layers(coupling))
+    reader = next(node.index for node in coupling.graph.nodes if node.proto.name == "reader")
+    assert [coupling.graph.nodes[one.layer.index].proto.name for one in found[reader]] == ([] if second else ["a"])
+
+
+def test_no_fit_follows_a_refinement_that_found_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, fits = table("dense-nothing"), list[str]()
+    keep = on.narrowed(0.5)
+
+    def fitted(*given: object) -> tuple[None, object]:
+        fits.append("again")
+        return None, given[1]
+
+    monkeypatch.setattr(rounds, "refine", lambda *given: None)
+    monkeypatch.setattr(rounds, "fit_layer", fitted)
+    assert refit(on.calibrated, keep, view(cut(on.coupling, keep)), 2, Silent()).layers
+    assert not fits
 
 
 #: Where a refinement is worth most: error with it, at most this share of that without.  Seen: 0.85 and 0.87.

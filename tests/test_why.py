@@ -54,6 +54,21 @@ def test_a_shape_is_asked_for_only_where_an_input_leaves_it_open(batch: int | st
     assert f"to unlock: {remedy}" in told, told
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 4])
+def test_the_path_to_a_lock_names_each_node_once_and_in_order(length: int) -> None:
+    """Several steps go through one node (from its input to its output), which is one name."""
+    s = Sketch()
+    x = s.conv(s.input("x", [1, 3, 8, 8]), 3, 6, name="first")
+    for number in range(length):
+        x = s.op("Add", x, s.weight(6, 1, 1, name=f"shift{number}"), name=f"add{number}")
+    s.output(x, [1, 6, 8, 8])
+    told = explain(couple(s.model(), {}, None), "first")
+    behind, ahead = ([line.strip() for line in part.splitlines() if "the path" in line] for part in told.split("tensor 'w1'"))
+    adds = " -> ".join(f"Add 'add{k}'" for k in range(length))
+    assert behind == [f"the path to it: {adds}"][: length > 0]
+    assert ahead == ["the path to it: Conv 'first'"]
+
+
 def test_a_group_is_found_by_its_name_and_its_number() -> None:
     s = Sketch()
     x = s.conv(s.input("x", ["n", 3, 8, 8]), 3, 12, name="wide")

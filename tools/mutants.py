@@ -34,8 +34,8 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome
 ROOT = Path(__file__).resolve().parents[1]
 #: The tests that cover each package, the quick ones first.  The longest name that begins a module's path counts.
 TESTS = {
-    "coupling": "why control_flow coupling coarse shuffle structure products",
-    "coupling/rules": "rules products quantized",
+    "coupling": "why control_flow coupling coarse shuffle structure products architectures",
+    "coupling/rules": "refusals linear rules products quantized",
     "surgery": "oddities plan coupling shuffle edit structure",
     "refit": "window hidden linear refit sharpened kept_targets structure",
 }
