@@ -16,6 +16,8 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import explain
 from onnxprune.graph.load import load
+from onnxprune.option_kinds import PATH, TEXT
+from onnxprune.option_values import budgets_of, length_of, path_of, preprocess_of, rules_of, shapes_of, widths_of
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.stopwatch import Stopwatch
 from onnxprune.pipeline.tuned import tune_pair
@@ -23,8 +25,7 @@ from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
 from onnxprune.result import Comparison, Inspection, Result, Tuned
 from onnxprune.surgeon import Model
-from onnxprune.target import Budget, BudgetKind, Width
-from onnxprune.tuning_length import parse_length
+from onnxprune.target import BudgetKind
 from onnxprune.workflows.apply import apply_plan
 from onnxprune.workflows.compare import compare_models
 from onnxprune.workflows.inspect import inspection_of
@@ -92,20 +93,20 @@ def prune(
     """
     asked: dict[BudgetKind, float | None] = {"macs": macs, "params": params, "size": size, "latency": latency, "max_drop": max_drop}
     options = Options(
-        budgets=tuple(Budget(kind, value) for kind, value in asked.items() if value is not None),
+        budgets=budgets_of(asked),
         samples=samples,
-        preprocess=_preprocess(preprocess),
+        preprocess=preprocess_of(preprocess),
         select=select,
         refit=refit,
         effort=effort,
         round_to=round_to,
         block=block,
-        latency_table=None if latency_table is None else Path(latency_table),
+        latency_table=path_of("latency_table", latency_table),
         exclude=exclude,
         only=only,
-        keep=_widths(keep),
-        at_least=_widths(at_least),
-        at_most=_widths(at_most),
+        keep=widths_of("keep", keep),
+        at_least=widths_of("at_least", at_least),
+        at_most=widths_of("at_most", at_most),
         target=target,
         evaluate=evaluate,
         test=test,
@@ -113,9 +114,9 @@ def prune(
         threads=threads,
         memory=memory,
         seed=seed,
-        shapes=dict(shapes or {}),
+        shapes=shapes_of(shapes),
         rules=rules,
-        tune=None if tune is None else parse_length(tune),
+        tune=None if tune is None else length_of("tune", tune),
         augment=augment,
         device=device,
         task=task,
@@ -125,14 +126,6 @@ def prune(
         cluster=cluster,
     )
     return prune_model(model, None, data, options, progress or Silent(), Stopwatch())
-
-
-def _preprocess(given: str | Preprocess | None) -> Preprocess | None:
-    return Preprocess.named(given) if isinstance(given, str) else given
-
-
-def _widths(given: Mapping[str, float | int] | None) -> tuple[Width, ...]:
-    return tuple(Width(glob, amount) for glob, amount in (given or {}).items())
 
 
 def tune(
@@ -171,8 +164,8 @@ def tune(
     """
     options = Options(
         samples=samples,
-        preprocess=_preprocess(preprocess),
-        tune=parse_length(length),
+        preprocess=preprocess_of(preprocess),
+        tune=length_of("length", length),
         augment=augment,
         device=device,
         test=test,
@@ -180,7 +173,7 @@ def tune(
         threads=threads,
         memory=memory,
         seed=seed,
-        shapes=dict(shapes or {}),
+        shapes=shapes_of(shapes),
         task=task,
         layout=layout,
     )
@@ -199,6 +192,7 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     Raises:
         ModelError: the model cannot be read.
         PlanError: the plan cannot be read, or belongs to another model.
+        OptionError: ``plan`` is neither a plan nor a path.
 
     >>> from onnxprune.plan import Cut, Plan, fingerprint
     >>> model = onnx.load("models/demo.onnx")
@@ -206,6 +200,8 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     >>> inspect(apply(model, plan)).groups[0].before
     8
     """
+    if not isinstance(plan, Plan):
+        PATH.check("plan", plan)
     loaded, read = load(model), plan if isinstance(plan, Plan) else Plan.read(plan)
     return apply_plan(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 
@@ -220,12 +216,13 @@ def analyse(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, r
 
     Raises:
         ModelError: the model cannot be read, or a shape does not fit its inputs.
+        OptionError: ``shapes`` or ``rules`` are of another kind.
 
     >>> coupling = analyse("models/demo.onnx")
     >>> len(coupling.groups), coupling.groups[0].name
     (11, '/stem/conv/Conv')
     """
-    return couple(load(model).proto, dict(shapes or {}), None, rules)
+    return couple(load(model).proto, shapes_of(shapes), None, rules_of(rules))
 
 
 def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, rules: str = "exact") -> Inspection:
@@ -236,13 +233,14 @@ def inspect(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, r
 
     Raises:
         ModelError: the model cannot be read, or a shape does not fit its inputs.
+        OptionError: ``shapes`` or ``rules`` are of another kind.
 
     >>> inspection = inspect("models/demo.onnx")
     >>> inspection.groups[0].name, inspection.groups[0].before, inspection.groups[-1].locked
     ('/stem/conv/Conv', 16, "'logits' is an output of the model")
     """
     loaded = load(model)
-    return inspection_of(loaded, couple(loaded.proto, dict(shapes or {}), None, rules))
+    return inspection_of(loaded, couple(loaded.proto, shapes_of(shapes), None, rules_of(rules)))
 
 
 def why(
@@ -257,6 +255,7 @@ def why(
 
     Raises:
         ModelError: the model cannot be read, or a shape does not fit its inputs.
+        OptionError: ``shapes`` or ``rules`` are of another kind.
         PlanError: nothing in the model has that name; the message offers similar names.
 
     >>> print(why("models/demo.onnx", "logits"))
@@ -265,7 +264,8 @@ def why(
         because 'logits' is an output of the model
         to unlock: not possible: inputs and outputs of the model keep their shapes
     """
-    return explain(couple(load(model).proto, dict(shapes or {}), None, rules), name)
+    TEXT.check("name", name)
+    return explain(couple(load(model).proto, shapes_of(shapes), None, rules_of(rules)), name)
 
 
 def compare(
@@ -303,14 +303,14 @@ def compare(
     """
     options = Options(
         samples=samples,
-        preprocess=_preprocess(preprocess),
+        preprocess=preprocess_of(preprocess),
         evaluate=evaluate,
         test=test,
         providers=providers,
         threads=threads,
         memory=memory,
         seed=seed,
-        shapes=dict(shapes or {}),
+        shapes=shapes_of(shapes),
         task=task,
         layout=layout,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.devices import TARGETS
 from onnxprune.errors import OptionError
-from onnxprune.spelling import nearest
+from onnxprune.option_kinds import KINDS, one_of
 from onnxprune.target import Budget, BudgetKind, Width
 from onnxprune.tuning_length import TuningLength
 
@@ -102,12 +102,16 @@ class Options:
 
     def __post_init__(self) -> None:
         # The command line has checked these; a caller in Python would learn of them from a KeyError, or never.
-        _one_of("select", self.select, SELECTORS)
-        _one_of("refit", self.refit, REFITS)
-        _one_of("rules", self.rules, RULES)
-        _one_of("effort", self.effort, EFFORT_NAMES)
-        _one_of("device", self.device, DEVICE_NAMES)
-        _one_of("task", self.task, TASKS)
+        for name in ("exclude", "only", "providers"):
+            _check_tuple(name, getattr(self, name))
+        for name, kind in KINDS.items():
+            kind.check(name, getattr(self, name))
+        one_of("select", self.select, SELECTORS)
+        one_of("refit", self.refit, REFITS)
+        one_of("rules", self.rules, RULES)
+        one_of("effort", self.effort, EFFORT_NAMES)
+        one_of("device", self.device, DEVICE_NAMES)
+        one_of("task", self.task, TASKS)
         if self.layout and self.task not in (AUTO, "detect", "pose"):
             raise OptionError(f"layout says how a detector's outputs are written; it does not go with task {self.task!r}")
         for name, value, least in (
@@ -126,12 +130,9 @@ class Options:
             raise OptionError("workers starts processes here, cluster uses the workers of a scheduler; give one of them")
         _check_count("threads", self.threads)
         _check_count("workers", self.workers)
-        _check_tuple("exclude", self.exclude)
-        _check_tuple("only", self.only)
         _check_kinds(self.budgets)
         if self.target is not None:
-            _one_of("target", self.target, tuple(TARGETS))
-        _check_tuple("providers", self.providers)
+            one_of("target", self.target, tuple(TARGETS))
 
     def budget(self, kind: BudgetKind) -> float | None:
         """The value of the budget of one kind; None if there is none."""
@@ -159,9 +160,3 @@ def _check_kinds(budgets: Sequence[Budget]) -> None:
 def _check_tuple(name: str, given: object) -> None:
     if isinstance(given, str):
         raise OptionError(f"{name} takes several: give ({given!r},), not {given!r}")
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        hint = nearest(str(value), known)
-        raise OptionError(f"{name}: unknown value {value!r}{hint}; choose from {', '.join(known)}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 import onnxprune
@@ -16,9 +19,11 @@ from onnxprune.calibration.preprocess import PRESETS
 from onnxprune.cli.option import Option
 from onnxprune.cli.table import DIRECT, OPTIONS
 from onnxprune.effort import EFFORTS
-from onnxprune.errors import OptionError
+from onnxprune.errors import ModelError, OnnxPruneError, OptionError
+from onnxprune.option_kinds import KINDS
+from onnxprune.option_values import widths_of
 from onnxprune.options import EFFORT_NAMES, PRESET_NAMES, Options
-from onnxprune.target import BudgetKind
+from onnxprune.target import BudgetKind, Width
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,54 @@ from onnxprune.target import BudgetKind
 def test_wrong_options_are_refused_before_the_model_is_read(given: dict[str, object], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         onnxprune.prune("there is no such file", **given)  # type: ignore[arg-type]
+
+
+#: Arguments that take anything: data, objects with methods, and what other tests refuse.
+ANYTHING = {"model", "student", "teacher", "a", "b", "data", "test", "evaluate", "progress", "plan", "name"}
+#: What messages call an argument, if not by its name.
+CALLED = {"max_drop": "max.drop", "preprocess": "preprocess|preset", "length": "length|tune"}
+WRONG: tuple[object, ...] = (None, "x", 2.5, [1], True, -1, {}, {"x": "y"}, b"x", object())
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("function", [onnxprune.prune, onnxprune.tune, onnxprune.compare], ids=lambda f: f.__name__)
+def test_an_argument_of_another_kind_is_refused_by_its_name(function: Callable[..., object], wrong: object) -> None:
+    """Either the run goes on (and finds no such file), or one line names the argument."""
+    models = ["there is no such file"] * (1 if function is onnxprune.prune else 2)
+    data = ["nor such data"] if function is onnxprune.tune else []
+    for name in inspect.signature(function).parameters:
+        if name in ANYTHING:
+            continue
+        with pytest.raises(OnnxPruneError) as raised:
+            function(*models, *data, **{name: wrong})
+        assert re.search(f"there is no such file|{CALLED.get(name, name)}", str(raised.value)), f"{name}={wrong!r}"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [1], b"x", object()], ids=repr)
+@pytest.mark.parametrize("name", ["prune", "tune", "compare", "inspect", "analyse", "why", "apply"])
+def test_what_is_no_model_is_one_line(name: str, wrong: object) -> None:
+    more = {"tune": ["models/demo.onnx", "data"], "compare": ["models/demo.onnx"], "why": ["logits"], "apply": ["plan"]}
+    with pytest.raises(ModelError, match="a model is a path, a ModelProto or an onnx-graphsurgeon graph, not "):
+        getattr(onnxprune, name)(wrong, *more.get(name, []))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [1], {"x": "y"}, "x"], ids=repr)
+@pytest.mark.parametrize("name", ["inspect", "analyse", "why"])
+@pytest.mark.parametrize("option", ["rules", "shapes"])
+def test_a_look_refuses_wrong_options_by_name(name: str, option: str, wrong: object) -> None:
+    if option == "shapes" and wrong is None:
+        return
+    with pytest.raises(OptionError, match=f"{option}(:| must be)"):
+        getattr(onnxprune, name)("models/demo.onnx", *(["logits"] if name == "why" else []), **{option: wrong})
+
+
+def test_counts_that_numpy_made_are_counts() -> None:
+    assert widths_of("keep", {"a": np.int64(8), "b": np.float32(0.5)}) == (Width("a", 8), Width("b", 0.5))
+
+
+def test_the_kind_of_every_option_is_stated() -> None:
+    own = {"budgets", "preprocess", "latency_table", "keep", "at_least", "at_most", "tune", "evaluate", "test"}
+    assert set(KINDS) | own == {field.name for field in fields(Options)}
 
 
 PACKAGE = Path(onnxprune.__file__).parent

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnxprune"
 #: Rooms from the ground up.  A room may import from itself and from those before it.
 ROOMS = (
-    "errors telemetry guide spelling devices shown surgeon paths json_file memory progress options tuning_length target plan result metrics effort",
+    "errors telemetry guide spelling devices shown surgeon paths json_file memory progress option_kinds options tuning_length target plan result metrics effort",
     "graph",
     "engine",
     "coupling",
@@ -25,7 +25,7 @@ ROOMS = (
     "refit tuning",
     "pipeline",
     "cluster",
-    "report",
+    "report option_values",
     "workflows",
     "api",
     "cli __main__ __init__",

@@ -671,6 +671,21 @@ def test_the_report_of_a_tuning_draws_its_curve(files, tmp_path: Path, capsys) -
     assert main(command(files, "--for", "1x", "--report", str(tmp_path / "tuned.pdf"))) == 2
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("report", ["page.html", "/dev/full"])
+def test_what_cannot_be_written_is_told_after_the_rest(files, tmp_path: Path, report: str) -> None:
+    """Neither a lost stdout nor a lost report costs the model, and the error names it."""
+    asked = command(files, "--for", "1x", "--quiet", "--report", str(tmp_path / report))
+    with open("/dev/full" if report == "page.html" else os.devnull, "w") as sink:
+        done = subprocess.run(
+            [sys.executable, "-m", "onnxprune", *asked], stdout=sink, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    if report == "page.html":
+        assert f"(the model itself is in {files[1].with_name('small.tuned.onnx')})" in done.stderr
+        assert "<polyline" in (tmp_path / report).read_text()
+
+
 def test_the_command_writes_a_model_and_tells_in_json(files, capsys) -> None:
     assert main(command(files, "--for", "6x", "--json")) == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,10 +1,10 @@
-"""The end of ``prune`` and ``apply``: write the side files, then print the report."""
+"""The end of a run that wrote a model: write the files beside it, then print the results."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,39 @@ class SideFiles:
         check_report(self.report, (*taken, *([self.plan] if self.plan else [])))
 
 
+#: A file beside the model: its label, where to write it (None: nowhere), and what makes its text.
+SideText = tuple[str, Path | None, Callable[[], str]]
+#: The label and the path of a file that was written.
+Written = tuple[str, Path]
+
+
+def conclude(files: Sequence[SideText], tell: Callable[[Sequence[Written]], None], output: Path) -> None:
+    """Write ``files``, then ``tell`` the user the results.  ``output`` is the model, which stands already.
+
+    Raises:
+        OutputError: a file cannot be written, or stdout takes no more.  Everything else is written and printed first.
+    """
+    failed: list[OutputError] = []
+    written: list[Written] = []
+    for label, path, text in files:
+        if path is None:
+            continue
+        try:
+            write_text(path, text())
+            written.append((label, path))
+        except OutputError as error:
+            failed.append(error)
+    try:
+        tell(written)
+        sys.stdout.flush()
+    except ResultsLost as lost:
+        # The model is written, so it is no failure if nobody reads the results.
+        if not lost.gone:
+            failed.append(lost)
+    if failed:
+        raise OutputError(f"{failed[0]} (the model itself is in {output})")
+
+
 def finish(
     report: Report,
     plan: str,
@@ -59,49 +92,18 @@ def finish(
     line: str,
     seen: tuple[str, ...],
 ) -> None:
-    """Write the requested side files and print the report; ``plan`` is the plan's JSON.
-
-    Raises:
-        OutputError: a side file cannot be written.  Everything else is written and printed first.
-    """
-    failed: list[OutputError] = []
-    written = list(_write(report, plan, side, line, failed))
-    try:
-        _tell(report, arguments, seen, written)
-        sys.stdout.flush()
-    except ResultsLost as lost:
-        # The model is written, so it is no failure if nobody reads the report.
-        if not lost.gone:
-            failed.append(lost)
-    if failed:
-        raise OutputError(f"{failed[0]} (the model itself is in {side.output})")
-
-
-def _write(
-    report: Report, plan: str, side: SideFiles, line: str, failed: list[OutputError]
-) -> Iterator[tuple[str, Path]]:
-    """Write the side files and yield the written ones.  One failure must not lose the others."""
+    """:func:`conclude` a run that made a ``report``; ``plan`` is the plan's JSON."""
 
     def page() -> str:
         from onnxprune.report.html import render
 
         return render(report, plan, line)
 
-    files: tuple[tuple[str, Path | None, Callable[[], str]], ...]
     files = ("plan", side.plan, lambda: plan), ("report", side.report, page)
-    for label, path, text in files:
-        if path is None:
-            continue
-        try:
-            write_text(path, text())
-            yield label, path
-        except OutputError as error:
-            failed.append(error)
+    conclude(files, lambda written: _tell(report, arguments, seen, written), side.output)
 
 
-def _tell(
-    report: Report, arguments: argparse.Namespace, seen: tuple[str, ...], written: Sequence[tuple[str, Path]]
-) -> None:
+def _tell(report: Report, arguments: argparse.Namespace, seen: tuple[str, ...], written: Sequence[Written]) -> None:
     if arguments.json:
         from onnxprune.report.document import of_report
 

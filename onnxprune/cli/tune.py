@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.arguments import options_from
 from onnxprune.cli.command import Command, Invocation, parser_of, print_json
-from onnxprune.cli.files import given_files, write_text
-from onnxprune.cli.finish import SideFiles
+from onnxprune.cli.files import given_files
+from onnxprune.cli.finish import SideFiles, Written, conclude
 from onnxprune.cli.parser import Parser, UsageError
 from onnxprune.cli.progress import SeenNotes, progress_on_stderr
 from onnxprune.cli.streams import stdout_to_stderr
-from onnxprune.errors import OutputError
 from onnxprune.tuning_length import TuningLength
 
 if TYPE_CHECKING:
@@ -55,31 +55,20 @@ def run(arguments: argparse.Namespace, call: Invocation) -> int:
         output = side.output if first else None
         tuned = tune_file(side.model, arguments.teacher, output, arguments.data, options, progress)
     if first:
-        failed = _write_report(tuned, side, call.line)
-        _tell(tuned, side, arguments, tuple(seen.notes))
-        if failed is not None:
-            raise OutputError(f"{failed} (the model itself is in {side.output})")
-        if side.report is not None and not (arguments.json or arguments.quiet):
-            from onnxprune.report.terminal import console_for, print_wrote
-
-            print_wrote(console_for(sys.stdout), "report", str(side.report))
+        files = (("report", side.report, lambda: _page(tuned, side, call.line)),)
+        conclude(files, lambda written: _tell(tuned, side, arguments, tuple(seen.notes), written), side.output)
     return 0
 
 
-def _write_report(tuned: Tuned, side: SideFiles, line: str) -> OutputError | None:
-    """Write the report if one is asked for.  Returns what went wrong: everything else must be told first."""
-    if side.report is None:
-        return None
+def _page(tuned: Tuned, side: SideFiles, line: str) -> str:
     from onnxprune.report.html import render_tuned
 
-    try:
-        write_text(side.report, render_tuned(tuned, str(side.model), line))
-    except OutputError as error:
-        return error
-    return None
+    return render_tuned(tuned, str(side.model), line)
 
 
-def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, seen: tuple[str, ...]) -> None:
+def _tell(
+    tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, seen: tuple[str, ...], written: Sequence[Written]
+) -> None:
     if arguments.json:
         from onnxprune.report.document import of_tuned
 
@@ -89,9 +78,12 @@ def _tell(tuned: Tuned, side: SideFiles, arguments: argparse.Namespace, seen: tu
 
         print(gain(tuned.tuning))
     else:
-        from onnxprune.report.terminal import console_for, print_tuned
+        from onnxprune.report.terminal import console_for, print_tuned, print_wrote
 
-        print_tuned(console_for(sys.stdout), tuned, seen)
+        console = console_for(sys.stdout)
+        print_tuned(console, tuned, seen)
+        for label, path in written:
+            print_wrote(console, label, str(path))
 
 
 COMMAND = Command("tune", parser, run)

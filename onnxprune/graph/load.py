@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def load(source: Model) -> LoadedModel:
                     "give the model's path, or load it with onnx.load(path)"
                 )
     else:
+        if not isinstance(source, (str, os.PathLike)):
+            raise ModelError(f"a model is a path, a ModelProto or an onnx-graphsurgeon graph, not {type(source).__name__}")
         path = Path(source)
         where = str(path)
         data = read(path)

@@ -14,6 +14,7 @@ from onnxprune.graph.view import view
 from onnxprune.latency.signature import timed_layers
 from onnxprune.latency.synthetic import layers_file
 from onnxprune.linear.form import layers
+from onnxprune.option_values import shapes_of
 from onnxprune.pipeline.notes import loosening_notes, reading_notes
 from onnxprune.report.describe import choice_lines, group_rows, operator_shares, outlook, prunable_share
 from onnxprune.report.outline import layer_rows
@@ -48,5 +49,5 @@ def layers_to_time(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = 
     >>> sorted({entry["key"].split()[0] for entry in layers_to_time("models/demo.onnx")["entries"]})
     ['Conv', 'MatMul', 'byte', 'inputs', 'mac', 'widths']
     """
-    coupling = couple(load(model).proto, dict(shapes or {}), None, "exact")
+    coupling = couple(load(model).proto, shapes_of(shapes), None, "exact")
     return layers_file(timed.signature for timed in timed_layers(coupling, layers(coupling)))
