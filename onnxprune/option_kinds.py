@@ -37,6 +37,13 @@ def _texts(value: object) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(one, str) for one in value)
 
 
+def _providers(value: object) -> bool:
+    # onnxruntime takes options of a provider beside its name.
+    return isinstance(value, (tuple, list)) and all(
+        isinstance(one, str) or (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)) for one in value
+    )
+
+
 def _sizes(value: object) -> bool:
     return isinstance(value, (tuple, list)) and all(_whole(size) for size in value)
 
@@ -50,6 +57,7 @@ NUMBER = OptionKind("a number", _amount)
 TEXT = OptionKind("text", lambda value: isinstance(value, str))
 PATH = OptionKind("a path", lambda value: isinstance(value, (str, PathLike)))
 TEXTS = OptionKind("a tuple of texts", _texts)
+PROVIDERS = OptionKind('a tuple of providers, as in ("CPUExecutionProvider",)', _providers)
 SHAPES = OptionKind(
     'input names with their shapes, as in {"images": (1, 3, 640, 640)}',
     lambda value: (
@@ -77,6 +85,7 @@ KINDS: Mapping[str, OptionKind] = {
     **dict.fromkeys(("samples", "round_to", "block", "memory"), INTEGER.or_none()),
     **dict.fromkeys(("select", "refit", "rules", "effort", "augment", "device", "task", "layout"), TEXT),
     **dict.fromkeys(("target", "cluster"), TEXT.or_none()),
-    **dict.fromkeys(("exclude", "only", "providers"), TEXTS),
+    **dict.fromkeys(("exclude", "only"), TEXTS),
+    "providers": PROVIDERS,
     "shapes": SHAPES,
 }

@@ -54,7 +54,7 @@ CALLED = {"max_drop": "max.drop", "preprocess": "preprocess|preset", "length": "
 WRONG: tuple[object, ...] = (None, "x", 2.5, [1], True, -1, {}, {"x": "y"}, b"x", object())
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: repr(wrong)[:14])
 @pytest.mark.parametrize("function", [onnxprune.prune, onnxprune.tune, onnxprune.compare], ids=lambda f: f.__name__)
 def test_an_argument_of_another_kind_is_refused_by_its_name(function: Callable[..., object], wrong: object) -> None:
     """Either the run goes on (and finds no such file), or one line names the argument."""
@@ -68,7 +68,7 @@ def test_an_argument_of_another_kind_is_refused_by_its_name(function: Callable[.
         assert re.search(f"there is no such file|{CALLED.get(name, name)}", str(raised.value)), f"{name}={wrong!r}"
 
 
-@pytest.mark.parametrize("wrong", [None, 3, [1], b"x", object()], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, [1], b"x", object()], ids=lambda wrong: repr(wrong)[:14])
 @pytest.mark.parametrize("name", ["prune", "tune", "compare", "inspect", "analyse", "why", "apply"])
 def test_what_is_no_model_is_one_line(name: str, wrong: object) -> None:
     more = {"tune": ["models/demo.onnx", "data"], "compare": ["models/demo.onnx"], "why": ["logits"], "apply": ["plan"]}
@@ -76,7 +76,7 @@ def test_what_is_no_model_is_one_line(name: str, wrong: object) -> None:
         getattr(onnxprune, name)(wrong, *more.get(name, []))
 
 
-@pytest.mark.parametrize("wrong", [None, 3, [1], {"x": "y"}, "x"], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, [1], {"x": "y"}, "x"], ids=lambda wrong: repr(wrong)[:14])
 @pytest.mark.parametrize("name", ["inspect", "analyse", "why"])
 @pytest.mark.parametrize("option", ["rules", "shapes"])
 def test_a_look_refuses_wrong_options_by_name(name: str, option: str, wrong: object) -> None:
@@ -84,6 +84,11 @@ def test_a_look_refuses_wrong_options_by_name(name: str, option: str, wrong: obj
         return
     with pytest.raises(OptionError, match=f"{option}(:| must be)"):
         getattr(onnxprune, name)("models/demo.onnx", *(["logits"] if name == "why" else []), **{option: wrong})
+
+
+def test_a_provider_may_come_with_its_own_options() -> None:
+    pairs = (("CPUExecutionProvider", {"use_arena": "0"}), "CPUExecutionProvider")
+    assert Options(providers=pairs).providers == pairs  # type: ignore[arg-type]
 
 
 def test_counts_that_numpy_made_are_counts() -> None:
