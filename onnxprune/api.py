@@ -16,7 +16,7 @@ from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.open import couple
 from onnxprune.coupling.why import explain
 from onnxprune.graph.load import load
-from onnxprune.option_kinds import PATH, TEXT
+from onnxprune.option_kinds import TEXT
 from onnxprune.option_values import budgets_of, length_of, path_of, preprocess_of, rules_of, shapes_of, widths_of
 from onnxprune.options import AUTO, Options
 from onnxprune.pipeline.stopwatch import Stopwatch
@@ -200,8 +200,6 @@ def apply(model: Model, plan: Plan | str | Path) -> onnx.ModelProto:
     >>> inspect(apply(model, plan)).groups[0].before
     8
     """
-    if not isinstance(plan, Plan):
-        PATH.check("plan", plan)
     loaded, read = load(model), plan if isinstance(plan, Plan) else Plan.read(plan)
     return apply_plan(loaded, couple(loaded.proto, {}, None, read.rules), read)[0]
 

@@ -20,6 +20,7 @@ import onnx
 
 from onnxprune.errors import PlanError
 from onnxprune.json_file import DIGITS, check, parse_json, read_json
+from onnxprune.option_kinds import PATH
 
 #: The value of an option of a run: a number, a name, or the values of a repeatable option.
 Asked = float | str | tuple[str, ...]
@@ -109,7 +110,9 @@ class Plan:
 
         Raises:
             PlanError: if it cannot be read or is malformed.
+            OptionError: if ``path`` is not a path.
         """
+        PATH.check("plan", path)
         try:
             document = read_json(path)
         except OSError as error:

@@ -105,6 +105,22 @@ def info_of(model: onnx.ModelProto, feeds: Mapping[str, Array], results: Mapping
     return NodeInfo(graph.nodes[0], graph, facts)
 
 
+def info_of_shapes(
+    op: str,
+    domain: str,
+    inputs: Sequence[tuple[int, ...] | None],
+    outputs: Sequence[tuple[int, ...]],
+    attributes: Mapping[str, object],
+) -> NodeInfo:
+    """A node of which only shapes matter: inputs of zeros, ``None`` where one is left out."""
+    feeds = feeds_of([None if shape is None else np.zeros(shape, np.float32) for shape in inputs])
+    results = {f"o{k}": np.zeros(shape, np.float32) for k, shape in enumerate(outputs)}
+    names = ["" if shape is None else f"i{k}" for k, shape in enumerate(inputs)]
+    node = oh.make_node(op, names, list(results), domain=domain, **attributes)
+    imports = [oh.make_opsetid("", 23), oh.make_opsetid("com.microsoft", 1)]
+    return info_of(oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=imports), feeds, results)
+
+
 def _coordinates(dim: tuple[str, ...], factor: str, sizes: Mapping[str, int]) -> Array:
     return np.indices([sizes[f] for f in dim])[dim.index(factor)].ravel()
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from case import MS
-from law import info_of
-from onnx import helper as oh
+from law import info_of_shapes
 
 from onnxprune.coupling import rules
 from onnxprune.coupling.rule import Locked, Mover, NodeInfo, Rule, Structural, bind
@@ -32,14 +31,7 @@ class Form:
     domain: str = ""
 
     def info(self) -> NodeInfo:
-        names = ["" if shape is None else f"i{k}" for k, shape in enumerate(self.inputs)]
-        made = [f"o{k}" for k in range(len(self.outputs))]
-        node = oh.make_node(self.op, names, made, domain=self.domain, **self.attributes)
-        imports = [oh.make_opsetid("", 23), oh.make_opsetid(MS, 1)]
-        model = oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=imports)
-        feeds = {f"i{k}": np.zeros(shape, np.float32) for k, shape in enumerate(self.inputs) if shape is not None}
-        results = {name: np.zeros(shape, np.float32) for name, shape in zip(made, self.outputs, strict=True)}
-        found = info_of(model, feeds, results)
+        found = info_of_shapes(self.op, self.domain, self.inputs, self.outputs, self.attributes)
         values = {f"i{slot}": np.asarray(numbers, np.int64) for slot, numbers in self.known.items()}
         return replace(found, facts=replace(found.facts, values=values))
 

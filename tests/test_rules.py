@@ -12,8 +12,18 @@ import numpy as np
 import onnx
 import pytest
 from case import MS, Case
-from law import check_pipeline, check_rule, execute, free_factors, info_of, one_node, runs, shaped, surround
-from onnx import helper as oh
+from law import (
+    check_pipeline,
+    check_rule,
+    execute,
+    free_factors,
+    info_of,
+    info_of_shapes,
+    one_node,
+    runs,
+    shaped,
+    surround,
+)
 from op_cases import CASES
 from operator_forms import FORMS, Form
 
@@ -61,12 +71,7 @@ def test_project_case_survives_random_cuts(case: Case) -> None:
 
 
 def info_of_form(form: Form) -> NodeInfo:
-    names = [f"i{k}" if shape else "" for k, shape in enumerate(form.inputs)]
-    node = oh.make_node(form.op, names, [f"o{k}" for k in range(len(form.outputs))], domain=MS, **dict(form.attributes))
-    model = oh.make_model(oh.make_graph([node], "one", [], []), opset_imports=[oh.make_opsetid(MS, 1)])
-    feeds = {name: np.zeros(shape, np.float32) for name, shape in zip(names, form.inputs, strict=True) if shape}
-    results = {f"o{k}": np.zeros(shape, np.float32) for k, shape in enumerate(form.outputs)}
-    return info_of(model, feeds, results)
+    return info_of_shapes(form.op, MS, form.inputs, form.outputs, form.attributes)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.op}-{len(f.inputs)}")

@@ -35,8 +35,8 @@ def labelled_data(options: Options, otherwise: Dataset) -> Dataset:
     if labelled.labels is None and labelled.boxes_of is None:
         raise DataError(
             f"--test: found no labels in {labelled.origin}; give an .npz with an integer array 'labels', "
-            "pictures in sub-folders named by class numbers, or for detectors pictures with YOLO's text files or COCO's "
-            f"JSON{''.join(f' ({note})' for note in labelled.notes if note.startswith('no labels'))}"
+            "pictures in sub-folders named by class numbers, or for detectors pictures with a text file of boxes each "
+            f"(class, centre, size) or COCO's JSON{''.join(f' ({note})' for note in labelled.notes if note.startswith('no labels'))}"
         )
     return labelled
 
